@@ -1,0 +1,115 @@
+"""What can go wrong, sorted by what the reader should do about it.
+
+::
+
+    VertexBatchError            facts as attributes, the message is built from them
+    ├── InputError              fix the DAG, the rows or the connection: nothing was paid, a retry cannot help
+    ├── LedgerError             state exists but cannot be trusted: nothing was sent, a retry may help
+    ├── ServiceError            Google said no: status, reason, retryable
+    │   └── AmbiguousError      the request left, the answer never came: what it did is unknown
+    ├── JobError                the job ended badly: carries the job's name and state
+    └── ResultError             output is not what it should be: uri, line
+
+A message has four parts: what happened (with ids), why (in the service's words), what is left behind or was paid, what to
+do next. A bad row is data, never an exception. Prompts and answers never enter a message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VertexBatchError(Exception):
+    """Base of every error this package raises.
+
+    :param what: what happened, with the ids needed to find it.
+    :param why: the cause, in the service's words where it gave any.
+    :param left: what is left behind, or was paid.
+    :param todo: what the reader should do next.
+    """
+
+    #: Whether the same call may succeed later without anybody changing anything.
+    retryable: ClassVar[bool] | bool = False
+
+    def __init__(self, what: str, *, why: str = "", left: str = "", todo: str = "") -> None:
+        self.what, self.why, self.left, self.todo = what, why, left, todo
+        super().__init__(" ".join(_sentence(part) for part in (what, why, left, todo) if part))
+
+
+class InputError(VertexBatchError, ValueError):
+    """The DAG, the rows or the connection are wrong. Nothing was paid; a retry cannot help."""
+
+
+class LedgerError(VertexBatchError):
+    """The ledger exists but cannot be read, or is held by another writer. Nothing was sent."""
+
+    retryable = True
+
+
+class ServiceError(VertexBatchError):
+    """Google answered with an error.
+
+    :param status: the HTTP status; 0 when there was no answer at all.
+    :param reason: Google's status word, such as ``PERMISSION_DENIED``.
+    :param retry_after: seconds the service asked to wait, or None.
+    """
+
+    #: Statuses after which the same read may succeed (https://cloud.google.com/apis/design/errors, 2026-11-22).
+    TRANSIENT: ClassVar[frozenset[int]] = frozenset({0, 408, 425, 429, 500, 502, 503, 504})
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        status: int,
+        reason: str = "",
+        retry_after: float | None = None,
+        why: str = "",
+        left: str = "",
+        todo: str = "",
+    ) -> None:
+        self.status, self.reason, self.retry_after = status, reason, retry_after
+        self.retryable = status in self.TRANSIENT
+        super().__init__(what, why=why, left=left, todo=todo)
+
+    @property
+    def is_not_found(self) -> bool:
+        """Whether the thing asked for does not exist."""
+        return self.status == 404  # noqa: PLR2004 - an HTTP status reads best as its number
+
+
+class AmbiguousError(ServiceError):
+    """A create left this machine and its outcome is unknown: the job may exist, and may be billed."""
+
+
+class JobError(VertexBatchError):
+    """A job ended, or was given up on, without the rows it was paid for.
+
+    :param job_name: the full resource name.
+    :param state: the service's state, such as ``JOB_STATE_FAILED``.
+    """
+
+    retryable = True
+
+    def __init__(self, what: str, *, job_name: str, state: str, why: str = "", left: str = "", todo: str = "") -> None:
+        self.job_name, self.state = job_name, state
+        super().__init__(what, why=why, left=left, todo=todo)
+
+
+class ResultError(VertexBatchError):
+    """The output cannot be what this job wrote.
+
+    :param uri: the object or table.
+    :param line: 1-based line, or None for the whole.
+    """
+
+    def __init__(
+        self, what: str, *, uri: str, line: int | None = None, why: str = "", left: str = "", todo: str = ""
+    ) -> None:
+        self.uri, self.line = uri, line
+        super().__init__(what, why=why, left=left, todo=todo)
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."

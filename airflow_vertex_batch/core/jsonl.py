@@ -1,0 +1,184 @@
+"""What do the lines of a batch look like, in both directions?
+
+Request lines are ``{"key": …, "request": …}`` as on the user's page; output lines are what the service writes, read so
+leniently that no odd member can break a row: unknown members are ignored, wrong types are dropped one by one.
+
+Invariants: bytes in, bytes out, one line at a time; nothing here keeps a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import ResultError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder().decode
+
+
+class Part(msgspec.Struct, rename="camel"):
+    """One part of an answer."""
+
+    text: str | None = None
+    thought: bool | None = None
+    function_call: msgspec.Raw | None = None
+    inline_data: msgspec.Raw | None = None
+
+
+class Content(msgspec.Struct):
+    """The parts of one candidate."""
+
+    parts: list[Part] | None = None
+
+
+class Candidate(msgspec.Struct, rename="camel"):
+    """One candidate answer."""
+
+    content: Content | None = None
+    finish_reason: str | None = None
+    finish_message: str | None = None
+
+
+class PromptFeedback(msgspec.Struct, rename="camel"):
+    """Why a prompt was refused."""
+
+    block_reason: str | None = None
+    block_reason_message: str | None = None
+
+
+class Response(msgspec.Struct, rename="camel"):
+    """What the model said, reduced to what decides a row."""
+
+    candidates: list[Candidate] | None = None
+    prompt_feedback: PromptFeedback | None = None
+    usage_metadata: dict[str, Any] | None = None
+    model_version: str | None = None
+
+
+class OutputLine(msgspec.Struct):
+    """One line of ``predictions.jsonl`` or one row of an output table; `response` and `request` stay bytes."""
+
+    status: str | None = ""
+    processed_time: str | None = ""
+    request: msgspec.Raw = msgspec.Raw(b"")
+    response: msgspec.Raw = msgspec.Raw(b"")
+    #: As it came back: a text that looked like a number may have become one.
+    key: str | int | float | bool | None = None
+
+
+_decode_line = msgspec.json.Decoder(OutputLine).decode
+_decode_response = msgspec.json.Decoder(Response).decode
+
+
+def request_line(key: str, request: object) -> bytes:
+    """Return one request line, newline included."""
+    return encode({"key": key, "request": request}) + b"\n"
+
+
+def read_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield 1-based line numbers and lines without their line end; blank lines are skipped."""
+    for number, line in enumerate(stream, start=1):
+        stripped = line.strip()
+        if stripped:
+            yield number, stripped
+
+
+def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
+    """Decode one output line.
+
+    :raises ResultError: when the line is not a JSON object: the file is torn, or is no output of a batch job.
+    """
+    try:
+        return _decode_line(raw)
+    except msgspec.ValidationError:
+        return _lenient(decode(raw), OutputLine)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ResultError(
+            f"Line {number} of {uri} is not JSON", uri=uri, line=number, why=str(error),
+            todo="If the job is still writing, wait for its end; otherwise fetch the file and look at that line",
+        ) from error
+
+
+def read_response(raw: bytes) -> Response | None:
+    """Decode the ``response`` member, or return None when it is absent, null or empty."""
+    raw = bytes(raw)
+    if raw in {b"", b"null", b"{}"}:
+        return None
+    try:
+        return _decode_response(raw)
+    except msgspec.ValidationError:
+        doc = decode(raw)
+        # A BigQuery output column may hold the response as a JSON text.
+        if isinstance(doc, str):
+            return read_response(doc.encode())
+        return _lenient(doc, Response) if isinstance(doc, dict) and doc else None
+
+
+def _lenient(doc: object, kind: type[T]) -> T:
+    """Build `kind` from what fits of `doc`, member by member, element by element."""
+    values = {}
+    for field in msgspec.structs.fields(kind):
+        if not isinstance(doc, dict) or field.encode_name not in doc:
+            continue
+        value = doc[field.encode_name]
+        try:
+            values[field.name] = _member(value, field.type)
+        except (msgspec.ValidationError, TypeError):
+            continue
+    return kind(**values)
+
+
+def _member(value: Any, wanted: Any) -> Any:
+    if wanted is msgspec.Raw:
+        return msgspec.Raw(encode(value))
+    inner = _struct_in(wanted)
+    if inner is None:
+        return msgspec.convert(value, wanted, strict=False)
+    if isinstance(value, list):
+        return [_lenient(item, inner) for item in value if isinstance(item, dict)]
+    if isinstance(value, dict):
+        one = _lenient(value, inner)
+        # `parts` may be an object where a list is documented (seen in the service's own samples).
+        return [one] if "list" in str(wanted) else one
+    return None
+
+
+def _struct_in(wanted: Any) -> type[msgspec.Struct] | None:
+    for part in (wanted, *getattr(wanted, "__args__", ())):
+        for leaf in (part, *getattr(part, "__args__", ())):
+            if isinstance(leaf, type) and issubclass(leaf, msgspec.Struct) and leaf is not msgspec.Raw:
+                return leaf
+    return None
+
+
+def contents_fingerprint(request: Any) -> str:
+    """Return a digest of a request's ``contents`` that survives the echo.
+
+    The service sorts members, pads list elements with nulls and may leave out other members of the request, so the digest
+    takes the contents alone, without nulls and with one spelling per member.
+    """
+    contents = request.get("contents") if isinstance(request, dict) else request
+    return hashlib.blake2b(encode(_canonical(contents)), digest_size=16).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        items = sorted((_camel(name), _canonical(item)) for name, item in value.items() if item is not None)
+        # `parts` and `contents` may be one object instead of a list of one.
+        return {name: [item] if name == "parts" and isinstance(item, dict) else item for name, item in items}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return value
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name) if "_" in name else name

@@ -1,0 +1,113 @@
+"""What do we know we have sent? An append-only record per identity, written with create-only preconditions.
+
+Each entry is one small object named by its number. Nothing is ever overwritten, so no job name is lost; two writers who want
+the same number cannot both have it, so one of them learns of the other before anything is paid. What cannot be read is an
+error, never "nothing".
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import LedgerError, VertexBatchError
+from airflow_vertex_batch.core.model import Uri
+
+if TYPE_CHECKING:
+    from airflow_vertex_batch.core.ports import ObjectStore
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
+    """One line of the record.
+
+    :param attempt: the token of the attempt that wrote it.
+    :param at: when, aware UTC.
+    """
+
+    fingerprint: str
+    attempt: str
+    at: datetime
+
+
+class Intent(Entry, frozen=True, kw_only=True, tag="intent"):
+    """Written before the create call: from here on a job may exist."""
+
+
+class Submission(Entry, frozen=True, kw_only=True, tag="submission"):
+    """Written after the create call, or when a job was found and adopted.
+
+    :param replaces: the job whose place this one takes, if any.
+    """
+
+    job_name: str
+    replaces: str = ""
+
+
+class Refusal(Entry, frozen=True, kw_only=True, tag="refusal"):
+    """Written when the service definitely refused the create call: the intent before it left no job."""
+
+    reason: str
+
+
+_decode = msgspec.json.Decoder(Intent | Submission | Refusal).decode
+
+
+class Ledger:
+    """The entries of one identity.
+
+    :param folder: where they lie: beside the results, never inside, so that nobody's clean-up of results takes them.
+    :param attempt: the token of this attempt, stamped on everything it writes.
+    """
+
+    def __init__(self, store: ObjectStore, folder: Uri, attempt: str) -> None:
+        self._store, self._folder, self._attempt = store, folder, attempt
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Read the record in order.
+
+        :raises LedgerError: when it cannot be read, has a gap, or holds what we did not write.
+        """
+        try:
+            found = [info.uri for info in self._store.list(self._folder / "")]
+            texts = [self._store.read(uri) for uri in found]
+        except VertexBatchError as error:
+            raise LedgerError(
+                f"The ledger {self._folder} cannot be read", why=str(error), left="Nothing was sent",
+                todo="Restore access and retry; a job that exists will be found",
+            ) from error
+        wanted = [self._object(number) for number in range(len(found))]
+        if found != wanted or None in texts:
+            raise self._broken(f"it holds {[uri.basename for uri in found]}")
+        try:
+            return tuple(_decode(text) for text in texts if text is not None)
+        except msgspec.DecodeError as error:
+            raise self._broken(str(error)) from error
+
+    def append(self, entry: Entry, after: int) -> bool:
+        """Write `entry` as number `after`; False when another writer has that number."""
+        return self._store.write_new(self._object(after), msgspec.json.encode(entry))
+
+    def intent(self, fingerprint: str) -> Intent:
+        """Make an intent stamped with this attempt and now."""
+        return Intent(fingerprint=fingerprint, attempt=self._attempt, at=datetime.now(UTC))
+
+    def submission(self, fingerprint: str, job_name: str, replaces: str = "") -> Submission:
+        """Make a submission stamped with this attempt and now."""
+        return Submission(
+            fingerprint=fingerprint, attempt=self._attempt, at=datetime.now(UTC), job_name=job_name, replaces=replaces
+        )
+
+    def refusal(self, fingerprint: str, reason: str) -> Refusal:
+        """Make a refusal stamped with this attempt and now."""
+        return Refusal(fingerprint=fingerprint, attempt=self._attempt, at=datetime.now(UTC), reason=reason)
+
+    def _object(self, number: int) -> Uri:
+        return self._folder / f"{number:06d}.json"
+
+    def _broken(self, why: str) -> LedgerError:
+        return LedgerError(
+            f"The ledger {self._folder} is damaged", why=why, left="Nothing was sent",
+            todo="Look at its objects; remove the folder only when the console shows no job with its identity label",
+        )

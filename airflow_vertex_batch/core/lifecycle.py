@@ -1,0 +1,243 @@
+"""How is a job waited for? A generator without I/O decides; a sync and an async driver carry out its steps.
+
+`watch` yields `Poll`, `Sleep` or `Cancel`, is sent a `BatchJob` or has a `ServiceError` thrown into it, and returns an
+`Outcome`. Invariants: the deadline is anchored at the job's creation, never at the attempt; an error that may pass never
+ends a wait before its deadline; a final state ends it at once.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.model import BatchJob, JobName
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+#: Queue (72 h) plus run (24 h) plus an hour of slack: what the service itself allows a job
+#: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
+DEFAULT_TIMEOUT_SECONDS = (72 + 24 + 1) * 3600.0
+#: Times in a row that an error which a retry cannot cure (403, 404) is met before the wait gives up: rights and new jobs
+#: take moments to spread.
+_MAX_HARD_ERRORS = 3
+#: Seconds: an error is never asked about again more slowly than this.
+_MAX_BACKOFF_SECONDS = 300.0
+
+
+class OnTimeout(StrEnum):
+    """What happens to a job that is not done at its deadline."""
+
+    CANCEL = "cancel"
+    FAIL = "fail"
+
+
+class WaitPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How long and how often to ask.
+
+    :param poll_interval: seconds between two questions.
+    :param timeout: seconds from the job's creation until it counts as late.
+    :param first_poll_after: seconds before the first question.
+    """
+
+    poll_interval: float = 60.0
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    first_poll_after: float = 0.0
+    on_timeout: OnTimeout = OnTimeout.CANCEL
+
+
+class Poll(msgspec.Struct, frozen=True):
+    """Ask for the job; send the answer back, or throw the error."""
+
+    name: JobName
+
+
+class Sleep(msgspec.Struct, frozen=True):
+    """Do nothing for some seconds."""
+
+    seconds: float
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """Ask for the job to be cancelled; send back whether there was anything to cancel, or throw the error."""
+
+    name: JobName
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The job reached a final state."""
+
+    job: BatchJob
+
+
+class TimedOut(msgspec.Struct, frozen=True):
+    """The deadline passed.
+
+    :param job: as last seen, or None if it was never seen.
+    """
+
+    job: BatchJob | None
+    cancelled: bool
+
+
+class GaveUp(msgspec.Struct, frozen=True):
+    """The job cannot be asked about any more; it may still run."""
+
+    status: int
+    why: str
+
+
+Step = Poll | Sleep | Cancel
+Outcome = Ended | TimedOut | GaveUp
+Reply = BatchJob | bool | None
+
+
+def watch(name: JobName, policy: WaitPolicy, now: Callable[[], float] = time.time) -> Generator[Step, Reply, Outcome]:
+    """Wait for one job's end.
+
+    :param now: seconds since the epoch, replaced in tests.
+    """
+    started, job, hard_errors, soft_errors = now(), None, 0, 0
+    if policy.first_poll_after:
+        yield Sleep(policy.first_poll_after)
+    while True:
+        try:
+            job = _seen((yield Poll(name)), job)
+            hard_errors = soft_errors = 0
+        except ServiceError as error:
+            hard_errors, soft_errors = _count(error, hard_errors, soft_errors)
+            if hard_errors >= _MAX_HARD_ERRORS:
+                return GaveUp(error.status, str(error))
+        if job is not None and job.state.is_final:
+            return Ended(job)
+        anchor = job.created_at.timestamp() if job is not None and job.created_at else started
+        remaining = anchor + policy.timeout - now()
+        if remaining <= 0:
+            return (yield from _late(name, job, policy))
+        backoff = min(policy.poll_interval * 2**soft_errors, max(_MAX_BACKOFF_SECONDS, policy.poll_interval))
+        yield Sleep(min(backoff, remaining))
+
+
+def _count(error: ServiceError, hard: int, soft: int) -> tuple[int, int]:
+    return (hard, soft + 1) if error.retryable else (hard + 1, soft)
+
+
+def _seen(answer: Reply, before: BatchJob | None) -> BatchJob | None:
+    return answer if isinstance(answer, BatchJob) else before
+
+
+def _late(name: JobName, job: BatchJob | None, policy: WaitPolicy) -> Generator[Step, Reply, Outcome]:
+    """Decide what becomes of a job at its deadline. A cancel that finds nothing to cancel means that it just ended."""
+    if policy.on_timeout is OnTimeout.FAIL:
+        return TimedOut(job, cancelled=False)
+    try:
+        cancelled = yield Cancel(name)
+    except ServiceError:
+        return TimedOut(job, cancelled=False)
+    if cancelled:
+        return TimedOut(job, cancelled=True)
+    try:
+        job = _seen((yield Poll(name)), job)
+    except ServiceError:
+        return TimedOut(job, cancelled=False)
+    return Ended(job) if job is not None and job.state.is_final else TimedOut(job, cancelled=False)
+
+
+class Asks(Protocol):
+    """What the sync driver needs of a job service."""
+
+    def get(self, name: JobName) -> BatchJob:
+        """Return one job."""
+
+    def cancel(self, name: JobName) -> bool:
+        """Cancel one job."""
+
+
+class AsksAsync(Protocol):
+    """What the async driver needs of a job service."""
+
+    def get(self, name: JobName) -> Awaitable[BatchJob]:
+        """Return one job."""
+
+    def cancel(self, name: JobName) -> Awaitable[bool]:
+        """Cancel one job."""
+
+
+def drive(
+    flow: Generator[Step, Reply, Outcome],
+    service: Asks,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    seen: Callable[[BatchJob], None] = lambda _job: None,
+) -> Outcome:
+    """Carry out a flow, blocking.
+
+    :param seen: told of every answer, for the log.
+    """
+    step = next(flow)
+    while True:
+        try:
+            try:
+                reply = _reply(step, service, sleep, seen)
+            except ServiceError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+
+def _reply(
+    step: Step, service: Asks, sleep: Callable[[float], None], seen: Callable[[BatchJob], None]
+) -> Reply:
+    match step:
+        case Poll(name):
+            job = service.get(name)
+            seen(job)
+            return job
+        case Cancel(name):
+            return service.cancel(name)
+        case Sleep(seconds):
+            return sleep(seconds)
+
+
+async def adrive(
+    flow: Generator[Step, Reply, Outcome],
+    service: AsksAsync,
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    seen: Callable[[BatchJob], None] = lambda _job: None,
+) -> Outcome:
+    """Carry out a flow on an event loop: `drive` with awaits, and nothing else."""
+    step = next(flow)
+    while True:
+        try:
+            try:
+                reply = await _areply(step, service, sleep, seen)
+            except ServiceError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+
+async def _areply(
+    step: Step,
+    service: AsksAsync,
+    sleep: Callable[[float], Awaitable[None]],
+    seen: Callable[[BatchJob], None],
+) -> Reply:
+    match step:
+        case Poll(name):
+            job = await service.get(name)
+            seen(job)
+            return job
+        case Cancel(name):
+            return await service.cancel(name)
+        case Sleep(seconds):
+            return await sleep(seconds)

@@ -1,0 +1,461 @@
+"""What are the things called, and which of them can a job be in? Addresses, job states, jobs and prepared sets as frozen values.
+
+Invariants: parsing is the only way from text to an address, and `str()` the only way back; the state table has exactly the
+twelve states of the service (a test compares it with the API definition); every record that crosses XCom or a file carries
+a schema version and survives `from_dict(as_dict())`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import InputError
+
+#: Multi-region locations have a host shape of their own (API discovery document aiplatform.v1, revision 20261106).
+MULTI_REGIONS = frozenset({"us", "eu"})
+
+
+def api_host(location: str) -> str:
+    """Return the Vertex AI host that serves `location`: regional, ``global``, or multi-region ``us``/``eu``."""
+    if location == "global":
+        return "aiplatform.googleapis.com"
+    if location in MULTI_REGIONS:
+        return f"aiplatform.{location}.rep.googleapis.com"
+    return f"{location}-aiplatform.googleapis.com"
+
+
+class Uri(msgspec.Struct, frozen=True, order=True):
+    """A Cloud Storage object or folder (``gs://``), or a file on local disk (``file://`` or a bare path)."""
+
+    scheme: str
+    bucket: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``gs://bucket/name``, ``file:///path`` or a bare path.
+
+        :raises InputError: when the text is neither.
+        """
+        text = str(text)
+        if text.startswith("gs://"):
+            bucket, _, name = text[5:].partition("/")
+            if not bucket:
+                raise InputError(f"{text!r} names no bucket", todo="Write it as gs://bucket/path")
+            return cls("gs", bucket, name)
+        if text.startswith("file://"):
+            return cls("file", "", text[7:])
+        if "://" in text or not text:
+            raise InputError(
+                f"{text!r} is not an address we can read", todo="Use gs://bucket/path, file:///path or a local path"
+            )
+        return cls("file", "", text)
+
+    def __str__(self) -> str:
+        return f"gs://{self.bucket}/{self.name}" if self.scheme == "gs" else self.name
+
+    def __truediv__(self, part: str) -> Self:
+        """Return the address of `part` below this folder."""
+        base = self.name.rstrip("/")
+        if self.scheme == "file" or base:
+            return type(self)(self.scheme, self.bucket, f"{base}/{part}")
+        return type(self)(self.scheme, self.bucket, part)
+
+    @property
+    def basename(self) -> str:
+        """The last path segment."""
+        return self.name.rstrip("/").rpartition("/")[2]
+
+    @property
+    def has_glob(self) -> bool:
+        """Whether the name holds a wildcard (``*``, ``?`` or ``[``)."""
+        return any(mark in self.name for mark in "*?[")
+
+    @property
+    def glob_prefix(self) -> str:
+        """The name up to its first wildcard: what a listing can be asked for."""
+        return re.split(r"[*?\[]", self.name, maxsplit=1)[0]
+
+    @property
+    def console_url(self) -> str:
+        """The page of this folder or object in the Cloud console; empty for local files."""
+        if self.scheme != "gs":
+            return ""
+        return f"https://console.cloud.google.com/storage/browser/{self.bucket}/{self.name}"
+
+
+class TableId(msgspec.Struct, frozen=True, order=True):
+    """A BigQuery table: ``bq://project.dataset.table``, ``project.dataset.table`` or ``project:dataset.table``."""
+
+    project: str
+    dataset: str
+    table: str
+
+    @classmethod
+    def parse(cls, text: str, project: str = "") -> Self:
+        """Read a table name; `project` completes ``dataset.table``.
+
+        :raises InputError: when the text names no table.
+        """
+        parts = str(text).removeprefix("bq://").replace(":", ".", 1).split(".")
+        # Old project ids may be domain-scoped ("example.com:p"), so the last two parts are dataset and table.
+        if len(parts) == 2 and project:  # noqa: PLR2004
+            parts = [project, *parts]
+        if len(parts) < 3 or not all(parts):  # noqa: PLR2004
+            raise InputError(f"{text!r} names no BigQuery table", todo="Write it as bq://project.dataset.table")
+        return cls(".".join(parts[:-2]), parts[-2], parts[-1])
+
+    def __str__(self) -> str:
+        return f"{self.project}.{self.dataset}.{self.table}"
+
+    @property
+    def uri(self) -> str:
+        """The ``bq://`` spelling that Vertex AI takes."""
+        return f"bq://{self}"
+
+    def sibling(self, table: str) -> Self:
+        """Return the table of another name in the same dataset."""
+        return type(self)(self.project, self.dataset, table)
+
+    @property
+    def console_url(self) -> str:
+        """The table's page in the Cloud console."""
+        return (
+            f"https://console.cloud.google.com/bigquery?project={self.project}"
+            f"&ws=!1m5!1m4!4m3!1s{self.project}!2s{self.dataset}!3s{self.table}"
+        )
+
+
+_JOB_NAME = re.compile(r"projects/([^/]+)/locations/([^/]+)/batchPredictionJobs/([^/:]+)")
+
+
+class JobName(msgspec.Struct, frozen=True, order=True):
+    """The full resource name of a batchPredictionJob. It only resolves in the project and location that made it."""
+
+    project: str
+    location: str
+    job_id: str
+
+    @classmethod
+    def parse(cls, text: str, project: str = "", location: str = "") -> Self:
+        """Read a full name; a bare id is completed with `project` and `location`.
+
+        :raises InputError: when the name is neither.
+        """
+        text = str(text)
+        if match := _JOB_NAME.fullmatch(text):
+            return cls(*match.groups())
+        if text and "/" not in text and project and location:
+            return cls(project, location, text)
+        raise InputError(
+            f"{text!r} is not the name of a batch prediction job",
+            todo="Use projects/PROJECT/locations/LOCATION/batchPredictionJobs/ID",
+        )
+
+    def __str__(self) -> str:
+        return f"{self.parent}/batchPredictionJobs/{self.job_id}"
+
+    @property
+    def parent(self) -> str:
+        """``projects/…/locations/…``."""
+        return f"projects/{self.project}/locations/{self.location}"
+
+    @property
+    def console_url(self) -> str:
+        """The job's page in the Cloud console."""
+        return (
+            f"https://console.cloud.google.com/vertex-ai/locations/{self.location}"
+            f"/batch-predictions/{self.job_id}?project={self.project}"
+        )
+
+
+def model_path(model: str) -> str:
+    """Return the resource path the create call takes for `model`.
+
+    ``gemini-…`` is a Google publisher model, ``publisher/model`` another publisher's; ``publishers/…`` and
+    ``projects/…/models/…`` (a tuned model) stay as they are.
+
+    :raises InputError: when the text is none of these.
+    """
+    if re.fullmatch(r"(projects/[^/]+/locations/[^/]+/)?(publishers/[^/]+/)?models/[^/]+|projects/.+/endpoints/[^/]+", model):
+        return model
+    if re.fullmatch(r"[\w.@-]+", model):
+        return f"publishers/google/models/{model}"
+    if match := re.fullmatch(r"([\w-]+)/([\w.@-]+)", model):
+        return f"publishers/{match[1]}/models/{match[2]}"
+    raise InputError(
+        f"{model!r} is not a model name",
+        todo="Use gemini-…, publishers/google/models/…, or projects/P/locations/L/models/ID for a tuned model",
+    )
+
+
+class Phase(StrEnum):
+    """What a job state means to somebody waiting for rows."""
+
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class JobState(StrEnum):
+    """The twelve states of the service, in the order of their numbers (API definition aiplatform_v1 `JobState`)."""
+
+    UNSPECIFIED = "JOB_STATE_UNSPECIFIED"
+    QUEUED = "JOB_STATE_QUEUED"
+    PENDING = "JOB_STATE_PENDING"
+    RUNNING = "JOB_STATE_RUNNING"
+    SUCCEEDED = "JOB_STATE_SUCCEEDED"
+    FAILED = "JOB_STATE_FAILED"
+    CANCELLING = "JOB_STATE_CANCELLING"
+    CANCELLED = "JOB_STATE_CANCELLED"
+    PAUSED = "JOB_STATE_PAUSED"
+    EXPIRED = "JOB_STATE_EXPIRED"
+    UPDATING = "JOB_STATE_UPDATING"
+    PARTIALLY_SUCCEEDED = "JOB_STATE_PARTIALLY_SUCCEEDED"
+
+    @classmethod
+    def read(cls, value: object) -> JobState:
+        """Return the state for the service's text or number; what is not known yet is ``UNSPECIFIED``, which waits."""
+        if isinstance(value, int) and 0 <= value < len(cls):
+            return list(cls)[value]
+        try:
+            return cls(str(value))
+        except ValueError:
+            return cls.UNSPECIFIED
+
+    @property
+    def number(self) -> int:
+        """The enum number that protobuf clients send and expect."""
+        return list(JobState).index(self)
+
+    @property
+    def phase(self) -> Phase:
+        """What this state means to somebody waiting."""
+        return _PHASES.get(self, Phase.WAITING)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job will never change again."""
+        return self.phase is not Phase.WAITING
+
+
+#: Every state that is not here waits, PAUSED and UPDATING included: both can go on, and the deadline bounds them.
+_PHASES = {
+    JobState.SUCCEEDED: Phase.SUCCEEDED,
+    JobState.PARTIALLY_SUCCEEDED: Phase.PARTIAL,
+    JobState.FAILED: Phase.FAILED,
+    JobState.CANCELLED: Phase.CANCELLED,
+    JobState.EXPIRED: Phase.EXPIRED,
+}
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of the records that cross XCom, the ledger or a file: plain dicts outside, one type inside."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-safe builtins, members at their default left out."""
+        return msgspec.json.decode(msgspec.json.encode(self))  # type: ignore[no-any-return]  # lists, not tuples, as XCom gives back
+
+    @classmethod
+    def from_dict(cls, value: object) -> Self:
+        """Read `as_dict()` back; unknown members are ignored, so that an older task reads a newer record.
+
+        :raises InputError: when a member is missing or of the wrong type.
+        """
+        try:
+            return msgspec.convert(value, cls)
+        except msgspec.ValidationError as error:
+            raise InputError(
+                f"This is not a {cls.__name__.lower()} of airflow-vertex-batch", why=str(error),
+                todo="Pass the output of the task before this one",
+            ) from error
+
+
+class BatchJob(Record, frozen=True, kw_only=True):
+    """One batchPredictionJob as the service last described it. Unknown members are ignored, absent ones are empty."""
+
+    name: str
+    state: JobState
+    #: The service's own word for the state, kept for states that did not exist when this was written.
+    state_text: str = ""
+    display_name: str = ""
+    model: str = ""
+    labels: dict[str, str] = {}
+    #: ``gs://`` objects (wildcards allowed) or one ``bq://`` table.
+    input_uris: tuple[str, ...] = ()
+    #: The folder (``gs://…``) or table (``bq://…``) with the results; the one reliable pointer to them.
+    output_uri: str = ""
+    error_code: int = 0
+    error_message: str = ""
+    #: Rows by outcome; -1 where the service did not say.
+    successful_count: int = -1
+    failed_count: int = -1
+    incomplete_count: int = -1
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @classmethod
+    def from_api(cls, doc: dict[str, Any]) -> Self:
+        """Read a ``BatchPredictionJob`` of the REST API, leniently: counts may be strings, members may be absent."""
+        source = doc.get("inputConfig") or {}
+        stats = doc.get("completionStats")
+        error = doc.get("error") or {}
+        return cls(
+            name=doc["name"],
+            state=JobState.read(doc.get("state", "")),
+            state_text=str(doc.get("state", "")),
+            display_name=doc.get("displayName", ""),
+            model=doc.get("model", ""),
+            labels=doc.get("labels") or {},
+            input_uris=_input_uris(source),
+            output_uri=_output_uri(doc.get("outputInfo") or {}),
+            error_code=int(error.get("code", 0)),
+            error_message=error.get("message", ""),
+            # Zero counts are omitted by the service; a missing object means nothing was said.
+            successful_count=-1 if stats is None else int(stats.get("successfulCount", 0)),
+            failed_count=-1 if stats is None else int(stats.get("failedCount", 0)),
+            incomplete_count=-1 if stats is None else int(stats.get("incompleteCount", 0)),
+            created_at=_time(doc.get("createTime")),
+            started_at=_time(doc.get("startTime")),
+            ended_at=_time(doc.get("endTime")),
+        )
+
+    @property
+    def job_name(self) -> JobName:
+        """The parsed resource name."""
+        return JobName.parse(self.name)
+
+    @property
+    def progress(self) -> str:
+        """One line for a log: state and counts."""
+        state = (self.state_text or self.state).removeprefix("JOB_STATE_")
+        if self.successful_count < 0:
+            return state
+        left = "" if self.incomplete_count < 0 else f", {self.incomplete_count:,} to go"
+        return f"{state}: {self.successful_count:,} done, {max(self.failed_count, 0):,} failed{left}"
+
+
+def _input_uris(source: dict[str, Any]) -> tuple[str, ...]:
+    if "bigquerySource" in source:
+        return (source["bigquerySource"].get("inputUri", ""),)
+    uris = (source.get("gcsSource") or {}).get("uris", [])
+    return (uris,) if isinstance(uris, str) else tuple(uris)
+
+
+def _output_uri(info: dict[str, Any]) -> str:
+    if folder := info.get("gcsOutputDirectory"):
+        return str(folder)
+    dataset, table = info.get("bigqueryOutputDataset", ""), info.get("bigqueryOutputTable", "")
+    if not table or table.startswith("bq://"):
+        return str(table)
+    # The service gives the dataset as an address and the table as a bare name; a dotted name is already whole.
+    return f"bq://{table}" if "." in table else f"{dataset}.{table}"
+
+
+def _time(text: str | None) -> datetime | None:
+    return msgspec.convert(text, datetime) if text else None
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to ask of the create call, as printed on the user's page.
+
+    :param display_name: at most 128 characters (API discovery document aiplatform.v1, 2026-11-22).
+    :param inputs: ``gs://…`` objects, or exactly one ``bq://…`` table.
+    :param output: a ``gs://`` folder or a ``bq://`` dataset or table.
+    """
+
+    display_name: str
+    model: str
+    inputs: tuple[str, ...]
+    output: str
+    labels: dict[str, str] = {}
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body of ``batchPredictionJobs.create``."""
+        if self.inputs[0].startswith("bq://"):
+            source: dict[str, Any] = {"instancesFormat": "bigquery", "bigquerySource": {"inputUri": self.inputs[0]}}
+        else:
+            source = {"instancesFormat": "jsonl", "gcsSource": {"uris": list(self.inputs)}}
+        if self.output.startswith("bq://"):
+            sink: dict[str, Any] = {"predictionsFormat": "bigquery", "bigqueryDestination": {"outputUri": self.output}}
+        else:
+            sink = {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": self.output}}
+        body = {"displayName": self.display_name, "model": model_path(self.model), "inputConfig": source, "outputConfig": sink}
+        return {**body, "labels": self.labels} if self.labels else body
+
+
+class Identity(Record, frozen=True, kw_only=True):
+    """Who a job belongs to: a task of a run, never one try of it. The same identity never owns two paid jobs."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int = -1
+    shard: int = 0
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits, legal as a label value and as an object name."""
+        parts = (self.dag_id, self.task_id, self.run_id, str(self.map_index), str(self.shard))
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+    @property
+    def path(self) -> str:
+        """A readable folder name for this task of this run."""
+        parts = [self.dag_id, self.run_id, self.task_id]
+        if self.map_index >= 0:
+            parts.append(str(self.map_index))
+        return "/".join(safe_name(part) for part in parts)
+
+
+def safe_name(text: str) -> str:
+    """Return `text` as one object-name segment: other characters become ``_``; a hash keeps changed names apart."""
+    clean = re.sub(r"[^\w.+=@-]", "_", text, flags=re.ASCII).strip(".")
+    if clean == text:
+        return clean
+    return f"{clean}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+class Shard(Record, frozen=True, kw_only=True):
+    """One request file: the input of one job."""
+
+    uri: str
+    request_count: int
+    size_bytes: int
+    #: The user's own columns of the same rows by key, or empty when none are carried.
+    columns_uri: str = ""
+
+
+class Manifest(Record, frozen=True, kw_only=True):
+    """The prepared set: what will be asked, counted and fingerprinted. Small; the requests stay in Cloud Storage.
+
+    :param fingerprint: of the requests, whatever their order and sharding.
+    :param row_count: source rows read; equals `request_count` + `rejected_count`.
+    :param rejected_uri: the dead-letter file of rows that were never sent, with their reasons.
+    :param response_schema: what an answer must look like, or None; kept so that export can say which answers do not.
+    """
+
+    version: int = 1
+    uri: str
+    fingerprint: str
+    row_count: int
+    request_count: int
+    rejected_count: int = 0
+    rejected_uri: str = ""
+    shards: tuple[Shard, ...]
+    response_schema: dict[str, Any] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all request files together."""
+        return sum(shard.size_bytes for shard in self.shards)

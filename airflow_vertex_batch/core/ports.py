@@ -1,0 +1,157 @@
+"""What does the engine need from the outside? Three ports, and the local-disk store that lets it run alone.
+
+`gcp` implements them for Google Cloud. Anything that raises, raises the errors of `core.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.model import Uri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, TableId
+
+
+class ObjectInfo(msgspec.Struct, frozen=True):
+    """One object of a listing."""
+
+    uri: Uri
+    size_bytes: int
+    content_type: str = ""
+    #: Changes when the content changes; empty where the store keeps none.
+    checksum: str = ""
+
+
+class ObjectStore(Protocol):
+    """Objects by address. A written object appears whole or not at all."""
+
+    def list(self, folder: Uri) -> Iterator[ObjectInfo]:
+        """Yield the objects whose name begins with the folder's, in name order; a glob is matched as a pattern."""
+
+    def open_read(self, uri: Uri) -> AbstractContextManager[IO[bytes]]:
+        """Open one object as a stream. :raises InputError: when it does not exist."""
+
+    def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> AbstractContextManager[IO[bytes]]:
+        """Stream into an object that appears when the block ends without an error, replacing what was there."""
+
+    def read(self, uri: Uri) -> bytes | None:
+        """Return a small object, or None when there is none."""
+
+    def write_new(self, uri: Uri, data: bytes) -> bool:
+        """Write a small object unless one is there; say whether this call wrote it. Atomic between writers."""
+
+    def delete(self, uri: Uri) -> None:
+        """Delete one object; one that does not exist is no error."""
+
+
+class Warehouse(Protocol):
+    """Tables by name."""
+
+    def rows(self, query: str | TableId, parameters: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Stream the rows of a table or of a query."""
+
+    def count(self, table: TableId) -> int | None:
+        """Return a table's row count, or None when there is no such table."""
+
+    def create_table(self, table: TableId, schema: Iterable[Mapping[str, Any]], **options: Any) -> None:
+        """Create a table unless it exists; `schema` in BigQuery's API form."""
+
+    def load(self, uris: Iterable[Uri], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
+        """Replace `table` with the JSON rows of `uris`; the same `job_id` twice loads once. Return the rows loaded."""
+
+    def execute(self, sql: str, *, job_id: str, parameters: Mapping[str, Any] | None = None) -> int:
+        """Run one idempotent statement and return the rows it touched; `job_id` begins its id."""
+
+    def drop(self, table: TableId) -> None:
+        """Delete a table; one that does not exist is no error."""
+
+
+class JobService(Protocol):
+    """batchPredictionJobs of one project and location."""
+
+    def create(self, spec: JobSpec) -> BatchJob:
+        """Create a job, sending once. :raises AmbiguousError: when it may or may not exist now."""
+
+    def get(self, name: JobName) -> BatchJob:
+        """Return one job as it is now."""
+
+    def list(self, labels: Mapping[str, str]) -> Iterator[BatchJob]:
+        """Yield the jobs that carry all `labels`, newest first."""
+
+    def cancel(self, name: JobName) -> bool:
+        """Ask for a job to be cancelled; say whether there was anything left to cancel."""
+
+
+class LocalStore:
+    """`ObjectStore` over local files, for the command line and for an engine without a cloud."""
+
+    def list(self, folder: Uri) -> Iterator[ObjectInfo]:
+        """Yield files below a folder, matching a glob, or the one file."""
+        path = Path(folder.name)
+        if folder.has_glob:
+            found = [Path(name) for name in glob.glob(folder.name, recursive=True)]  # noqa: PTH207 - Path.glob takes no absolute pattern
+        else:
+            found = list(path.rglob("*")) if path.is_dir() else [path]
+        for item in sorted(item for item in found if item.is_file()):
+            stat = item.stat()
+            yield ObjectInfo(Uri("file", "", str(item)), stat.st_size, checksum=str(stat.st_mtime_ns))
+
+    def open_read(self, uri: Uri) -> AbstractContextManager[IO[bytes]]:
+        """Open a file for reading."""
+        try:
+            return Path(uri.name).open("rb")
+        except OSError as error:
+            raise InputError(f"Cannot read {uri}", why=error.strerror or str(error)) from error
+
+    @contextlib.contextmanager
+    def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:  # noqa: ARG002
+        """Write beside the target and rename: readers see the old file or the new one."""
+        path = Path(uri.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                yield stream
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def read(self, uri: Uri) -> bytes | None:
+        """Return a file's bytes, or None."""
+        try:
+            return Path(uri.name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write_new(self, uri: Uri, data: bytes) -> bool:
+        """Link a finished temporary file into place: exactly one writer wins."""
+        path = Path(uri.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return True
+
+    def delete(self, uri: Uri) -> None:
+        """Delete a file if it is there."""
+        Path(uri.name).unlink(missing_ok=True)
+

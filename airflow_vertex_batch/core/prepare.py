@@ -1,0 +1,371 @@
+"""How do rows become request files? Rows → requests → shards within the service's limits → one manifest.
+
+Invariants: rows stream, memory does not grow with their number; every key occurs once; every source row is either in a shard
+or in the dead-letter file, and the manifest says how many of each; the same rows in any order give the same fingerprint, and
+a set that was prepared before is found again instead of being prepared twice.
+
+Files are written under a folder of this attempt and become the prepared set by one create-only write of the manifest. Dying
+before that leaves files that nothing refers to; dying after it leaves a set that the next attempt finds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import tempfile
+from enum import StrEnum
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.model import Manifest, Shard, Uri
+from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate, RowProblem, carried, content_key, row_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_vertex_batch.core.ports import ObjectStore
+    from airflow_vertex_batch.core.sources import Placed, Row
+
+#: The most requests one job takes, and the most bytes one input file may have; 1 GB is read as 10^9, the smaller reading
+#: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
+MAX_REQUESTS = 200_000
+MAX_BYTES = 1_000_000_000
+#: Rejected rows that are named in an error before preparing stops: enough to see what is wrong, not a flood.
+_MAX_NAMED = 20
+_CHUNK_ROWS = 1_000
+
+
+class OnRejectedRow(StrEnum):
+    """What a row that cannot be sent does to the task."""
+
+    FAIL = "fail"
+    DEAD_LETTER = "dead_letter"
+
+
+class PreparePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How to prepare.
+
+    :param template: what the requests have in common; None when the rows are ready-made request lines.
+    :param key_column: the column that names a row; None to go by content.
+    :param columns: the user's own columns to keep beside each answer.
+    :param max_requests: most requests in a shard, 1 to `MAX_REQUESTS`.
+    :param max_bytes: most bytes in a shard, up to `MAX_BYTES`.
+    """
+
+    template: RequestTemplate | None
+    key_column: str | None = None
+    columns: tuple[str, ...] = ()
+    on_rejected_row: OnRejectedRow = OnRejectedRow.FAIL
+    max_requests: int = MAX_REQUESTS
+    max_bytes: int = MAX_BYTES
+    #: The JSON Schema that answers are checked against, kept in the manifest.
+    schema: dict[str, Any] | None = None
+
+
+class _Line(msgspec.Struct):
+    """One row on its way: where it came from, its key, its request, and the columns that travel beside it."""
+
+    place: str
+    number: int
+    key: str
+    line: bytes
+    columns: dict[str, Any]
+
+
+def prepare(rows: Iterable[Placed], plan: PreparePlan, store: ObjectStore, folder: Uri, token: str) -> Manifest:
+    """Write the request files of `rows` and return their manifest.
+
+    :param folder: where this task's prepared sets lie.
+    :param token: names this attempt's files; anything unique.
+    :raises InputError: when a row is rejected and the plan says "fail"; no file is left behind.
+    """
+    with contextlib.ExitStack() as stack:
+        keys = stack.enter_context(_SeenKeys())
+        writer = _ShardWriter(plan, store, folder / f"requests-{token}")
+        rejected = _Rejected(plan.on_rejected_row)
+        try:
+            make = _ready_made if plan.template is None else _Maker(plan.template, plan)
+            stream = iter(rows)
+            while chunk := list(islice(stream, _CHUNK_ROWS)):
+                for line in keys.unique(_made(chunk, make, rejected), rejected, named=plan.key_column is not None):
+                    writer.add(line)
+                rejected.check()
+            rejected.check(final=True)
+            writer.close()
+            return _publish(writer, rejected, plan, store, folder)
+        except BaseException:
+            writer.abandon()
+            raise
+
+
+def _made(chunk: list[Placed], make: Any, rejected: _Rejected) -> Iterator[_Line]:
+    for place, number, row in chunk:
+        try:
+            if isinstance(row, InputError):
+                raise RowProblem("not-a-row", str(row))
+            yield make(place, number, row)
+        except RowProblem as problem:
+            rejected.add(place, number, problem)
+
+
+class _Maker:
+    """Makes lines from rows by the template."""
+
+    def __init__(self, template: RequestTemplate, plan: PreparePlan) -> None:
+        self._build, self._plan = RequestBuilder(template), plan
+
+    def __call__(self, place: str, number: int, row: Row) -> _Line:
+        request = self._build(row)
+        column = self._plan.key_column
+        key = row_key(row.get(column)) if column else content_key(request)
+        return _Line(place, number, key, request, carried(row, self._plan.columns))
+
+
+def _ready_made(place: str, number: int, row: Row) -> _Line:
+    """Take a request line as it is; only a missing or unsafe key is replaced."""
+    if not isinstance(row.get("request"), dict):
+        raise RowProblem("no-request", "The line has no `request` object")
+    request = encode(row["request"])
+    key = row_key(row["key"]) if row.get("key") not in {None, ""} else content_key(request)
+    return _Line(place, number, key, request, {})
+
+
+class _SeenKeys:
+    """Makes every key unique, in constant memory: what was seen lies in a temporary file.
+
+    A key by content that occurs again gets a number behind it; a key from the user's column that occurs again is a problem.
+    """
+
+    def __enter__(self) -> _SeenKeys:
+        self._file = tempfile.NamedTemporaryFile(prefix="avb-keys-")  # noqa: SIM115 - closed in __exit__
+        self._db = sqlite3.connect(self._file.name, isolation_level=None)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8192"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.execute("CREATE TABLE seen (digest INTEGER PRIMARY KEY, times INTEGER) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._db.close()
+        self._file.close()
+
+    def unique(self, lines: Iterable[_Line], rejected: _Rejected, *, named: bool) -> Iterator[_Line]:
+        """Yield the lines, each with a key that has not been used."""
+        for line in lines:
+            times = self._count(line.key)
+            if times > 1 and named:
+                rejected.add(line.place, line.number, RowProblem("duplicate-key", f"The key {line.key!r} occurs more than once"))
+                continue
+            if times > 1:
+                line.key = f"{line.key}-{times}"
+            yield line
+
+    def _count(self, key: str) -> int:
+        digest = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), signed=True)
+        row = self._db.execute(
+            "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times", (digest,)
+        ).fetchone()
+        return int(row[0])
+
+
+class _Rejected:
+    """Counts and keeps the rows that cannot be sent."""
+
+    def __init__(self, policy: OnRejectedRow) -> None:
+        self._policy, self.count = policy, 0
+        self._spool = tempfile.SpooledTemporaryFile(max_size=1_000_000)  # noqa: SIM115 - lives as long as the prepare call
+        self._named: list[str] = []
+
+    def add(self, place: str, number: int, problem: RowProblem) -> None:
+        """Note one row."""
+        self.count += 1
+        if len(self._named) < _MAX_NAMED:
+            self._named.append(f"{place}:{number}: {problem.reason} [{problem.code}]")
+        doc = {"source": place, "line": number, "status": "rejected", "code": problem.code, "reason": problem.reason}
+        self._spool.write(encode(doc) + b"\n")
+
+    def check(self, *, final: bool = False) -> None:
+        """Stop when rows were rejected and the policy is to fail: once enough of them can be named, or at the end."""
+        if self._policy is OnRejectedRow.FAIL and self.count and (final or self.count >= _MAX_NAMED):
+            more = f"\n… and {self.count - len(self._named)} more" if self.count > len(self._named) else ""
+            raise InputError(
+                f"{self.count} rows cannot be sent:\n" + "\n".join(self._named) + more,
+                left="Nothing was uploaded for them and no job was created",
+                todo="Correct the rows or the prompt, or set on_rejected_row='dead_letter' to send the others",
+            )
+
+    def copy_to(self, stream: IO[bytes]) -> None:
+        """Write the noted rows."""
+        self._spool.seek(0)
+        while block := self._spool.read(1 << 20):
+            stream.write(block)
+
+
+class _ShardWriter:
+    """Writes lines into shards, one open at a time, and sums the fingerprint."""
+
+    def __init__(self, plan: PreparePlan, store: ObjectStore, folder: Uri) -> None:
+        self._plan, self._store, self.folder = plan, store, folder
+        self.shards: list[Shard] = []
+        self._open: _OpenShard | None = None
+        self._requests_sum = self._columns_sum = 0
+
+    def add(self, line: _Line) -> None:
+        """Append one line, opening the next shard when the limits say so."""
+        data = b'{"key":' + encode(line.key) + b',"request":' + line.line + b"}\n"
+        if len(data) > self._plan.max_bytes:
+            raise InputError(
+                f"{line.place}:{line.number} makes a request of {len(data):,} bytes",
+                why=f"one file may have {self._plan.max_bytes:,}", todo="Give media by address instead of inline",
+            )
+        if self._open is None or self._open.is_full(len(data), self._plan):
+            self._roll()
+        assert self._open is not None  # noqa: S101 - `_roll` opens one
+        self._open.write(data, line)
+        # A sum of digests does not depend on the order in which a source yields its rows.
+        self._requests_sum += _digest(data)
+        if self._plan.columns:
+            self._columns_sum += _digest(encode([line.key, line.columns]))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the requests and their keys, whatever their order."""
+        return _hex(self._requests_sum)
+
+    @property
+    def content(self) -> str:
+        """Digest of the requests and of the columns that travel beside them."""
+        return _hex(self._requests_sum * 3 + self._columns_sum)
+
+    def _roll(self) -> None:
+        self._finish_open()
+        self._open = _OpenShard(self._store, self.folder, len(self.shards), carries=bool(self._plan.columns))
+
+    def _finish_open(self) -> None:
+        if self._open is not None:
+            self.shards.append(self._open.finish())
+            self._open = None
+
+    def close(self) -> None:
+        """Finish the last shard."""
+        self._finish_open()
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        if self._open is not None:
+            self._open.abort()
+        for shard in self.shards:
+            for uri in filter(None, (shard.uri, shard.columns_uri)):
+                self._store.delete(Uri.parse(uri))
+
+
+class _OpenShard:
+    """One request file being written, with the file of its columns beside it."""
+
+    _FLUSH_BYTES = 1 << 20
+
+    def __init__(self, store: ObjectStore, folder: Uri, number: int, *, carries: bool) -> None:
+        self.uri = folder / f"requests-{number:05d}.jsonl"
+        self.columns_uri = folder / f"columns-{number:05d}.jsonl" if carries else None
+        self._stack = contextlib.ExitStack()
+        self._stream = self._stack.enter_context(store.open_write(self.uri))
+        self._columns = self._stack.enter_context(store.open_write(self.columns_uri)) if self.columns_uri else None
+        self.count = self.size = self._buffered = 0
+        self._lines: list[bytes] = []
+        self._column_lines: list[bytes] = []
+
+    def is_full(self, more: int, plan: PreparePlan) -> bool:
+        """Whether `more` bytes no longer fit."""
+        return self.count >= plan.max_requests or self.size + more > plan.max_bytes
+
+    def write(self, data: bytes, line: _Line) -> None:
+        """Append one line."""
+        self.count += 1
+        self.size += len(data)
+        self._buffered += len(data)
+        self._lines.append(data)
+        if self._columns is not None:
+            self._column_lines.append(encode({"key": line.key, "columns": line.columns}) + b"\n")
+        if self._buffered >= self._FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._stream.write(b"".join(self._lines))
+        self._lines.clear()
+        self._buffered = 0
+        if self._columns is not None:
+            self._columns.write(b"".join(self._column_lines))
+            self._column_lines.clear()
+
+    def finish(self) -> Shard:
+        """Complete the files."""
+        self._flush()
+        self._stack.close()
+        return Shard(
+            uri=str(self.uri), request_count=self.count, size_bytes=self.size, columns_uri=str(self.columns_uri or "")
+        )
+
+    def abort(self) -> None:
+        """Leave no trace of the files."""
+        stop = InputError("abandoned")
+        with contextlib.suppress(InputError):
+            self._stack.__exit__(InputError, stop, None)
+
+
+def _publish(
+    writer: _ShardWriter, rejected: _Rejected, plan: PreparePlan, store: ObjectStore, folder: Uri
+) -> Manifest:
+    """Make the written files the prepared set, unless the same set exists already: then keep that one."""
+    rejected_uri = ""
+    if rejected.count:
+        uri = writer.folder / "rejected.jsonl"
+        with store.open_write(uri) as stream:
+            rejected.copy_to(stream)
+        rejected_uri = str(uri)
+    request_count = sum(shard.request_count for shard in writer.shards)
+    address = folder / "manifests" / f"{_manifest_name(writer, rejected, plan)}.json"
+    manifest = Manifest(
+        uri=str(address),
+        fingerprint=writer.fingerprint,
+        row_count=request_count + rejected.count,
+        request_count=request_count,
+        rejected_count=rejected.count,
+        rejected_uri=rejected_uri,
+        shards=tuple(writer.shards),
+        response_schema=plan.schema,
+    )
+    if store.write_new(address, encode(manifest)):
+        return manifest
+    writer.abandon()
+    if rejected_uri:
+        store.delete(Uri.parse(rejected_uri))
+    return read_manifest(store, address)
+
+
+def _manifest_name(writer: _ShardWriter, rejected: _Rejected, plan: PreparePlan) -> str:
+    parts = encode([writer.content, rejected.count, plan.max_requests, plan.max_bytes, plan.schema])
+    return hashlib.sha256(parts).hexdigest()[:32]
+
+
+def read_manifest(store: ObjectStore, address: Uri) -> Manifest:
+    """Read a manifest back.
+
+    :raises InputError: when there is none, or it is not one of ours.
+    """
+    data = store.read(address)
+    if data is None:
+        raise InputError(f"There is no manifest at {address}", todo="Clear the prepare task to make it again")
+    return Manifest.from_dict(msgspec.json.decode(data))
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=16).digest())
+
+
+def _hex(total: int) -> str:
+    return f"{total % (1 << 128):032x}"

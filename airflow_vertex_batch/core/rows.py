@@ -1,0 +1,135 @@
+"""What became of each row? One status per row, tokens that add up, and a tally that must reconcile.
+
+Invariants: one request ends as exactly one `ResultRow`; every row has the same members whatever its status; a tally either
+sums to the number of requests or says by how much it does not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class RowStatus(StrEnum):
+    """How one request ended."""
+
+    SUCCEEDED = "succeeded"
+    TRUNCATED = "truncated"
+    BLOCKED = "blocked"
+    INVALID_OUTPUT = "invalid_output"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    MISSING = "missing"
+    REJECTED = "rejected"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the row has the answer that was asked for."""
+        return self is RowStatus.SUCCEEDED
+
+    @property
+    def repairable(self) -> bool:
+        """Whether asking again may give an answer. A single row may know better (see `ResultRow.repairable`)."""
+        return self not in {RowStatus.SUCCEEDED, RowStatus.BLOCKED, RowStatus.REJECTED}
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens of one row, or of many added together.
+
+    :param prompt_tokens: tokens read, cached and tool-use ones excluded from neither (the service's ``promptTokenCount``).
+    :param output_tokens: tokens answered (``candidatesTokenCount``), without thinking.
+    :param thinking_tokens: billed as output (``thoughtsTokenCount``).
+    :param cached_tokens: the part of `prompt_tokens` read from a cache.
+    :param tool_tokens: prompt tokens that came from tools (``toolUsePromptTokenCount``).
+    :param total_tokens: the service's total; the sum of the parts where it did not say.
+    """
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int = 0
+    cached_tokens: int = 0
+    tool_tokens: int = 0
+    total_tokens: int = 0
+
+    @classmethod
+    def from_api(cls, doc: dict[str, Any]) -> Self:
+        """Read ``usageMetadata``; counts may be strings or absent."""
+
+        def count(name: str) -> int:
+            value = doc.get(name)
+            return int(value) if isinstance(value, int | str | float) and str(value).isdigit() else 0
+
+        prompt, output = count("promptTokenCount"), count("candidatesTokenCount")
+        thinking, tool = count("thoughtsTokenCount"), count("toolUsePromptTokenCount")
+        total = count("totalTokenCount") or prompt + output + thinking + tool
+        return cls(prompt, output, thinking, count("cachedContentTokenCount"), tool, total)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)))
+
+
+class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One request's end. Every row has every member, whatever its status.
+
+    :param key: the request's key, begins with a letter.
+    :param reason: why there is no good answer, for people; empty when there is one.
+    :param code: the machine word behind `reason`: a finish reason, a block reason, a gRPC status name, or a rule.
+    :param text: the answer's text, thoughts left out, parts joined; None when there is none.
+    :param answer: the parsed JSON answer where JSON was asked for; None otherwise.
+    :param usage: None when the service reported no tokens: such a row cannot be priced.
+    :param response: the service's response as it was, JSON text; empty when there is none.
+    :param columns: the user's own columns of this row.
+    """
+
+    key: str
+    status: RowStatus
+    reason: str = ""
+    code: str = ""
+    text: str | None = None
+    answer: Any = None
+    finish_reason: str = ""
+    model_version: str = ""
+    usage: Usage | None = None
+    processed_at: str = ""
+    response: str = ""
+    columns: dict[str, Any] | None = None
+    job_name: str = ""
+    #: Whether asking again may help; a row error such as INVALID_ARGUMENT never heals.
+    repairable: bool = False
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """How many rows ended how. Immutable: adding makes a new one."""
+
+    counts: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, statuses: Iterable[RowStatus]) -> Self:
+        """Count statuses."""
+        return cls({str(status): count for status, count in Counter(statuses).items()})
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(dict(Counter(self.counts) + Counter(other.counts)))
+
+    def __getitem__(self, status: RowStatus) -> int:
+        return self.counts.get(str(status), 0)
+
+    @property
+    def total(self) -> int:
+        """Rows counted."""
+        return sum(self.counts.values())
+
+    def as_dict(self) -> dict[str, int]:
+        """Return counts by status in the order of `RowStatus`, statuses without rows left out."""
+        return {str(status): self[status] for status in RowStatus if self[status]}
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{count:,} {status}" for status, count in self.as_dict().items())
+        return f"{self.total:,} rows" + (f": {parts}" if parts else "")

@@ -1,0 +1,137 @@
+"""What must an answer look like? One JSON Schema, in the service's spelling on the way out and as a check on the way back.
+
+`response_schema` turns a JSON Schema or a Pydantic class into the ``responseSchema`` of the API, whose importer refuses ``$``
+names and empty objects: references are inlined, what cannot be said there is refused by name. `answer_problem` says why an
+answer does not fit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Members of the API's `Schema` that carry a meaning over from JSON Schema (API discovery document aiplatform.v1, 2026-11-22).
+_KEPT = frozenset({
+    "description", "enum", "format", "required", "minItems", "maxItems", "minimum", "maximum", "minLength", "maxLength",
+    "pattern", "minProperties", "maxProperties", "propertyOrdering", "nullable",
+})  # fmt: skip
+#: Members that only describe: left out without a word.
+_DROPPED = frozenset({"title", "$schema", "$id", "$comment", "$defs", "definitions", "default", "examples", "additionalProperties", "deprecated", "discriminator"})
+_MAX_DEPTH = 12
+
+
+def json_schema(schema: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a dict or a Pydantic model class.
+
+    :raises InputError: for anything else.
+    """
+    if isinstance(schema, dict):
+        return _standard(schema)  # type: ignore[no-any-return]
+    if callable(make := getattr(schema, "model_json_schema", None)):
+        return make()  # type: ignore[no-any-return]
+    raise InputError(
+        f"response_schema is a {type(schema).__name__}", todo="Give a JSON Schema as a dict, or a Pydantic model class"
+    )
+
+
+def _standard(node: Any) -> Any:
+    """Bring the API's own spelling (``"type": "STRING", "nullable": true``) back to JSON Schema's."""
+    if isinstance(node, list):
+        return [_standard(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    made = {name: _standard(value) for name, value in node.items() if name != "nullable"}
+    if isinstance(kind := made.get("type"), str):
+        made["type"] = [kind.lower(), "null"] if node.get("nullable") is True else kind.lower()
+        if node.get("nullable") is True and isinstance(made.get("enum"), list) and None not in made["enum"]:
+            made["enum"] = [*made["enum"], None]
+    return made
+
+
+def response_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the API's ``responseSchema`` for a JSON Schema.
+
+    :raises InputError: when it says what the API cannot: recursion, objects without properties, unknown members.
+    """
+    definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
+    return _convert(schema, definitions, "response_schema", 0)
+
+
+def _convert(node: Any, definitions: dict[str, Any], path: str, depth: int) -> dict[str, Any]:
+    if depth > _MAX_DEPTH:
+        raise InputError(f"{path} is nested too deeply or refers to itself", why="the importer takes 15 levels in all")
+    if not isinstance(node, dict):
+        raise InputError(f"{path} is not an object", todo="Write a schema there")
+    if "$ref" in node:
+        name = str(node["$ref"]).rpartition("/")[2]
+        if name not in definitions:
+            raise InputError(f"{path} refers to {node['$ref']!r}, which is not defined")
+        return _convert({**definitions[name], **{k: v for k, v in node.items() if k != "$ref"}}, definitions, path, depth)
+    made: dict[str, Any] = {}
+    for name, value in node.items():
+        _member(made, name, value, lambda sub, at: _convert(sub, definitions, f"{path}.{at}", depth + 1), path)
+    if made.get("type") == "OBJECT" and not made.get("properties"):
+        raise InputError(
+            f"{path} is an object without properties", why="the importer refuses empty objects",
+            todo="Name its properties, or make it a string that holds JSON",
+        )
+    return made
+
+
+def _member(made: dict[str, Any], name: str, value: Any, convert: Callable[[Any, str], dict[str, Any]], path: str) -> None:
+    if name == "type":
+        made.update(_type(value, path))
+    elif name == "properties":
+        made["properties"] = {key: convert(sub, key) for key, sub in value.items()}
+    elif name == "items":
+        made["items"] = convert(value, "items")
+    elif name in {"anyOf", "oneOf", "allOf"}:
+        made.update(_union(name, value, convert, path))
+    elif name == "const":
+        made["enum"] = [value]
+        made.setdefault("type", "STRING")
+    elif name == "enum" and any(item is None for item in value):
+        made.update(enum=[item for item in value if item is not None], nullable=True)
+    elif name in _KEPT:
+        made[name] = value
+    elif name not in _DROPPED:
+        raise InputError(f"{path}.{name} cannot be said in responseSchema", todo=f"Leave {name!r} out and check it afterwards")
+
+
+def _type(value: Any, path: str) -> dict[str, Any]:
+    names = [value] if isinstance(value, str) else list(value)
+    plain = [name for name in names if name.lower() != "null"]
+    if len(plain) != 1:
+        raise InputError(f"{path}.type has {len(plain)} types", todo="Use anyOf for a choice of types")
+    made = {"type": plain[0].upper()}
+    return {**made, "nullable": True} if len(plain) < len(names) else made
+
+
+def _union(name: str, value: Any, convert: Callable[[Any, str], dict[str, Any]], path: str) -> dict[str, Any]:
+    plain = [item for item in value if item.get("type") != "null"]
+    null = {"nullable": True} if len(plain) < len(value) else {}
+    if len(plain) == 1:
+        return {**convert(plain[0], f"{name}[0]"), **null}
+    if name == "allOf":
+        raise InputError(f"{path}.allOf cannot be said in responseSchema", todo="Merge its members into one schema")
+    return {"anyOf": [convert(item, f"{name}[{i}]") for i, item in enumerate(plain)], **null}
+
+
+def answer_checker(schema: dict[str, Any]) -> Callable[[Any], str]:
+    """Return a function that says why an answer does not fit the schema, or an empty text when it does.
+
+    The reason names the place and the rule, never the value.
+    """
+    from jsonschema.validators import validator_for
+
+    validator = validator_for(schema)(schema)
+
+    def problem(answer: Any) -> str:
+        error = next(validator.iter_errors(answer), None)
+        return f"{error.json_path} breaks {error.validator!r} of the response schema" if error else ""
+
+    return problem

@@ -1,0 +1,262 @@
+"""Where do the rows come from? Every source is a stream of rows, each with the place it was read from.
+
+Invariants: nothing is held but the current row (or the current page of a table or Parquet file); a row is a plain dict of
+column to value; its place is a file and a 1-based line, or a table or query and a 1-based row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import mimetypes
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.jsonl import decode
+from airflow_vertex_batch.core.model import TableId, Uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+
+Row = dict[str, Any]
+#: File or table, 1-based line or row, and the row itself; a line that is no row arrives as the error that says why.
+Placed = tuple[str, int, "Row | InputError"]
+
+#: Media types that Python's table lacks or names differently from the API
+#: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/document-understanding, 2026-11-22).
+_MEDIA_TYPES = {
+    ".webp": "image/webp", ".heic": "image/heic", ".heif": "image/heif", ".mp3": "audio/mpeg", ".wav": "audio/wav",
+    ".flac": "audio/flac", ".m4a": "audio/mp4", ".aac": "audio/aac", ".ogg": "audio/ogg", ".opus": "audio/opus",
+    ".mov": "video/quicktime", ".mkv": "video/x-matroska", ".webm": "video/webm", ".flv": "video/x-flv",
+    ".wmv": "video/wmv", ".3gp": "video/3gpp", ".md": "text/md",
+}  # fmt: skip
+_PAGE_ROWS = 1_000
+
+
+def media_type(name: str) -> str:
+    """Return the MIME type for a file name, or an empty text when its ending says nothing."""
+    suffix = name[name.rfind(".") :].lower() if "." in name else ""
+    return _MEDIA_TYPES.get(suffix) or mimetypes.guess_type(name.rpartition("/")[2])[0] or ""
+
+
+class Source(Protocol):
+    """A stream of placed rows."""
+
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:
+        """Yield each row with its place."""
+
+
+class Objects(msgspec.Struct, frozen=True):
+    """Media objects by prefix or glob: one row an object, which becomes a ``fileData`` part.
+
+    Columns: ``uri``, ``name`` (last path segment), ``mime_type``, ``size_bytes``.
+    """
+
+    pattern: str
+    mime_type: str = ""
+
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002 - one shape for all sources
+        """Yield one row an object, in name order."""
+        for number, info in enumerate(store.list(Uri.parse(self.pattern)), start=1):
+            kind = self.mime_type or media_type(info.uri.name) or _told_type(info.content_type)
+            row = {"uri": str(info.uri), "name": info.uri.basename, "mime_type": kind, "size_bytes": info.size_bytes}
+            yield str(info.uri), number, row
+
+
+def _told_type(content_type: str) -> str:
+    # What an uploader did not know says nothing about the media.
+    return "" if content_type in {"application/octet-stream", "binary/octet-stream"} else content_type
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Every row of one BigQuery table."""
+
+    table: TableId
+
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
+        """Yield the table's rows."""
+        for number, row in enumerate(warehouse.rows(self.table), start=1):
+            yield str(self.table), number, row
+
+
+class Query(msgspec.Struct, frozen=True):
+    """The rows of a BigQuery query, with ``@name`` parameters."""
+
+    sql: str
+    parameters: dict[str, Any] = {}
+
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
+        """Yield the query's rows."""
+        for number, row in enumerate(warehouse.rows(self.sql, self.parameters), start=1):
+            yield "query", number, row
+
+
+class DbApiQuery(msgspec.Struct, frozen=True):
+    """The rows of a query over any DB-API connection.
+
+    :param connect: opens the connection; called when the first row is wanted.
+    """
+
+    connect: Callable[[], Any]
+    sql: str
+    parameters: Mapping[str, Any] | None = None
+
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
+        """Yield the query's rows, page by page."""
+        with contextlib.closing(self.connect()) as connection, contextlib.closing(_cursor(connection)) as cursor:
+            cursor.execute(self.sql, self.parameters) if self.parameters else cursor.execute(self.sql)
+            number = 0
+            while page := cursor.fetchmany(_PAGE_ROWS):
+                names = [column[0] for column in cursor.description]
+                for values in page:
+                    number += 1
+                    yield "query", number, dict(zip(names, values, strict=True))
+
+
+def _cursor(connection: Any) -> Any:
+    """Return a cursor that streams: psycopg's plain one would hold the whole result on our side."""
+    if type(connection).__module__.split(".")[0] in {"psycopg", "psycopg2"}:
+        return connection.cursor("airflow_vertex_batch")
+    return connection.cursor()
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Rows made in Python: an iterable, or a callable that returns one. A bare text is a row with column ``prompt``."""
+
+    values: Iterable[Row | str] | Callable[[], Iterable[Row | str]]
+
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
+        """Yield the rows."""
+        values = self.values() if callable(self.values) else self.values
+        if isinstance(values, str | bytes | dict):
+            raise InputError(
+                f"rows is one {type(values).__name__}, not a list of rows", todo="Wrap it in a list: each item is one request"
+            )
+        for number, value in enumerate(values, start=1):
+            row: Row | InputError = {"prompt": value} if isinstance(value, str) else value
+            if not isinstance(row, dict):
+                row = InputError(f"Row {number} is a {type(value).__name__}", todo="Yield dicts, or texts")
+            yield "rows", number, row
+
+
+class Files(msgspec.Struct, frozen=True):
+    """JSONL, CSV or Parquet files on local disk or Cloud Storage, by name, folder or glob; ``.gz`` is unpacked.
+
+    :param format: ``jsonl``, ``csv`` or ``parquet``; empty to go by each file's ending.
+    """
+
+    patterns: tuple[str, ...]
+    format: str = ""
+
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
+        """Yield the rows of every file, files in name order."""
+        for uri in matching(store, self.patterns):
+            read = _READERS.get(self.format or _format(uri.name))
+            if read is None:
+                raise InputError(
+                    f"{uri} has no ending we know", todo="Name it .jsonl, .csv or .parquet, or set file_format"
+                )
+            with open_text(store, uri) as stream:
+                for number, row in read(stream):
+                    yield str(uri), number, row
+
+
+def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[Uri]:
+    """Yield the objects that each pattern names.
+
+    :raises InputError: when a pattern matches nothing: a night without its file is not a night without rows.
+    """
+    for pattern in patterns:
+        empty = True
+        for info in store.list(Uri.parse(pattern)):
+            empty = False
+            yield info.uri
+        if empty:
+            raise InputError(f"{pattern} matches no file", todo="Check the name, and that the file has arrived")
+
+
+@contextlib.contextmanager
+def open_text(store: ObjectStore, uri: Uri) -> Iterator[IO[bytes]]:
+    """Open an object, unpacking ``.gz``."""
+    with store.open_read(uri) as stream:
+        if uri.name.endswith(".gz"):
+            with gzip.open(stream) as unpacked:
+                yield unpacked  # type: ignore[misc]
+        else:
+            yield stream
+
+
+def _format(name: str) -> str:
+    name = name.removesuffix(".gz")
+    if name.endswith((".jsonl", ".ndjson", ".json")):
+        return "jsonl"
+    if name.endswith((".csv", ".tsv")):
+        return "csv"
+    return "parquet" if name.endswith(".parquet") else ""
+
+
+def _read_jsonl(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            yield number, _json_row(line)
+
+
+def _json_row(line: bytes) -> Row | InputError:
+    try:
+        row = decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return InputError("Not JSON", why=str(error), todo="Write one JSON object a line")
+    return row if isinstance(row, dict) else InputError("Not a JSON object", todo="Write one JSON object a line")
+
+
+def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    sample = text.readline()
+    # Tabs in the head line make it tab-separated; anything odder is the user's to say in SQL or Python.
+    delimiter = "\t" if sample.count("\t") > sample.count(",") else ","
+    names = next(csv.reader([sample], delimiter=delimiter), [])
+    reader = csv.reader(text, delimiter=delimiter)
+    for values in reader:
+        # One line more than the reader counts: the head was read before it.
+        number = reader.line_num + 1
+        if len(values) == len(names):
+            yield number, dict(zip(names, values, strict=True))
+        elif values:
+            yield number, InputError(f"{len(values)} values for {len(names)} columns", todo="Quote values that hold the separator")
+
+
+def _read_parquet(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        file = ParquetFile(stream)
+    except ArrowInvalid as error:
+        raise InputError("This is not a Parquet file", why=str(error)) from error
+    number = 0
+    for batch in file.iter_batches(batch_size=_PAGE_ROWS):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+_READERS = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
+
+
+class Requests(msgspec.Struct, frozen=True):
+    """Ready-made request JSONL, as on the user's page: each row is one request line, with or without its key."""
+
+    patterns: tuple[str, ...]
+
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
+        """Yield the lines, decoded."""
+        for uri in matching(store, self.patterns):
+            with open_text(store, uri) as stream:
+                for number, row in _read_jsonl(stream):
+                    yield str(uri), number, row

@@ -1,0 +1,229 @@
+"""Is there a job for this already, and if not, may we pay for one? One decision table, one loop that carries it out.
+
+`decide` is pure: what the ledger recorded and what the service shows in, one step out. `ensure_job` asks, decides, acts and
+asks again until a job is attached. Every effect may be the last before a crash:
+
+- after the intent: the next attempt finds an intent without a job, waits out the settle time, looks again, then submits;
+- after the create: the next attempt finds the job by its labels and adopts it;
+- after the submission record: the next attempt attaches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
+from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Submission
+from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow_vertex_batch.core.ports import JobService
+
+log = logging.getLogger(__name__)
+
+#: Job labels that carry our identity, so that the service can be asked "do you have this one?".
+IDENTITY_LABEL = "avb-identity"
+FINGERPRINT_LABEL = "avb-fingerprint"
+#: Seconds after an intent during which its job may still appear: above the time one create call may take, with room for a
+#: list that lags behind. The service states no bound for that lag.
+SETTLE_SECONDS = 90.0
+#: Seconds between look-ups while an intent settles.
+_LOOK_EVERY_SECONDS = 5.0
+_MAX_STEPS = 200
+
+
+class OnChangedInput(StrEnum):
+    """What to do when the task already owns a running job for other input."""
+
+    RESUBMIT = "resubmit"
+    FAIL = "fail"
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """Use this job; record it first if the ledger does not know it."""
+
+    job: BatchJob
+    recorded: bool
+
+
+class Submit(msgspec.Struct, frozen=True):
+    """Pay for a new job, after cancelling those that it replaces."""
+
+    why: str
+    cancel: tuple[str, ...] = ()
+    replaces: str = ""
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """A job may be on its way: look again."""
+
+    seconds: float
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Do nothing; a person must choose."""
+
+    why: str
+
+
+Decision = Attach | Submit | Settle | Refuse
+
+
+def job_fingerprint(content: str, spec: JobSpec) -> str:
+    """Return what makes two jobs the same purchase: the requests, the model, and where the answers go."""
+    parts = (content, spec.model, spec.output)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def decide(
+    entries: Sequence[Entry],
+    fingerprint: str,
+    jobs: Sequence[BatchJob],
+    *,
+    now: datetime,
+    settle_seconds: float = SETTLE_SECONDS,
+    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
+) -> Decision:
+    """Choose one step.
+
+    :param entries: the ledger, oldest first.
+    :param jobs: what the service has for this identity, and what the ledger names, newest first.
+    """
+    submissions = [entry for entry in entries if isinstance(entry, Submission)]
+    recorded = {entry.job_name: entry.fingerprint for entry in submissions}
+    ours = [job for job in jobs if recorded.get(job.name, job.labels.get(FINGERPRINT_LABEL)) == fingerprint]
+    others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
+
+    if usable := next((job for job in ours if _is_usable(job)), None):
+        return Attach(usable, recorded=bool(submissions) and submissions[-1].job_name == usable.name)
+    if (pending := _pending_seconds(entries, settle_seconds, now)) > 0:
+        return Settle(pending)
+    if others and on_changed_input is OnChangedInput.FAIL:
+        return Refuse(f"{others[0].name} is running for other input of the same task")
+    last = submissions[-1].job_name if submissions else ""
+    if ours:
+        why = f"{ours[0].name} ended as {ours[0].state_text or ours[0].state}"
+        return Submit(why, tuple(job.name for job in others), replaces=ours[0].name)
+    if others:
+        return Submit("the input changed", tuple(job.name for job in others), replaces=others[0].name)
+    if last and last not in {job.name for job in jobs}:
+        return Submit(f"{last} no longer exists", replaces=last)
+    return Submit("no job exists for this input", replaces=last)
+
+
+def _is_usable(job: BatchJob) -> bool:
+    """Whether there is, or will be, something to land. What failed or was cancelled is bought again."""
+    return job.state.phase in {Phase.WAITING, Phase.SUCCEEDED, Phase.PARTIAL} or (
+        job.state.phase is Phase.EXPIRED and job.successful_count > 0
+    )
+
+
+def _pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
+    """Return how long the last intent may still turn into a job; an intent that was answered may not."""
+    if not entries or not isinstance(entries[-1], Intent):
+        return 0.0
+    return settle_seconds - (now - entries[-1].at).total_seconds()
+
+
+class Ensured(msgspec.Struct, frozen=True):
+    """The job that answers for this input, and whether this call paid for it."""
+
+    job: BatchJob
+    created: bool
+    replaces: str = ""
+
+
+def ensure_job(
+    spec: JobSpec,
+    *,
+    identity_key: str,
+    content: str,
+    ledger: Ledger,
+    service: JobService,
+    settle_seconds: float = SETTLE_SECONDS,
+    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Ensured:
+    """Return the one job of this identity and input, creating it only if nobody has.
+
+    :param content: digest of the requests.
+    :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
+    :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
+    :raises LedgerError: when the ledger cannot be trusted.
+    """
+    fingerprint = job_fingerprint(content, spec)
+    labels = {**spec.labels, IDENTITY_LABEL: identity_key, FINGERPRINT_LABEL: fingerprint}
+    spec = msgspec.structs.replace(spec, labels=labels)
+    for _ in range(_MAX_STEPS):
+        entries = ledger.entries()
+        jobs = _look_up(service, identity_key, entries)
+        step = decide(
+            entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input
+        )
+        match step:
+            case Attach(job, recorded):
+                if recorded or ledger.append(ledger.submission(fingerprint, job.name), len(entries)):
+                    log.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
+                    return Ensured(job, created=False)
+            case Settle(seconds):
+                log.info("A create call may still be under way; looking again for up to %.0f s.", seconds)
+                sleep(min(seconds, _LOOK_EVERY_SECONDS))
+            case Refuse(why):
+                raise InputError(
+                    "No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'"
+                )
+            case Submit() if ledger.append(ledger.intent(fingerprint), len(entries)):
+                made = _create(step, spec, fingerprint, ledger, service, len(entries) + 1)
+                if made is not None:
+                    return made
+    raise LedgerError(
+        f"No job could be settled for identity {identity_key}", why="another writer keeps changing the ledger",
+        todo="See which other task runs under this identity",
+    )
+
+
+def _create(
+    step: Submit, spec: JobSpec, fingerprint: str, ledger: Ledger, service: JobService, number: int
+) -> Ensured | None:
+    """Send the create call once. None when its outcome is unknown: the caller looks again."""
+    for name in step.cancel:
+        service.cancel(JobName.parse(name))
+        log.warning("Cancelled %s: its input has changed.", name)
+    try:
+        job = service.create(spec)
+    except AmbiguousError as error:
+        log.warning("The create call got no clear answer (%s); asking the service whether the job exists.", error)
+        return None
+    except ServiceError as error:
+        ledger.append(ledger.refusal(fingerprint, error.reason or str(error.status)), number)
+        raise
+    replaced = f" It replaces {step.replaces}." if step.replaces else ""
+    log.info("Created %s: %s.%s", job.name, step.why, replaced)
+    # If another writer took this number, the next attempt still finds the job by its labels.
+    ledger.append(ledger.submission(fingerprint, job.name, step.replaces), number)
+    return Ensured(job, created=True, replaces=step.replaces)
+
+
+def _look_up(service: JobService, identity_key: str, entries: Sequence[Entry]) -> list[BatchJob]:
+    """Return every job of this identity: those the list shows, and those the ledger names."""
+    jobs = list(service.list({IDENTITY_LABEL: identity_key}))
+    known = {job.name for job in jobs}
+    for entry in entries:
+        if isinstance(entry, Submission) and entry.job_name not in known:
+            try:
+                jobs.append(service.get(JobName.parse(entry.job_name)))
+            except ServiceError as error:
+                if not error.is_not_found:
+                    raise
+            known.add(entry.job_name)
+    return jobs

@@ -1,0 +1,202 @@
+"""How are tables read and written in BigQuery? `Warehouse` over google-cloud-bigquery.
+
+Invariants: every job that changes a table has a caller-chosen id, so that the same call twice changes it once: "already
+exists" means resume. Values that JSON does not know (decimals, timestamps, bytes) come out as text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import decimal
+import os
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.core.errors import InputError, ServiceError
+from airflow_vertex_batch.core.model import TableId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from google.cloud.bigquery import Client
+    from google.cloud.bigquery.job import LoadJob
+
+#: Rows fetched at once: a page of this many 1 KB rows stays near 10 MB, the most one page of the API holds.
+PAGE_ROWS = 10_000
+#: Attempts at a deterministic job id: each one that failed in BigQuery stays in the project's history under its number.
+MAX_JOB_ATTEMPTS = 100
+
+_PARAMETER_TYPES: dict[type, str] = {
+    bool: "BOOL",
+    int: "INT64",
+    float: "FLOAT64",
+    decimal.Decimal: "NUMERIC",
+    datetime.datetime: "TIMESTAMP",
+    datetime.date: "DATE",
+    str: "STRING",
+}
+
+
+class BigQueryWarehouse:
+    """BigQuery tables and queries.
+
+    :param client: a google-cloud-bigquery client; the default one follows ``BIGQUERY_EMULATOR_HOST`` and the environment's
+        credentials.
+    :param project: completes ``dataset.table``.
+    """
+
+    def __init__(self, client: Client | None = None, project: str = "") -> None:
+        self._client, self._project = client, project
+
+    @property
+    def client(self) -> Client:
+        """The underlying client, made on first use."""
+        if self._client is None:
+            from google.auth.credentials import AnonymousCredentials
+            from google.cloud.bigquery import Client
+
+            if os.environ.get("BIGQUERY_EMULATOR_HOST"):
+                self._client = Client(project=self._project or "emulator", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+            else:
+                self._client = Client(project=self._project or None)
+        return self._client
+
+    def rows(self, query: str | TableId, parameters: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Stream a table's rows or a query's.
+
+        :param query: a table, or SQL with ``@name`` parameters.
+        """
+        with _translated(str(query) if isinstance(query, TableId) else "the source query"):
+            if isinstance(query, TableId):
+                found = self.client.list_rows(str(query), page_size=PAGE_ROWS)
+            else:
+                found = self.client.query(query, job_config=_query_config(parameters)).result(page_size=PAGE_ROWS)
+            for row in found:
+                yield {name: _plain(value) for name, value in row.items()}
+
+    def count(self, table: TableId) -> int | None:
+        """Return a table's row count, or None when there is no such table."""
+        from google.api_core.exceptions import NotFound
+
+        with _translated(str(table)):
+            try:
+                return self.client.get_table(str(table)).num_rows or 0
+            except NotFound:
+                return None
+
+    def create_table(self, table: TableId, schema: Iterable[Mapping[str, Any]], **options: Any) -> None:
+        """Create a table unless it exists.
+
+        :param options: ``partition_column`` (a DATE column), ``clustering`` (column names), ``expires_in`` (seconds),
+            ``description``.
+        """
+        from google.cloud import bigquery
+
+        made = bigquery.Table(str(table), schema=[bigquery.SchemaField.from_api_repr(dict(field)) for field in schema])
+        if column := options.get("partition_column"):
+            made.time_partitioning = bigquery.TimePartitioning(field=column)
+        made.clustering_fields = options.get("clustering")
+        made.description = options.get("description")
+        if seconds := options.get("expires_in"):
+            made.expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        with _translated(str(table)):
+            self.client.create_table(made, exists_ok=True)
+
+    def load(self, uris: Iterable[str], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
+        """Replace `table` with the JSON rows of `uris`.
+
+        :param job_id: names this load; the same id twice loads once, as long as the table is still there.
+        """
+        from google.cloud import bigquery
+
+        config = bigquery.LoadJobConfig(
+            source_format="NEWLINE_DELIMITED_JSON",
+            write_disposition="WRITE_TRUNCATE",
+            schema=[bigquery.SchemaField.from_api_repr(dict(field)) for field in schema],
+        )
+        sources = list(uris)
+
+        def start(attempt_id: str) -> LoadJob:
+            return self.client.load_table_from_uri(sources, str(table), job_id=attempt_id, job_config=config)
+
+        job = self._once(start, job_id, still_valid=lambda: self.count(table) is not None, subject=str(table))
+        return int(job.output_rows or 0)
+
+    def execute(self, sql: str, *, job_id: str, parameters: Mapping[str, Any] | None = None) -> int:
+        """Run one idempotent statement and return the rows it touched.
+
+        :param job_id: begins the job's id, for the project's history; every call runs, for a table may have changed since.
+        """
+        with _translated(job_id):
+            job = self.client.query(sql, job_id_prefix=f"{job_id}-", job_config=_query_config(parameters))
+            job.result()
+            return int(job.num_dml_affected_rows or 0)
+
+    def drop(self, table: TableId) -> None:
+        """Delete a table; one that does not exist is no error."""
+        with _translated(str(table)):
+            self.client.delete_table(str(table), not_found_ok=True)
+
+    def _once(self, start: Any, job_id: str, *, still_valid: Any, subject: str) -> Any:
+        """Run a job under `job_id`; an id that exists is waited for, and used again only if its effect still stands."""
+        from google.api_core.exceptions import Conflict
+
+        for attempt in range(MAX_JOB_ATTEMPTS):
+            attempt_id = f"{job_id}-{attempt}"
+            with _translated(subject):
+                try:
+                    job = start(attempt_id)
+                except Conflict:
+                    job = self.client.get_job(attempt_id)
+                    if not self._ended_well(job) or not still_valid():
+                        continue
+                job.result()
+                return job
+        raise ServiceError(
+            f"BigQuery job {job_id} ended {MAX_JOB_ATTEMPTS} times without leaving its table", status=409,
+            todo="Look at the job's errors in the BigQuery console",
+        )
+
+    @staticmethod
+    def _ended_well(job: Any) -> bool:
+        from google.api_core.exceptions import GoogleAPICallError
+
+        with contextlib.suppress(GoogleAPICallError):
+            job.result()
+            return True
+        return False
+
+
+def _query_config(parameters: Mapping[str, Any] | None) -> Any:
+    from google.cloud import bigquery
+
+    known = [
+        bigquery.ScalarQueryParameter(name, _PARAMETER_TYPES.get(type(value), "STRING"), value)
+        for name, value in (parameters or {}).items()
+    ]
+    return bigquery.QueryJobConfig(query_parameters=known)
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON-safe value; nested values are handled by the encoder, which knows dates and decimals."""
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else value
+
+
+@contextlib.contextmanager
+def _translated(subject: str) -> Iterator[None]:
+    from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (NotFound, BadRequest) as error:
+        raise InputError(
+            f"BigQuery refused {subject}", why=error.message,
+            todo="Check the names of project, dataset and table, and that the dataset is in the job's region",
+        ) from error
+    except GoogleAPICallError as error:
+        raise ServiceError(
+            f"BigQuery failed on {subject} with HTTP {error.code}", status=int(error.code or 0), why=error.message
+        ) from error
+    except RequestException as error:
+        raise ServiceError(f"BigQuery did not answer about {subject}", status=0, why=type(error).__name__) from error

@@ -1,0 +1,166 @@
+"""How are objects read and written in Cloud Storage? `ObjectStore` over google-cloud-storage.
+
+Invariants: a streamed object appears when its block ends and not when it fails; `write_new` is one small upload with
+``if_generation_match=0``, the precondition that Cloud Storage and its local servers all enforce atomically. Objects without
+the ``gs://`` scheme go to local disk, so that one store reads whatever the user names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import re
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_vertex_batch.core.errors import InputError, ServiceError
+from airflow_vertex_batch.core.model import Uri
+from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.cloud.storage import Blob, Client
+
+#: Bytes sent at once: large enough that a 1 GB shard takes few requests, small enough to hold several in memory.
+CHUNK_BYTES = 16 * 1024 * 1024
+
+
+class GcsStore:
+    """Cloud Storage objects; local paths and ``file://`` go to disk.
+
+    :param client: a google-cloud-storage client; the default one follows ``STORAGE_EMULATOR_HOST`` and the environment's
+        credentials, and is only made when the first ``gs://`` object is touched.
+    """
+
+    def __init__(self, client: Client | None = None) -> None:
+        self._client = client
+        self._local = LocalStore()
+
+    @property
+    def client(self) -> Client:
+        """The underlying client, made on first use."""
+        if self._client is None:
+            from google.auth.credentials import AnonymousCredentials
+            from google.cloud.storage import Client
+
+            if os.environ.get("STORAGE_EMULATOR_HOST"):
+                self._client = Client(project="emulator", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+            else:
+                self._client = Client()
+        return self._client
+
+    def list(self, folder: Uri) -> Iterator[ObjectInfo]:
+        """Yield objects below a prefix or matching a glob (``*`` within a segment, ``**`` across), in name order."""
+        if folder.scheme == "file":
+            yield from self._local.list(folder)
+            return
+        # Patterns are matched here: not every local server knows `matchGlob`.
+        matches = glob_pattern(folder.name).fullmatch if folder.has_glob else None
+        with _translated(folder):
+            for blob in self.client.list_blobs(folder.bucket, prefix=folder.glob_prefix):
+                if not blob.name.endswith("/") and (matches is None or matches(blob.name)):
+                    yield ObjectInfo(Uri("gs", folder.bucket, blob.name), blob.size or 0, blob.content_type or "", blob.crc32c or "")
+
+    @contextlib.contextmanager
+    def open_read(self, uri: Uri) -> Iterator[IO[bytes]]:
+        """Open one object as a stream.
+
+        :raises InputError: when there is no such object.
+        """
+        if uri.scheme == "file":
+            with self._local.open_read(uri) as stream:
+                yield stream
+            return
+        with _translated(uri), self._blob(uri).open("rb", chunk_size=CHUNK_BYTES) as stream:
+            yield stream
+
+    @contextlib.contextmanager
+    def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:
+        """Stream into an object, replacing what was there; an error inside the block leaves no trace of it."""
+        if uri.scheme == "file":
+            with self._local.open_write(uri, content_type) as stream:
+                yield stream
+            return
+        with _translated(uri), self._blob(uri).open("wb", chunk_size=CHUNK_BYTES, content_type=content_type) as stream:
+            yield stream
+
+    def read(self, uri: Uri) -> bytes | None:
+        """Return a small object, or None when there is none."""
+        if uri.scheme == "file":
+            return self._local.read(uri)
+        from google.api_core.exceptions import NotFound
+
+        with _translated(uri):
+            try:
+                return self._blob(uri).download_as_bytes()  # type: ignore[no-any-return]
+            except NotFound:
+                return None
+
+    def write_new(self, uri: Uri, data: bytes) -> bool:
+        """Write a small object unless one is there; say whether the content there is now this call's."""
+        if uri.scheme == "file":
+            return self._local.write_new(uri, data)
+        from google.api_core.exceptions import PreconditionFailed
+
+        with _translated(uri):
+            try:
+                self._blob(uri).upload_from_string(data, content_type="application/json", if_generation_match=0)
+            except PreconditionFailed:
+                # The client repeats an upload whose answer was lost; the repeat then meets our own object.
+                return self.read(uri) == data
+        return True
+
+    def delete(self, uri: Uri) -> None:
+        """Delete one object; one that does not exist is no error."""
+        if uri.scheme == "file":
+            self._local.delete(uri)
+            return
+        from google.api_core.exceptions import NotFound
+
+        with _translated(uri), contextlib.suppress(NotFound):
+            self._blob(uri).delete()
+
+    def _blob(self, uri: Uri) -> Blob:
+        return self.client.bucket(uri.bucket).blob(uri.name)
+
+
+def glob_pattern(name: str) -> re.Pattern[str]:
+    """Compile an object-name glob: ``*`` and ``?`` stay within a path segment, ``**`` crosses segments."""
+    pieces = []
+    for piece in re.split(r"(\*\*/?|\*|\?|\[[^\]]*\])", name):
+        if piece.startswith("**"):
+            pieces.append("(?:.*/)?" if piece.endswith("/") else ".*")
+        elif piece in {"*", "?"}:
+            pieces.append("[^/]" + ("*" if piece == "*" else ""))
+        elif piece.startswith("["):
+            pieces.append(fnmatch.translate(piece).removeprefix("(?s:").partition(")")[0])
+        else:
+            pieces.append(re.escape(piece))
+    return re.compile("".join(pieces), re.DOTALL)
+
+
+@contextlib.contextmanager
+def _translated(uri: Uri) -> Iterator[Any]:
+    """Turn the client's exceptions into ours, naming the object and the right that is missing."""
+    from google.api_core.exceptions import GoogleAPICallError, NotFound
+    from google.cloud.storage.exceptions import InvalidResponse
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except NotFound as error:
+        raise InputError(
+            f"{uri} does not exist", why=error.message, todo="Check the name of the bucket and of the object"
+        ) from error
+    except InvalidResponse as error:
+        raise _failure(uri, error.response.status_code, str(error)) from error
+    except GoogleAPICallError as error:
+        raise _failure(uri, int(error.code or 0), error.message) from error
+    except RequestException as error:
+        raise _failure(uri, 0, f"{type(error).__name__}: no answer from Cloud Storage") from error
+
+
+def _failure(uri: Uri, status: int, message: str) -> ServiceError:
+    todo = "Grant the connection's account roles/storage.objectUser on the bucket" if status in {401, 403} else ""
+    return ServiceError(f"Cloud Storage refused {uri} with HTTP {status}", status=status, why=message, todo=todo)

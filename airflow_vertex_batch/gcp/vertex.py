@@ -1,0 +1,314 @@
+"""How is Vertex AI's batchPredictionJobs surface spoken to? Each endpoint is one `Call`, sent by a sync or an async sender.
+
+Invariants: reads are repeated on transient errors with back-off, the create POST is sent once, ever; every error comes out as
+a `ServiceError` with Google's own words; nothing here blocks an event loop: tokens are refreshed in a thread.
+
+REST with google-auth, not google-genai or google-cloud-aiplatform: the first takes no job labels and drops the region of a
+full job name, the second costs seconds of import in every process, and either may repeat a paid create.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
+from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, api_host
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    import aiohttp
+    from google.auth.credentials import Credentials
+    from google.auth.transport.requests import AuthorizedSession
+
+#: Seconds one call may take. A create must be over well before another writer's settle time (see `core.lifecycle`).
+TIMEOUT_SECONDS = 30.0
+#: Jobs in one page of a list; the service's own maximum is undocumented, 100 is Google's general practice.
+PAGE_SIZE = 100
+#: Times a read is sent before its error is believed, waiting 1, 2 then 4 seconds between.
+READ_ATTEMPTS = 4
+#: Cancelling an ended job is 400 FAILED_PRECONDITION, a deleted one 404: either way nothing runs.
+_NOTHING_TO_CANCEL = frozenset({400, 404})
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request as data."""
+
+    method: str
+    path: str
+    what: str
+    params: dict[str, str] = {}
+    body: dict[str, Any] | None = None
+    #: Whether sending it twice does no more than sending it once.
+    repeatable: bool = True
+
+
+def create_call(parent: str, spec: JobSpec) -> Call:
+    """``projects.locations.batchPredictionJobs.create``: never repeatable."""
+    return Call("POST", f"v1/{parent}/batchPredictionJobs", "create", body=spec.body(), repeatable=False)
+
+
+def get_call(name: JobName) -> Call:
+    """``projects.locations.batchPredictionJobs.get``."""
+    return Call("GET", f"v1/{name}", f"get {name}")
+
+
+def list_call(parent: str, query: str, page_token: str = "") -> Call:
+    """``projects.locations.batchPredictionJobs.list``."""
+    params = {"pageSize": str(PAGE_SIZE), **({"filter": query} if query else {})}
+    if page_token:
+        params["pageToken"] = page_token
+    return Call("GET", f"v1/{parent}/batchPredictionJobs", f"list jobs of {parent}", params)
+
+
+def cancel_call(name: JobName) -> Call:
+    """``projects.locations.batchPredictionJobs.cancel``."""
+    return Call("POST", f"v1/{name}:cancel", f"cancel {name}", body={})
+
+
+def delete_call(name: JobName) -> Call:
+    """``projects.locations.batchPredictionJobs.delete``."""
+    return Call("DELETE", f"v1/{name}", f"delete {name}")
+
+
+def label_filter(labels: Mapping[str, str]) -> str:
+    """Return the list filter for jobs that carry all `labels`."""
+    return " AND ".join(f'labels.{name}="{value}"' for name, value in labels.items())
+
+
+class _Endpoint:
+    """What both senders share: the address, and how an answer is read."""
+
+    def __init__(self, project: str, location: str, endpoint: str = "") -> None:
+        self.project, self.location = project, location
+        self._fixed = endpoint.rstrip("/")
+
+    @property
+    def parent(self) -> str:
+        return f"projects/{self.project}/locations/{self.location}"
+
+    def url(self, call: Call) -> str:
+        """Return the address; the host follows the location in the path, so a full job name never asks the wrong place."""
+        location = call.path.split("/locations/", 1)[1].split("/", 1)[0]
+        base = self._fixed or f"https://{api_host(location)}"
+        return f"{base}/{quote(call.path, safe='/:@')}"
+
+
+def read_answer(call: Call, status: int, text: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the JSON of a good answer.
+
+    :raises ServiceError: for every other answer; an `AmbiguousError` when a call that must not be repeated may have worked.
+    """
+    doc = _json(text)
+    if 200 <= status < 300 and doc is not None:  # noqa: PLR2004
+        return doc
+    error = (doc or {}).get("error") or {}
+    reason, message = str(error.get("status", "")), str(error.get("message", "")) or text[:200]
+    # 408, 429 and 4xx are refusals: the service did not take the request. 5xx and a garbled 2xx may come after the commit.
+    maybe_done = status >= 500 or 200 <= status < 300 or status == 408  # noqa: PLR2004
+    kind = AmbiguousError if not call.repeatable and maybe_done else ServiceError
+    raise kind(
+        f"Vertex AI answered HTTP {status} {reason} to: {call.what}".replace("  ", " "),
+        status=status,
+        reason=reason,
+        retry_after=_seconds(headers.get("Retry-After")),
+        why=message,
+        todo=_CURES.get(status, ""),
+    )
+
+
+_CURES = {
+    401: "Check the connection's credentials",
+    403: "Grant the connection's account roles/aiplatform.user, and check that the Vertex AI API is enabled",
+    404: "Check project, location and model: newer Gemini models are served for batch only in location 'global'",
+}
+
+
+def no_answer(call: Call, error: BaseException) -> ServiceError:
+    """Return the error for a call whose answer never came."""
+    kind = ServiceError if call.repeatable else AmbiguousError
+    return kind(f"Vertex AI did not answer to: {call.what}", status=0, reason="UNAVAILABLE", why=type(error).__name__)
+
+
+class VertexClient(_Endpoint):
+    """`JobService` of one project and location, for workers and the command line.
+
+    :param credentials: google-auth credentials.
+    :param endpoint: replaces the Google host, such as ``http://127.0.0.1:8085`` for the emulator.
+    """
+
+    def __init__(self, credentials: Credentials, project: str, location: str, endpoint: str = "") -> None:
+        super().__init__(project, location, endpoint)
+        self._credentials = credentials
+        self._session: AuthorizedSession | None = None
+
+    def create(self, spec: JobSpec) -> BatchJob:
+        """Create a job, sending once.
+
+        :raises AmbiguousError: when the job may or may not exist now.
+        :raises ServiceError: when the service refused: there is no job.
+        """
+        return BatchJob.from_api(self.send(create_call(self.parent, spec)))
+
+    def get(self, name: JobName) -> BatchJob:
+        """Return one job as it is now."""
+        return BatchJob.from_api(self.send(get_call(name)))
+
+    def list(self, labels: Mapping[str, str]) -> Iterator[BatchJob]:
+        """Yield the jobs that carry all `labels`; the labels are compared here too, whatever the filter did."""
+        token = ""
+        while True:
+            doc = self.send(list_call(self.parent, label_filter(labels), token))
+            for job in _jobs(doc):
+                if labels.items() <= job.labels.items():
+                    yield job
+            token = doc.get("nextPageToken", "")
+            if not token:
+                return
+
+    def cancel(self, name: JobName) -> bool:
+        """Ask for a job to be cancelled; False when it had ended already or is gone."""
+        try:
+            self.send(cancel_call(name))
+        except ServiceError as error:
+            if error.status in _NOTHING_TO_CANCEL:
+                return False
+            raise
+        return True
+
+    def delete(self, name: JobName) -> None:
+        """Delete the record of a finished job."""
+        self.send(delete_call(name))
+
+    def send(self, call: Call) -> dict[str, Any]:
+        """Send one call, repeating it on transient errors if it may be repeated."""
+        from tenacity import Retrying
+
+        for attempt in Retrying(**_retrying(call)):
+            with attempt:
+                return self._send_once(call)
+        raise AssertionError  # pragma: no cover - `reraise` ends the loop
+
+    def _send_once(self, call: Call) -> dict[str, Any]:
+        from google.auth.exceptions import TransportError
+        from requests.exceptions import RequestException
+
+        if self._session is None:
+            from google.auth.transport.requests import AuthorizedSession
+
+            # It sends again only after a 401, which is a refusal: nothing was created.
+            self._session = AuthorizedSession(self._credentials)  # type: ignore[no-untyped-call]
+        try:
+            answer = self._session.request(
+                call.method, self.url(call), params=call.params, json=call.body, timeout=TIMEOUT_SECONDS, max_allowed_time=TIMEOUT_SECONDS
+            )
+        except (RequestException, TransportError) as error:
+            raise no_answer(call, error) from error
+        return read_answer(call, answer.status_code, answer.text, answer.headers)
+
+
+class AsyncVertexClient(_Endpoint):
+    """The same calls for the triggerer's event loop. Use as ``async with``; one HTTP session for its life."""
+
+    def __init__(self, credentials: Credentials, project: str, location: str, endpoint: str = "") -> None:
+        super().__init__(project, location, endpoint)
+        self._credentials = credentials
+        self._session: aiohttp.ClientSession | None = None
+        self._refreshing = asyncio.Lock()
+
+    async def __aenter__(self) -> AsyncVertexClient:
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, name: JobName) -> BatchJob:
+        """Return one job as it is now."""
+        return BatchJob.from_api(await self.send(get_call(name)))
+
+    async def list(self, query: str) -> AsyncIterator[BatchJob]:
+        """Yield the jobs of this project and location that match a list filter."""
+        token = ""
+        while True:
+            doc = await self.send(list_call(self.parent, query, token))
+            for job in _jobs(doc):
+                yield job
+            token = doc.get("nextPageToken", "")
+            if not token:
+                return
+
+    async def cancel(self, name: JobName) -> bool:
+        """Ask for a job to be cancelled; False when it had ended already or is gone."""
+        try:
+            await self.send(cancel_call(name))
+        except ServiceError as error:
+            if error.status in _NOTHING_TO_CANCEL:
+                return False
+            raise
+        return True
+
+    async def send(self, call: Call) -> dict[str, Any]:
+        """Send one call once: the waiting flow decides what an error means."""
+        import aiohttp
+        from google.auth.exceptions import GoogleAuthError
+
+        if self._session is None:
+            raise RuntimeError("AsyncVertexClient is used as `async with`")
+        try:
+            headers = await self._headers()
+            async with self._session.request(
+                call.method, self.url(call), params=call.params, json=call.body, headers=headers
+            ) as answer:
+                return read_answer(call, answer.status, await answer.text(), answer.headers)
+        except (aiohttp.ClientError, GoogleAuthError, TimeoutError) as error:
+            raise no_answer(call, error) from error
+
+    async def _headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        async with self._refreshing:
+            if not self._credentials.valid:
+                from google.auth.transport.requests import Request
+
+                await asyncio.to_thread(self._credentials.refresh, Request())  # type: ignore[no-untyped-call]
+        self._credentials.apply(headers)  # type: ignore[no-untyped-call]
+        return headers
+
+
+def _retrying(call: Call) -> dict[str, Any]:
+    from tenacity import retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
+    def transient(error: BaseException) -> bool:
+        return isinstance(error, ServiceError) and error.retryable
+
+    return {
+        "retry": retry_if_exception(transient),
+        "stop": stop_after_attempt(READ_ATTEMPTS if call.repeatable else 1),
+        "wait": wait_exponential(max=30) + wait_random(0, 1),
+        "reraise": True,
+    }
+
+
+def _jobs(doc: dict[str, Any]) -> Iterator[BatchJob]:
+    return (BatchJob.from_api(item) for item in doc.get("batchPredictionJobs", ()))
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    try:
+        doc = json.loads(text or "{}")
+    except ValueError:
+        return None
+    return doc if isinstance(doc, dict) else None
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isdigit() else None
+
