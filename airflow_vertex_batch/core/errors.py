@@ -86,13 +86,22 @@ class JobError(VertexBatchError):
     """A job ended, or was given up on, without the rows it was paid for.
 
     :param job_name: the full resource name.
-    :param state: the service's state, such as ``JOB_STATE_FAILED``.
+    :param state: the service's state, such as ``JOB_STATE_FAILED``; empty when it was never seen.
+    :param retryable: whether looking again may find it otherwise.
     """
 
-    retryable = True
-
-    def __init__(self, what: str, *, job_name: str, state: str, why: str = "", left: str = "", todo: str = "") -> None:
-        self.job_name, self.state = job_name, state
+    def __init__(
+        self,
+        what: str,
+        *,
+        job_name: str,
+        state: str,
+        retryable: bool = True,
+        why: str = "",
+        left: str = "",
+        todo: str = "",
+    ) -> None:
+        self.job_name, self.state, self.retryable = job_name, state, retryable
         super().__init__(what, why=why, left=left, todo=todo)
 
 

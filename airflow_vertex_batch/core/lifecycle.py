@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobName
+from airflow_vertex_batch.core.errors import JobError, ServiceError
+from airflow_vertex_batch.core.model import BatchJob, JobName, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
 #: Queue (72 h) plus run (24 h) plus an hour of slack: what the service itself allows a job
 #: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
@@ -68,25 +68,27 @@ class Cancel(msgspec.Struct, frozen=True):
     name: JobName
 
 
-class Ended(msgspec.Struct, frozen=True):
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
     """The job reached a final state."""
 
     job: BatchJob
 
 
-class TimedOut(msgspec.Struct, frozen=True):
+class TimedOut(msgspec.Struct, frozen=True, tag="timed_out"):
     """The deadline passed.
 
     :param job: as last seen, or None if it was never seen.
     """
 
+    name: str
     job: BatchJob | None
     cancelled: bool
 
 
-class GaveUp(msgspec.Struct, frozen=True):
+class GaveUp(msgspec.Struct, frozen=True, tag="gave_up"):
     """The job cannot be asked about any more; it may still run."""
 
+    name: str
     status: int
     why: str
 
@@ -111,7 +113,7 @@ def watch(name: JobName, policy: WaitPolicy, now: Callable[[], float] = time.tim
         except ServiceError as error:
             hard_errors, soft_errors = _count(error, hard_errors, soft_errors)
             if hard_errors >= _MAX_HARD_ERRORS:
-                return GaveUp(error.status, str(error))
+                return GaveUp(str(name), error.status, str(error))
         if job is not None and job.state.is_final:
             return Ended(job)
         anchor = job.created_at.timestamp() if job is not None and job.created_at else started
@@ -133,18 +135,63 @@ def _seen(answer: Reply, before: BatchJob | None) -> BatchJob | None:
 def _late(name: JobName, job: BatchJob | None, policy: WaitPolicy) -> Generator[Step, Reply, Outcome]:
     """Decide what becomes of a job at its deadline. A cancel that finds nothing to cancel means that it just ended."""
     if policy.on_timeout is OnTimeout.FAIL:
-        return TimedOut(job, cancelled=False)
+        return TimedOut(str(name), job, cancelled=False)
     try:
         cancelled = yield Cancel(name)
     except ServiceError:
-        return TimedOut(job, cancelled=False)
+        return TimedOut(str(name), job, cancelled=False)
     if cancelled:
-        return TimedOut(job, cancelled=True)
+        return TimedOut(str(name), job, cancelled=True)
     try:
         job = _seen((yield Poll(name)), job)
     except ServiceError:
-        return TimedOut(job, cancelled=False)
-    return Ended(job) if job is not None and job.state.is_final else TimedOut(job, cancelled=False)
+        return TimedOut(str(name), job, cancelled=False)
+    return Ended(job) if job is not None and job.state.is_final else TimedOut(str(name), job, cancelled=False)
+
+
+def pack(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return outcomes as JSON-safe builtins, for a trigger's event."""
+    return msgspec.json.decode(msgspec.json.encode(outcomes))  # type: ignore[no-any-return]
+
+
+def unpack(value: object) -> list[Outcome]:
+    """Read `pack()` back."""
+    return msgspec.convert(value, list[Outcome])
+
+
+def conclude(outcomes: Sequence[Outcome]) -> list[BatchJob]:
+    """Return the jobs whose rows can be landed.
+
+    A job that was cancelled, expired or failed after it wrote rows is among them: what was paid for is landed first, and the
+    export then says how the job ended.
+
+    :raises JobError: when a job ended without rows, was late, or cannot be asked about.
+    """
+    jobs = []
+    for outcome in outcomes:
+        match outcome:
+            case Ended(job) if job.state.phase in {Phase.SUCCEEDED, Phase.PARTIAL} or job.successful_count > 0:
+                jobs.append(job)
+            case Ended(job):
+                raise JobError(
+                    f"{job.name} ended as {job.state_text or job.state}", job_name=job.name, state=str(job.state),
+                    why=job.error_message, left="It answered no row", retryable=False,
+                    todo="Correct what it complains about, then clear the create task: a new job is made",
+                )  # fmt: skip
+            case TimedOut(name, job, cancelled):
+                fate = "It is being cancelled; rows it has answered stay" if cancelled else "It may still run, and bill"
+                raise JobError(
+                    f"{name} was not done at its deadline", job_name=name, state=str(job.state) if job else "",
+                    why=f"last seen {job.progress}" if job else "it was never seen", left=fate,
+                    todo="The next attempt of this task looks again and lands what there is",
+                )  # fmt: skip
+            case GaveUp(name, status, why):
+                raise JobError(
+                    f"{name} cannot be asked about (HTTP {status})", job_name=name, state="", why=why,
+                    left="It may still run, and bill", retryable=status not in {400, 404},
+                    todo="Check the connection's rights and the job in the console",
+                )  # fmt: skip
+    return jobs
 
 
 class Asks(Protocol):
@@ -189,6 +236,23 @@ def drive(
                 step = flow.send(reply)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
+
+
+def drive_once(
+    flow: Generator[Step, Reply, Outcome], service: Asks, *, seen: Callable[[BatchJob], None] = lambda _job: None
+) -> Outcome | None:
+    """Carry out a flow up to its first sleep; None when it would sleep: for a question between two reschedules."""
+
+    class _Sleeps(Exception):  # noqa: N818
+        pass
+
+    def stop(_seconds: float) -> None:
+        raise _Sleeps
+
+    try:
+        return drive(flow, service, sleep=stop, seen=seen)
+    except _Sleeps:
+        return None
 
 
 def _reply(

@@ -258,11 +258,11 @@ _PHASES = {
 }
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the records that cross XCom, the ledger or a file: plain dicts outside, one type inside."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-safe builtins, members at their default left out."""
+        """Return the record as JSON-safe builtins."""
         return msgspec.json.decode(msgspec.json.encode(self))  # type: ignore[no-any-return]  # lists, not tuples, as XCom gives back
 
     @classmethod
@@ -408,6 +408,10 @@ class Identity(Record, frozen=True, kw_only=True):
         """32 hexadecimal digits, legal as a label value and as an object name."""
         parts = (self.dag_id, self.task_id, self.run_id, str(self.map_index), str(self.shard))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+    def of_shard(self, shard: int) -> Self:
+        """Return the identity of one job of this task."""
+        return msgspec.structs.replace(self, shard=shard)
 
     @property
     def path(self) -> str:

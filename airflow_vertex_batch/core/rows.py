@@ -6,6 +6,7 @@ sums to the number of requests or says by how much it does not.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -40,7 +41,7 @@ class RowStatus(StrEnum):
         return self not in {RowStatus.SUCCEEDED, RowStatus.BLOCKED, RowStatus.REJECTED}
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True):
     """Tokens of one row, or of many added together.
 
     :param prompt_tokens: tokens read, cached and tool-use ones excluded from neither (the service's ``promptTokenCount``).
@@ -49,6 +50,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     :param cached_tokens: the part of `prompt_tokens` read from a cache.
     :param tool_tokens: prompt tokens that came from tools (``toolUsePromptTokenCount``).
     :param total_tokens: the service's total; the sum of the parts where it did not say.
+    :param audio_tokens: the part of `prompt_tokens` that was audio, which some models price apart.
     """
 
     prompt_tokens: int = 0
@@ -57,22 +59,30 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
     tool_tokens: int = 0
     total_tokens: int = 0
+    audio_tokens: int = 0
 
     @classmethod
     def from_api(cls, doc: dict[str, Any]) -> Self:
         """Read ``usageMetadata``; counts may be strings or absent."""
 
-        def count(name: str) -> int:
-            value = doc.get(name)
-            return int(value) if isinstance(value, int | str | float) and str(value).isdigit() else 0
-
-        prompt, output = count("promptTokenCount"), count("candidatesTokenCount")
-        thinking, tool = count("thoughtsTokenCount"), count("toolUsePromptTokenCount")
-        total = count("totalTokenCount") or prompt + output + thinking + tool
-        return cls(prompt, output, thinking, count("cachedContentTokenCount"), tool, total)
+        prompt, output = _count(doc.get("promptTokenCount")), _count(doc.get("candidatesTokenCount"))
+        thinking, tool = _count(doc.get("thoughtsTokenCount")), _count(doc.get("toolUsePromptTokenCount"))
+        total = _count(doc.get("totalTokenCount")) or prompt + output + thinking + tool
+        details = doc.get("promptTokensDetails")
+        audio = sum(
+            _count(item.get("tokenCount"))
+            for item in (details if isinstance(details, list) else ())
+            if isinstance(item, dict) and item.get("modality") == "AUDIO"
+        )
+        return cls(prompt, output, thinking, _count(doc.get("cachedContentTokenCount")), tool, total, audio)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)))
+
+
+def _count(value: object) -> int:
+    """Read a token count, which may be a number, a text, or absent."""
+    return int(float(value)) if isinstance(value, int | str | float) and re.fullmatch(r"\d+(\.0)?", str(value)) else 0
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):

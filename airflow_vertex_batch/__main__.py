@@ -1,0 +1,163 @@
+"""The command line: ``airflow-vertex-batch emulator | lint | report``. Loads no Airflow.
+
+Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_vertex_batch import __version__
+from airflow_vertex_batch.core.errors import VertexBatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow_vertex_batch.core.lint import Finding
+    from airflow_vertex_batch.core.model import Uri
+    from airflow_vertex_batch.core.ports import ObjectStore
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except VertexBatchError as error:
+        print(f"airflow-vertex-batch: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough; closing stderr keeps Python from complaining on the way out.
+        sys.stderr.close()
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="airflow-vertex-batch", description="Gemini batches on Vertex AI for Apache Airflow.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    lint = commands.add_parser("lint", help="is this request JSONL fit to send?", description=_lint.__doc__)
+    lint.add_argument("files", nargs="+", metavar="FILE", help="request JSONL of one job: local path, gs:// object, or glob")
+    lint.add_argument("--format", choices=("text", "json"), default="text")
+    lint.set_defaults(run=_lint)
+
+    report = commands.add_parser("report", help="what came of a batch, and what did it cost?", description=_report.__doc__)
+    report.add_argument("predictions", nargs="+", metavar="PREDICTIONS", help="predictions.jsonl or an output folder: local path or gs://")
+    report.add_argument("--format", choices=("text", "json"), default="text")
+    report.set_defaults(run=_report)
+
+    emulator = commands.add_parser("emulator", help="serve batchPredictionJobs on this machine", description=_emulator.__doc__)
+    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    emulator.add_argument("--port", type=int, default=8085, help="port to listen on (default: %(default)s)")
+    emulator.add_argument("--data", type=Path, default=None, metavar="DIR", help="keep jobs here over a restart (default: in memory)")
+    emulator.add_argument("--model", default="deterministic", help="who answers: deterministic (default) or smollm2, a real local model")
+    emulator.add_argument("--speed", type=float, default=60.0, help="how many times faster than the service jobs pass their states (default: %(default)s)")
+    emulator.add_argument("--scenario", type=Path, default=None, metavar="FILE", help="switches and faults as JSON")
+    emulator.set_defaults(run=_emulator)
+    return parser
+
+
+def _lint(options: argparse.Namespace) -> int:
+    """Check request files as one job before they cost a queue: every finding with file, line, rule and cure."""
+    from airflow_vertex_batch.core.lint import lint_files
+    from airflow_vertex_batch.core.sources import matching
+    from airflow_vertex_batch.gcp.storage import GcsStore
+
+    store = GcsStore()
+    found = lint_files((str(uri), _lines(store, uri)) for uri in matching(store, options.files))
+    worst = _print_json(found) if options.format == "json" else _print_text(found)
+    return 1 if worst else 0
+
+
+def _lines(store: ObjectStore, uri: Uri) -> Iterator[bytes]:
+    from airflow_vertex_batch.core.sources import open_text
+
+    with open_text(store, uri) as stream:
+        yield from stream
+
+
+def _print_json(findings: Iterator[Finding]) -> int:
+    """Print one object, finding by finding, and return the number of errors."""
+    errors, separator = 0, "\n"
+    print('{"findings": [', end="")
+    for finding in findings:
+        errors += finding.severity == "error"
+        print(separator + json.dumps(finding.as_dict(), ensure_ascii=False), end="")
+        separator = ",\n"
+    print("]}")
+    return errors
+
+
+def _print_text(findings: Iterator[Finding]) -> int:
+    errors = warnings = 0
+    for finding in findings:
+        errors += finding.severity == "error"
+        warnings += finding.severity != "error"
+        print(f"{finding.file}:{finding.line}: {finding.severity}: {finding.message} [{finding.rule}] {finding.path}\n    {finding.cure}")
+    print(f"{errors} errors, {warnings} warnings" if errors or warnings else "clean")
+    return errors
+
+
+def _report(options: argparse.Namespace) -> int:
+    """Count the rows of output files by status, add up their tokens, and price them."""
+    from airflow_vertex_batch.core.classify import classify
+    from airflow_vertex_batch.core.collect import file_lines
+    from airflow_vertex_batch.core.report import Totals
+    from airflow_vertex_batch.gcp.storage import GcsStore
+
+    store, totals = GcsStore(), Totals()
+    for number, line in enumerate(file_lines(store, _result_files(store, options.predictions)), start=1):
+        totals.add(classify(line, str(line.key) if line.key is not None else f"line-{number}"))
+    report = totals.report()
+    print(json.dumps(report.as_dict(), indent=2) if options.format == "json" else report.text())
+    return 0
+
+
+def _result_files(store: ObjectStore, names: Sequence[str]) -> Iterator[Uri]:
+    """Yield the files that were named, and the result files of folders."""
+    from airflow_vertex_batch.core.collect import result_files
+    from airflow_vertex_batch.core.errors import InputError
+    from airflow_vertex_batch.core.model import Uri as Address
+
+    for name in names:
+        uri = Address.parse(name)
+        found = [info.uri for info in store.list(uri)] if uri.has_glob else [uri]
+        if not uri.has_glob and (name.endswith("/") or (uri.scheme == "file" and Path(uri.name).is_dir())):
+            found = result_files(store, uri)
+        if not found:
+            raise InputError(f"{name} has no result files", todo="Name predictions.jsonl, or the folder of outputInfo")
+        yield from found
+
+
+def _emulator(options: argparse.Namespace) -> int:
+    """Serve the REST surface of batchPredictionJobs over HTTP.
+
+    Request files are read from, and predictions written to, the Cloud Storage server that STORAGE_EMULATOR_HOST names, and the
+    BigQuery server that BIGQUERY_EMULATOR_HOST names. Clients find the emulator by VERTEX_BATCH_EMULATOR_HOST.
+    """
+    from airflow_vertex_batch.emulator.server import serve
+    from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
+    from airflow_vertex_batch.gcp.storage import GcsStore
+
+    serve(
+        host=options.host,
+        port=options.port,
+        data=options.data,
+        model=options.model,
+        speed=options.speed,
+        scenario=options.scenario,
+        store=GcsStore(),
+        warehouse=BigQueryWarehouse(),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

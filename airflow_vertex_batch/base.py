@@ -1,0 +1,107 @@
+"""What do all our operators share? The connection parameters, documented once, and how an error becomes a task's end."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import uuid4
+
+from airflow.sdk import BaseOperator
+
+from airflow_vertex_batch.compat import fail_exception, setting
+from airflow_vertex_batch.core.errors import InputError, VertexBatchError
+from airflow_vertex_batch.core.model import Identity, Uri
+from airflow_vertex_batch.links import LINKS_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_vertex_batch.hooks import VertexBatchHook
+
+COMMON_TEMPLATE_FIELDS = ("gcp_conn_id", "impersonation_chain", "project_id", "location", "staging_uri")
+
+
+class VertexBatchBaseOperator(BaseOperator):
+    """Base of the operators and the sensor.
+
+    :param gcp_conn_id: Airflow connection of type ``google_cloud_platform``. Templated.
+    :param impersonation_chain: service account to impersonate, or the chain of them, last one last. Templated.
+    :param project_id: project of the jobs; the connection's project where not given. Templated.
+    :param location: location of new jobs: a region, ``global``, ``us`` or ``eu``; the option ``[vertex_batch] location`` where
+        not given. Newer Gemini models are served for batch only in ``global``. Templated.
+    :param staging_uri: ``gs://`` folder for request files, job output, manifests and the ledger; the option
+        ``[vertex_batch] staging_uri`` where not given. Keep it for as long as runs may be cleared. Templated.
+    """
+
+    template_fields: Sequence[str] = COMMON_TEMPLATE_FIELDS
+    ui_color: ClassVar[str] = "#e8f0fe"
+
+    def __init__(
+        self,
+        *,
+        gcp_conn_id: str = "google_cloud_default",
+        impersonation_chain: str | Sequence[str] | None = None,
+        project_id: str | None = None,
+        location: str | None = None,
+        staging_uri: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.gcp_conn_id = gcp_conn_id
+        self.impersonation_chain = impersonation_chain
+        self.project_id = project_id
+        self.location = location
+        self.staging_uri = staging_uri
+
+    def hook(self) -> VertexBatchHook:
+        """Return the hook of this task's connection."""
+        from airflow_vertex_batch.hooks import VertexBatchHook
+
+        return VertexBatchHook(
+            gcp_conn_id=self.gcp_conn_id,
+            impersonation_chain=self.impersonation_chain,
+            project_id=self.project_id,
+            location=self.location,
+        )
+
+    def staging(self) -> Uri:
+        """Return the staging folder.
+
+        :raises InputError: when none is set.
+        """
+        text = self.staging_uri or setting("staging_uri")
+        if not text:
+            raise InputError(
+                f"Task {self.task_id} has no staging folder",
+                todo="Set staging_uri='gs://bucket/folder' on the task, or [vertex_batch] staging_uri",
+            )
+        return Uri.parse(text)
+
+    def push_links(self, context: Context, links: dict[str, str]) -> None:
+        """Store the addresses of this task's links."""
+        if links:
+            context["ti"].xcom_push(LINKS_KEY, links)
+
+
+def identity_of(context: Any) -> Identity:
+    """Return who a task's work belongs to: dag, task, run and map index, never the try."""
+    ti = context["ti"]
+    return Identity(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=getattr(ti, "map_index", -1))
+
+
+def attempt_token() -> str:
+    """Return what tells this attempt's files and records from any other's."""
+    return uuid4().hex[:12]
+
+
+@contextlib.contextmanager
+def failing() -> Iterator[None]:
+    """End the task in the right way: an error that a retry cannot cure fails it at once."""
+    try:
+        yield
+    except VertexBatchError as error:
+        if error.retryable:
+            raise
+        raise fail_exception(str(error)) from error

@@ -1,0 +1,51 @@
+"""What can this Airflow do? The one place that asks, so that the floor (3.3.0) can drop later without a search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: States in which a person, not the machinery, has ended a task: only then may its job be cancelled.
+ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
+
+
+def setting(option: str, fallback: str = "") -> str:
+    """Return an option of the ``[vertex_batch]`` section of the Airflow configuration."""
+    from airflow.sdk import conf
+
+    return str(conf.get("vertex_batch", option, fallback=fallback) or fallback)
+
+
+def fail_exception(message: str) -> Exception:
+    """Return the exception that fails a task without further retries."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    return AirflowFailException(message)
+
+
+def task_state(dag_id: str, task_id: str, run_id: str, map_index: int) -> str | None:
+    """Return a task instance's state as the scheduler sees it now; None where nobody can be asked."""
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        states = RuntimeTaskInstance.get_task_states(
+            dag_id=dag_id, task_ids=[task_id], run_ids=[run_id], map_index=map_index
+        )
+    except (ImportError, AttributeError, NameError):
+        return None
+    # The inner key is the task id, with the map index behind it for mapped tasks: with one task asked for, take the value.
+    found = next(iter((states.get(run_id) or {}).values()), None)
+    return None if found is None else str(getattr(found, "value", found))
+
+
+def was_ended_by_a_person(ti: Any) -> bool:
+    """Whether somebody marked, failed or skipped this task, as against a clear, a restart or a takeover."""
+    return task_state(ti.dag_id, ti.task_id, ti.run_id, ti.map_index) in ENDED_BY_A_PERSON
+
+
+def partition_key(context: Mapping[str, Any]) -> str | None:
+    """Return the partition key of a run, on the Airflows that have such runs."""
+    run = context.get("dag_run")
+    return getattr(run, "partition_key", None)

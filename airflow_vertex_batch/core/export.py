@@ -1,0 +1,342 @@
+"""How do rows land, so that landing twice is landing once? Files in Cloud Storage, or a BigQuery table.
+
+Good rows land at the destination, the others beside it as dead letters with their reasons.
+
+- Files have names made from the batch's identity, never from the attempt: landing again replaces them.
+- Tables are changed by one MERGE on ``(partition_date, row_key)`` from a staging table, so a row is there once whatever ran
+  before. A row that turned good leaves the dead letters by the same statement that would have put it there, and the other
+  way round. Dying between the two MERGEs leaves a state that landing again completes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import InputError, ResultError
+from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.model import TableId, Uri
+from airflow_vertex_batch.core.report import PriceTable, Report, Totals
+from airflow_vertex_batch.core.rows import ResultRow, RowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from decimal import Decimal
+
+    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+
+#: Seconds until BigQuery removes a staging table that a crash left behind.
+_STAGING_LIFE_SECONDS = 24 * 3600
+_FLUSH_ROWS = 2_000
+
+#: The one schema of every table we land in, in BigQuery's API form. It never follows the rows: a detected schema would
+#: drift from night to night with the free-form parts of an answer.
+SCHEMA: tuple[dict[str, str], ...] = tuple(
+    {"name": name, "type": kind, "mode": mode, "description": about}
+    for name, kind, mode, about in (
+        ("partition_date", "DATE", "REQUIRED", "The day this row belongs to"),
+        ("row_key", "STRING", "REQUIRED", "The request's key, unique within the day"),
+        ("status", "STRING", "REQUIRED", "succeeded, or why there is no good answer"),
+        ("code", "STRING", "NULLABLE", "The machine word behind the reason"),
+        ("reason", "STRING", "NULLABLE", "Why there is no good answer"),
+        ("text", "STRING", "NULLABLE", "The answer's text, thoughts left out"),
+        ("answer", "JSON", "NULLABLE", "The parsed answer where JSON was asked for"),
+        ("columns", "JSON", "NULLABLE", "The source row's own columns"),
+        ("finish_reason", "STRING", "NULLABLE", "Why the model stopped"),
+        ("model_version", "STRING", "NULLABLE", "The model that answered"),
+        ("prompt_tokens", "INT64", "NULLABLE", "Tokens read"),
+        ("output_tokens", "INT64", "NULLABLE", "Tokens answered, without thinking"),
+        ("thinking_tokens", "INT64", "NULLABLE", "Tokens thought, billed as output"),
+        ("cached_tokens", "INT64", "NULLABLE", "The part of the prompt read from a cache"),
+        ("total_tokens", "INT64", "NULLABLE", "All tokens"),
+        ("cost_usd", "NUMERIC", "NULLABLE", "US dollars; NULL when the row cannot be priced"),
+        ("response", "JSON", "NULLABLE", "The service's response as it was"),
+        ("job_name", "STRING", "NULLABLE", "The batch prediction job"),
+        ("processed_at", "TIMESTAMP", "NULLABLE", "When the service answered"),
+        ("run_id", "STRING", "NULLABLE", "The Airflow run that landed this row"),
+    )
+)
+_COLUMNS = tuple(field["name"] for field in SCHEMA)
+
+
+class LandPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and as what rows land.
+
+    :param batch_id: names this batch's files: the same for every run of the same task for the same day.
+    :param partition_date: ISO date.
+    :param replace_partition: also remove rows of this day that this batch does not have.
+    """
+
+    batch_id: str
+    partition_date: str
+    run_id: str = ""
+    replace_partition: bool = False
+
+
+def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> dict[str, Any]:
+    """Return a row as the flat record that lands; every record has every column."""
+    usage = row.usage
+    return {
+        "partition_date": plan.partition_date,
+        "row_key": row.key,
+        "status": str(row.status),
+        "code": row.code or None,
+        "reason": row.reason or None,
+        "text": row.text,
+        "answer": row.answer,
+        "columns": row.columns,
+        "finish_reason": row.finish_reason or None,
+        "model_version": row.model_version or None,
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "thinking_tokens": usage.thinking_tokens if usage else None,
+        "cached_tokens": usage.cached_tokens if usage else None,
+        "total_tokens": usage.total_tokens if usage else None,
+        "cost_usd": None if cost is None else f"{cost:.9f}",
+        "response": msgspec.Raw(row.response.encode()) if row.response else None,
+        "job_name": row.job_name or None,
+        "processed_at": row.processed_at or None,
+        "run_id": plan.run_id or None,
+    }
+
+
+class Sink(Protocol):
+    """A place to land. Used as a context: leaving it without an error completes the landing."""
+
+    destination: str
+    dead_letters: str
+
+    def __enter__(self) -> Sink: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None: ...
+    def add(self, record: dict[str, Any], *, good: bool) -> None:
+        """Take one record."""
+
+
+def land(
+    rows: Iterable[ResultRow],
+    sink: Sink,
+    plan: LandPlan,
+    *,
+    expected: Callable[[], int],
+    prices: PriceTable | None = None,
+) -> Report:
+    """Land every row and return what there was.
+
+    :param expected: says how many rows there must be, once all have been read.
+    :raises ResultError: when there are more or fewer; nothing was landed then.
+    """
+    totals = Totals(prices)
+    with sink:
+        for row in rows:
+            sink.add(flat(row, plan, totals.add(row)), good=row.status.is_good)
+        report = totals.report(
+            destination=sink.destination, dead_letters=sink.dead_letters, partition_date=plan.partition_date
+        )
+        if report.request_count != (wanted := expected()):
+            raise ResultError(
+                f"{wanted:,} rows went in and {report.request_count:,} came out", uri=sink.destination,
+                left="Nothing was landed", todo="Report this: it is a fault of airflow-vertex-batch",
+            )
+    return report
+
+
+def rejected_rows(store: ObjectStore, uri: str) -> Iterator[ResultRow]:
+    """Yield the rows that prepare refused, as rows."""
+    if uri:
+        with store.open_read(Uri.parse(uri)) as stream:
+            for number, line in enumerate(stream, start=1):
+                doc = msgspec.json.decode(line)
+                where = f"{doc['source']}:{doc['line']}: {doc['reason']}"
+                yield ResultRow(key=f"rejected-{number}", status=RowStatus.REJECTED, code=doc["code"], reason=where)
+
+
+class FileSink:
+    """Lands in a folder, as JSONL or Parquet.
+
+    :param file_format: ``jsonl`` or ``parquet``.
+    """
+
+    def __init__(self, store: ObjectStore, folder: Uri, plan: LandPlan, file_format: str = "jsonl") -> None:
+        if file_format not in _WRITERS:
+            raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
+        self._store, self._folder, self._format = store, folder, file_format
+        stem = hashlib.sha256(plan.batch_id.encode()).hexdigest()[:10]
+        self._answers = folder / f"answers-{stem}.{file_format}"
+        self._dead = folder / f"dead-letters-{stem}.{file_format}"
+        self.destination, self.dead_letters = str(self._answers), str(self._dead)
+
+    def __enter__(self) -> FileSink:
+        # Dead letters are entered first, so they are completed last: whoever sees answers never misses a dead letter
+        # for longer than one upload takes, and an error in either leaves both as they were.
+        self._stack = contextlib.ExitStack()
+        writer = _WRITERS[self._format]
+        self._bad = self._stack.enter_context(writer(self._store, self._dead))
+        self._good = self._stack.enter_context(writer(self._store, self._answers))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._stack.__exit__(kind, error, trace)  # type: ignore[arg-type]
+
+    def add(self, record: dict[str, Any], *, good: bool) -> None:
+        """Take one record."""
+        (self._good if good else self._bad).add(record)
+
+
+class _JsonlWriter:
+    def __init__(self, store: ObjectStore, uri: Uri) -> None:
+        self._open = store.open_write(uri)
+        self._lines: list[bytes] = []
+
+    def __enter__(self) -> _JsonlWriter:
+        self._stream: IO[bytes] = self._open.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self._flush()
+        self._open.__exit__(kind, error, trace)
+
+    def add(self, record: dict[str, Any]) -> None:
+        self._lines.append(encode(record))
+        if len(self._lines) >= _FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._lines:
+            self._stream.write(b"\n".join(self._lines) + b"\n")
+            self._lines.clear()
+
+
+class _ParquetWriter:
+    def __init__(self, store: ObjectStore, uri: Uri) -> None:
+        self._open = store.open_write(uri, "application/vnd.apache.parquet")
+        self._records: list[dict[str, Any]] = []
+
+    def __enter__(self) -> _ParquetWriter:
+        from pyarrow.parquet import ParquetWriter
+
+        self._schema = _arrow_schema()
+        self._writer = ParquetWriter(self._open.__enter__(), self._schema, compression="zstd")
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self._flush()
+            self._writer.close()
+        self._open.__exit__(kind, error, trace)
+
+    def add(self, record: dict[str, Any]) -> None:
+        self._records.append(_arrow_record(record))
+        if len(self._records) >= _FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        from pyarrow import RecordBatch
+
+        if self._records:
+            self._writer.write_batch(RecordBatch.from_pylist(self._records, schema=self._schema))
+            self._records.clear()
+
+
+_WRITERS: dict[str, Any] = {"jsonl": _JsonlWriter, "parquet": _ParquetWriter}
+
+
+def _arrow_schema() -> Any:
+    import pyarrow
+
+    kinds = {
+        "STRING": pyarrow.string(), "JSON": pyarrow.string(), "INT64": pyarrow.int64(), "DATE": pyarrow.date32(),
+        "NUMERIC": pyarrow.decimal128(38, 9), "TIMESTAMP": pyarrow.timestamp("us", tz="UTC"),
+    }  # fmt: skip
+    return pyarrow.schema([(field["name"], kinds[field["type"]]) for field in SCHEMA])
+
+
+def _arrow_record(record: dict[str, Any]) -> dict[str, Any]:
+    import decimal
+    from datetime import date, datetime
+
+    made = dict(record)
+    for name in ("answer", "columns", "response"):
+        if made[name] is not None:
+            made[name] = encode(made[name]).decode()
+    made["partition_date"] = date.fromisoformat(record["partition_date"])
+    made["cost_usd"] = None if record["cost_usd"] is None else decimal.Decimal(record["cost_usd"])
+    with contextlib.suppress(TypeError, ValueError):
+        made["processed_at"] = datetime.fromisoformat(record["processed_at"])
+    if not isinstance(made["processed_at"], datetime):
+        made["processed_at"] = None
+    return made
+
+
+class TableSink:
+    """Lands in a BigQuery table and a dead-letter table, by way of one staged file and one staging table.
+
+    :param staging: folder for the staged file; removed when the landing is complete.
+    """
+
+    def __init__(
+        self, store: ObjectStore, warehouse: Warehouse, table: TableId, dead: TableId, plan: LandPlan, staging: Uri
+    ) -> None:
+        self._store, self._warehouse, self._plan = store, warehouse, plan
+        self._table, self._dead, self._file = table, dead, staging / "rows.jsonl"
+        self._digest, self._count = 0, 0
+        self.destination, self.dead_letters = table.uri, dead.uri
+
+    def __enter__(self) -> TableSink:
+        self._writer = _JsonlWriter(self._store, self._file).__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._writer.__exit__(kind, error, trace)
+        if kind is None:
+            self._merge()
+            self._store.delete(self._file)
+
+    def add(self, record: dict[str, Any], *, good: bool) -> None:  # noqa: ARG002 - the MERGE goes by status
+        """Take one record."""
+        self._writer.add(record)
+        self._count += 1
+        self._digest += int.from_bytes(hashlib.blake2b(encode(record), digest_size=16).digest())
+
+    def _merge(self) -> None:
+        for table in (self._table, self._dead):
+            self._warehouse.create_table(
+                table, SCHEMA, partition_column="partition_date", clustering=["status", "row_key"],
+                description="Written by airflow-vertex-batch",
+            )
+        name = hashlib.sha256(f"{self._table}\0{self._plan.batch_id}\0{self._digest}".encode()).hexdigest()[:24]
+        staging = self._table.sibling(f"avb_staging_{name}")
+        self._warehouse.create_table(staging, SCHEMA, expires_in=_STAGING_LIFE_SECONDS)
+        self._warehouse.load([str(self._file)], staging, SCHEMA, job_id=f"avb-load-{name}")
+        for table, condition in ((self._table, "S.status = 'succeeded'"), (self._dead, "S.status != 'succeeded'")):
+            self._warehouse.execute(
+                merge_sql(table, staging, condition, replace_partition=self._plan.replace_partition),
+                job_id=f"avb-merge-{name}",
+                parameters={"partition_date": _date(self._plan.partition_date)},
+            )
+        self._warehouse.drop(staging)
+
+
+def merge_sql(table: TableId, staging: TableId, condition: str, *, replace_partition: bool) -> str:
+    """Return the one statement that brings a table to what the staging table says of the rows under `condition`."""
+    sets = ", ".join(f"{name} = S.{name}" for name in _COLUMNS)
+    stale = (
+        "\nWHEN NOT MATCHED BY SOURCE AND T.partition_date = @partition_date THEN DELETE" if replace_partition else ""
+    )
+    # The date is repeated as a constant so that BigQuery reads only that partition of the target.
+    return f"""
+MERGE `{table}` AS T USING `{staging}` AS S
+ON T.partition_date = @partition_date AND T.partition_date = S.partition_date AND T.row_key = S.row_key
+WHEN MATCHED AND {condition} THEN UPDATE SET {sets}
+WHEN MATCHED THEN DELETE
+WHEN NOT MATCHED BY TARGET AND {condition} THEN INSERT ({", ".join(_COLUMNS)}) VALUES ({", ".join(f"S.{name}" for name in _COLUMNS)}){stale}
+""".strip()  # noqa: S608 - table names are parsed, conditions are ours
+
+
+def _date(text: str) -> Any:
+    from datetime import date
+
+    return date.fromisoformat(text)

@@ -1,0 +1,81 @@
+"""Which jobs does a manifest, or ready input, have to buy? One job a request file, each with an output of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest, Uri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_vertex_batch.core.ports import ObjectStore
+
+#: Characters of a job's display name (API discovery document aiplatform.v1, 2026-11-22).
+_MAX_DISPLAY_NAME = 128
+#: Characters of a label value that every Google Cloud service takes; this one documents 64
+#: (https://cloud.google.com/compute/docs/labeling-resources#requirements, 2026-11-22).
+_MAX_LABEL = 63
+
+
+def display_name(identity: Identity) -> str:
+    """Return a name that a person finds in the console."""
+    mapped = f"[{identity.map_index}]" if identity.map_index >= 0 else ""
+    return f"{identity.dag_id}.{identity.task_id}{mapped} {identity.run_id}"[:_MAX_DISPLAY_NAME]
+
+
+def owner_labels(identity: Identity) -> dict[str, str]:
+    """Return the labels by which a bill can be split; `core.submit` adds those by which a job is found again."""
+    return {"airflow-dag": label_value(identity.dag_id), "airflow-task": label_value(identity.task_id)}
+
+
+def label_value(text: str) -> str:
+    """Return `text` as a legal label value."""
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:_MAX_LABEL]
+
+
+def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> Iterator[tuple[JobSpec, str]]:
+    """Yield what to ask of the service, each with the digest of its requests.
+
+    :param base: the common part; its inputs are used where there is no manifest.
+    """
+    if manifest is None:
+        yield base, _content(base.inputs, store)
+        return
+    for number, shard in enumerate(manifest.shards):
+        name = base.display_name if len(manifest.shards) == 1 else f"{base.display_name} {number + 1}/{len(manifest.shards)}"
+        spec = msgspec.structs.replace(
+            base, inputs=(shard.uri,), output=_output(base.output, number, len(manifest.shards)), display_name=name[-_MAX_DISPLAY_NAME:]
+        )
+        yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}"
+
+
+def _output(output: str, number: int, count: int) -> str:
+    """Give each job an output of its own: two that begin in the same instant could else share a folder."""
+    if not output.startswith("bq://"):
+        return f"{output.rstrip('/')}/{number:05d}"
+    # A project or a dataset gets a new table by job anyway; a table is numbered.
+    return output if count == 1 or output.count(".") < 2 else f"{output}_{number:05d}"  # noqa: PLR2004
+
+
+def _content(inputs: tuple[str, ...], store: ObjectStore) -> str:
+    """Return a digest that changes when the input's content does."""
+    if any(uri.startswith("bq://") for uri in inputs) and len(inputs) > 1:
+        raise InputError(f"{len(inputs)} inputs, one of them a table", todo="Give one bq:// table, or gs:// files only")
+    parts = []
+    for uri in inputs:
+        if uri.startswith("bq://"):
+            parts.append(uri)
+            continue
+        if not uri.startswith("gs://"):
+            raise InputError(f"{uri!r} is no input for a batch job", todo="Give gs://….jsonl or bq://project.dataset.table")
+        found = list(store.list(Uri.parse(uri)))
+        if not found:
+            raise InputError(f"{uri} matches no file", left="No job was created", todo="Check the name of the object")
+        parts += [f"{info.uri} {info.size_bytes} {info.checksum}" for info in found]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,110 @@
+"""How does an Airflow connection become clients? `VertexBatchHook`: credentials, project, location and endpoint → `gcp`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
+
+from airflow_vertex_batch.compat import setting
+from airflow_vertex_batch.core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_vertex_batch.core.model import JobName
+    from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
+    from airflow_vertex_batch.gcp.storage import GcsStore
+    from airflow_vertex_batch.gcp.vertex import AsyncVertexClient, VertexClient
+
+#: Points every Vertex AI call at another server, as ``STORAGE_EMULATOR_HOST`` does for Cloud Storage.
+ENDPOINT_VARIABLE = "VERTEX_BATCH_EMULATOR_HOST"
+#: The same by connection extra; it wins over the variable.
+ENDPOINT_EXTRA = "vertex_batch_endpoint"
+
+
+class VertexBatchHook(GoogleBaseHook):
+    """Google Cloud clients of one connection.
+
+    Uses the Google provider's connection type ``google_cloud_platform``. The extra ``vertex_batch_endpoint``, or the
+    environment variable ``VERTEX_BATCH_EMULATOR_HOST``, replaces the Vertex AI host.
+
+    :param gcp_conn_id: the Airflow connection.
+    :param impersonation_chain: service account to impersonate, or the chain of them.
+    :param project_id: the project of the jobs; the connection's own where not given.
+    :param location: ``us-central1`` and other regions, ``global``, ``us`` or ``eu``; ``[vertex_batch] location`` where not given.
+    """
+
+    def __init__(
+        self,
+        gcp_conn_id: str = "google_cloud_default",
+        impersonation_chain: str | Sequence[str] | None = None,
+        project_id: str | None = None,
+        location: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, **kwargs)
+        self._project, self._location = project_id, location
+
+    @property
+    def project(self) -> str:
+        """The project of the jobs.
+
+        :raises InputError: when neither the task nor the connection names one.
+        """
+        project = self._project or self.project_id
+        if not isinstance(project, str) or not project:
+            raise InputError(
+                f"Connection {self.gcp_conn_id!r} names no project", todo="Set project_id on the task or in the connection"
+            )
+        return project
+
+    @property
+    def location(self) -> str:
+        """The location of new jobs.
+
+        :raises InputError: when nobody named one: it decides which models are served, and at what price.
+        """
+        location = self._location or setting("location")
+        if not location:
+            raise InputError(
+                "No location is set", todo="Set location='global' (newer Gemini models) or a region, or [vertex_batch] location"
+            )
+        return location
+
+    @property
+    def endpoint(self) -> str:
+        """The address that replaces Google's, or an empty text."""
+        return str(self._get_field(ENDPOINT_EXTRA) or os.environ.get(ENDPOINT_VARIABLE, ""))
+
+    def store(self) -> GcsStore:
+        """Return Cloud Storage as the engine's object store."""
+        from google.cloud.storage import Client
+
+        from airflow_vertex_batch.gcp.storage import GcsStore
+
+        return GcsStore(Client(project=self.project, credentials=self.get_credentials()))
+
+    def warehouse(self) -> BigQueryWarehouse:
+        """Return BigQuery as the engine's warehouse."""
+        from google.cloud.bigquery import Client
+
+        from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
+
+        return BigQueryWarehouse(Client(project=self.project, credentials=self.get_credentials()))  # type: ignore[no-untyped-call]
+
+    def jobs(self, of: JobName | None = None) -> VertexClient:
+        """Return the job service, for new jobs or for the project and location of an existing one."""
+        from airflow_vertex_batch.gcp.vertex import VertexClient
+
+        return VertexClient(self.get_credentials(), *self._place(of), self.endpoint)
+
+    def async_jobs(self, of: JobName) -> AsyncVertexClient:
+        """Return the asynchronous job service of an existing job's project and location."""
+        from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
+
+        return AsyncVertexClient(self.get_credentials(), *self._place(of), self.endpoint)
+
+    def _place(self, of: JobName | None) -> tuple[str, str]:
+        return (of.project, of.location) if of else (self.project, self.location)

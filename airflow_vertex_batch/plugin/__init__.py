@@ -1,0 +1,14 @@
+"""What does this package add to the Airflow UI and to templates? Imported by every Airflow process, so it imports little."""
+
+from __future__ import annotations
+
+from airflow.sdk.plugins_manager import AirflowPlugin
+
+from airflow_vertex_batch.macros import partition_date
+
+
+class VertexBatchPlugin(AirflowPlugin):
+    """Registers ``macros.vertex_batch.partition_date``."""
+
+    name = "vertex_batch"
+    macros = [partition_date]  # noqa: RUF012 - Airflow's class attribute

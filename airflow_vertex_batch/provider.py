@@ -1,0 +1,55 @@
+"""What does this package add to Airflow? The dictionary that Airflow reads; an invalid one would stop every command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_INTEGRATION = "Vertex AI Gemini batch"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata in the form of Airflow's `provider_info.schema.json`."""
+    from airflow_vertex_batch import __version__
+
+    def modules(*names: str) -> list[dict[str, Any]]:
+        return [{"integration-name": _INTEGRATION, "python-modules": [f"airflow_vertex_batch.{name}" for name in names]}]
+
+    return {
+        "package-name": "airflow-vertex-batch",
+        "name": "Vertex AI batch",
+        "description": "Nightly Gemini batches on Vertex AI: prepare, create, wait, export.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini",
+                "tags": ["gcp"],
+            }
+        ],
+        "operators": modules("operators"),
+        "sensors": modules("sensors"),
+        "hooks": modules("hooks"),
+        "triggers": modules("triggers"),
+        "extra-links": [
+            f"airflow_vertex_batch.links.{name}"
+            for name in ("VertexBatchJobLink", "VertexBatchOutputLink", "VertexBatchTableLink")
+        ],
+        "config": {
+            "vertex_batch": {
+                "description": "Defaults of the Vertex AI batch provider.",
+                "options": {
+                    "location": _option(
+                        "Location of new jobs where a task names none: a region, `global`, `us` or `eu`.", "global"
+                    ),
+                    "staging_uri": _option(
+                        "Cloud Storage folder for request files and the ledger, where a task names none.",
+                        "gs://my-bucket/vertex-batch",
+                    ),
+                },
+            }
+        },
+    }
+
+
+def _option(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "version_added": "0.1.0", "type": "string", "example": example, "default": ""}

@@ -1,0 +1,123 @@
+"""What waits in the triggerer? A trigger that observes job names: it creates nothing, downloads nothing, carries no rows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_vertex_batch.core.lifecycle import OnTimeout, WaitPolicy, adrive, pack, watch
+from airflow_vertex_batch.core.model import BatchJob, JobName
+from airflow_vertex_batch.poller import shared_poller
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
+    from airflow_vertex_batch.hooks import VertexBatchHook
+
+#: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3: the scheduler meets it
+#: before it has seen that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
+SETTLE_SECONDS = 10.0
+
+
+class VertexBatchJobTrigger(BaseTrigger):
+    """Wait for jobs to end, with one poller for all waiting triggers of this process.
+
+    :param job_names: full names of the jobs.
+    :param gcp_conn_id: the Airflow connection; resolved in the triggerer, so that no secret is stored with the trigger.
+    :param impersonation_chain: as in the hook.
+    :param poll_interval: seconds between two questions about one job.
+    :param timeout: seconds from a job's creation until it counts as late.
+    :param on_timeout: ``cancel`` or ``fail``.
+    :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another triggerer.
+    """
+
+    def __init__(
+        self,
+        job_names: Sequence[str],
+        gcp_conn_id: str = "google_cloud_default",
+        impersonation_chain: str | Sequence[str] | None = None,
+        poll_interval: float = 60.0,
+        timeout: float = WaitPolicy().timeout,
+        on_timeout: str = "cancel",
+        cancel_on_kill: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
+    ) -> None:
+        super().__init__()
+        self.job_names = list(job_names)
+        self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, impersonation_chain
+        self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
+        self.cancel_on_kill = cancel_on_kill
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the names and numbers that bring this trigger back."""
+        names = (
+            *("job_names", "gcp_conn_id", "impersonation_chain", "poll_interval", "timeout", "on_timeout", "cancel_on_kill"),
+        )
+        return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event when every job has ended or was given up on."""
+        await asyncio.sleep(SETTLE_SECONDS)
+        names = [JobName.parse(name) for name in self.job_names]
+        outcomes = await asyncio.gather(*(self._wait(name) for name in names))
+        yield TriggerEvent({"outcomes": pack(outcomes)})
+
+    async def _wait(self, name: JobName) -> Any:
+        policy = WaitPolicy(
+            poll_interval=self.poll_interval, timeout=self.timeout, on_timeout=OnTimeout(self.on_timeout)
+        )
+        async with self._poller(name) as service:
+            return await adrive(watch(name, policy), service, sleep=asyncio.sleep, seen=progress_log(self.log.info))
+
+    def _poller(self, name: JobName) -> shared_poller:
+        chain = self.impersonation_chain
+        account = chain if isinstance(chain, str | None) else tuple(chain)
+
+        async def connect() -> AsyncVertexClient:
+            return (await self._hook()).async_jobs(name)
+
+        return shared_poller((self.gcp_conn_id, account, name.parent), connect, self.poll_interval)
+
+    async def _hook(self) -> VertexBatchHook:
+        """Make the hook in a thread: it resolves the connection, which blocks."""
+        from asgiref.sync import sync_to_async
+
+        from airflow_vertex_batch.hooks import VertexBatchHook
+
+        return await sync_to_async(VertexBatchHook)(self.gcp_conn_id, self.impersonation_chain)
+
+    async def on_kill(self) -> None:
+        """Cancel the jobs if a person ended the task.
+
+        Airflow also calls this when the task was cleared, and on a triggerer that stalled and lost its triggers: then the
+        jobs belong to somebody else, and the task's state says so.
+        """
+        if self.cancel_on_kill and await self._was_ended():
+            for text in self.job_names:
+                name = JobName.parse(text)
+                async with self._poller(name) as service:
+                    if await service.cancel(name):
+                        self.log.info("Cancelled %s: its task was ended by hand.", name)
+
+    async def _was_ended(self) -> bool:
+        from asgiref.sync import sync_to_async
+
+        from airflow_vertex_batch.compat import was_ended_by_a_person
+
+        return self.task_instance is not None and await sync_to_async(was_ended_by_a_person)(self.task_instance)
+
+
+def progress_log(write: Callable[..., None]) -> Callable[[BatchJob], None]:
+    """Return a listener that writes one line for each change of a job's state or counts."""
+    last: dict[str, str] = {}
+
+    def seen(job: BatchJob) -> None:
+        if last.get(job.name) != job.progress:
+            last[job.name] = job.progress
+            write("%s %s", job.name, job.progress)
+
+    return seen
+
+
