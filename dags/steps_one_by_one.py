@@ -1,0 +1,58 @@
+"""The four steps written out, without the TaskGroup: for a DAG that does something of its own between them.
+
+Rows come from a Python function; a failed export cancels nothing and loses nothing: clear it, and it lands what is there.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+
+from airflow.sdk import DAG, task
+
+from airflow_vertex_batch import (
+    VertexBatchCreateJobOperator,
+    VertexBatchExportOperator,
+    VertexBatchJobSensor,
+    VertexBatchPrepareOperator,
+)
+
+BUCKET = os.environ.get("VERTEX_BATCH_BUCKET", "my-bucket")
+
+
+def greetings():
+    """Yield one row for each person to greet. A generator: rows are never all in memory."""
+    for name, language in [("Amina", "Swahili"), ("Björk", "Icelandic"), ("Chiara", "Italian"), ("Dũng", "Vietnamese")]:
+        yield {"name": name, "language": language}
+
+
+with DAG(
+    "steps_one_by_one",
+    schedule="@weekly",
+    start_date=datetime(2026, 11, 1),
+    catchup=False,
+    default_args={"location": "us-central1", "staging_uri": f"gs://{BUCKET}/vertex-batch", "retries": 2},
+    tags=["vertex-batch", "example"],
+    doc_md=__doc__,
+) as dag:
+    prepare = VertexBatchPrepareOperator(
+        task_id="prepare",
+        rows=greetings,
+        prompt="Greet {{ name }} in {{ language }}, in one short sentence.",
+        key_column="name",
+        columns=["name", "language"],
+    )
+    create = VertexBatchCreateJobOperator(task_id="create", model="gemini-2.5-flash", manifest=prepare.output)
+    wait = VertexBatchJobSensor(
+        task_id="wait", jobs=create.output, poll_interval=float(os.environ.get("VERTEX_BATCH_POLL_INTERVAL", "60"))
+    )
+    export = VertexBatchExportOperator(
+        task_id="export", jobs=wait.output, manifest=prepare.output, destination_uri=f"gs://{BUCKET}/answers/steps_one_by_one"
+    )
+
+    @task
+    def tell(report: dict) -> str:
+        """Say what came of it."""
+        return f"{report['statuses']} for ${report['cost_usd']}"
+
+    tell(export.output)
