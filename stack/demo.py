@@ -156,10 +156,21 @@ def run_days(stack: Stack) -> None:
         for run in runs:
             progress.tell(run, client.tasks(DAG_ID, run["dag_run_id"]))
         if len(runs) == len(DAYS) and all(run["state"] in {"success", "failed"} for run in runs):
+            tell_failures(stack, runs)
             return
         if time.monotonic() > deadline:
             raise AirflowError(f"The runs did not end within {RUNS_TIMEOUT_S:.0f} s; their logs are in {stack.state / 'logs'}")
         time.sleep(1)
+
+
+def tell_failures(stack: Stack, runs: list[dict[str, Any]]) -> None:
+    """Print the end of the log of every task that failed."""
+    client = stack.airflow.client
+    for run in runs:
+        for task in client.tasks(DAG_ID, run["dag_run_id"]):
+            if task["state"] == "failed":
+                log = client.log(DAG_ID, run["dag_run_id"], task["task_id"], task["try_number"])
+                print(f"\n{task['task_id']} of {run['logical_date'][:10]} failed; the end of its log:\n" + "\n".join(log.splitlines()[-12:]))
 
 
 class _Progress:

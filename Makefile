@@ -1,0 +1,62 @@
+# The one entry point. `make` or `make help` lists what there is.
+
+# Only to run tools/bootstrap.py, which looks for the best Python itself: any 3.11 or newer will do.
+PYTHON ?= python3
+BIN := .venv/bin
+BOOTSTRAP := $(PYTHON) tools/bootstrap.py
+CODE := airflow_vertex_batch dags stack tests tools
+UV := .local/uv/bin/uv
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test fast check fix bench lock environment clean
+
+help: ## list the targets and variables
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo '  PYTHON=python3.13       the Python (3.11 or newer) that runs tools/bootstrap.py'
+	@echo '  ONCE=1                  make demo: exit when all days have landed, instead of staying up'
+	@echo '  PORT_AIRFLOW=8080       where the UI listens; PORT_STORAGE, PORT_BIGQUERY, PORT_BIGQUERY_GRPC, PORT_VERTEX alike'
+	@echo '  T="-k shard -x"         make test, make fast: arguments for pytest'
+
+demo: ## the nightly job for three days, in a real Airflow on this machine (ONCE=1: exit afterwards)
+	@$(BOOTSTRAP) bigquery model
+	@ONCE=$(ONCE) $(BIN)/python -m stack.demo
+
+up: ## the servers alone (Cloud Storage, BigQuery, Vertex AI, Airflow with dags/), until Ctrl-C
+	@$(BOOTSTRAP) bigquery
+	@$(BIN)/python -m stack
+
+test: ## all tests, in an environment of their own
+	@$(BOOTSTRAP) --optional bigquery
+	@$(BIN)/python -m pytest $(T)
+
+fast: environment ## the tests that need no server: core and properties, under 20 s
+	@$(BIN)/python -m pytest -q $(wildcard tests/core tests/properties) $(T)
+
+check: environment ## lint, format, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+fix: environment ## repair what ruff can repair
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: environment ## import times, throughput and memory, compared with the Google provider
+	@$(BIN)/python -m bench
+
+lock: environment ## compile requirements/*.in into *.txt (LOCK_FLAGS=--upgrade: to the newest versions)
+	@$(COMPILE) pyproject.toml requirements/dev.in --extra local --python-version 3.11 -o requirements/dev.txt
+	@$(COMPILE) requirements/local-model.in --no-deps --python-version 3.11 -o requirements/local-model.txt
+	@$(COMPILE) requirements/local-bigquery.in --override requirements/local-bigquery.overrides --python-version 3.13 -o requirements/local-bigquery.txt
+	@$(COMPILE) requirements/uv.in --python-version 3.11 -o requirements/uv.txt
+	@! grep -nE 'https?://' requirements/*.txt || (echo 'a lock file names a registry' && exit 1)
+
+environment:
+	@$(BOOTSTRAP)
+
+clean: ## delete the environments, caches and the local servers' data
+	rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,198 @@
+"""Is this request file fit to send? Found before upload: what would sink the job after hours in the queue.
+
+The service loads request files through an importer with hidden rules, and one bad line fails the whole job. `Linter`
+checks the lines of one job as they pass, against those rules, the API's own shape and the service's limits. `RULES` is
+the list.
+
+Severity decides: *errors* make ``lint`` exit with 1, and let prepare reject the row; *warnings* alone leave the exit
+status at 0. Errors are reported on every line they stand on, warnings once per job and key path.
+
+Invariants: memory does not grow with the lines (but for 8-byte key hashes, at most as many as a job may have); no
+finding carries prompt text; nothing here raises for anything a line may hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from airflow_vertex_batch.core.lint_fast import Shapes, is_plain_key
+from airflow_vertex_batch.core.lint_fix import fix_line
+from airflow_vertex_batch.core.lint_lines import BLANK, UNREADABLE, read_line, repeated_members
+from airflow_vertex_batch.core.lint_nodes import Place
+from airflow_vertex_batch.core.lint_rules import LIMITS, RULES, Finding, Limits, Rule
+from airflow_vertex_batch.core.lint_walk import FILE, Found, Walker
+
+__all__ = ["LIMITS", "RULES", "Finding", "Limits", "Linter", "Rule", "fix_line", "lint_files", "lint_lines"]
+
+_QUOTE = b"\\u0022"
+_NUMBERS = re.compile(r"\[\d+\]")
+
+
+class Linter:
+    """The lines of one job, checked as they pass.
+
+    :param file: name of the first file, as findings shall show it.
+    :param ignore: names of rules to leave out.
+    :param rejecting: whether a line with an error will be left out of the job (prepare does that). Then it does not
+        count, and leaves no trace in what later lines are compared with.
+    :param limits: the service's limits.
+    :param shortcut: False walks every line in full; the findings are the same, only later.
+    :raises ValueError: for a rule that does not exist.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        *,
+        ignore: frozenset[str] = frozenset(),
+        rejecting: bool = False,
+        limits: Limits = LIMITS,
+        shortcut: bool = True,
+    ) -> None:
+        if unknown := ignore - RULES.keys():
+            raise ValueError(f"No such lint rule: {', '.join(sorted(unknown))}. The rules are {', '.join(RULES)}.")
+        self._files = [file]
+        self._base = 0
+        self._ignore = ignore
+        self._rejecting = rejecting
+        self._limits = limits
+        self._walker = Walker(limits, self._files)
+        self._shapes = Shapes() if shortcut else None
+        self._warned: set[tuple[str, str]] = set()
+        #: Requests and bytes that count towards the job; errors and warnings reported so far.
+        self.request_count = self.byte_count = self.error_count = self.warning_count = 0
+
+    def next_file(self, file: str) -> None:
+        """Go on with another file of the same job."""
+        self._files.append(file)
+        self._base += FILE
+
+    def check(self, line_number: int, raw: bytes) -> list[Finding]:
+        """Return what is wrong with one line, given all lines before it.
+
+        :param line_number: 1-based, in the current file.
+        :param raw: the line, with or without its line end.
+        """
+        return [] if self._is_known(line_number, raw) else self._check(line_number, raw, UNREADABLE)
+
+    def check_request(self, line_number: int, raw: bytes, decoded: Any) -> list[Finding]:
+        """Do as `check` for a line that is decoded already.
+
+        :param decoded: exactly what `raw` holds.
+        """
+        return [] if self._is_known(line_number, raw) else self._check(line_number, raw, decoded)
+
+    def finish(self) -> list[Finding]:
+        """Return what is wrong with the job as a whole, after its last line."""
+        if self.request_count or (self._rejecting and self.error_count):
+            return []
+        here = (len(self._files) - 1, 1)
+        return self._findings([(here, "$", "no-requests", "no line with a request", "")], here)
+
+    def _is_known(self, line_number: int, raw: bytes) -> bool:
+        """Take a line that differs from a clean one in its key and texts only."""
+        size = self.byte_count + len(raw)
+        if self._shapes is None or size > self._limits.job_bytes or len(raw) > self._limits.line_bytes:
+            return False
+        key = self._shapes.match(raw)
+        if key is None or self.request_count >= self._limits.requests:
+            return False
+        if key:
+            keys, hashed = self._walker.keys, hash(key)
+            if hashed in keys or not is_plain_key(key):
+                return False
+            keys[hashed] = self._base + line_number
+        self.byte_count = size
+        self.request_count += 1
+        return True
+
+    def _check(self, line_number: int, raw: bytes, decoded: Any) -> list[Finding]:
+        here = (len(self._files) - 1, line_number)
+        line, faults = read_line(raw, decoded)
+        found: list[Found] = [(here, *fault) for fault in faults]
+        if line is not BLANK:
+            found += self._limits_at(here, raw)
+        is_walked = line is not BLANK and line is not UNREADABLE
+        if is_walked:
+            found += self._walker.walk(line, here)
+            if self._walker.is_outdated and self._shapes is not None:
+                self._shapes.forget()
+            if self._walker.is_partial or _QUOTE in raw or self._walker.quotes != raw.count(b'"'):
+                found += self._repeated(here, raw)
+        findings = self._findings(found, here)
+        if self._rejecting and any(finding.severity == "error" for finding in findings):
+            if is_walked:
+                self._walker.undo()
+        elif line is not BLANK:
+            self.request_count += 1
+            self.byte_count += len(raw)
+            if self._shapes is not None and not any(RULES[rule].severity == "error" for _, _, rule, _, _ in found):
+                self._shapes.learn(raw, line)
+        return findings
+
+    def _limits_at(self, here: Place, raw: bytes) -> Iterator[Found]:
+        """Report the request that breaks a limit of the job, once each."""
+        limits = self._limits
+        if len(raw) > limits.line_bytes:
+            yield (here, "$", "line-too-long", f"{len(raw):,} bytes, a row may have {limits.line_bytes:,}", "")
+        if self.request_count == limits.requests:
+            yield (here, "$", "too-many-requests", f"more than {limits.requests:,} requests in this job", "")
+        if self.byte_count <= limits.job_bytes < self.byte_count + len(raw):
+            yield (here, "$", "too-many-bytes", f"more than {limits.job_bytes:,} bytes (1 GB = 10^9) in this job", "")
+
+    def _repeated(self, here: Place, raw: bytes) -> Iterator[Found]:
+        try:
+            for path in repeated_members(raw):
+                yield (here, path, "duplicate-member", "the name stands twice", "")
+        except (ValueError, RecursionError):
+            # The standard library's decoder gives up on depth and on numbers msgspec takes; both are reported already.
+            return
+
+    def _findings(self, found: Iterable[Found], here: Place) -> list[Finding]:
+        made = []
+        for place, path, rule, message, cure in found:
+            known = RULES[rule]
+            # Where rows are rejected one by one, the earlier of two that disagree has been taken already.
+            if rule in self._ignore or (self._rejecting and place != here):
+                continue
+            if known.severity == "error":
+                self.error_count += 1
+            else:
+                once = (rule, _NUMBERS.sub("[]", path))
+                if once in self._warned or len(self._warned) >= self._limits.columns:
+                    continue
+                self._warned.add(once)
+                self.warning_count += 1
+            file = self._files[place[0]]
+            made.append(Finding(file, place[1], rule, known.severity, path, message, cure or known.cure))
+        return made
+
+
+def lint_lines(file: str, lines: Iterable[bytes]) -> Iterator[Finding]:
+    """Yield what is wrong with a job of one file.
+
+    :param lines: the file's lines, such as the file itself opened in binary mode.
+    """
+    return lint_files([(file, lines)])
+
+
+def lint_files(
+    files: Iterable[tuple[str, Iterable[bytes]]], *, ignore: frozenset[str] = frozenset()
+) -> Iterator[Finding]:
+    """Yield what is wrong with a job of several files, in the order its lines are read.
+
+    :param files: name and lines of each file.
+    :param ignore: names of rules to leave out.
+    """
+    linter: Linter | None = None
+    for name, lines in files:
+        if linter is None:
+            linter = Linter(name, ignore=ignore)
+        else:
+            linter.next_file(name)
+        for number, line in enumerate(lines, start=1):
+            yield from linter.check(number, line)
+    if linter is not None:
+        yield from linter.finish()

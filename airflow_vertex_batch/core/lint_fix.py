@@ -1,0 +1,222 @@
+"""Which faults can be cured without changing what is asked? `fix_line` cures those, and only those.
+
+Cured: byte order marks and CR LF; keys without a letter in front; nulls; empty objects the API treats as absent; in
+schemas references (inlined), ``$`` members, lists of types and nulls that mean "nullable", Python's trailing
+underscores. Everything else needs its author.
+
+Invariants: a line without a cure comes back byte for byte; texts never change; fixing twice is fixing once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from airflow_vertex_batch.core.lint_api import ANY, Type, camel, member_type, messages
+from airflow_vertex_batch.core.lint_lines import read_line, repeated_members
+from airflow_vertex_batch.core.lint_values import key_fault, member
+
+KEY_PREFIX = "row-"
+#: Empty messages that say the same as their absence. A tool's, or a part's, does not: there presence is the message.
+_ABSENT_WHEN_EMPTY = {
+    "GenerateContentRequest": {"generationConfig", "toolConfig", "labels", "systemInstruction", "modelArmorConfig"},
+    "GenerationConfig": {"thinkingConfig", "imageConfig", "speechConfig", "routingConfig"},
+    "ToolConfig": {"functionCallingConfig", "retrievalConfig"},
+    "Part": {"videoMetadata", "mediaResolution"},
+    "FunctionCall": {"args"},
+    "FunctionDeclaration": {"parameters", "response"},
+    "Schema": {"properties", "defs"},
+}
+#: A search that excludes a domain that cannot exist is the same search
+#: (captured 2026-10-01: accepted, and the answer was grounded).
+_SEARCH = {"excludeDomains": ["example.invalid"]}
+#: Members of a schema that hold data, not schemas: left alone.
+_DATA = frozenset({"enum", "const", "default", "example", "examples", "required", "propertyOrdering"})
+_NAMED = frozenset({"properties", "$defs", "definitions", "defs", "patternProperties"})
+#: Inlining can multiply: a schema that grows beyond this stays as it is.
+_MAX_NODES = 5_000
+
+
+class _UnfixableError(Exception):
+    """A schema that refers to itself, to nothing, or grows without end."""
+
+
+def fix_line(raw: bytes) -> tuple[bytes, list[str]]:
+    """Cure what can be cured without changing meaning.
+
+    :param raw: one request line, with or without its line end.
+    :return: the line, and what was done to it in words; the same bytes and no words when there was nothing to do.
+    """
+    made, notes = _bytes(raw)
+    line, faults = read_line(made)
+    if faults or not isinstance(line, dict) or any(True for _ in repeated_members(made)):
+        return made, notes
+    fixes = [*_key(line), *_request(line)]
+    if not fixes:
+        return made, notes
+    try:
+        encoded = msgspec.json.encode(line)
+    except OverflowError:
+        # A number of more than 64 bits: lint reports it, and nobody but its author can cure it.
+        return made, notes
+    return encoded + (b"\n" if made.endswith(b"\n") else b""), notes + fixes
+
+
+def _bytes(raw: bytes) -> tuple[bytes, list[str]]:
+    notes = []
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raw = raw[3:]
+        notes.append("removed the byte order mark")
+    if raw.endswith((b"\r\n", b"\r")):
+        raw = raw.rstrip(b"\r\n") + (b"\n" if raw.endswith(b"\n") else b"")
+        notes.append("wrote LF for CR LF")
+    return raw, notes
+
+
+def _key(line: dict[str, Any]) -> list[str]:
+    key = line.get("key")
+    if isinstance(key, int | float) and not isinstance(key, bool):
+        line["key"] = f"{KEY_PREFIX}{key}"
+    elif isinstance(key, str) and (fault := key_fault(key)) and fault[1] != "key-missing":
+        line["key"] = f"{KEY_PREFIX}{key.strip()}"
+    else:
+        return []
+    return [f"prefixed the key with {KEY_PREFIX}"]
+
+
+def _request(line: dict[str, Any]) -> list[str]:
+    notes: list[str] = []
+    request = line.get("request")
+    if isinstance(request, dict):
+        _message(request, "GenerateContentRequest", "request", notes)
+    return notes
+
+
+def _message(obj: dict[str, Any], message: str, path: str, notes: list[str]) -> None:
+    """Cure the members of one of the API's messages, in place."""
+    for name in list(obj):
+        kind = member_type(message, name)
+        where = f"{path}.{name}"
+        if kind is None:
+            continue
+        if obj[name] is None and len(obj) > 1:
+            del obj[name]
+            notes.append(f"removed the null at {where}")
+        elif obj[name] is None:
+            # Alone in its object: without it, the object would be empty, which is worse.
+            continue
+        elif kind.message == "Schema" or kind.is_json_schema:
+            _replace_schema(obj, name, kind, where, notes)
+        elif camel(name) == "googleSearch" and obj[name] == {}:
+            obj[name] = dict(_SEARCH)
+            notes.append(f"gave {where} a harmless member")
+        else:
+            _value(obj[name], kind, where, notes)
+        if obj.get(name) == {} and camel(name) in _ABSENT_WHEN_EMPTY.get(message, ()):
+            del obj[name]
+            notes.append(f"removed the empty {where}")
+
+
+def _value(value: Any, kind: Type, path: str, notes: list[str]) -> None:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _value(item, kind.inner or ANY, f"{path}[{index}]", notes)
+    elif isinstance(value, dict) and kind.message in messages():
+        _message(value, kind.message, path, notes)
+
+
+def _replace_schema(owner: dict[str, Any], name: str, kind: Type, path: str, notes: list[str]) -> None:
+    schema = owner[name]
+    if not isinstance(schema, dict):
+        return
+    try:
+        made = _Schema(schema, is_api=not kind.is_json_schema).fixed()
+    except (_UnfixableError, RecursionError):
+        return
+    if made != schema:
+        owner[name] = made
+        notes.append(f"rewrote the schema at {path} without references, $ members, empty objects or nulls")
+    if name == "parameters" and made.keys() == {"type"} and member(owner, "name"):
+        # The API's own advice for a function without parameters.
+        del owner[name]
+        notes.append(f"removed the parameters without properties at {path}")
+
+
+class _Schema:
+    """One schema, rewritten.
+
+    :param schema: the schema's root, where its definitions are.
+    :param is_api: whether it is the API's Schema, or a JSON Schema, where only ``$`` names are in the way.
+    """
+
+    def __init__(self, schema: dict[str, Any], *, is_api: bool) -> None:
+        self._root = schema
+        self._is_api = is_api
+        self._nodes = 0
+
+    def fixed(self) -> dict[str, Any]:
+        """Return the rewritten schema.
+
+        :raises _UnfixableError: when a reference cannot be inlined.
+        """
+        made: dict[str, Any] = self._node(self._root, ())
+        return made
+
+    def _node(self, node: Any, open_: tuple[str, ...]) -> Any:
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise _UnfixableError
+        if isinstance(node, list):
+            return [self._node(item, open_) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if isinstance(ref := node.get("$ref"), str):
+            if ref in open_:
+                raise _UnfixableError
+            rest = {name: value for name, value in node.items() if name != "$ref"}
+            return self._node({**self._target(ref), **rest}, (*open_, ref))
+        made: dict[str, Any] = {}
+        for name, value in node.items():
+            self._member(made, name, value, open_)
+        return self._nullable(made) if self._is_api else made
+
+    def _member(self, made: dict[str, Any], name: str, value: Any, open_: tuple[str, ...]) -> None:
+        if name.startswith("$") or name == "definitions":
+            return
+        if self._is_api:
+            if value is None and name not in _DATA - {"enum"}:
+                return
+            bare = name.rstrip("_")
+            if bare != name and member_type("Schema", bare):
+                name = bare
+        if name in _NAMED and isinstance(value, dict):
+            value = {key: self._node(sub, open_) for key, sub in value.items()}
+            if not value and self._is_api:
+                return
+        elif name not in _DATA:
+            value = self._node(value, open_)
+        made[name] = value
+
+    def _nullable(self, made: dict[str, Any]) -> dict[str, Any]:
+        """Say in the API's way what JSON Schema says with a null."""
+        kinds = made.get("type")
+        if isinstance(kinds, list):
+            plain = [kind for kind in kinds if not (isinstance(kind, str) and kind.lower() == "null")]
+            if len(plain) == 1:
+                made["type"] = plain[0]
+                if len(kinds) > 1:
+                    made["nullable"] = True
+        words = made.get("enum")
+        if isinstance(words, list) and None in words:
+            made["enum"] = [word for word in words if word is not None]
+            made["nullable"] = True
+        return made
+
+    def _target(self, ref: str) -> dict[str, Any]:
+        found: Any = self._root
+        for name in ref.removeprefix("#/").split("/"):
+            found = found.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        if not ref.startswith("#/") or not isinstance(found, dict):
+            raise _UnfixableError
+        return found

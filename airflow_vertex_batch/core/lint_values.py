@@ -1,0 +1,291 @@
+"""Is this value fit for this member? Pure checks of one value, or of one object, without memory of other lines.
+
+`value_check` gives the check for one member's values, `object_check` the one for whole messages. A check returns
+faults: ``(place below the value, rule, message, cure)``, the cure "" when the rule's own will do. No fault quotes a
+value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from airflow_vertex_batch.core.lint_api import Type, camel, messages
+
+#: Place below the value, rule, message, cure.
+Fault = tuple[str, str, str, str]
+ValueCheck = Callable[[Any], Fault | None]
+ObjectCheck = Callable[[dict[str, Any]], Iterator[Fault]]
+
+_INT32 = range(-(2**31), 2**31)
+#: Lower and upper bound, source: the discovery document's descriptions (see lint_api). Its temperature range excludes
+#: 0, which the service has always taken as greedy decoding.
+_RANGES: dict[tuple[str, str], tuple[float, float]] = {
+    ("GenerationConfig", "temperature"): (0, 2),
+    ("GenerationConfig", "topP"): (0, 1),
+    ("GenerationConfig", "topK"): (1, 2**31),
+    ("GenerationConfig", "candidateCount"): (1, 2**31),
+    ("GenerationConfig", "maxOutputTokens"): (1, 2**31),
+    ("GenerationConfig", "presencePenalty"): (-2, 2),
+    ("GenerationConfig", "frequencyPenalty"): (-2, 2),
+    # -1 lets the model decide.
+    ("GenerationConfigThinkingConfig", "thinkingBudget"): (-1, 2**31),
+    ("GoogleTypeLatLng", "latitude"): (-90, 90),
+    ("GoogleTypeLatLng", "longitude"): (-180, 180),
+}
+#: The union of a part: exactly one of these may be set.
+_PART_UNION = frozenset({
+    "text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult",
+})  # fmt: skip
+_ROLE_HINTS = {
+    "assistant": 'Write "model"', "ai": 'Write "model"', "human": 'Write "user"', "function": 'Write "user"',
+    "tool": 'Write "user"', "system": "Move it to systemInstruction", "developer": "Move it to systemInstruction",
+}  # fmt: skip
+#: Both alphabets: protobuf's JSON takes the URL-safe one as well.
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
+_GS = re.compile(r"gs://[a-z0-9][a-z0-9._-]*/[^\r\n]+\Z")
+_YOUTUBE = re.compile(r"https?://((www|m)\.)?(youtube\.com/|youtu\.be/)")
+_MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(\s*;.*)?\Z")
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}\Z")
+_LABEL_LENGTH, _LABEL_COUNT = 63, 64
+#: What BigQuery's type inference takes for something other than text
+#: (cloud.google.com/bigquery/docs/schema-detect, 2026-11-22; "000000" came back as 0 in a captured job).
+_RETYPED = re.compile(
+    r"""\s*(?: [+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?      # a number
+        | [+-]?(?:nan|inf|infinity) | true|false|t|f|yes|no|y|n | null
+        | \d{4}-\d{1,2}-\d{1,2}(?:[t\ ].*)?                # a date, a timestamp
+        | \d{1,2}:\d{1,2}(?::\d{1,2}(?:\.\d+)?)?           # a time
+        )\s*\Z""",
+    re.IGNORECASE | re.VERBOSE | re.ASCII,
+)
+
+
+def member(obj: dict[str, Any], name: str) -> Any:
+    """Return a member in either spelling, None when absent."""
+    if name in obj:
+        return obj[name]
+    for other, value in obj.items():
+        if "_" in other and camel(other) == name:
+            return value
+    return None
+
+
+def is_retyped(text: str) -> bool:
+    """Whether the importer's type inference would take this text for a number, date, time or truth value."""
+    return _RETYPED.match(text) is not None
+
+
+def key_fault(key: str) -> Fault | None:
+    """Judge one key, apart from its being unique."""
+    if not key.strip():
+        return ("", "key-missing", "the key is empty", "")
+    if is_retyped(key):
+        return ("", "key-retyped", f"the service re-types the key {key[:64]!r}", "")
+    if not key[0].isalpha():
+        return ("", "key-first-letter", "the key does not begin with a letter", "")
+    return None
+
+
+def suggestion(name: str, known: Iterator[str] | set[str]) -> str:
+    """Return the known name this one was probably meant to be, or ""."""
+    folded = {word.lower(): word for word in known}
+    close = get_close_matches(camel(name).lower().strip("_"), folded, n=1, cutoff=0.7)
+    return folded[close[0]] if close else ""
+
+
+# One value.
+
+
+def value_check(message: str, name: str, kind: Type) -> ValueCheck | None:
+    """Return the check of one member's values; `name` in the document's spelling."""
+    if special := _SPECIAL.get((message, name)):
+        return special
+    if bounds := _RANGES.get((message, name)):
+        return lambda value: _number(value, kind, bounds)
+    if kind.scalar == "int32":
+        return lambda value: _number(value, kind, None)
+    if kind.scalar == "bytes":
+        return _base64
+    if kind.words:
+        return lambda value: _word(value, kind.words)
+    return None
+
+
+def _number(value: Any, kind: Type, bounds: tuple[float, float] | None) -> Fault | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if kind.scalar == "int32" and (value != int(value) or int(value) not in _INT32):
+        return ("", "wrong-type", "must be a whole number of 32 bits", "")
+    if bounds and not bounds[0] <= value <= bounds[1]:
+        upper = "" if bounds[1] == _INT32.stop else f" and at most {bounds[1]:g}"
+        return ("", "out-of-range", f"must be at least {bounds[0]:g}{upper}", "")
+    return None
+
+
+def _word(value: Any, words: frozenset[str]) -> Fault | None:
+    # The service's parser takes enumerations in any case: its own guides write "type": "object".
+    if not isinstance(value, str) or value.upper() in words:
+        return None
+    meant = suggestion(value, set(words))
+    return ("", "unknown-value", "not one of the documented words", f'Did you mean "{meant}"?' if meant else "")
+
+
+def _base64(value: Any) -> Fault | None:
+    if not isinstance(value, str):
+        return None
+    if value.startswith("data:"):
+        return ("", "base64", "a data: URL", "Write only what follows the comma; the MIME type goes to mimeType")
+    if not value.isascii() or value.encode().translate(None, _BASE64):
+        return ("", "base64", "holds characters outside base64", "")
+    return None
+
+
+def file_uri(value: Any) -> Fault | None:
+    """Judge a ``fileUri``."""
+    if not isinstance(value, str) or _GS.match(value) or _YOUTUBE.match(value):
+        return None
+    if value.startswith("https://"):
+        return ("", "file-uri-https", "a web address other than YouTube's", "")
+    if value.startswith("gs://"):
+        return ("", "file-uri", "no gs://bucket/object", "Name the bucket and the object")
+    return ("", "file-uri", "neither gs:// nor a YouTube URL", "")
+
+
+def _mime_type(value: Any) -> Fault | None:
+    if not isinstance(value, str) or _MIME.match(value):
+        return None
+    return ("", "mime-type", "not of the form type/subtype", "")
+
+
+def _function_name(value: Any) -> Fault | None:
+    if not isinstance(value, str) or _FUNCTION.match(value):
+        return None
+    return ("", "function-name", "not a valid function name", "")
+
+
+def label_fault(text: Any, *, is_key: bool) -> Fault | None:
+    """Judge the key or the value of a request label."""
+    if not isinstance(text, str):
+        return None
+    fits = len(text) <= _LABEL_LENGTH and all(c in "_-" or (c.isalnum() and not c.isupper()) for c in text)
+    if fits and (not is_key or text[:1].isalpha()):
+        return None
+    return ("", "label", f"the {'key' if is_key else 'value'} is longer or written otherwise than labels may be", "")
+
+
+_SPECIAL: dict[tuple[str, str], ValueCheck] = {
+    ("FileData", "fileUri"): file_uri,
+    ("FunctionResponseFileData", "fileUri"): file_uri,
+    **{(message, "mimeType"): _mime_type for message in ("FileData", "Blob", "FunctionResponseFileData")},
+    ("FunctionResponseBlob", "mimeType"): _mime_type,
+    **{(message, "name"): _function_name for message in ("FunctionDeclaration", "FunctionCall", "FunctionResponse")},
+}
+
+
+# One object.
+
+
+def _request(obj: dict[str, Any]) -> Iterator[Fault]:
+    if member(obj, "contents") in (None, []):
+        yield ("", "no-contents", "the request has no contents", "")
+    labels = member(obj, "labels")
+    if isinstance(labels, dict) and len(labels) > _LABEL_COUNT:
+        yield (".labels", "label", f"{len(labels)} labels, {_LABEL_COUNT} are allowed", "")
+
+
+def _content(obj: dict[str, Any]) -> Iterator[Fault]:
+    role = obj.get("role")
+    if role is None:
+        yield ("", "role-missing", "the content has no role", "")
+    elif isinstance(role, str) and role not in {"user", "model"}:
+        yield (".role", "role", "neither user nor model", _ROLE_HINTS.get(role.lower(), ""))
+    yield from _instruction(obj)
+
+
+def _instruction(obj: dict[str, Any]) -> Iterator[Fault]:
+    if obj.get("parts") in (None, []):
+        yield ("", "no-parts", "the content has no parts", "")
+
+
+def _part(obj: dict[str, Any]) -> Iterator[Fault]:
+    filled = [camel(name) for name, value in obj.items() if value is not None]
+    union = [name for name in filled if name in _PART_UNION]
+    if len(union) > 1:
+        yield ("", "part-union", f"the part holds {' and '.join(union)}", "")
+    elif union == ["text"]:
+        # A model's turn may carry its signature beside an empty text.
+        if obj["text"] == "" and "thoughtSignature" not in filled:
+            yield (".text", "empty-part", "the text is empty", "")
+    elif not union and "audioTranscription" not in filled and all(camel(name) in messages()["Part"] for name in obj):
+        yield ("", "empty-part", "the part has neither text nor data", "")
+
+
+def _file_data(obj: dict[str, Any]) -> Iterator[Fault]:
+    if not member(obj, "fileUri"):
+        yield ("", "no-file-uri", "fileData has no fileUri", "")
+    if not member(obj, "mimeType"):
+        yield ("", "no-mime-type", "fileData has no mimeType", "")
+
+
+def _blob(obj: dict[str, Any]) -> Iterator[Fault]:
+    if not member(obj, "data"):
+        yield ("", "no-data", "inlineData has no data", "")
+    if not member(obj, "mimeType"):
+        yield ("", "no-mime-type", "inlineData has no mimeType", "")
+
+
+def _generation_config(obj: dict[str, Any]) -> Iterator[Fault]:
+    schemas = [name for name in ("responseSchema", "responseJsonSchema") if member(obj, name) is not None]
+    mime = member(obj, "responseMimeType")
+    # text/x.enum answers with one bare word of the schema's enum.
+    if schemas and mime not in ("application/json", "text/x.enum"):
+        yield ("", "schema-mime-type", f"{schemas[0]} needs responseMimeType application/json", "")
+    if len(schemas) > 1:
+        yield ("", "two-schemas", "two response schemas exclude each other", "")
+
+
+def _schema(obj: dict[str, Any]) -> Iterator[Fault]:
+    kind = obj.get("type")
+    properties, required = obj.get("properties"), obj.get("required")
+    if kind is None and not any(member(obj, name) is not None for name in ("anyOf", "ref")) and "$ref" not in obj:
+        yield ("", "schema-no-type", "the schema has no type", "")
+    if isinstance(properties, dict) and isinstance(required, list):
+        for index, name in enumerate(required):
+            if isinstance(name, str) and name not in properties:
+                yield (f".required[{index}]", "schema-required", "names no property of this schema", "")
+    if isinstance(kind, str) and kind.upper() == "ARRAY" and obj.get("items") is None:
+        yield ("", "schema-items", "an array without items", "")
+
+
+def _named(obj: dict[str, Any]) -> Iterator[Fault]:
+    if not obj.get("name"):
+        yield ("", "function-name", "the function has no name", "")
+
+
+_OBJECTS: dict[str, ObjectCheck] = {
+    "GenerateContentRequest": _request,
+    "Content": _content,
+    "Part": _part,
+    "FileData": _file_data,
+    "Blob": _blob,
+    "GenerationConfig": _generation_config,
+    "Schema": _schema,
+    "FunctionDeclaration": _named,
+    "FunctionCall": _named,
+    "FunctionResponse": _named,
+}
+
+
+def object_check(message: str, name: str) -> ObjectCheck | None:
+    """Return the check of whole objects; a system instruction is a content whose role does not count."""
+    return _instruction if name == "systemInstruction" else _OBJECTS.get(message)
+
+
+#: What to write instead of an empty object, where leaving it out would change what is asked.
+EMPTY_CURES = {
+    "ToolGoogleSearch": 'Write "googleSearch": {"excludeDomains": ["example.invalid"]} (`fix` does)',
+    "UrlContext": "No way round is known: use BigQuery input with a JSON column for this tool",
+    "ToolCodeExecution": "No way round is known: use BigQuery input with a JSON column for this tool",
+}

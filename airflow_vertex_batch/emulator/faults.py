@@ -1,0 +1,386 @@
+"""What does each scripted fault do? One class per fault: what it is told, whom it hits, what it changes.
+
+Three kinds, by what they get hold of: a `CallFault` stands around one API call, a `JobFault` decides how one job
+goes, a `RowFault` rewrites what one request came to. A new fault is one class here: its ``tag`` is its name in a
+scenario file, and `scenario` finds it by its base class.
+
+Invariants: a fault is frozen data; what was used is counted in `scenario.Script`, never here. A fault acts on the
+same rows in every job and every order of work, because rows are chosen by key.
+"""
+
+
+
+from __future__ import annotations
+
+import hashlib
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+
+from airflow_vertex_batch.emulator.billing import Bill, Written
+from airflow_vertex_batch.emulator.wire import ApiError, row_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_vertex_batch.emulator.clock import Clock
+
+Operation = Literal["create", "get", "list", "cancel", "delete", "operation"]
+When = Literal["before", "after"]
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One API call, free of any HTTP library.
+
+    :param token: the bearer token, or empty.
+    :param hidden_s: jobs younger than this many seconds are left out of a list.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str] = {}
+    body: bytes = b""
+    headers: dict[str, str] = {}
+    hidden_s: float = 0.0
+
+    @property
+    def token(self) -> str:
+        """The bearer token of the call, or empty."""
+        return self.headers.get("authorization", "").partition(" ")[2]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """One answer of the API."""
+
+    status: int
+    document: Any = None
+    headers: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, error: ApiError, headers: dict[str, str] | None = None) -> Reply:
+        """Return the answer for an error."""
+        return cls(error.code, error.document(), headers or {})
+
+
+class DroppedError(ConnectionResetError):
+    """The connection is to be cut without an answer."""
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a call fault may use: the way on, the clock, and the tokens refused from now on."""
+
+    proceed: Callable[[Call], Reply]
+    clock: Clock
+    refused_tokens: set[str]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_unknown_fields=True):
+    """Base of all faults.
+
+    :param times: how often it acts; None for ever.
+    :param job: a glob on the display name of the job concerned.
+    :param labels: labels the job concerned must carry.
+    """
+
+    times: int | None = 1
+    job: str = "*"
+    labels: dict[str, str] = {}
+
+    def concerns(self, display_name: str, labels: dict[str, str]) -> bool:
+        """Whether a job of this name and these labels is meant."""
+        return fnmatchcase(display_name, self.job) and self.labels.items() <= labels.items()
+
+
+# Faults of a call -----------------------------------------------------------------------------------------------------
+
+
+class CallFault(Fault, frozen=True, kw_only=True):
+    """Base of the faults around one API call."""
+
+    on: Operation
+
+    def around(self, call: Call, world: Surroundings) -> Reply:
+        """Return the answer, calling ``world.proceed(call)`` or not."""
+        raise NotImplementedError
+
+
+class Pass(CallFault, frozen=True, kw_only=True, tag="pass"):
+    """Let calls through: what comes later in the script waits for its turn."""
+
+    def around(self, call: Call, world: Surroundings) -> Reply:
+        return world.proceed(call)
+
+
+class Http(CallFault, frozen=True, kw_only=True, tag="http"):
+    """Answer with an error, before or after the call took effect.
+
+    :param retry_after: seconds in a ``Retry-After`` header.
+    :param html: answer with a proxy's HTML page instead of Google's JSON.
+    """
+
+    status: int
+    when: When = "before"
+    reason: str = ""
+    message: str = "Injected by the scenario."
+    retry_after: float | None = None
+    html: bool = False
+
+    def around(self, call: Call, world: Surroundings) -> Reply:
+        if self.when == "after":
+            world.proceed(call)
+        headers = {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:g}"}
+        if self.html:
+            return Reply(self.status, f"<html><title>Error {self.status}</title></html>", headers)
+        return Reply.of(ApiError(self.status, self.message, status=self.reason), headers)
+
+
+class Drop(CallFault, frozen=True, kw_only=True, tag="drop"):
+    """Cut the connection without an answer, before or after the call took effect."""
+
+    when: When = "before"
+
+    def around(self, call: Call, world: Surroundings) -> Reply:
+        if self.when == "after":
+            world.proceed(call)
+        raise DroppedError(f"the scenario drops this {self.on} {self.when} its commit")
+
+
+class Delay(CallFault, frozen=True, kw_only=True, tag="delay"):
+    """Take effect or answer late."""
+
+    seconds: float
+    when: When = "before"
+
+    def around(self, call: Call, world: Surroundings) -> Reply:
+        if self.when == "before":
+            world.clock.sleep(self.seconds)
+        reply = world.proceed(call)
+        if self.when == "after":
+            world.clock.sleep(self.seconds)
+        return reply
+
+
+class ExpireToken(CallFault, frozen=True, kw_only=True, tag="expire_token"):
+    """Refuse the token this call carries, now and on every later call; another token is welcome."""
+
+    def around(self, call: Call, world: Surroundings) -> Reply:
+        world.refused_tokens.add(call.token)
+        return world.proceed(call)
+
+
+class Stale(CallFault, frozen=True, kw_only=True, tag="stale"):
+    """Leave jobs younger than `seconds` out of a list: the index lags behind create."""
+
+    on: Operation = "list"
+    seconds: float
+    times: int | None = None
+
+    def around(self, call: Call, world: Surroundings) -> Reply:
+        return world.proceed(msgspec.structs.replace(call, hidden_s=self.seconds))
+
+
+# Faults of a job ------------------------------------------------------------------------------------------------------
+
+
+class JobFault(Fault, frozen=True, kw_only=True):
+    """Base of the faults that decide how one job goes. Taken, in order, when a job is created.
+
+    :param state: the state to force; any text, so that states which don't exist yet can be tried.
+    :param after: the share of its rows the job answers before; 0 and ``from_pending`` mean before it runs at all.
+    :param code: the gRPC code of the job's ``error``; 0 for none.
+    """
+
+    state: str
+    after: float = 1.0
+    from_pending: bool = False
+
+
+class End(JobFault, frozen=True, kw_only=True, tag="end"):
+    """End the job in `state`, with an error."""
+
+    code: int = 0
+    message: str = ""
+
+
+class Hold(JobFault, frozen=True, kw_only=True, tag="hold"):
+    """Keep the job in `state` for `seconds` (of service time), or for ever, then let it go on."""
+
+    seconds: float | None = None
+
+
+# Faults of a row ------------------------------------------------------------------------------------------------------
+
+
+class RowFault(Fault, frozen=True, kw_only=True):
+    """Base of the faults that rewrite what one request came to.
+
+    Rows are chosen by `keys` (globs) and `positions` (0-based, in the input's order); with neither, by a seeded hash
+    of the key that falls below `ratio`.
+
+    :param times: how many rows in all; None for every chosen one.
+    """
+
+    #: Whether it also acts on rows that failed by themselves; the others need an answer to rewrite.
+    takes_failed: ClassVar[bool] = False
+
+    times: int | None = None
+    keys: tuple[str, ...] = ()
+    positions: tuple[int, ...] = ()
+    ratio: float = 1.0
+    seed: int = 0
+
+    def chooses(self, key: str, position: int) -> bool:
+        """Whether this row is meant."""
+        if self.keys or self.positions:
+            return position in self.positions or any(fnmatchcase(key, glob) for glob in self.keys)
+        digest = hashlib.blake2b(f"{self.seed}:{key or position}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest) / 2**64 < self.ratio
+
+    def apply(self, row: Written) -> Written:
+        """Return what is written and billed instead of `row`."""
+        raise NotImplementedError
+
+
+def _with_candidate(row: Written, usage: dict[str, Any] | None = None, **members: Any) -> Written:
+    """Return `row` with members of its first candidate (None removes one) and of its usage replaced."""
+    line = row.lines[0]
+    response = line["response"]
+    first = {**response["candidates"][0], **members}
+    first = {name: value for name, value in first.items() if value is not None}
+    changed = {**response, "candidates": [first, *response["candidates"][1:]]}
+    if usage is not None:
+        changed["usageMetadata"] = usage
+    return msgspec.structs.replace(row, lines=({**line, "response": changed},))
+
+
+def _parts(row: Written) -> list[dict[str, Any]]:
+    return row.lines[0]["response"]["candidates"][0]["content"]["parts"]  # type: ignore[no-any-return]
+
+
+def _usage(row: Written) -> dict[str, Any]:
+    return row.lines[0]["response"]["usageMetadata"]  # type: ignore[no-any-return]
+
+
+class Finish(RowFault, frozen=True, kw_only=True, tag="finish"):
+    """End a candidate with another ``finishReason`` and no content; billed, as refusals are."""
+
+    reason: str
+    message: str = ""
+
+    def apply(self, row: Written) -> Written:
+        return _with_candidate(row, content=None, finishReason=self.reason, finishMessage=self.message or None)
+
+
+class Truncated(RowFault, frozen=True, kw_only=True, tag="truncated"):
+    """Stop at MAX_TOKENS half way through, or with the whole budget spent on thinking."""
+
+    thinking: bool = False
+
+    def apply(self, row: Written) -> Written:
+        if self.thinking:
+            usage = dict(_usage(row))
+            usage["thoughtsTokenCount"] = usage.pop("candidatesTokenCount", 0)
+            bill = msgspec.structs.replace(row.bill, output=0, thinking=row.bill.output)
+            changed = _with_candidate(row, usage, content={"role": "model"}, finishReason="MAX_TOKENS")
+            return msgspec.structs.replace(changed, bill=bill)
+        text = "".join(part.get("text", "") for part in _parts(row))
+        content = {"parts": [{"text": text[: len(text) // 2]}], "role": "model"}
+        return _with_candidate(row, content=content, finishReason="MAX_TOKENS")
+
+
+class Blocked(RowFault, frozen=True, kw_only=True, tag="blocked"):
+    """Refuse the prompt: ``promptFeedback`` and no candidates, an empty ``status``; the prompt is billed."""
+
+    reason: str = "SAFETY"
+    message: str = ""
+
+    def apply(self, row: Written) -> Written:
+        line = row.lines[0]
+        response = {name: value for name, value in line["response"].items() if name != "candidates"}
+        feedback = {"blockReason": self.reason}
+        response["promptFeedback"] = feedback | ({"blockReasonMessage": self.message} if self.message else {})
+        kept = {"promptTokenCount", "promptTokensDetails", "trafficType"}
+        usage = {name: value for name, value in _usage(row).items() if name in kept}
+        response["usageMetadata"] = usage | {"totalTokenCount": usage.get("promptTokenCount", 0)}
+        bill = msgspec.structs.replace(row.bill, output=0, thinking=0)
+        return Written(({**line, "response": response},), bill)
+
+
+class RowError(RowFault, frozen=True, kw_only=True, tag="row_error"):
+    """Fail the row: a ``status`` and no response; not billed.
+
+    :param text: the whole status instead, for texts that are no JSON.
+    """
+
+    takes_failed: ClassVar[bool] = True
+
+    code: int = 429
+    status: str = ""
+    message: str = "Resource exhausted. Please try again later."
+    text: str = ""
+
+    def apply(self, row: Written) -> Written:
+        status = self.text or row_status(self.code, self.message, self.status)
+        return Written(({**row.lines[0], "status": status, "response": {}},), Bill(outcome="failed"))
+
+
+class Missing(RowFault, frozen=True, kw_only=True, tag="missing"):
+    """Write nothing for the row; not billed."""
+
+    takes_failed: ClassVar[bool] = True
+
+    def apply(self, row: Written) -> Written:
+        return Written((), Bill(outcome="missing"))
+
+
+class Duplicated(RowFault, frozen=True, kw_only=True, tag="duplicated"):
+    """Write the row's line twice; billed once."""
+
+    takes_failed: ClassVar[bool] = True
+
+    def apply(self, row: Written) -> Written:
+        return msgspec.structs.replace(row, lines=row.lines * 2)
+
+
+class ThoughtsFirst(RowFault, frozen=True, kw_only=True, tag="thoughts_first"):
+    """Put a thought before the answer: the first part is not the text that was asked for."""
+
+    def apply(self, row: Written) -> Written:
+        thought, tokens = {"text": "First, let me think about what is asked.", "thought": True}, 10
+        usage = dict(_usage(row))
+        usage["thoughtsTokenCount"] = usage.get("thoughtsTokenCount", 0) + tokens
+        usage["totalTokenCount"] = usage.get("totalTokenCount", 0) + tokens
+        changed = _with_candidate(row, usage, content={"parts": [thought, *_parts(row)], "role": "model"})
+        bill = msgspec.structs.replace(row.bill, thinking=row.bill.thinking + tokens)
+        return msgspec.structs.replace(changed, bill=bill)
+
+
+class InvalidJson(RowFault, frozen=True, kw_only=True, tag="invalid_json"):
+    """End with STOP, but with a text that is no JSON."""
+
+    text: str = '{"answer": "cut'
+
+    def apply(self, row: Written) -> Written:
+        return _with_candidate(row, content={"parts": [{"text": self.text}], "role": "model"})
+
+
+class Empty(RowFault, frozen=True, kw_only=True, tag="empty"):
+    """End with STOP and no parts."""
+
+    def apply(self, row: Written) -> Written:
+        return _with_candidate(row, content={"parts": [], "role": "model"})
+
+
+class NoUsage(RowFault, frozen=True, kw_only=True, tag="no_usage"):
+    """Leave out ``usageMetadata``, or only its total; billed all the same."""
+
+    only_total: bool = False
+
+    def apply(self, row: Written) -> Written:
+        line = row.lines[0]
+        if self.only_total:
+            usage = {name: value for name, value in _usage(row).items() if name != "totalTokenCount"}
+            return _with_candidate(row, usage)
+        response = {name: value for name, value in line["response"].items() if name != "usageMetadata"}
+        return msgspec.structs.replace(row, lines=({**line, "response": response},))

@@ -1,0 +1,334 @@
+"""Which state is a job in, and what takes it to the next? The state machine of one job, driven by the clock.
+
+::
+
+    (QUEUED ─►) PENDING ─────────► RUNNING ──► SUCCEEDED, FAILED, PARTIALLY_SUCCEEDED
+                │ │ │ import fails  │ │ cancel
+                │ │ └─────► FAILED  │ └──────► CANCELLING ──► CANCELLED, or SUCCEEDED when every row was done
+                │ │ cancel          │ 24 h
+                │ └──────► CANCELLED└────────► CANCELLED or FAILED (switch)
+                └ 72 h ──► EXPIRED
+
+The input is read while the job is still PENDING, because RUNNING is documented as "input validated" (S3). A scripted
+`End` or `Hold` may put any state at any point.
+
+Invariants: `Machine.step` does one bounded piece and never waits; it changes a job only under the lock, and only if
+nobody cancelled or deleted the job meanwhile; every change of state is saved before it can be seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.emulator.billing import Account
+from airflow_vertex_batch.emulator.faults import End, Hold
+from airflow_vertex_batch.emulator.importer import JobFailedError
+from airflow_vertex_batch.emulator.resource import Plan, full_name, plan_of
+from airflow_vertex_batch.emulator.run import Run, Tools
+from airflow_vertex_batch.emulator.wire import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+#: The folder's time is close to ``createTime`` and not equal to it (python-genai#486).
+_FOLDER_LAG = timedelta(milliseconds=1234, microseconds=567)
+#: Longer than anybody waits.
+_FOR_EVER_S = 10 * 365 * 86_400
+
+
+class Job(msgspec.Struct, kw_only=True):
+    """One job. Mutable, saved at every change of state; `account` lives in its answers file while it runs.
+
+    :param body: the accepted create body.
+    :param due_at: when the present state is over.
+    :param columns: the input's own columns and their types, once imported.
+    :param fate: the scripted course of this job, taken when it was created.
+    """
+
+    id: str
+    project: str
+    location: str
+    body: dict[str, Any]
+    state: str
+    created_at: datetime
+    updated_at: datetime
+    due_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    is_over: bool = False
+    is_deleted: bool = False
+    is_held: bool = False
+    error_code: int = 0
+    error_message: str = ""
+    output_info: dict[str, Any] = {}
+    request_count: int = 0
+    columns: dict[str, str] = {}
+    account: Account = msgspec.field(default_factory=Account)
+    fate: End | Hold | None = None
+
+    @property
+    def name(self) -> str:
+        """The full resource name, with the project's number."""
+        return full_name(self.project, self.location, "batchPredictionJobs", self.id)
+
+    @property
+    def display_name(self) -> str:
+        """The caller's name for it."""
+        return str(self.body["displayName"])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The caller's labels."""
+        return self.body.get("labels", {})  # type: ignore[no-any-return]
+
+    @property
+    def plan(self) -> Plan:
+        """What it reads and writes."""
+        return plan_of(self.body)
+
+    @property
+    def output_stamp(self) -> str:
+        """The time in the name of its output."""
+        return rfc3339(self.created_at + _FOLDER_LAG)
+
+
+class Machine:
+    """Moves jobs through their states.
+
+    :param speed: the service's seconds per second of the clock.
+    :param folder_of: the folder of a job's files.
+    :param save: makes a job durable.
+    :param lock: guards every job's members.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        speed: float,
+        folder_of: Callable[[Job], Path],
+        save: Callable[[Job], None],
+        lock: AbstractContextManager[Any],
+    ) -> None:
+        self._tools, self._speed, self._folder_of, self._save, self._lock = tools, speed, folder_of, save, lock
+        self._runs: dict[str, Run] = {}
+        self._imports: dict[str, Iterator[None]] = {}
+
+    def begin(self, job: Job) -> None:
+        """Give a new job its first state."""
+        pace = self._tools.script.scenario.pace
+        if pace.queued_s:
+            self._enter(job, JobState.QUEUED, pace.queued_s)
+        else:
+            self._enter(job, JobState.PENDING, pace.pending_s)
+
+    def step(self, job: Job) -> bool:
+        """Do one piece of what is due now; say whether there may be more."""
+        try:
+            return self._piece(job)
+        except JobFailedError as error:
+            return self._end(job, JobState.FAILED, error.code, error.message)
+        except Exception as error:
+            log.exception("The emulator itself failed on %s", job.name)
+            return self._end(job, JobState.FAILED, 13, f"System error: {type(error).__name__}. Please try again.")
+
+    def cancel(self, job: Job) -> bool:
+        """Start to cancel; False when the job is over or already being cancelled."""
+        with self._lock:
+            if job.is_over or job.state == JobState.CANCELLING:
+                return False
+            if job.started_at:
+                self._enter(job, JobState.CANCELLING, self._tools.script.scenario.pace.cancelling_s)
+            else:
+                self._end(job, JobState.CANCELLED, 1, "CANCELED")
+        return True
+
+    def wants_steps(self, job: Job) -> bool:
+        """Whether the job still changes, or has files open."""
+        return not job.is_over or job.id in self._runs
+
+    def next_due(self, job: Job) -> datetime:
+        """When something happens to `job` next, if nobody calls."""
+        limits, moments = self._tools.script.scenario.limits, [job.due_at]
+        if job.state == JobState.PENDING:
+            moments.append(job.created_at + self._span(limits.queue_s))
+        if job.state == JobState.RUNNING and job.started_at:
+            moments.append(job.started_at + self._span(limits.run_s))
+            if job.fate:
+                moments.append(job.started_at + (job.due_at - job.started_at) * job.fate.after)
+        now = self._tools.clock.now()
+        return min((moment for moment in moments if moment > now), default=job.due_at)
+
+    def close(self) -> None:
+        """Stop all work; the files stay, and a new machine goes on with them."""
+        for run in self._runs.values():
+            run.close()
+        self._runs.clear()
+        self._imports.clear()
+
+    # One piece per state ----------------------------------------------------------------------------------------------
+
+    def _piece(self, job: Job) -> bool:
+        now = self._tools.clock.now()
+        if job.is_over:
+            return self._forget(job)
+        if job.is_held:
+            return self._hold(job, now)
+        match job.state:
+            case JobState.QUEUED if now >= job.due_at:
+                return self._move(job, JobState.PENDING, self._tools.script.scenario.pace.pending_s)
+            case JobState.PENDING:
+                return self._prepare(job, now)
+            case JobState.RUNNING:
+                return self._work(job, now)
+            case JobState.CANCELLING if now >= job.due_at:
+                return self._wind_down(job)
+        return False
+
+    def _prepare(self, job: Job, now: datetime) -> bool:
+        if self._queued_too_long(job, now):
+            return self._end(job, JobState.EXPIRED, 4, "The job was not started within its time in the queue.")
+        if now < job.due_at:
+            return False
+        if job.fate and job.fate.from_pending:
+            return self._meet_fate(job, job.fate)
+        pieces = self._imports.setdefault(job.id, self._run(job).importing())
+        for _ in pieces:
+            return True
+        self._imports.pop(job.id, None)
+        pace = self._tools.script.scenario.pace
+        with self._lock:
+            if job.state == JobState.PENDING:
+                job.started_at, job.output_info = now, self._run(job).output_info()
+                self._enter(job, JobState.RUNNING, pace.running_s + pace.per_row_s * job.request_count)
+        return True
+
+    def _work(self, job: Job, now: datetime) -> bool:
+        run, fate = self._run(job), job.fate
+        fate_row = round(job.request_count * fate.after) if fate else job.request_count
+        more = run.answer(min(self._rows_due(job, now), fate_row))
+        if self._ran_too_long(job, now):
+            return self._cut_off(job)
+        done = run.account.row_count
+        if not more and fate and done >= fate_row and (done < job.request_count or now >= job.due_at):
+            return self._meet_fate(job, fate)
+        if not more and done >= job.request_count and now >= job.due_at:
+            return self._finish(job)
+        return more
+
+    def _rows_due(self, job: Job, now: datetime) -> int:
+        """Rows that should be done by now: they are spread evenly over the time a job runs."""
+        if now >= job.due_at or job.started_at is None:
+            return job.request_count
+        return int(job.request_count * ((now - job.started_at) / (job.due_at - job.started_at)))
+
+    def _wind_down(self, job: Job) -> bool:
+        run = self._run(job)
+        if run.account.row_count >= job.request_count:
+            return self._finish(job)
+        if self._tools.script.scenario.switches.cancelled_output:
+            run.publish(final=True)
+        else:
+            run.discard()
+        return self._end(job, JobState.CANCELLED, 1, "CANCELED")
+
+    def _cut_off(self, job: Job) -> bool:
+        self._run(job).publish(final=True)
+        how = self._tools.script.scenario.switches.run_cutoff
+        state = JobState.CANCELLED if how == "cancelled" else JobState.FAILED
+        return self._end(job, state, 4, "The job did not finish within 24 hours of running.")
+
+    def _finish(self, job: Job) -> bool:
+        run = self._run(job)
+        run.publish(final=True)
+        if run.account.successful_count or not run.account.failed:
+            return self._end(job, JobState.SUCCEEDED)
+        match self._tools.script.scenario.switches.all_failed:
+            case "failed":
+                return self._end(job, JobState.FAILED, 3, "All requests of the job failed.")
+            case "partially_succeeded":
+                return self._end(job, JobState.PARTIALLY_SUCCEEDED)
+        return self._end(job, JobState.SUCCEEDED)
+
+    def _queued_too_long(self, job: Job, now: datetime) -> bool:
+        return now >= job.created_at + self._span(self._tools.script.scenario.limits.queue_s)
+
+    def _ran_too_long(self, job: Job, now: datetime) -> bool:
+        limit = self._span(self._tools.script.scenario.limits.run_s)
+        return job.started_at is not None and now >= job.started_at + limit
+
+    # Scripted courses -------------------------------------------------------------------------------------------------
+
+    def _meet_fate(self, job: Job, fate: End | Hold) -> bool:
+        if job.started_at:
+            self._run(job).publish(final=isinstance(fate, End))
+        if isinstance(fate, End):
+            return self._end(job, fate.state, fate.code, fate.message)
+        seconds = fate.seconds if fate.seconds is not None else _FOR_EVER_S * self._speed
+        return self._move(job, fate.state, seconds, is_held=True)
+
+    def _hold(self, job: Job, now: datetime) -> bool:
+        """Keep a held job where it is. The service's own limits go on counting while it waits or runs."""
+        if job.state == JobState.PENDING and self._queued_too_long(job, now):
+            return self._end(job, JobState.EXPIRED, 4, "The job was not started within its time in the queue.")
+        if job.state == JobState.RUNNING and self._ran_too_long(job, now):
+            return self._cut_off(job)
+        if now < job.due_at or job.fate is None:
+            return False
+        share, job.fate = 1.0 - job.fate.after, None
+        pace = self._tools.script.scenario.pace
+        if job.started_at is None:
+            return self._move(job, JobState.PENDING, 0)
+        return self._move(job, JobState.RUNNING, (pace.running_s + pace.per_row_s * job.request_count) * share)
+
+    # Changes ----------------------------------------------------------------------------------------------------------
+
+    def _move(self, job: Job, state: str, seconds: float, *, is_held: bool = False) -> bool:
+        """Enter a state from this thread's view of the job, unless somebody cancels it."""
+        with self._lock:
+            if not job.is_over and job.state != JobState.CANCELLING:
+                self._enter(job, state, seconds, is_held=is_held)
+        return True
+
+    def _enter(self, job: Job, state: str, seconds: float, *, is_held: bool = False) -> None:
+        now = self._tools.clock.now()
+        job.state, job.updated_at, job.due_at, job.is_held = str(state), now, now + self._span(seconds), is_held
+        self._save(job)
+
+    def _end(self, job: Job, state: str, code: int = 0, message: str = "") -> bool:
+        with self._lock:
+            if not job.is_over:
+                now = self._tools.clock.now()
+                job.state, job.error_code, job.error_message = str(state), code, message
+                job.is_over, job.is_held, job.updated_at = True, False, now
+                # Documented for SUCCEEDED, FAILED and CANCELLED only (S6).
+                job.ended_at = None if state == JobState.EXPIRED else now
+                self._save(job)
+        return True
+
+    def _forget(self, job: Job) -> bool:
+        """Let go of a job that is over. Only here, where its work is done: another thread may have ended it
+        meanwhile.
+        """
+        self._imports.pop(job.id, None)
+        if run := self._runs.pop(job.id, None):
+            run.close(remove=True)
+        return False
+
+    def _run(self, job: Job) -> Run:
+        if job.id not in self._runs:
+            run = self._runs[job.id] = Run(job, self._folder_of(job), self._tools)
+            job.account = run.account
+        return self._runs[job.id]
+
+    def _span(self, seconds: float) -> timedelta:
+        return timedelta(seconds=seconds / self._speed)

@@ -1,0 +1,395 @@
+"""What does the service know, and who keeps it going? `Emulator`: the jobs, their driver, their data, the books.
+
+Two ways to run: with the machine's clock and `start`, a thread drives all jobs; with a `VirtualClock` nothing happens
+but in `advance`, which moves the clock from event to event and does all work due on the way: no thread, no waiting.
+
+Invariants: a job that create returned is on disk (when there is a data folder); calls only ever wait for the lock,
+never for a job's work; a deleted job leaves the API and stays in the books.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import itertools
+import random
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.emulator.clock import Clock, SystemClock, VirtualClock
+from airflow_vertex_batch.emulator.faults import JobFault
+from airflow_vertex_batch.emulator.filters import parse_filter
+from airflow_vertex_batch.emulator.jobs import Job, Machine
+from airflow_vertex_batch.emulator.models import DeterministicModel, Model
+from airflow_vertex_batch.emulator.resource import accept, full_name, masked, resource_of
+from airflow_vertex_batch.emulator.run import Tools
+from airflow_vertex_batch.emulator.scenario import Scenario, Script
+from airflow_vertex_batch.emulator.wire import ApiError, failed_precondition, invalid, project_number, rfc3339
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow_vertex_batch.core.model import Uri
+    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+
+#: Most jobs of one page, and the default. Not documented for this resource; Google's usual number.
+MAX_PAGE = 100
+#: Longest sleep of the driver while a job is running: how stale a row count may be.
+_RUNNING_PAUSE_S, _IDLE_PAUSE_S = 0.1, 1.0
+
+
+class Emulator:
+    """A Vertex AI that only knows batch prediction jobs.
+
+    :param store: where requests are read and predictions are written.
+    :param warehouse: for BigQuery input and output; without one, such jobs fail.
+    :param model: who answers; the deterministic model by default.
+    :param clock: the machine's by default; a `VirtualClock` for tests.
+    :param speed: how many of the service's seconds pass in one second of the clock.
+    :param data: a folder that keeps jobs over a restart; without one they live in a temporary folder.
+    :param scenario: switches, pace, limits and faults.
+    :param staging: a ``gs://`` folder for rows on their way from BigQuery to BigQuery.
+    :param seed: makes job ids the same in every run.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        warehouse: Warehouse | None = None,
+        model: Model | None = None,
+        clock: Clock | None = None,
+        speed: float = 1.0,
+        data: Path | None = None,
+        scenario: Scenario | None = None,
+        staging: Uri | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._durable = data is not None
+        self._home = Path(data or tempfile.mkdtemp(prefix="vertex-batch-emulator-"))
+        self._tools = Tools(
+            store,
+            warehouse,
+            model or DeterministicModel(),
+            clock or SystemClock(),
+            Script(scenario or Scenario()),
+            staging,
+        )
+        # Job ids need to be different, not secret.
+        self._random = random.Random(seed)
+        self._speed = speed
+        self._lock, self._stepping = threading.RLock(), threading.Lock()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._driver: threading.Thread | None = None
+        self._machine = self._new_machine()
+        self._jobs: dict[str, Job] = self._load()
+        self._operations: dict[str, datetime] = {}
+        self._calls: Counter[str] = Counter()
+        self._replies: dict[str, Counter[str]] = {}
+
+    @property
+    def clock(self) -> Clock:
+        """The clock everything is measured by."""
+        return self._tools.clock
+
+    @property
+    def script(self) -> Script:
+        """The scenario in use, with its counts."""
+        return self._tools.script
+
+    def set_scenario(self, scenario: Scenario) -> Script:
+        """Use another scenario from now on; return the old one, with what was used of it."""
+        old, self._tools.script = self._tools.script, Script(scenario)
+        return old
+
+    # Calls ------------------------------------------------------------------------------------------------------------
+
+    def create(self, project: str, location: str, body: Any) -> dict[str, Any]:
+        """Create a job. :raises ApiError: when the body or the model is refused."""
+        accepted = accept(body, location, self.script.scenario)
+        now = self.clock.now()
+        job = Job(
+            id=self._new_id(),
+            project=project_number(project),
+            location=location,
+            body=accepted,
+            state="",
+            created_at=now,
+            updated_at=now,
+            due_at=now,
+        )
+        job.fate = self.script.take(JobFault, lambda fault: fault.concerns(job.display_name, job.labels))  # type: ignore[assignment]
+        with self._lock:
+            self._machine.begin(job)
+            self._jobs[job.id] = job
+            self._wake.set()
+            return resource_of(job, self.script.scenario.switches)
+
+    def get(self, project: str, location: str, job_id: str) -> dict[str, Any]:
+        """Return one job. :raises ApiError: 404."""
+        with self._lock:
+            return resource_of(self._find(project, location, job_id), self.script.scenario.switches)
+
+    def list(self, project: str, location: str, query: dict[str, str], hidden_s: float = 0.0) -> dict[str, Any]:
+        """Return one page of jobs, newest first.
+
+        :param query: ``filter``, ``pageSize``, ``pageToken``, ``readMask``.
+        :param hidden_s: jobs younger than this are left out, as by an index that lags.
+        :raises ApiError: 400 on a bad filter, size or token.
+        """
+        matches = parse_filter(query.get("filter", ""))
+        size, after = _page_size(query.get("pageSize", "")), _read_token(query.get("pageToken", ""))
+        newest = self.clock.now() - timedelta(seconds=hidden_s)
+        found: list[tuple[tuple[str, str], dict[str, Any]]] = []
+        with self._lock:
+            jobs = [
+                job for job in self._jobs.values() if (job.project, job.location) == (project_number(project), location)
+            ]
+            for job in sorted(jobs, key=_age, reverse=True):
+                if job.is_deleted or (after and _age(job) >= after) or (hidden_s and job.created_at > newest):
+                    continue
+                document = resource_of(job, self.script.scenario.switches)
+                if matches(document):
+                    found.append((_age(job), document))
+                if len(found) > size:
+                    break
+        page = {"batchPredictionJobs": [masked(document, query.get("readMask", "")) for _, document in found[:size]]}
+        return page | ({"nextPageToken": _token(found[size - 1][0])} if len(found) > size else {})
+
+    def cancel(self, project: str, location: str, job_id: str) -> dict[str, Any]:
+        """Start to cancel a job. :raises ApiError: 400 FAILED_PRECONDITION when it is over or being cancelled."""
+        with self._lock:
+            job = self._find(project, location, job_id)
+            if not self._machine.cancel(job):
+                raise failed_precondition(
+                    f"The BatchPredictionJob {job.name} is in state {job.state} and cannot be cancelled."
+                )
+        self._wake.set()
+        return {}
+
+    def delete(self, project: str, location: str, job_id: str, version: str) -> dict[str, Any]:
+        """Delete a finished job; return the operation. :raises ApiError: 400 FAILED_PRECONDITION when it is not
+        finished.
+        """
+        with self._lock:
+            job = self._find(project, location, job_id)
+            if not job.is_over:
+                raise failed_precondition(
+                    f"The BatchPredictionJob {job.name} is in state {job.state} and cannot be deleted."
+                )
+            job.is_deleted = True
+            self._save(job)
+            name = full_name(project, location, "operations", self._new_id())
+            self._operations[name] = self.clock.now()
+        return self._operation(name, version)
+
+    def operation(self, project: str, location: str, operation_id: str, version: str) -> dict[str, Any]:
+        """Return the operation of a delete. :raises ApiError: 404."""
+        name = full_name(project, location, "operations", operation_id)
+        if name not in self._operations:
+            raise ApiError(404, f"Operation {name} was not found.")
+        return self._operation(name, version)
+
+    def subject(self, project: str, location: str, job_id: str) -> tuple[str, dict[str, str]]:
+        """Return display name and labels of a job, empty when there is none: what faults are matched with."""
+        try:
+            job = self._find(project, location, job_id)
+        except ApiError:
+            return "", {}
+        return job.display_name, job.labels
+
+    # Books ------------------------------------------------------------------------------------------------------------
+
+    def count(self, operation: str, outcome: str) -> None:
+        """Note one API call and how it was answered."""
+        with self._lock:
+            self._calls[operation] += 1
+            self._replies.setdefault(operation, Counter())[outcome] += 1
+
+    def books(self) -> dict[str, Any]:
+        """Return what was asked and billed: every call, and every job ever created, deleted ones included."""
+        with self._lock:
+            jobs = [_entry(job) for job in sorted(self._jobs.values(), key=_age)]
+            calls, replies = dict(self._calls), {name: dict(counts) for name, counts in self._replies.items()}
+        billed = {"rows": sum(job["billedRows"] for job in jobs), "tokens": sum(job["tokens"]["total"] for job in jobs)}
+        return {
+            "version": 1,
+            "calls": calls,
+            "replies": replies,
+            "jobsCreated": len(jobs),
+            "billed": billed,
+            "jobs": jobs,
+        }
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """Do one piece of every job; say whether any may have more to do now."""
+        busy = False
+        for job in [job for job in list(self._jobs.values()) if self._machine.wants_steps(job)]:
+            with self._stepping:
+                busy |= job.id in self._jobs and self._machine.step(job)
+        return busy
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass on a virtual clock, doing all work that is due on the way.
+
+        :raises TypeError: on a clock that cannot be moved.
+        """
+        if not isinstance(self.clock, VirtualClock):
+            raise TypeError("Only an emulator with a VirtualClock can be advanced")
+        end = self.clock.now() + timedelta(seconds=seconds)
+        self._settle()
+        while (moment := self._next_due()) is not None and self.clock.now() < moment <= end:
+            self.clock.move_to(moment)
+            self._settle()
+        self.clock.move_to(end)
+        self._settle()
+
+    def start(self) -> None:
+        """Drive the jobs from a thread, in the machine's time."""
+        self._stop.clear()
+        self._driver = threading.Thread(target=self._drive, name="vertex-batch-emulator", daemon=True)
+        self._driver.start()
+
+    def stop(self) -> None:
+        """End the driver and close all files. Jobs of a data folder go on with the next emulator over it."""
+        self._stop.set()
+        self._wake.set()
+        if self._driver:
+            self._driver.join()
+            self._driver = None
+        self._machine.close()
+        if not self._durable:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def reset(self) -> None:
+        """Forget every job, operation and count, and go back to the plain scenario."""
+        with self._stepping, self._lock:
+            self._machine.close()
+            self._jobs.clear()
+            self._operations.clear()
+            self._calls.clear()
+            self._replies.clear()
+            shutil.rmtree(self._home / "jobs", ignore_errors=True)
+            self._tools.script = Script(Scenario())
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        while self.tick():
+            pass
+
+    def _next_due(self) -> datetime | None:
+        return min((self._machine.next_due(job) for job in self._jobs.values() if not job.is_over), default=None)
+
+    def _drive(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            if not self.tick():
+                self._wake.wait(self._pause())
+
+    def _pause(self) -> float:
+        live = [job for job in list(self._jobs.values()) if not job.is_over]
+        if any(job.started_at for job in live):
+            return _RUNNING_PAUSE_S
+        dues = [(self._machine.next_due(job) - self.clock.now()).total_seconds() for job in live]
+        return max(0.001, min([*dues, _IDLE_PAUSE_S]))
+
+    def _new_machine(self) -> Machine:
+        return Machine(self._tools, self._speed, self._job_folder, self._save, self._lock)
+
+    def _new_id(self) -> str:
+        # A seed that is used again over a data folder would otherwise give the ids that are there.
+        candidates = (str(self._random.randrange(10**18, 10**19)) for _ in itertools.count())
+        return next(one for one in candidates if one not in self._jobs)
+
+    def _find(self, project: str, location: str, job_id: str) -> Job:
+        job = self._jobs.get(job_id)
+        if job is None or job.is_deleted or (job.project, job.location) != (project_number(project), location):
+            name = full_name(project, location, "batchPredictionJobs", job_id)
+            raise ApiError(404, f"The BatchPredictionJob {name} does not exist.")
+        return job
+
+    def _operation(self, name: str, version: str) -> dict[str, Any]:
+        begun = self._operations[name]
+        ended = begun + timedelta(seconds=self.script.scenario.pace.delete_s / self._speed)
+        metadata = {
+            "@type": f"type.googleapis.com/google.cloud.aiplatform.{version}.DeleteOperationMetadata",
+            "genericMetadata": {"createTime": rfc3339(begun), "updateTime": rfc3339(min(ended, self.clock.now()))},
+        }
+        if self.clock.now() < ended:
+            return {"name": name, "metadata": metadata}
+        return {
+            "name": name,
+            "metadata": metadata,
+            "done": True,
+            "response": {"@type": "type.googleapis.com/google.protobuf.Empty"},
+        }
+
+    def _job_folder(self, job: Job) -> Path:
+        return self._home / "jobs" / job.id
+
+    def _save(self, job: Job) -> None:
+        if not self._durable:
+            return
+        path = self._job_folder(job) / "job.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(job))
+        temporary.replace(path)
+
+    def _load(self) -> dict[str, Job]:
+        jobs = [msgspec.json.decode(path.read_bytes(), type=Job) for path in self._home.glob("jobs/*/job.json")]
+        return {job.id: job for job in sorted(jobs, key=_age)}
+
+
+def _age(job: Job) -> tuple[str, str]:
+    return rfc3339(job.created_at), job.id
+
+
+def _token(age: tuple[str, str]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(age)).decode()
+
+
+def _read_token(token: str) -> tuple[str, str] | None:
+    if not token:
+        return None
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, str])
+    except (binascii.Error, msgspec.DecodeError, ValueError) as error:
+        raise invalid("The page token is not valid.", field="page_token") from error
+
+
+def _page_size(text: str) -> int:
+    if not text.lstrip("-").isdigit() and text:
+        raise invalid(f"Invalid value at 'page_size': {text!r}.", field="page_size")
+    size = int(text or 0)
+    if size < 0:
+        raise invalid("The page size must not be negative.", field="page_size")
+    return min(size or MAX_PAGE, MAX_PAGE)
+
+
+def _entry(job: Job) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "displayName": job.display_name,
+        "labels": job.labels,
+        "model": job.body["model"],
+        "location": job.location,
+        "state": job.state,
+        "createTime": rfc3339(job.created_at),
+        "deleted": job.is_deleted,
+        "inputUris": list(job.plan.inputs),
+        "output": job.plan.output,
+        "outputInfo": job.output_info,
+        "requests": job.request_count,
+        **job.account.as_dict(),
+    }

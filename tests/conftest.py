@@ -1,0 +1,159 @@
+"""What every test may use: the local Cloud Storage and BigQuery servers, a fresh bucket, and no network beside loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from airflow_vertex_batch.core.model import TableId, Uri
+from airflow_vertex_batch.core.ports import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
+    from airflow_vertex_batch.gcp.storage import GcsStore
+
+PROJECT = "demo"
+
+# A slow machine is no fault in the code: what is slow is measured by `make bench`, not by a deadline per example.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("tests")
+
+
+class LeftTheMachineError(RuntimeError):
+    """A test opened, or looked up, something that is not on this machine."""
+
+
+def _is_here(host: object) -> bool:
+    if not isinstance(host, str | bytes) or not host:
+        return True
+    text = host.decode() if isinstance(host, bytes) else host
+    if text in {"localhost", socket.gethostname()}:
+        return True
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
+
+
+def _loopback_only(event: str, args: tuple[Any, ...]) -> None:
+    """Audit hook: raising here keeps the connection from being made."""
+    if event == "socket.connect":
+        address = args[1]
+        inside = not isinstance(address, tuple) or _is_here(address[0])
+    elif event == "socket.getaddrinfo":
+        address, inside = args[0], _is_here(args[0])
+    else:
+        return
+    if not inside:
+        raise LeftTheMachineError(f"A test tried to reach {address!r}; tests use loopback servers only")
+
+
+sys.addaudithook(_loopback_only)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> LocalStore:
+    """The store over files; see `folder`."""
+    return LocalStore()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Uri:
+    """An empty folder of the local store."""
+    return Uri.parse(str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def storage_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running Cloud Storage server."""
+    from stack.process import free_port
+    from stack.servers import HOST, cloud_storage
+
+    home, port = tmp_path_factory.mktemp("cloud-storage"), free_port()
+    server = cloud_storage(home / "data", home / "server.log", port)
+    server.start()
+    yield f"http://{HOST}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def storage_client(storage_url: str) -> Any:
+    """Google's client of the local Cloud Storage server."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.storage import Client
+
+    return Client(project=PROJECT, credentials=AnonymousCredentials(), client_options={"api_endpoint": storage_url})
+
+
+@pytest.fixture
+def bucket(storage_client: Any) -> Uri:
+    """A bucket that nobody else uses."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    storage_client.create_bucket(name)
+    return Uri("gs", name, "")
+
+
+@pytest.fixture
+def gcs(storage_client: Any) -> GcsStore:
+    """Our store over the local Cloud Storage server; see `bucket`."""
+    from airflow_vertex_batch.gcp.storage import GcsStore
+
+    return GcsStore(storage_client)
+
+
+@pytest.fixture(scope="session")
+def bigquery_url(storage_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running BigQuery server that loads from the Cloud Storage server."""
+    from stack.process import StackError, free_port
+    from stack.servers import HOST, bigquery
+
+    home, port = tmp_path_factory.mktemp("bigquery"), free_port()
+    try:
+        server = bigquery(home / "data", home / "server.log", port, free_port(), storage_url)
+    except StackError as error:
+        pytest.skip(str(error))
+    server.start()
+    yield f"http://{HOST}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def bigquery_client(bigquery_url: str) -> Any:
+    """Google's client of the local BigQuery server."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.bigquery import Client
+
+    return Client(project=PROJECT, credentials=AnonymousCredentials(), client_options={"api_endpoint": bigquery_url})
+
+
+@pytest.fixture
+def warehouse(bigquery_client: Any) -> BigQueryWarehouse:
+    """Our warehouse over the local BigQuery server; see `table`."""
+    from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
+
+    return BigQueryWarehouse(bigquery_client)
+
+
+@pytest.fixture
+def table(bigquery_client: Any) -> TableId:
+    """A table name in a dataset that nobody else uses."""
+    dataset = f"d_{uuid.uuid4().hex[:12]}"
+    bigquery_client.create_dataset(dataset)
+    return TableId(PROJECT, dataset, "answers")
+
+
+@pytest.fixture(autouse=True)
+def _no_cloud_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on what the developer's shell points at."""
+    for name in [name for name in os.environ if name.endswith("_EMULATOR_HOST") or name.startswith("GOOGLE_")]:
+        monkeypatch.delenv(name)

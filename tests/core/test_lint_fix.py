@@ -1,0 +1,124 @@
+"""`fix_line` cures what can be cured without changing what is asked, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_vertex_batch.core.lint import Finding, fix_line, lint_lines
+
+from .lint_corpus import (
+    BAD, GOOD_LINE, HELLO, MOOD, SEED, asks, calls, line, prop, says, schema, tool,
+)  # fmt: skip
+from .lint_corpus_good import GOOD
+
+#: A schema whose definitions refer to each other twelve deep and nine wide: finite on paper only.
+EXPLODING = {
+    "type": "OBJECT",
+    "properties": {f"p{n}": {"$ref": "#/$defs/D0"} for n in range(9)},
+    "$defs": {
+        f"D{n}": {"type": "OBJECT", "properties": {f"q{m}": {"$ref": f"#/$defs/D{n + 1}"} for m in range(9)}}
+        for n in range(12)
+    },
+}
+RECURSIVE = {"$ref": "#/$defs/A", "$defs": {"A": {"type": "OBJECT", "properties": {"a": {"$ref": "#/$defs/A"}}}}}
+
+
+def lint(lines: list[bytes]) -> list[Finding]:
+    return list(lint_lines("requests.jsonl", lines))
+
+
+def errors(row: bytes) -> set[str]:
+    return {finding.rule for finding in lint([row]) if finding.severity == "error"}
+
+
+class TestFix:
+    @pytest.mark.parametrize(
+        ("row", "cured"),
+        [
+            (b"\xef\xbb\xbf" + GOOD_LINE, GOOD_LINE),
+            (GOOD_LINE.replace(b"\n", b"\r\n"), GOOD_LINE),
+            (line(key="000123"), line(key="row-000123")),
+            (line(key="_a"), line(key="row-_a")),
+            (line(key=7), line(key="row-7")),
+            (asks(generationConfig={}), line()),
+            (asks(generationConfig={"thinkingConfig": {}}), line()),
+            (asks(labels=None, cachedContent=None), line()),
+            (calls({}), line({"contents": [*HELLO, {"role": "model", "parts": [{"functionCall": {"name": "f"}}]}]})),
+            (tool({"googleSearch": {}}), tool({"googleSearch": {"excludeDomains": ["example.invalid"]}})),
+            (tool({"google_search": {}}), tool({"google_search": {"excludeDomains": ["example.invalid"]}})),
+            (
+                tool({"functionDeclarations": [{"name": "f", "parameters": {"type": "object", "properties": {}}}]}),
+                tool({"functionDeclarations": [{"name": "f"}]}),
+            ),
+            (schema({**MOOD, "$schema": "x", "$id": "y"}), schema(MOOD)),
+            (
+                schema({"type": "OBJECT", "properties": {"a": {"$ref": "#/$defs/A", "description": "d"}},
+                        "$defs": {"A": {"type": "STRING", "enum": ["x"]}}}),
+                prop({"type": "STRING", "enum": ["x"], "description": "d"}),
+            ),
+            (prop({"type": ["string", "null"]}), prop({"type": "string", "nullable": True})),
+            (prop({"type": ["string"]}), prop({"type": "string"})),
+            (prop({"type": "STRING", "enum": None}), prop({"type": "STRING"})),
+            (prop({"type": "STRING", "enum": ["a", None]}), prop({"type": "STRING", "enum": ["a"], "nullable": True})),
+            (prop({"type_": "STRING"}), prop({"type": "STRING"})),
+        ],
+        ids=[
+            "bom", "crlf", "numeric key", "key without a letter", "key a number", "empty config", "empty in empty",
+            "nulls", "empty args", "empty search", "empty search in snake case", "function without parameters", "dollar members",
+            "reference", "type or null", "type list of one", "enum null", "enum with null", "python name",
+        ],
+    )  # fmt: skip
+    def test_a_curable_line_is_cured(self, row: bytes, cured: bytes) -> None:
+        fixed, notes = fix_line(row)
+        assert fixed == cured
+        assert notes
+        assert lint([cured]) == []
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            prop({"$ref": "#"}),
+            prop({"$ref": "#/$defs/Missing"}),
+            schema(RECURSIVE),
+            schema(EXPLODING),
+            tool({"urlContext": {}}),
+            says({"text": "a"}, {}),
+            line(key="7")[:-4],
+            b'{"key":"7","key":"8","request":{"contents":[]}}\n',
+            b"[]\n",
+            b"\xff\n",
+            b"\n",
+        ],
+        ids=[
+            "itself", "missing", "recursive", "exploding", "no way round", "empty part", "cut", "twice", "list", "binary",
+            "blank",
+        ],
+    )  # fmt: skip
+    def test_what_only_its_author_can_cure_stays_as_it_is(self, row: bytes) -> None:
+        assert fix_line(row) == (row, [])
+
+    @pytest.mark.parametrize("name", GOOD)
+    def test_a_good_line_changes_at_most_its_nulls(self, name: str) -> None:
+        for row in GOOD[name]:
+            fixed, notes = fix_line(row)
+            assert fixed == row or all("null" in note for note in notes)
+
+    @pytest.mark.parametrize("name", BAD)
+    def test_fixing_twice_is_fixing_once_and_adds_no_error(self, name: str) -> None:
+        for row in BAD[name][0]:
+            fixed, _ = fix_line(row)
+            assert fix_line(fixed) == (fixed, [])
+            assert errors(fixed) <= errors(row)
+
+    @settings(max_examples=150, deadline=None)
+    @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+    def test_a_text_survives_every_cure(self, text: str) -> None:
+        request = {**SEED, "contents": [{"role": "user", "parts": [{"text": text}]}], "labels": {}}
+        fixed, notes = fix_line(line(request, "7"))
+        assert notes
+        assert json.loads(fixed)["request"]["contents"][0]["parts"][0]["text"] == text
+

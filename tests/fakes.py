@@ -1,0 +1,243 @@
+"""Real small implementations of the engine's ports, kept in memory.
+
+Everything that a service would keep passes through JSON or bytes, so a second attempt sees what it would see in production.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from datetime import datetime, timedelta
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_vertex_batch.core.errors import AmbiguousError, InputError, ServiceError
+from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, JobState, TableId, Uri
+from airflow_vertex_batch.core.ports import ObjectInfo
+from airflow_vertex_batch.gcp.storage import glob_pattern
+from tests.builders import NIGHT, a_job_doc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+class MemoryStore:
+    """`ObjectStore` in a dict."""
+
+    def __init__(self, **objects: bytes) -> None:
+        self.objects: dict[str, bytes] = dict(objects)
+
+    def list(self, folder: Uri) -> Iterator[ObjectInfo]:
+        matches = glob_pattern(str(folder)).fullmatch if folder.has_glob else None
+        prefix = f"{folder.scheme}://{folder.bucket}/{folder.glob_prefix}" if folder.scheme == "gs" else folder.glob_prefix
+        for name in sorted(self.objects):
+            if name.startswith(prefix) and (matches is None or matches(name)):
+                yield ObjectInfo(Uri.parse(name), len(self.objects[name]), checksum=str(hash(self.objects[name])))
+
+    @contextlib.contextmanager
+    def open_read(self, uri: Uri) -> Iterator[IO[bytes]]:
+        if str(uri) not in self.objects:
+            raise InputError(f"{uri} does not exist")
+        yield io.BytesIO(self.objects[str(uri)])
+
+    @contextlib.contextmanager
+    def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:
+        stream = io.BytesIO()
+        yield stream
+        self.objects[str(uri)] = stream.getvalue()
+
+    def read(self, uri: Uri) -> bytes | None:
+        return self.objects.get(str(uri))
+
+    def write_new(self, uri: Uri, data: bytes) -> bool:
+        if str(uri) in self.objects:
+            return False
+        self.objects[str(uri)] = data
+        return True
+
+    def delete(self, uri: Uri) -> None:
+        self.objects.pop(str(uri), None)
+
+
+class MemoryWarehouse:
+    """`Warehouse` in a dict: tables are lists of JSON texts. It runs no SQL."""
+
+    def __init__(self, **tables: list[dict[str, Any]]) -> None:
+        self._tables = {name: [json.dumps(row) for row in rows] for name, rows in tables.items()}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def put(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Make a table."""
+        self._tables[table] = [json.dumps(row) for row in rows]
+
+    def rows(self, query: str | TableId, parameters: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        self.asked.append((str(query), dict(parameters or {})))
+        if str(query) not in self._tables:
+            raise InputError(f"{query} does not exist")
+        yield from map(json.loads, self._tables[str(query)])
+
+    def count(self, table: TableId) -> int | None:
+        rows = self._tables.get(str(table))
+        return None if rows is None else len(rows)
+
+
+class Clock:
+    """A clock that only moves when somebody sleeps."""
+
+    def __init__(self, start: datetime = NIGHT) -> None:
+        self.now = start
+        self.slept: list[float] = []
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def seconds(self) -> float:
+        return self.now.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += timedelta(seconds=seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+
+
+class Jobs:
+    """`JobService` in memory: every job is a JSON text, as the service would keep it.
+
+    :param lost_answers: for each create to come, what happens to its answer: "committed" or "dropped" means that the caller
+        gets an `AmbiguousError` and the job exists or not; None is a good answer; an error is a refusal.
+    :param list_lags: how many lists do not show a new job yet.
+    """
+
+    def __init__(self, clock: Clock | None = None, *, creates: list[str | ServiceError | None] | None = None, list_lags: int = 0):
+        self.clock = clock or Clock()
+        self._docs: dict[str, str] = {}
+        self._creates = creates or []
+        self._list_lags, self._lists_since_create = list_lags, 0
+        self.list_errors: list[ServiceError] = []
+
+    @property
+    def paid(self) -> list[BatchJob]:
+        """Every job that was ever made, oldest first."""
+        return [BatchJob.from_api(json.loads(doc)) for doc in self._docs.values()]
+
+    @property
+    def running(self) -> list[BatchJob]:
+        """The jobs that cost money now."""
+        return [job for job in self.paid if not job.state.is_final]
+
+    def put(self, **members: Any) -> BatchJob:
+        """Make a job that somebody else created."""
+        number = len(self._docs) + 1
+        name = f"projects/123/locations/global/batchPredictionJobs/{number}"
+        doc = a_job_doc(name=name, createTime=self.clock().isoformat()) | members
+        self._docs[doc["name"]] = json.dumps(doc)
+        return BatchJob.from_api(doc)
+
+    def change(self, name: str, **members: Any) -> None:
+        """Let a job pass to another state."""
+        self._docs[name] = json.dumps(json.loads(self._docs[name]) | members)
+
+    def forget(self, name: str) -> None:
+        """Delete a job."""
+        del self._docs[name]
+
+    def create(self, spec: JobSpec) -> BatchJob:
+        fate = self._creates.pop(0) if self._creates else None
+        if isinstance(fate, ServiceError):
+            raise fate
+        if fate != "dropped":
+            job = self.put(**json.loads(json.dumps(spec.body())), state="JOB_STATE_PENDING")
+            self._lists_since_create = 0
+        if fate is not None:
+            raise AmbiguousError("The answer was lost", status=503)
+        return job
+
+    def get(self, name: JobName) -> BatchJob:
+        if str(name) not in self._docs:
+            raise ServiceError(f"{name} does not exist", status=404, reason="NOT_FOUND")
+        return BatchJob.from_api(json.loads(self._docs[str(name)]))
+
+    def list(self, labels: Mapping[str, str]) -> Iterator[BatchJob]:
+        if self.list_errors:
+            raise self.list_errors.pop(0)
+        self._lists_since_create += 1
+        hidden = self._lists_since_create <= self._list_lags
+        for job in list(reversed(self.paid))[1 if hidden else 0 :]:
+            if labels.items() <= job.labels.items():
+                yield job
+
+    def cancel(self, name: JobName) -> bool:
+        if self.get(name).state.is_final:
+            return False
+        self.change(str(name), state=str(JobState.CANCELLED))
+        return True
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether every scripted fate has been met."""
+        return not self._creates and not self.list_errors
+
+
+class Died(BaseException):
+    """The process was killed right after an effect."""
+
+
+class Mortal:
+    """Wraps a port and dies right after the n-th effect of all wrapped ports together.
+
+    :param effects: the methods that change something.
+    """
+
+    def __init__(self, lives: Lives, port: Any, effects: frozenset[str]) -> None:
+        self._lives, self._port, self._effects = lives, port, effects
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._port, name)
+        if name == "open_write":
+            return lambda *args: self._closing(method, *args)
+        return self._dying(method) if name in self._effects else method
+
+    def _dying(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            self._lives.spend()
+            return result
+
+        return call
+
+    @contextlib.contextmanager
+    def _closing(self, method: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        with method(*args) as stream:
+            yield stream
+        self._lives.spend()
+
+
+class Lives:
+    """How many effects happen before the process dies; a dead process does nothing more.
+
+    :param count: effects until death; None lives for ever.
+    """
+
+    def __init__(self, count: int | None) -> None:
+        self.count = count
+        self.spent = 0
+
+    def spend(self) -> None:
+        """Note one effect."""
+        self.spent += 1
+        if self.count is not None and self.spent >= self.count:
+            raise Died
+
+    def store(self, port: Any) -> Any:
+        """Wrap an object store."""
+        return Mortal(self, port, frozenset({"write_new", "delete"}))
+
+    def service(self, port: Any) -> Any:
+        """Wrap a job service."""
+        return Mortal(self, port, frozenset({"create", "cancel"}))
+
+    def warehouse(self, port: Any) -> Any:
+        """Wrap a warehouse."""
+        return Mortal(self, port, frozenset({"create_table", "load", "execute", "drop"}))
