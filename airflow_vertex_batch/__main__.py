@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     emulator.add_argument("--model", default="deterministic", help="who answers: deterministic (default) or smollm2, a real local model")
     emulator.add_argument("--speed", type=float, default=60.0, help="how many times faster than the service jobs pass their states (default: %(default)s)")
     emulator.add_argument("--scenario", type=Path, default=None, metavar="FILE", help="switches and faults as JSON")
+    emulator.add_argument(
+        "--staging", default=None, metavar="URI", help="gs:// folder for rows on their way from BigQuery to BigQuery"
+    )
     emulator.set_defaults(run=_emulator)
     return parser
 
@@ -153,6 +156,7 @@ def _emulator(options: argparse.Namespace) -> int:
         model=options.model,
         speed=options.speed,
         scenario=options.scenario,
+        staging=options.staging,
         store=GcsStore(),
         warehouse=BigQueryWarehouse(),
     )

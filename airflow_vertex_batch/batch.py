@@ -6,9 +6,8 @@ import inspect
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TaskGroup
+from airflow.sdk import BaseOperator, TaskGroup
 
-from airflow_vertex_batch.base import VertexBatchBaseOperator
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.operators import (
     VertexBatchCreateJobOperator,
@@ -59,8 +58,10 @@ def vertex_batch(
 
 
 def _parameters(operator: type) -> set[str]:
-    own = {name for cls in (operator, VertexBatchBaseOperator) for name in inspect.signature(cls.__init__).parameters}
-    return own - {"self", "kwargs", *_WIRED}
+    """Return what a step can be given beside the arguments of every Airflow task."""
+    kinds = (cls for cls in operator.__mro__ if issubclass(cls, BaseOperator) and cls is not BaseOperator)
+    own = {name for cls in kinds for name in inspect.signature(cls.__init__).parameters}
+    return own - {"self", "kwargs", "args", *_WIRED}
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: set[str]) -> None:

@@ -80,19 +80,15 @@ class VertexBatchHook(GoogleBaseHook):
 
     def store(self) -> GcsStore:
         """Return Cloud Storage as the engine's object store."""
-        from google.cloud.storage import Client
-
         from airflow_vertex_batch.gcp.storage import GcsStore
 
-        return GcsStore(Client(project=self.project, credentials=self.get_credentials()))
+        return GcsStore.of(self.project, self.get_credentials())
 
     def warehouse(self) -> BigQueryWarehouse:
         """Return BigQuery as the engine's warehouse."""
-        from google.cloud.bigquery import Client
-
         from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
 
-        return BigQueryWarehouse(Client(project=self.project, credentials=self.get_credentials()))  # type: ignore[no-untyped-call]
+        return BigQueryWarehouse.of(self.project, self.get_credentials())
 
     def jobs(self, of: JobName | None = None) -> VertexClient:
         """Return the job service, for new jobs or for the project and location of an existing one."""

@@ -145,7 +145,7 @@ class Postgres:
 
 
 def _scratch(data: Path) -> Path:
-    """Make the temporary folder of one run. Its name follows from ``data``, so that a killed run's is found and deleted."""
+    """Make the temporary folder of one run, named after ``data`` so that a killed run.s is found and deleted."""
     name = hashlib.sha256(str(data).encode()).hexdigest()[:12]
     scratch = Path(tempfile.gettempdir()) / f"avb-pg-{name}"
     shutil.rmtree(scratch, ignore_errors=True)

@@ -18,7 +18,7 @@ from airflow_vertex_batch.gcp.storage import glob_pattern
 from tests.builders import NIGHT, a_job_doc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class MemoryStore:
@@ -60,15 +60,26 @@ class MemoryStore:
 
 
 class MemoryWarehouse:
-    """`Warehouse` in a dict: tables are lists of JSON texts. It runs no SQL."""
+    """`Warehouse` in a dict: tables are lists of JSON texts. It runs no SQL, but remembers what it was asked to run.
 
-    def __init__(self, **tables: list[dict[str, Any]]) -> None:
+    :param store: where `load` finds its files.
+    """
+
+    def __init__(self, store: MemoryStore | None = None, **tables: list[dict[str, Any]]) -> None:
+        self._store = store or MemoryStore()
         self._tables = {name: [json.dumps(row) for row in rows] for name, rows in tables.items()}
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.executed: list[tuple[str, str, dict[str, Any]]] = []
+        self.loaded: list[tuple[str, list[dict[str, Any]]]] = []
 
     def put(self, table: str, rows: list[dict[str, Any]]) -> None:
         """Make a table."""
         self._tables[table] = [json.dumps(row) for row in rows]
+
+    @property
+    def tables(self) -> list[str]:
+        """Every table there is."""
+        return sorted(self._tables)
 
     def rows(self, query: str | TableId, parameters: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         self.asked.append((str(query), dict(parameters or {})))
@@ -79,6 +90,22 @@ class MemoryWarehouse:
     def count(self, table: TableId) -> int | None:
         rows = self._tables.get(str(table))
         return None if rows is None else len(rows)
+
+    def create_table(self, table: TableId, schema: Iterable[Mapping[str, Any]], **options: Any) -> None:
+        self._tables.setdefault(str(table), [])
+
+    def load(self, uris: Iterable[str], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
+        lines = [line for uri in uris for line in self._store.objects[uri].decode().splitlines()]
+        self._tables[str(table)] = lines
+        self.loaded.append((job_id, [json.loads(line) for line in lines]))
+        return len(lines)
+
+    def execute(self, sql: str, *, job_id: str, parameters: Mapping[str, Any] | None = None) -> int:
+        self.executed.append((job_id, sql, dict(parameters or {})))
+        return 0
+
+    def drop(self, table: TableId) -> None:
+        self._tables.pop(str(table), None)
 
 
 class Clock:
@@ -201,6 +228,7 @@ class Mortal:
 
     def _dying(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            self._lives.check()
             result = method(*args, **kwargs)
             self._lives.spend()
             return result
@@ -211,6 +239,7 @@ class Mortal:
     def _closing(self, method: Callable[..., Any], *args: Any) -> Iterator[Any]:
         with method(*args) as stream:
             yield stream
+            self._lives.check()
         self._lives.spend()
 
 
@@ -227,6 +256,10 @@ class Lives:
     def spend(self) -> None:
         """Note one effect."""
         self.spent += 1
+        self.check()
+
+    def check(self) -> None:
+        """Stop a dead process from doing anything."""
         if self.count is not None and self.spent >= self.count:
             raise Died
 

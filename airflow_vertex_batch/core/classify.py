@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.jsonl import Candidate, OutputLine, Response, decode, read_response
+from airflow_vertex_batch.core.jsonl import Candidate, OutputLine, Response, decode, read_response, repaired
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ _HTTP_CODES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED",
     499: "CANCELLED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
+#: One text that is no time would make a table refuse all rows.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
 
@@ -67,24 +69,37 @@ def classify(
     :param key: the key of the request that this line answers.
     :param check: says why a JSON answer does not fit, or nothing; given when a schema was asked for.
     """
-    made: dict[str, Any] = {"key": key, "processed_at": line.processed_time or "", "job_name": job_name}
+    at = line.processed_time or ""
+    made: dict[str, Any] = {"key": key, "processed_at": at if _TIME.fullmatch(at) else "", "job_name": job_name}
     if line.status:
         code, reason = row_error(line.status)
         return ResultRow(
             **made, status=RowStatus.FAILED, code=code, reason=reason, repairable=code not in PERMANENT_ERRORS
         )
-    response = read_response(line.response)
+    raw, response = _response(line)
     if response is None:
         return ResultRow(
             **made, status=RowStatus.FAILED, code="NO_RESPONSE", reason="The line has neither a status nor a response",
             repairable=True,
         )
     made |= {
-        "response": bytes(line.response).decode("utf-8", "replace"),
+        "response": raw.decode("utf-8", "replace"),
         "model_version": response.model_version or "",
         "usage": Usage.from_api(response.usage_metadata) if response.usage_metadata else None,
     }
     return _answered(made, response, wants_json=check is not None or _asks_json(line), check=check)
+
+
+def _response(line: OutputLine) -> tuple[bytes, Response | None]:
+    raw = bytes(line.response)
+    try:
+        return raw, read_response(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raw = repaired(raw) or b"null"
+    try:
+        return raw, read_response(raw)
+    except msgspec.DecodeError:
+        return raw, None
 
 
 def _answered(
@@ -117,9 +132,10 @@ def _answered(
 
 
 def _json_row(made: dict[str, Any], text: str, check: Callable[[Any], str] | None) -> ResultRow:
+    fenced = _FENCE.fullmatch(text)
     try:
-        answer = decode(fenced[1] if (fenced := _FENCE.fullmatch(text)) else text)
-    except (msgspec.DecodeError, UnicodeError):
+        answer = decode(fenced[1] if fenced else text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ResultRow(
             **made, status=RowStatus.INVALID_OUTPUT, code="NOT_JSON", reason="JSON was asked for and the answer is not JSON",
             repairable=True,
@@ -140,7 +156,7 @@ def _text(candidate: Candidate) -> str | None:
 
 def _has_other_parts(candidate: Candidate) -> bool:
     parts = candidate.content.parts if candidate.content is not None else None
-    return any(bytes(raw) not in {b"", b"null"} for part in parts or () for raw in (part.function_call, part.inline_data) if raw)
+    return any(bytes(raw) != b"null" for part in parts or () for raw in (part.function_call, part.inline_data))
 
 
 def _asks_json(line: OutputLine) -> bool:

@@ -9,15 +9,15 @@ Memory is bounded by one job, which the service bounds at 200,000 requests: of t
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from itertools import count, takewhile
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.jsonl import OutputLine, contents_fingerprint, decode, encode, read_lines, read_output
+from airflow_vertex_batch.core.jsonl import OutputLine, contents_fingerprint, decode, encode, read_lines, read_output, repaired
 from airflow_vertex_batch.core.model import BatchJob, Phase, TableId, Uri
 from airflow_vertex_batch.core.request import content_key
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally
@@ -90,19 +90,17 @@ class Collector:
             self.anomalies.duplicate_count += 1
             return
         row = classify(line, key, job_name=batch.job.name, check=self._check)
-        if row.status.is_good:
-            expected.mark_good(key)
-            yield columns.join(row)
-        else:
+        if expected.is_seen(key):
+            self.anomalies.duplicate_count += 1
+        elif not row.status.is_good:
             bad.add(row)
+        expected.mark(key, good=row.status.is_good)
+        if row.status.is_good:
+            yield columns.join(row)
 
-    def _bad_rows(self, bad: _Spool, expected: _Expected, columns: _Columns) -> Iterator[ResultRow]:
-        for row in bad.read(ResultRow):
-            if expected.is_seen(row.key):
-                self.anomalies.duplicate_count += 1
-            else:
-                expected.mark_seen(row.key)
-                yield columns.join(row)
+    @staticmethod
+    def _bad_rows(bad: _Spool, expected: _Expected, columns: _Columns) -> Iterator[ResultRow]:
+        return (columns.join(row) for row in bad.read(ResultRow) if not expected.is_good(row.key))
 
     def _rejoined(self, strays: _Spool, expected: _Expected, batch: Batch) -> Iterator[tuple[OutputLine, str]]:
         """Yield the lines without a known key whose contents are those of a request that has no line yet."""
@@ -112,8 +110,11 @@ class Collector:
         for key, request in expected.with_requests(self._input_lines(batch)):
             if not expected.is_good(key):
                 waiting.setdefault(contents_fingerprint(request), []).append(key)
+        for keys in waiting.values():
+            # Of requests with the same contents, those without any line come first.
+            keys.sort(key=expected.is_seen)
         for line in strays.read(OutputLine):
-            keys = waiting.get(contents_fingerprint(decode(line.request or b"null")), [])
+            keys = waiting.get(_echo_fingerprint(line), [])
             if keys:
                 self.anomalies.rejoined_count += 1
                 yield line, keys.pop(0) if len(keys) > 1 else keys[0]
@@ -127,8 +128,8 @@ class Collector:
                 continue
             for info in self._store.list(Uri.parse(address)):
                 with self._store.open_read(info.uri) as stream:
-                    for _, raw in read_lines(stream):
-                        yield decode(raw)
+                    for number, raw in read_lines(stream):
+                        yield _request_line(raw, str(info.uri), number)
 
     def _output_lines(self, job: BatchJob) -> Iterator[OutputLine]:
         if job.output_uri.startswith("bq://"):
@@ -149,39 +150,73 @@ def file_lines(store: ObjectStore, files: Iterable[Uri]) -> Iterator[OutputLine]
     """Yield the output lines of files. A torn last line is a row that is missing, not a file that cannot be read."""
     for uri in files:
         with store.open_read(uri) as stream:
-            torn: ResultError | None = None
-            for number, raw in read_lines(stream):
-                if torn is not None:
-                    raise torn
-                try:
-                    yield read_output(raw, str(uri), number)
-                except ResultError as error:
-                    torn = error
+            yield from _stream_lines(stream, str(uri))
+
+
+def _stream_lines(stream: IO[bytes], uri: str) -> Iterator[OutputLine]:
+    torn: ResultError | None = None
+    read_count = 0
+    for number, raw in read_lines(stream):
+        if torn is not None:
+            raise torn
+        try:
+            line = read_output(raw, uri, number)
+        except ResultError as error:
+            torn = error
+            continue
+        read_count += 1
+        yield line
+    # A file without one good line was not torn: it never was an output.
+    if torn is not None and not read_count:
+        raise torn
+
+
+def _echo_fingerprint(line: OutputLine) -> str:
+    raw = bytes(line.request)
+    try:
+        return contents_fingerprint(decode(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return contents_fingerprint(decode(repaired(raw) or b"null"))
+
+
+def _request_line(raw: bytes, uri: str, number: int) -> dict[str, Any]:
+    doc = _json_or_text(raw)
+    if not isinstance(doc, dict):
+        raise ResultError(
+            f"Line {number} of {uri} is no request", uri=uri, line=number, why="not a JSON object",
+            todo="Restore the file as it was when the job was created",
+        )
+    return doc
 
 
 def _table_request(row: dict[str, Any]) -> dict[str, Any]:
-    request = row.get("request")
-    return {**row, "request": decode(request) if isinstance(request, str) else request}
+    return {**row, "request": _json_or_text(row.get("request"))}
 
 
 def _table_line(row: dict[str, Any]) -> dict[str, Any]:
     """Bring a row of an output table into the shape of an output line."""
     made = {**row, "processed_time": str(row.get("processed_time") or "")}
-    for name in ("request", "response"):
-        if isinstance(value := made.get(name), str):
-            made[name] = decode(value) if value.strip() else None
-    return made
+    return {**made, "request": _json_or_text(row.get("request")), "response": _json_or_text(row.get("response"))}
+
+
+def _json_or_text(value: Any) -> Any:
+    """Decode what is JSON; a column of type JSON or STRING may hold either."""
+    if isinstance(value, str | bytes):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            return decode(value)
+    return value
 
 
 class _Expected:
     """The keys of a job's requests and what has been seen of each. One byte of state a key."""
 
-    _NOTHING, _SEEN, _GOOD = 0, 1, 2
+    _NOTHING, _BAD, _GOOD = 0, 1, 2
 
     def __init__(self, lines: Iterable[dict[str, Any]], subject: str) -> None:
         self._state: dict[str, int] = {}
-        self._repeated: set[str] = set()
-        for key, _ in self._keyed(lines, self._repeated):
+        #: The names of requests that share a key.
+        self._sharing: dict[str, list[str]] = {}
+        for key, _ in self._keyed(lines, self._sharing):
             self._state[key] = self._NOTHING
         if not self._state:
             raise ResultError(f"The input {subject} has no requests any more", uri=subject, todo="Restore the request files")
@@ -190,48 +225,46 @@ class _Expected:
         return len(self._state)
 
     @staticmethod
-    def _keyed(lines: Iterable[dict[str, Any]], repeated: set[str]) -> Iterator[tuple[str, Any]]:
-        """Yield key and request; a request without a key goes by its content, numbered when that occurs again."""
-        times: dict[str, int] = {}
+    def _keyed(lines: Iterable[dict[str, Any]], sharing: dict[str, list[str]]) -> Iterator[tuple[str, Any]]:
+        """Yield key and request; a request without a key goes by its content; who shares a key gets a number."""
+        taken: dict[str, int] = {}
         for line in lines:
             key = line.get("key")
-            name = str(key) if key not in {None, ""} else content_key(encode(line.get("request")))
-            times[name] = times.get(name, 0) + 1
-            if times[name] > 1:
-                repeated.add(name)
-            yield (name if times[name] == 1 else f"{name}-{times[name]}"), line.get("request")
+            own = content_key(encode(line.get("request"))) if key in (None, "") else str(key)  # noqa: PLR6201 - a key may be a list
+            name = own
+            # "a-2" may be another request's own key.
+            while name in taken:
+                taken[own] += 1
+                name = f"{own}-{taken[own]}"
+            taken[name] = 1
+            if name != own:
+                sharing.setdefault(own, [own]).append(name)
+            yield name, line.get("request")
 
     def with_requests(self, lines: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
         """Yield every key with its request, once more from the input."""
-        return self._keyed(lines, set())
+        return self._keyed(lines, {})
 
     def known(self, key: object) -> str | None:
-        """Return the key if it is one of ours; of requests that share one, the first that still wants a good answer."""
+        """Return the key if it is one of ours; of requests that share one, the one that wants a line most."""
         if not isinstance(key, str) or key not in self._state:
             return None
-        if key not in self._repeated:
-            return key
-        names = (key if times == 1 else f"{key}-{times}" for times in count(1))
-        return next((name for name in takewhile(self._state.__contains__, names) if not self.is_good(name)), key)
+        return min(self._sharing[key], key=self._state.__getitem__) if key in self._sharing else key
 
     def is_good(self, key: str) -> bool:
         """Whether the key has its good answer."""
         return self._state[key] == self._GOOD
 
     def is_seen(self, key: str) -> bool:
-        """Whether the key has its row."""
+        """Whether the key has a line."""
         return self._state[key] != self._NOTHING
 
-    def mark_good(self, key: str) -> None:
-        """Note a good answer."""
-        self._state[key] = self._GOOD
-
-    def mark_seen(self, key: str) -> None:
-        """Note a row without a good answer."""
-        self._state[key] = self._SEEN
+    def mark(self, key: str, *, good: bool) -> None:
+        """Note a line; a bad one never takes a good one's place."""
+        self._state[key] = max(self._state[key], self._GOOD if good else self._BAD)
 
     def unseen(self) -> Iterator[str]:
-        """Yield the keys without any row."""
+        """Yield the keys without any line."""
         return (key for key, state in self._state.items() if state == self._NOTHING)
 
 

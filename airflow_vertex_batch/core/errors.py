@@ -29,7 +29,7 @@ class VertexBatchError(Exception):
     """
 
     #: Whether the same call may succeed later without anybody changing anything.
-    retryable: ClassVar[bool] | bool = False
+    retryable: bool = False
 
     def __init__(self, what: str, *, why: str = "", left: str = "", todo: str = "") -> None:
         self.what, self.why, self.left, self.todo = what, why, left, todo

@@ -8,7 +8,9 @@ Invariants: bytes in, bytes out, one line at a time; nothing here keeps a line.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+#: An absent member. Not empty bytes: those would tear whatever they are written into.
+NULL = msgspec.Raw(b"null")
+
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
 
@@ -30,8 +35,9 @@ class Part(msgspec.Struct, rename="camel"):
 
     text: str | None = None
     thought: bool | None = None
-    function_call: msgspec.Raw | None = None
-    inline_data: msgspec.Raw | None = None
+    #: Not `Raw | None`: msgspec reads that as null alone.
+    function_call: msgspec.Raw = NULL
+    inline_data: msgspec.Raw = NULL
 
 
 class Content(msgspec.Struct):
@@ -69,8 +75,8 @@ class OutputLine(msgspec.Struct):
 
     status: str | None = ""
     processed_time: str | None = ""
-    request: msgspec.Raw = msgspec.Raw(b"")
-    response: msgspec.Raw = msgspec.Raw(b"")
+    request: msgspec.Raw = NULL
+    response: msgspec.Raw = NULL
     #: As it came back: a text that looked like a number may have become one.
     key: str | int | float | bool | None = None
 
@@ -99,17 +105,50 @@ def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
     """
     try:
         return _decode_line(raw)
-    except msgspec.ValidationError:
-        return _lenient(decode(raw), OutputLine)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ResultError(
-            f"Line {number} of {uri} is not JSON", uri=uri, line=number, why=str(error),
-            todo="If the job is still writing, wait for its end; otherwise fetch the file and look at that line",
-        ) from error
+        doc, why = _loose(raw), str(error)
+    if isinstance(doc, dict):
+        return _lenient(_with_text_status(doc), OutputLine)
+    raise ResultError(
+        f"Line {number} of {uri} is no line of a batch output", uri=uri, line=number, why=why,
+        todo="If the job is still writing, wait for its end; otherwise fetch the file and look at that line",
+    )
+
+
+def _loose(raw: bytes) -> Any:
+    """Decode what may be repaired; None where there is no JSON."""
+    for text in (raw, repaired(raw)):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            return decode(text or b"null")
+    return None
+
+
+def _with_text_status(doc: dict[str, Any]) -> dict[str, Any]:
+    """Keep an error that came as an object or a number instead of a text."""
+    status = doc.get("status")
+    if status is None or isinstance(status, str):
+        return doc
+    return {**doc, "status": encode(status).decode() if status else ""}
+
+
+def repaired(raw: bytes) -> bytes | None:
+    """Return JSON that the strict decoder takes, or None where there is no JSON.
+
+    Bytes that are no UTF-8, lone surrogates and NaN are no JSON, but every lenient writer lets them through: they become
+    replacement characters and nulls.
+    """
+    try:
+        doc = json.loads(raw.decode("utf-8", "replace"), parse_constant=lambda _name: None)
+    except (ValueError, RecursionError):
+        return None
+    return json.dumps(doc, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def read_response(raw: bytes) -> Response | None:
-    """Decode the ``response`` member, or return None when it is absent, null or empty."""
+    """Decode the ``response`` member, or return None when it is absent, null or empty.
+
+    :raises msgspec.DecodeError: when it is not JSON (see `repaired`).
+    """
     raw = bytes(raw)
     if raw in {b"", b"null", b"{}"}:
         return None

@@ -16,6 +16,8 @@ from airflow_vertex_batch.core.errors import LedgerError, VertexBatchError
 from airflow_vertex_batch.core.model import Uri
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_vertex_batch.core.ports import ObjectStore
 
 
@@ -59,10 +61,17 @@ class Ledger:
 
     :param folder: where they lie: beside the results, never inside, so that nobody's clean-up of results takes them.
     :param attempt: the token of this attempt, stamped on everything it writes.
+    :param now: aware UTC, replaced in tests.
     """
 
-    def __init__(self, store: ObjectStore, folder: Uri, attempt: str) -> None:
-        self._store, self._folder, self._attempt = store, folder, attempt
+    def __init__(
+        self,
+        store: ObjectStore,
+        folder: Uri,
+        attempt: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store, self._folder, self._attempt, self._now = store, folder, attempt, now
 
     def entries(self) -> tuple[Entry, ...]:
         """Read the record in order.
@@ -91,17 +100,17 @@ class Ledger:
 
     def intent(self, fingerprint: str) -> Intent:
         """Make an intent stamped with this attempt and now."""
-        return Intent(fingerprint=fingerprint, attempt=self._attempt, at=datetime.now(UTC))
+        return Intent(fingerprint=fingerprint, attempt=self._attempt, at=self._now())
 
     def submission(self, fingerprint: str, job_name: str, replaces: str = "") -> Submission:
         """Make a submission stamped with this attempt and now."""
         return Submission(
-            fingerprint=fingerprint, attempt=self._attempt, at=datetime.now(UTC), job_name=job_name, replaces=replaces
+            fingerprint=fingerprint, attempt=self._attempt, at=self._now(), job_name=job_name, replaces=replaces
         )
 
     def refusal(self, fingerprint: str, reason: str) -> Refusal:
         """Make a refusal stamped with this attempt and now."""
-        return Refusal(fingerprint=fingerprint, attempt=self._attempt, at=datetime.now(UTC), reason=reason)
+        return Refusal(fingerprint=fingerprint, attempt=self._attempt, at=self._now(), reason=reason)
 
     def _object(self, number: int) -> Uri:
         return self._folder / f"{number:06d}.json"

@@ -103,15 +103,16 @@ def watch(name: JobName, policy: WaitPolicy, now: Callable[[], float] = time.tim
 
     :param now: seconds since the epoch, replaced in tests.
     """
-    started, job, hard_errors, soft_errors = now(), None, 0, 0
+    started, job, hard_errors, soft_errors, asked_to_wait = now(), None, 0, 0, 0.0
     if policy.first_poll_after:
         yield Sleep(policy.first_poll_after)
     while True:
         try:
             job = _seen((yield Poll(name)), job)
-            hard_errors = soft_errors = 0
+            hard_errors, soft_errors, asked_to_wait = 0, 0, 0.0
         except ServiceError as error:
             hard_errors, soft_errors = _count(error, hard_errors, soft_errors)
+            asked_to_wait = error.retry_after or 0.0
             if hard_errors >= _MAX_HARD_ERRORS:
                 return GaveUp(str(name), error.status, str(error))
         if job is not None and job.state.is_final:
@@ -120,8 +121,13 @@ def watch(name: JobName, policy: WaitPolicy, now: Callable[[], float] = time.tim
         remaining = anchor + policy.timeout - now()
         if remaining <= 0:
             return (yield from _late(name, job, policy))
-        backoff = min(policy.poll_interval * 2**soft_errors, max(_MAX_BACKOFF_SECONDS, policy.poll_interval))
-        yield Sleep(min(backoff, remaining))
+        yield Sleep(min(max(_backoff(policy, soft_errors), asked_to_wait), remaining))
+
+
+def _backoff(policy: WaitPolicy, soft_errors: int) -> float:
+    # Days of errors must not make a number that no float holds.
+    doubled = policy.poll_interval * 2.0 ** min(soft_errors, 30)
+    return min(doubled, max(_MAX_BACKOFF_SECONDS, policy.poll_interval))
 
 
 def _count(error: ServiceError, hard: int, soft: int) -> tuple[int, int]:
@@ -266,7 +272,8 @@ def _reply(
         case Cancel(name):
             return service.cancel(name)
         case Sleep(seconds):
-            return sleep(seconds)
+            sleep(seconds)
+    return None
 
 
 async def adrive(
@@ -304,4 +311,5 @@ async def _areply(
         case Cancel(name):
             return await service.cancel(name)
         case Sleep(seconds):
-            return await sleep(seconds)
+            await sleep(seconds)
+    return None

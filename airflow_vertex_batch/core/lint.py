@@ -59,6 +59,7 @@ class Linter:
         self._rejecting = rejecting
         self._limits = limits
         self._walker = Walker(limits, self._files)
+        self._keys = self._walker.keys
         self._shapes = Shapes() if shortcut else None
         self._warned: set[tuple[str, str]] = set()
         #: Requests and bytes that count towards the job; errors and warnings reported so far.
@@ -93,18 +94,22 @@ class Linter:
 
     def _is_known(self, line_number: int, raw: bytes) -> bool:
         """Take a line that differs from a clean one in its key and texts only."""
-        size = self.byte_count + len(raw)
-        if self._shapes is None or size > self._limits.job_bytes or len(raw) > self._limits.line_bytes:
+        key = self._shapes.match(raw) if self._shapes is not None else None
+        if key is None:
             return False
-        key = self._shapes.match(raw)
-        if key is None or self.request_count >= self._limits.requests:
+        limits, size = self._limits, len(raw)
+        if (
+            self.request_count >= limits.requests
+            or self.byte_count + size > limits.job_bytes
+            or size > limits.line_bytes
+        ):
             return False
         if key:
-            keys, hashed = self._walker.keys, hash(key)
-            if hashed in keys or not is_plain_key(key):
+            hashed = hash(key)
+            if hashed in self._keys or not is_plain_key(key):
                 return False
-            keys[hashed] = self._base + line_number
-        self.byte_count = size
+            self._keys[hashed] = self._base + line_number
+        self.byte_count += size
         self.request_count += 1
         return True
 

@@ -203,7 +203,7 @@ class _Schema:
         kinds = made.get("type")
         if isinstance(kinds, list):
             plain = [kind for kind in kinds if not (isinstance(kind, str) and kind.lower() == "null")]
-            if len(plain) == 1:
+            if len(plain) == 1 and isinstance(plain[0], str):
                 made["type"] = plain[0]
                 if len(kinds) > 1:
                     made["nullable"] = True

@@ -17,6 +17,7 @@ from airflow_vertex_batch.core.lint_values import (
     ObjectCheck,
     ValueCheck,
     label_fault,
+    label_value,
     object_check,
     suggestion,
     value_check,
@@ -146,7 +147,7 @@ class Node:
         made.whole = object_check(kind.message, canonical)
         if self.canonical == "labels" and self.type.inner is not None:
             made.faults = (*made.faults, *_label_key(name))
-            made.check = _label_value
+            made.check = label_value
         made.is_plain = not made.faults and made.check is None
         made.is_constant = self.message == "GenerateContentRequest" and canonical not in {"contents", "labels"}
         return made
@@ -254,7 +255,3 @@ def _unsupported(message: str, name: str) -> tuple[NameFault, ...]:
 def _label_key(name: str) -> tuple[NameFault, ...]:
     fault = label_fault(name, is_key=True)
     return ((fault[1], fault[2], fault[3], True),) if fault else ()
-
-
-def _label_value(value: object) -> tuple[str, str, str, str] | None:
-    return label_fault(value, is_key=False)

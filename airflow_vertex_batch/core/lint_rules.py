@@ -55,7 +55,10 @@ class Finding(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Read as one line of a compiler's output."""
-        return f"{self.file}:{self.line}: {self.severity}: {self.message} [{self.rule}] at {self.path}. {self.cure}."
+        end = "" if self.cure.endswith("?") else "."
+        return (
+            f"{self.file}:{self.line}: {self.severity}: {self.message} [{self.rule}] at {self.path}. {self.cure}{end}"
+        )
 
 
 class Limits(msgspec.Struct, frozen=True):

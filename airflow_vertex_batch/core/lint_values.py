@@ -54,7 +54,7 @@ _LABEL_LENGTH, _LABEL_COUNT = 63, 64
 #: (cloud.google.com/bigquery/docs/schema-detect, 2026-11-22; "000000" came back as 0 in a captured job).
 _RETYPED = re.compile(
     r"""\s*(?: [+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?      # a number
-        | [+-]?(?:nan|inf|infinity) | true|false|t|f|yes|no|y|n | null
+        | [+-]?(?:nan|inf|infinity) | true | false | null
         | \d{4}-\d{1,2}-\d{1,2}(?:[t\ ].*)?                # a date, a timestamp
         | \d{1,2}:\d{1,2}(?::\d{1,2}(?:\.\d+)?)?           # a time
         )\s*\Z""",
@@ -173,6 +173,11 @@ def label_fault(text: Any, *, is_key: bool) -> Fault | None:
     if fits and (not is_key or text[:1].isalpha()):
         return None
     return ("", "label", f"the {'key' if is_key else 'value'} is longer or written otherwise than labels may be", "")
+
+
+def label_value(value: Any) -> Fault | None:
+    """Judge the value of a request label."""
+    return label_fault(value, is_key=False)
 
 
 _SPECIAL: dict[tuple[str, str], ValueCheck] = {

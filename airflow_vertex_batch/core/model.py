@@ -103,13 +103,13 @@ class TableId(msgspec.Struct, frozen=True, order=True):
 
         :raises InputError: when the text names no table.
         """
-        parts = str(text).removeprefix("bq://").replace(":", ".", 1).split(".")
-        # Old project ids may be domain-scoped ("example.com:p"), so the last two parts are dataset and table.
-        if len(parts) == 2 and project:  # noqa: PLR2004
-            parts = [project, *parts]
-        if len(parts) < 3 or not all(parts):  # noqa: PLR2004
+        head, _, table = str(text).removeprefix("bq://").rpartition(".")
+        # Old project ids may be domain-scoped ("example.com:p"), so a colon only ends the project before the dataset.
+        owner, _, dataset = head.rpartition(":" if ":" in head.rpartition(".")[2] else ".")
+        owner = owner or project
+        if not (owner and dataset and table) or owner.endswith("."):
             raise InputError(f"{text!r} names no BigQuery table", todo="Write it as bq://project.dataset.table")
-        return cls(".".join(parts[:-2]), parts[-2], parts[-1])
+        return cls(owner, dataset, table)
 
     def __str__(self) -> str:
         return f"{self.project}.{self.dataset}.{self.table}"

@@ -68,7 +68,7 @@ class Warehouse(Protocol):
     def create_table(self, table: TableId, schema: Iterable[Mapping[str, Any]], **options: Any) -> None:
         """Create a table unless it exists; `schema` in BigQuery's API form."""
 
-    def load(self, uris: Iterable[Uri], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
+    def load(self, uris: Iterable[str], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
         """Replace `table` with the JSON rows of `uris`; the same `job_id` twice loads once. Return the rows loaded."""
 
     def execute(self, sql: str, *, job_id: str, parameters: Mapping[str, Any] | None = None) -> int:
@@ -104,7 +104,8 @@ class LocalStore:
             found = [Path(name) for name in glob.glob(folder.name, recursive=True)]  # noqa: PTH207 - Path.glob takes no absolute pattern
         else:
             found = list(path.rglob("*")) if path.is_dir() else [path]
-        for item in sorted(item for item in found if item.is_file()):
+        # Hidden files are other writers' unfinished ones.
+        for item in sorted(item for item in found if item.is_file() and not item.name.startswith(".")):
             stat = item.stat()
             yield ObjectInfo(Uri("file", "", str(item)), stat.st_size, checksum=str(stat.st_mtime_ns))
 

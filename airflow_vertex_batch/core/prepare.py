@@ -20,14 +20,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.lint import Linter
 from airflow_vertex_batch.core.model import Manifest, Shard, Uri
 from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate, RowProblem, carried, content_key, row_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from airflow_vertex_batch.core.lint import Finding
     from airflow_vertex_batch.core.ports import ObjectStore
     from airflow_vertex_batch.core.sources import Placed, Row
 
@@ -74,7 +76,7 @@ class _Line(msgspec.Struct):
     number: int
     key: str
     line: bytes
-    columns: dict[str, Any]
+    columns: bytes
 
 
 def prepare(rows: Iterable[Placed], plan: PreparePlan, store: ObjectStore, folder: Uri, token: str) -> Manifest:
@@ -84,16 +86,18 @@ def prepare(rows: Iterable[Placed], plan: PreparePlan, store: ObjectStore, folde
     :param token: names this attempt's files; anything unique.
     :raises InputError: when a row is rejected and the plan says "fail"; no file is left behind.
     """
+    if plan.template is not None:
+        check_template(plan.template)
     with contextlib.ExitStack() as stack:
         keys = stack.enter_context(_SeenKeys())
         writer = _ShardWriter(plan, store, folder / f"requests-{token}")
-        rejected = _Rejected(plan.on_rejected_row)
+        rejected = stack.enter_context(_Rejected(plan.on_rejected_row))
         try:
             make = _ready_made if plan.template is None else _Maker(plan.template, plan)
             stream = iter(rows)
             while chunk := list(islice(stream, _CHUNK_ROWS)):
-                for line in keys.unique(_made(chunk, make, rejected), rejected, named=plan.key_column is not None):
-                    writer.add(line)
+                made = _made(chunk, make, rejected)
+                _write(keys.unique(made, rejected, named=plan.key_column is not None), writer, rejected)
                 rejected.check()
             rejected.check(final=True)
             writer.close()
@@ -113,6 +117,14 @@ def _made(chunk: list[Placed], make: Any, rejected: _Rejected) -> Iterator[_Line
             rejected.add(place, number, problem)
 
 
+def _write(lines: Iterable[_Line], writer: _ShardWriter, rejected: _Rejected) -> None:
+    for line in lines:
+        try:
+            writer.add(line)
+        except RowProblem as problem:
+            rejected.add(line.place, line.number, problem)
+
+
 class _Maker:
     """Makes lines from rows by the template."""
 
@@ -130,9 +142,14 @@ def _ready_made(place: str, number: int, row: Row) -> _Line:
     """Take a request line as it is; only a missing or unsafe key is replaced."""
     if not isinstance(row.get("request"), dict):
         raise RowProblem("no-request", "The line has no `request` object")
-    request = encode(row["request"])
-    key = row_key(row["key"]) if row.get("key") not in {None, ""} else content_key(request)
-    return _Line(place, number, key, request, {})
+    try:
+        request = encode(row["request"])
+    except (TypeError, UnicodeEncodeError) as error:
+        raise RowProblem("not-json", f"The request cannot be JSON: {type(error).__name__}") from None
+    key = row.get("key")
+    if isinstance(key, dict | list):
+        raise RowProblem("odd-key", "The line's key is neither a text nor a number")
+    return _Line(place, number, content_key(request) if key in {None, ""} else row_key(key), request, b"{}")
 
 
 class _SeenKeys:
@@ -162,8 +179,14 @@ class _SeenKeys:
                 rejected.add(line.place, line.number, RowProblem("duplicate-key", f"The key {line.key!r} occurs more than once"))
                 continue
             if times > 1:
-                line.key = f"{line.key}-{times}"
+                line.key = self._numbered(line.key, times)
             yield line
+
+    def _numbered(self, key: str, number: int) -> str:
+        """Return the key with a number behind it that nobody has; "a-2" may be another row's own key."""
+        while self._count(made := f"{key}-{number}") > 1:
+            number += 1
+        return made
 
     def _count(self, key: str) -> int:
         digest = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), signed=True)
@@ -178,8 +201,14 @@ class _Rejected:
 
     def __init__(self, policy: OnRejectedRow) -> None:
         self._policy, self.count = policy, 0
-        self._spool = tempfile.SpooledTemporaryFile(max_size=1_000_000)  # noqa: SIM115 - lives as long as the prepare call
+        self._spool = tempfile.SpooledTemporaryFile(max_size=1_000_000)  # noqa: SIM115 - closed in __exit__
         self._named: list[str] = []
+
+    def __enter__(self) -> _Rejected:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._spool.close()
 
     def add(self, place: str, number: int, problem: RowProblem) -> None:
         """Note one row."""
@@ -212,25 +241,30 @@ class _ShardWriter:
     def __init__(self, plan: PreparePlan, store: ObjectStore, folder: Uri) -> None:
         self._plan, self._store, self.folder = plan, store, folder
         self.shards: list[Shard] = []
+        self._files: list[Uri] = []
         self._open: _OpenShard | None = None
+        self._linter = Linter(str(folder), rejecting=True)
         self._requests_sum = self._columns_sum = 0
 
     def add(self, line: _Line) -> None:
-        """Append one line, opening the next shard when the limits say so."""
+        """Append one line, opening the next shard when the limits say so.
+
+        :raises RowProblem: when no file may hold the line, or the service's importer would refuse it: one refused line costs
+            the whole job, after hours in the queue.
+        """
         data = b'{"key":' + encode(line.key) + b',"request":' + line.line + b"}\n"
         if len(data) > self._plan.max_bytes:
-            raise InputError(
-                f"{line.place}:{line.number} makes a request of {len(data):,} bytes",
-                why=f"one file may have {self._plan.max_bytes:,}", todo="Give media by address instead of inline",
-            )
-        if self._open is None or self._open.is_full(len(data), self._plan):
-            self._roll()
-        assert self._open is not None  # noqa: S101 - `_roll` opens one
+            raise RowProblem("too-large", f"The request has {len(data):,} bytes; one file may have {self._plan.max_bytes:,}")
+        if self._open is not None and self._open.is_full(len(data), self._plan):
+            self._finish_open()
+        _refuse_errors(self._linter.check(line.number, data))
+        if self._open is None:
+            self._open = self._next_shard()
         self._open.write(data, line)
         # A sum of digests does not depend on the order in which a source yields its rows.
         self._requests_sum += _digest(data)
         if self._plan.columns:
-            self._columns_sum += _digest(encode([line.key, line.columns]))
+            self._columns_sum += _digest(_columns_line(line))
 
     @property
     def fingerprint(self) -> str:
@@ -242,26 +276,60 @@ class _ShardWriter:
         """Digest of the requests and of the columns that travel beside them."""
         return _hex(self._requests_sum * 3 + self._columns_sum)
 
-    def _roll(self) -> None:
-        self._finish_open()
-        self._open = _OpenShard(self._store, self.folder, len(self.shards), carries=bool(self._plan.columns))
+    def _next_shard(self) -> _OpenShard:
+        number = len(self.shards)
+        uri = self.new_file(f"requests-{number:05d}.jsonl")
+        columns_uri = self.new_file(f"columns-{number:05d}.jsonl") if self._plan.columns else None
+        return _OpenShard(self._store, uri, columns_uri)
+
+    def new_file(self, name: str) -> Uri:
+        """Return the address of a file of this attempt, which `abandon` removes."""
+        self._files.append(self.folder / name)
+        return self._files[-1]
 
     def _finish_open(self) -> None:
         if self._open is not None:
             self.shards.append(self._open.finish())
             self._open = None
+            # What lint compares, such as one type per path, holds within a job, and a shard is a job.
+            self._linter = Linter(str(self.folder), rejecting=True)
 
     def close(self) -> None:
         """Finish the last shard."""
         self._finish_open()
 
     def abandon(self) -> None:
-        """Remove what was written."""
+        """Remove what was written. What cannot be removed stays as a file that nothing refers to."""
         if self._open is not None:
             self._open.abort()
-        for shard in self.shards:
-            for uri in filter(None, (shard.uri, shard.columns_uri)):
-                self._store.delete(Uri.parse(uri))
+        for uri in self._files:
+            with contextlib.suppress(VertexBatchError):
+                self._store.delete(uri)
+
+
+def _refuse_errors(findings: list[Finding]) -> None:
+    for finding in findings:
+        if finding.severity == "error":
+            raise RowProblem(finding.rule, f"{finding.path}: {finding.message}. {finding.cure}")
+
+
+def check_template(template: RequestTemplate) -> None:
+    """Find what would refuse every request of a batch, before the first row is read.
+
+    :raises InputError: naming the member, the reason and the cure.
+    """
+    contents = [{"role": "user", "parts": [{"text": "x"}]}]
+    line = encode({"key": "r-x", "request": {"contents": contents, **template.constant_members()}}) + b"\n"
+    for finding in Linter("the request template").check(1, line):
+        if finding.severity == "error":
+            raise InputError(
+                f"No request of this batch could be sent: {finding.path}", why=f"{finding.message} [{finding.rule}]",
+                left="Nothing was uploaded", todo=finding.cure,
+            )  # fmt: skip
+
+
+def _columns_line(line: _Line) -> bytes:
+    return b'{"key":' + encode(line.key) + b',"columns":' + line.columns + b"}\n"
 
 
 class _OpenShard:
@@ -269,9 +337,8 @@ class _OpenShard:
 
     _FLUSH_BYTES = 1 << 20
 
-    def __init__(self, store: ObjectStore, folder: Uri, number: int, *, carries: bool) -> None:
-        self.uri = folder / f"requests-{number:05d}.jsonl"
-        self.columns_uri = folder / f"columns-{number:05d}.jsonl" if carries else None
+    def __init__(self, store: ObjectStore, uri: Uri, columns_uri: Uri | None) -> None:
+        self.uri, self.columns_uri = uri, columns_uri
         self._stack = contextlib.ExitStack()
         self._stream = self._stack.enter_context(store.open_write(self.uri))
         self._columns = self._stack.enter_context(store.open_write(self.columns_uri)) if self.columns_uri else None
@@ -290,7 +357,7 @@ class _OpenShard:
         self._buffered += len(data)
         self._lines.append(data)
         if self._columns is not None:
-            self._column_lines.append(encode({"key": line.key, "columns": line.columns}) + b"\n")
+            self._column_lines.append(_columns_line(line))
         if self._buffered >= self._FLUSH_BYTES:
             self._flush()
 
@@ -323,7 +390,7 @@ def _publish(
     """Make the written files the prepared set, unless the same set exists already: then keep that one."""
     rejected_uri = ""
     if rejected.count:
-        uri = writer.folder / "rejected.jsonl"
+        uri = writer.new_file("rejected.jsonl")
         with store.open_write(uri) as stream:
             rejected.copy_to(stream)
         rejected_uri = str(uri)
@@ -342,8 +409,6 @@ def _publish(
     if store.write_new(address, encode(manifest)):
         return manifest
     writer.abandon()
-    if rejected_uri:
-        store.delete(Uri.parse(rejected_uri))
     return read_manifest(store, address)
 
 

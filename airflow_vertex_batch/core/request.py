@@ -96,11 +96,11 @@ class RequestBuilder:
         """
         try:
             parts = [encode({"text": self._text(row)})] if self._render else []
+            for column, kind in self._media:
+                if value := row.get(column):
+                    parts.append(_file_part(column, value, kind or row.get(f"{column}_mime_type") or row.get("mime_type")))
         except UnicodeEncodeError:
-            raise RowProblem("not-unicode", "The prompt holds a lone surrogate, which is no character") from None
-        for column, kind in self._media:
-            if value := row.get(column):
-                parts.append(_file_part(column, value, kind or row.get(f"{column}_mime_type") or row.get("mime_type")))
+            raise RowProblem("not-unicode", "The request holds a lone surrogate, which is no character") from None
         if not parts:
             raise RowProblem("no-content", "The row has neither a prompt nor a file")
         return b'{"contents":[{"role":"user","parts":[' + b",".join(parts) + self._tail
@@ -136,7 +136,7 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Call
 
     :raises InputError: when the template is not valid Jinja.
     """
-    from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, nodes
+    from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
 
     # Prompts are text, not HTML: escaping would change what the model reads.
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701
@@ -145,21 +145,17 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Call
         template = environment.from_string(source, globals=variables or {})
     except TemplateSyntaxError as error:
         raise InputError(
-            f"The prompt template has a mistake in line {error.lineno}", why=error.message, todo="Correct `prompt`"
+            f"The prompt template has a mistake in line {error.lineno}", why=error.message or "", todo="Correct `prompt`"
         ) from error
 
     def render(row: Row) -> str:
         return template.render(row, row=row)
 
-    pieces = [piece for node in tree.body if isinstance(node, nodes.Output) for piece in node.nodes]
-    if not all(isinstance(node, nodes.Output) for node in tree.body) or not all(
-        isinstance(piece, nodes.TemplateData | nodes.Name) for piece in pieces
-    ):
+    pieces = _plain_pieces(tree)
+    if pieces is None or any(is_name and (text in _SPECIAL or text in (variables or {})) for text, is_name in pieces):
         return render
-    names = [piece.data if isinstance(piece, nodes.TemplateData) else piece.name for piece in pieces]
-    if any(isinstance(piece, nodes.Name) and (piece.name == "row" or piece.name in (variables or {})) for piece in pieces):
-        return render
-    slots = [index for index, piece in enumerate(pieces) if isinstance(piece, nodes.Name)]
+    names = [text for text, _ in pieces]
+    slots = [index for index, (_, is_name) in enumerate(pieces) if is_name]
 
     def fast(row: Row) -> str:
         made = names.copy()
@@ -172,6 +168,28 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Call
         return "".join(made)
 
     return fast
+
+
+#: Names that Jinja, or we, give a meaning of their own in a template.
+_SPECIAL = frozenset({"row", "self"})
+
+
+def _plain_pieces(tree: Any) -> list[tuple[str, bool]] | None:
+    """Return a template as (text or name, is it a name), or None when it does more than name columns."""
+    from jinja2 import nodes
+
+    pieces: list[tuple[str, bool]] = []
+    for node in tree.body:
+        if not isinstance(node, nodes.Output):
+            return None
+        for piece in node.nodes:
+            if isinstance(piece, nodes.TemplateData):
+                pieces.append((piece.data, False))
+            elif isinstance(piece, nodes.Name):
+                pieces.append((piece.name, True))
+            else:
+                return None
+    return pieces
 
 
 def content_key(request: bytes) -> str:
@@ -189,6 +207,8 @@ def row_key(value: Any) -> str:
     if value is None or value == "":
         raise RowProblem("no-key", "The key column is empty for this row")
     text = str(value)
+    if not text.isascii() and not _is_unicode(text):
+        raise RowProblem("not-unicode", "The key holds a lone surrogate, which is no character")
     if not _SAFE_KEY.match(text[:1] or "-"):
         text = f"r-{text}"
     if len(text) <= MAX_KEY_LENGTH and text.isprintable():
@@ -196,12 +216,22 @@ def row_key(value: Any) -> str:
     return "r-" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def carried(row: Row, columns: Iterable[str]) -> dict[str, Any]:
-    """Return the user's own columns that travel beside the answer.
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
-    :raises RowProblem: when the row lacks one.
+
+def carried(row: Row, columns: Iterable[str]) -> bytes:
+    """Return the user's own columns that travel beside the answer, as JSON.
+
+    :raises RowProblem: when the row lacks one, or holds what JSON cannot.
     """
     try:
-        return {column: row[column] for column in columns}
+        return encode({column: row[column] for column in columns})
     except KeyError as error:
         raise RowProblem("no-column", f"The row has no column {error.args[0]!r}") from None
+    except (TypeError, UnicodeEncodeError) as error:
+        raise RowProblem("not-json", f"A column that is kept beside the answer cannot be JSON: {type(error).__name__}") from None

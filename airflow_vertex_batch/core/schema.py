@@ -1,7 +1,7 @@
 """What must an answer look like? One JSON Schema, in the service's spelling on the way out and as a check on the way back.
 
 `response_schema` turns a JSON Schema or a Pydantic class into the ``responseSchema`` of the API, whose importer refuses ``$``
-names and empty objects: references are inlined, what cannot be said there is refused by name. `answer_problem` says why an
+names and empty objects: references are inlined, what cannot be said there is refused by name. `answer_checker` says why an
 answer does not fit.
 """
 
@@ -21,6 +21,10 @@ _KEPT = frozenset({
 })  # fmt: skip
 #: Members that only describe: left out without a word.
 _DROPPED = frozenset({"title", "$schema", "$id", "$comment", "$defs", "definitions", "default", "examples", "additionalProperties", "deprecated", "discriminator"})
+#: Members that hold schemas by name, in a list, and 64-bit counts.
+_MAPS = frozenset({"properties", "$defs", "definitions"})
+_LISTS = frozenset({"anyOf", "oneOf", "allOf"})
+_COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
 _MAX_DEPTH = 12
 
 
@@ -40,16 +44,26 @@ def json_schema(schema: Any) -> dict[str, Any]:
 
 def _standard(node: Any) -> Any:
     """Bring the API's own spelling (``"type": "STRING", "nullable": true``) back to JSON Schema's."""
-    if isinstance(node, list):
-        return [_standard(item) for item in node]
     if not isinstance(node, dict):
         return node
-    made = {name: _standard(value) for name, value in node.items() if name != "nullable"}
+    made = {name: _standard_member(name, value) for name, value in node.items() if name != "nullable"}
     if isinstance(kind := made.get("type"), str):
         made["type"] = [kind.lower(), "null"] if node.get("nullable") is True else kind.lower()
         if node.get("nullable") is True and isinstance(made.get("enum"), list) and None not in made["enum"]:
             made["enum"] = [*made["enum"], None]
     return made
+
+
+def _standard_member(name: str, value: Any) -> Any:
+    # Where names are the user's own, a property called "nullable" or "type" is no member of the schema.
+    if name in _MAPS and isinstance(value, dict):
+        return {key: _standard(sub) for key, sub in value.items()}
+    if name in _LISTS and isinstance(value, list):
+        return [_standard(sub) for sub in value]
+    # The API writes 64-bit counts as texts.
+    if name in _COUNTS and isinstance(value, str) and value.isdigit():
+        return int(value)
+    return _standard(value) if name == "items" else value
 
 
 def response_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +84,9 @@ def _convert(node: Any, definitions: dict[str, Any], path: str, depth: int) -> d
         name = str(node["$ref"]).rpartition("/")[2]
         if name not in definitions:
             raise InputError(f"{path} refers to {node['$ref']!r}, which is not defined")
-        return _convert({**definitions[name], **{k: v for k, v in node.items() if k != "$ref"}}, definitions, path, depth)
+        meant = {**definitions[name], **{k: v for k, v in node.items() if k != "$ref"}}
+        # A definition that is nothing but another reference costs a level, so that a circle of them ends.
+        return _convert(meant, definitions, path, depth + ("$ref" in meant))
     made: dict[str, Any] = {}
     for name, value in node.items():
         _member(made, name, value, lambda sub, at: _convert(sub, definitions, f"{path}.{at}", depth + 1), path)
@@ -91,15 +107,23 @@ def _member(made: dict[str, Any], name: str, value: Any, convert: Callable[[Any,
         made["items"] = convert(value, "items")
     elif name in {"anyOf", "oneOf", "allOf"}:
         made.update(_union(name, value, convert, path))
-    elif name == "const":
-        made["enum"] = [value]
-        made.setdefault("type", "STRING")
-    elif name == "enum" and any(item is None for item in value):
-        made.update(enum=[item for item in value if item is not None], nullable=True)
+    elif name in {"const", "enum"}:
+        made.update(_choices([value] if name == "const" else value, path))
     elif name in _KEPT:
         made[name] = value
     elif name not in _DROPPED:
         raise InputError(f"{path}.{name} cannot be said in responseSchema", todo=f"Leave {name!r} out and check it afterwards")
+
+
+def _choices(values: list[Any], path: str) -> dict[str, Any]:
+    texts = [item for item in values if item is not None]
+    if not all(isinstance(item, str) for item in texts):
+        raise InputError(
+            f"{path} is a choice of values that are no texts", why="responseSchema's enum holds texts only",
+            todo="Make them texts, or bound a number with minimum and maximum",
+        )
+    made = {"type": "STRING", "enum": texts}
+    return {**made, "nullable": True} if len(texts) < len(values) else made
 
 
 def _type(value: Any, path: str) -> dict[str, Any]:

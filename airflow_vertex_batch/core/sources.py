@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import mimetypes
+import zlib
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -37,6 +38,8 @@ _MEDIA_TYPES = {
     ".wmv": "video/wmv", ".3gp": "video/3gpp", ".md": "text/md",
 }  # fmt: skip
 _PAGE_ROWS = 1_000
+#: Python's own limit of 131,072 characters a CSV field is below what one prompt may hold.
+_MAX_FIELD_CHARACTERS = 100_000_000
 
 
 def media_type(name: str) -> str:
@@ -162,9 +165,23 @@ class Files(msgspec.Struct, frozen=True):
                 raise InputError(
                     f"{uri} has no ending we know", todo="Name it .jsonl, .csv or .parquet, or set file_format"
                 )
-            with open_text(store, uri) as stream:
+            with _readable(uri), open_text(store, uri) as stream:
                 for number, row in read(stream):
                     yield str(uri), number, row
+
+
+@contextlib.contextmanager
+def _readable(uri: Uri) -> Iterator[None]:
+    """Name the file in errors of decoders that only know bytes."""
+    try:
+        yield
+    except InputError:
+        raise
+    # pyarrow's and the text decoder's errors are ValueErrors.
+    except (ValueError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(
+            f"{uri} cannot be read", why=f"{type(error).__name__}: {error}", todo="Check its format, and that it is whole and UTF-8"
+        ) from error
 
 
 def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[Uri]:
@@ -221,10 +238,14 @@ def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
     # Tabs in the head line make it tab-separated; anything odder is the user's to say in SQL or Python.
     delimiter = "\t" if sample.count("\t") > sample.count(",") else ","
     names = next(csv.reader([sample], delimiter=delimiter), [])
+    if len(set(names)) < len(names):
+        raise ValueError("two columns have one name")
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD_CHARACTERS))
     reader = csv.reader(text, delimiter=delimiter)
+    # A row goes by its first line, and may have several; the head, read before, is line 1.
+    number, following = 0, 2
     for values in reader:
-        # One line more than the reader counts: the head was read before it.
-        number = reader.line_num + 1
+        number, following = following, reader.line_num + 2
         if len(values) == len(names):
             yield number, dict(zip(names, values, strict=True))
         elif values:
@@ -232,15 +253,10 @@ def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
 
 
 def _read_parquet(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
-    from pyarrow import ArrowInvalid
     from pyarrow.parquet import ParquetFile
 
-    try:
-        file = ParquetFile(stream)
-    except ArrowInvalid as error:
-        raise InputError("This is not a Parquet file", why=str(error)) from error
     number = 0
-    for batch in file.iter_batches(batch_size=_PAGE_ROWS):
+    for batch in ParquetFile(stream).iter_batches(batch_size=_PAGE_ROWS):
         for row in batch.to_pylist():
             number += 1
             yield number, row
@@ -257,6 +273,6 @@ class Requests(msgspec.Struct, frozen=True):
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the lines, decoded."""
         for uri in matching(store, self.patterns):
-            with open_text(store, uri) as stream:
+            with _readable(uri), open_text(store, uri) as stream:
                 for number, row in _read_jsonl(stream):
                     yield str(uri), number, row

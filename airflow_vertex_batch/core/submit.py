@@ -182,7 +182,14 @@ def ensure_job(
                 raise InputError(
                     "No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'"
                 )
-            case Submit() if ledger.append(ledger.intent(fingerprint), len(entries)):
+            case Submit():
+                intent = ledger.intent(fingerprint)
+                if not ledger.append(intent, len(entries)):
+                    continue
+                _cancel(step, service)
+                # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
+                if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
+                    continue
                 made = _create(step, spec, fingerprint, ledger, service, len(entries) + 1)
                 if made is not None:
                     return made
@@ -192,13 +199,16 @@ def ensure_job(
     )
 
 
+def _cancel(step: Submit, service: JobService) -> None:
+    for name in step.cancel:
+        service.cancel(JobName.parse(name))
+        log.warning("Cancelled %s: its input has changed.", name)
+
+
 def _create(
     step: Submit, spec: JobSpec, fingerprint: str, ledger: Ledger, service: JobService, number: int
 ) -> Ensured | None:
     """Send the create call once. None when its outcome is unknown: the caller looks again."""
-    for name in step.cancel:
-        service.cancel(JobName.parse(name))
-        log.warning("Cancelled %s: its input has changed.", name)
     try:
         job = service.create(spec)
     except AmbiguousError as error:

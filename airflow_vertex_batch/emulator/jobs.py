@@ -19,7 +19,7 @@ nobody cancelled or deleted the job meanwhile; every change of state is saved be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,12 @@ class Machine:
         self._runs: dict[str, Run] = {}
         self._imports: dict[str, Iterator[None]] = {}
 
+    def adopt(self, jobs: Iterable[Job]) -> None:
+        """Take over jobs from a data folder: count what the running ones had answered when their last machine ended."""
+        for job in jobs:
+            if job.started_at and not job.is_over:
+                self._run(job)
+
     def begin(self, job: Job) -> None:
         """Give a new job its first state."""
         pace = self._tools.script.scenario.pace
@@ -177,7 +183,7 @@ class Machine:
 
     # One piece per state ----------------------------------------------------------------------------------------------
 
-    def _piece(self, job: Job) -> bool:
+    def _piece(self, job: Job) -> bool:  # noqa: PLR0911 - one line per state
         now = self._tools.clock.now()
         if job.is_over:
             return self._forget(job)

@@ -28,6 +28,8 @@ _PER_SECOND = {"VIDEO": 263, "AUDIO": 32}
 _ASSUMED_SECONDS = 60.0
 #: Thinking tokens of a request that asks for thinking without a budget.
 _THINKING_TOKENS = 16
+#: Words of the prompt that a plain answer repeats.
+_ECHO_WORDS = 24
 #: Gemini's own limit of one answer (its model pages, read 2026-11-22), used where a request sets none.
 MAX_OUTPUT_TOKENS = 65_536
 
@@ -213,7 +215,10 @@ def _demanded_call(request: dict[str, Any], seed: str) -> dict[str, Any] | None:
 def _echo(request: dict[str, Any], words: list[str]) -> str:
     media = [part["fileData"]["fileUri"].rpartition("/")[2] for part in _all_parts(request) if "fileData" in part]
     about = f"About {' and '.join(media)}: " if media else "In short: "
-    return about + (" ".join(words[:24]) or "nothing was asked") + ("." if len(words) <= 24 else " …")
+    said = " ".join(words[:_ECHO_WORDS]) or "nothing was asked"
+    if len(words) > _ECHO_WORDS:
+        return f"{about}{said} …"
+    return about + said + ("" if said.endswith((".", "!", "?")) else ".")
 
 
 def _cut(text: str, request: dict[str, Any]) -> Candidate:

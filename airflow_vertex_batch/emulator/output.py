@@ -148,12 +148,12 @@ class TableOutput:
         # The object's folder is named after the job, so its name makes a job id that is the same on a second try.
         job_id = f"vertex_batch_emulator_{self._staging.name.split('/')[-2]}"
         if not self._append or self._warehouse.count(self._table) is None:
-            self._warehouse.load([self._staging], self._table, self._schema, job_id=job_id)
+            self._warehouse.load([str(self._staging)], self._table, self._schema, job_id=job_id)
             return
         new = self._table.sibling(f"{self._table.table}_new")
         names = ", ".join(f"`{field['name']}`" for field in self._schema)
-        self._warehouse.load([self._staging], new, self._schema, job_id=job_id)
-        insert = f"INSERT INTO `{self._table}` ({names}) SELECT {names} FROM `{new}`"
+        self._warehouse.load([str(self._staging)], new, self._schema, job_id=job_id)
+        insert = f"INSERT INTO `{self._table}` ({names}) SELECT {names} FROM `{new}`"  # noqa: S608 - names of our own
         self._warehouse.execute(insert, job_id=f"{job_id}_append")
         self._warehouse.drop(new)
 

@@ -31,7 +31,8 @@ _ROUTES: tuple[tuple[Operation, str, re.Pattern[str]], ...] = (
     ("get", "GET", re.compile(_JOB)),
     ("cancel", "POST", re.compile(rf"{_JOB}:cancel")),
     ("delete", "DELETE", re.compile(_JOB)),
-    ("operation", "GET", re.compile(rf"{_PARENT}/operations/(?P<item>[^/:]+)")),
+    # google-cloud-aiplatform's REST client polls operations below /ui (seen, 2.7.0).
+    ("operation", "GET", re.compile(rf"{_PARENT.replace('|v1beta1', '|v1beta1|ui')}/operations/(?P<item>[^/:]+)")),
 )
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 #: What protobuf clients add to every call to get enums as numbers (seen from google-cloud-aiplatform's REST transport).
@@ -119,7 +120,7 @@ class Rest:
             case "delete":
                 return emulator.delete(project, location, item, names["version"])
             case "operation":
-                return emulator.operation(project, location, item, names["version"])
+                return emulator.operation(project, location, item, names["version"].replace("ui", "v1"))
 
     # The emulator's own -----------------------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ class Run:
 
     def _table_columns(self, table: TableId) -> dict[str, str]:
         query = (
-            "SELECT column_name, data_type "
+            "SELECT column_name, data_type "  # noqa: S608 - the names come from a parsed table name
             f"FROM `{table.project}.{table.dataset}.INFORMATION_SCHEMA.COLUMNS` "
             "WHERE table_name = @name ORDER BY ordinal_position"
         )
@@ -221,7 +221,9 @@ class Run:
             if time.monotonic() > until:
                 break
         self._answers.flush()
-        if self.account.row_count - self._published >= max(1, self._job.request_count // _PUBLICATIONS):
+        # After the last row the job ends, which publishes all.
+        fresh, is_last = self.account.row_count - self._published, self.account.row_count >= self._job.request_count
+        if fresh >= max(1, self._job.request_count // _PUBLICATIONS) and not is_last:
             self.publish(final=False)
         return self.account.row_count < upto
 

@@ -75,7 +75,7 @@ class _Filler:
         self._root, self._words = root, list(words) or ["nothing"]
         self._known = {word.lower() for word in self._words}
 
-    def value(self, schema: Any, path: tuple[str, ...]) -> Any:
+    def value(self, schema: Any, path: tuple[str, ...]) -> Any:  # noqa: PLR0911 - one line per type
         schema = self._resolved(schema)
         if "const" in schema:
             return schema["const"]

@@ -79,7 +79,7 @@ def create_app(emulator: Emulator) -> Starlette:
 class _Cut(Response):
     """No answer at all: closes the connection under the request."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 - nothing is sent
         transport: asyncio.Transport | None = scope.get("state", {}).get("transport")
         if transport is None:
             raise DroppedError("the scenario drops this connection")
@@ -101,7 +101,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
-            print(f"Vertex AI batch emulator on http://{host}:{port}", flush=True)
+            shown = f"[{host}]" if ":" in host else host
+            print(f"Vertex AI batch emulator on http://{shown}:{port}", flush=True)  # noqa: T201 - the command's one line
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:

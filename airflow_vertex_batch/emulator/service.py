@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 MAX_PAGE = 100
 #: Longest sleep of the driver while a job is running: how stale a row count may be.
 _RUNNING_PAUSE_S, _IDLE_PAUSE_S = 0.1, 1.0
+#: Longest wait for the driver's last piece of work when the emulator is stopped.
+_STOP_WAIT_S = 3.0
 
 
 class Emulator:
@@ -83,13 +85,14 @@ class Emulator:
             staging,
         )
         # Job ids need to be different, not secret.
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311
         self._speed = speed
         self._lock, self._stepping = threading.RLock(), threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._driver: threading.Thread | None = None
         self._machine = self._new_machine()
         self._jobs: dict[str, Job] = self._load()
+        self._machine.adopt(self._jobs.values())
         self._operations: dict[str, datetime] = {}
         self._calls: Counter[str] = Counter()
         self._replies: dict[str, Counter[str]] = {}
@@ -264,7 +267,10 @@ class Emulator:
         self._stop.set()
         self._wake.set()
         if self._driver:
-            self._driver.join()
+            self._driver.join(_STOP_WAIT_S)
+            if self._driver.is_alive():
+                # It waits for a store that does not answer. What it has is on disk, and it ends with the process.
+                return
             self._driver = None
         self._machine.close()
         if not self._durable:

@@ -32,6 +32,8 @@ RPC = {
     503: ("UNAVAILABLE", 14),
     504: ("DEADLINE_EXCEEDED", 4),
 }
+#: Codes that Google uses and `http` does not know.
+_PHRASES = {499: "Client Closed Request"}
 
 
 class ApiError(Exception):
@@ -80,7 +82,7 @@ def error_info(reason: str, domain: str = "aiplatform.googleapis.com") -> dict[s
 
 def row_status(code: int, message: str, status: str = "") -> str:
     """Return the ``status`` text of a failed output line: the HTTP phrase, a colon, then the error as JSON."""
-    phrase = "Client Closed Request" if code == 499 else HTTPStatus(code).phrase
+    phrase = _PHRASES.get(code) or HTTPStatus(code).phrase
     error = {"code": code, "message": message, "status": status or RPC.get(code, ("UNKNOWN", 2))[0]}
     return f"{phrase}: {json.dumps({'error': error})}"
 

@@ -18,6 +18,7 @@ from airflow_vertex_batch.core.model import TableId
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from google.auth.credentials import Credentials
     from google.cloud.bigquery import Client
     from google.cloud.bigquery.job import LoadJob
 
@@ -47,6 +48,13 @@ class BigQueryWarehouse:
 
     def __init__(self, client: Client | None = None, project: str = "") -> None:
         self._client, self._project = client, project
+
+    @classmethod
+    def of(cls, project: str, credentials: Credentials) -> BigQueryWarehouse:
+        """Return the warehouse of an account."""
+        from google.cloud.bigquery import Client
+
+        return cls(Client(project=project, credentials=credentials))  # type: ignore[no-untyped-call]
 
     @property
     def client(self) -> Client:

@@ -86,7 +86,9 @@ def tool(*tools: Any, key: str = "row-1") -> bytes:
 
 def calls(args: Any, key: str = "row-1") -> bytes:
     """Return a line whose history holds a function call: the place for free-form members."""
-    return line({"contents": [*HELLO, {"role": "model", "parts": [{"functionCall": {"name": "f", "args": args}}]}]}, key)
+    return line(
+        {"contents": [*HELLO, {"role": "model", "parts": [{"functionCall": {"name": "f", "args": args}}]}]}, key
+    )
 
 
 def deep(levels: int) -> Any:

@@ -9,10 +9,31 @@ from __future__ import annotations
 import json
 
 from .lint_corpus import (
-    GOOD_LINE, HELLO, MOOD, OTHER, SEED, Lines, asks, calls, config, content, deep, dump, line, prop, raw, says, schema, tool,
+    GOOD_LINE,
+    HELLO,
+    MOOD,
+    OTHER,
+    SEED,
+    Lines,
+    asks,
+    calls,
+    config,
+    content,
+    deep,
+    dump,
+    line,
+    prop,
+    raw,
+    says,
+    schema,
+    tool,
 )  # fmt: skip
 
-FUNCTION = {"name": "get_weather", "description": "x", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+FUNCTION = {
+    "name": "get_weather",
+    "description": "x",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
 
 GOOD: dict[str, Lines] = {
     "the seed page's request": [line(SEED)],

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from airflow_vertex_batch.core.lint import Finding, fix_line, lint_lines
 
 from .lint_corpus import (
-    BAD, GOOD_LINE, HELLO, MOOD, SEED, asks, calls, line, prop, says, schema, tool,
+    BAD,
+    GOOD_LINE,
+    HELLO,
+    MOOD,
+    SEED,
+    asks,
+    calls,
+    line,
+    prop,
+    says,
+    schema,
+    tool,
 )  # fmt: skip
 from .lint_corpus_good import GOOD
 
@@ -68,8 +79,9 @@ class TestFix:
         ],
         ids=[
             "bom", "crlf", "numeric key", "key without a letter", "key a number", "empty config", "empty in empty",
-            "nulls", "empty args", "empty search", "empty search in snake case", "function without parameters", "dollar members",
-            "reference", "type or null", "type list of one", "enum null", "enum with null", "python name",
+            "nulls", "empty args", "empty search", "empty search in snake case", "function without parameters",
+            "dollar members", "reference", "type or null", "type list of one", "enum null", "enum with null",
+            "python name",
         ],
     )  # fmt: skip
     def test_a_curable_line_is_cured(self, row: bytes, cured: bytes) -> None:
@@ -94,8 +106,8 @@ class TestFix:
             b"\n",
         ],
         ids=[
-            "itself", "missing", "recursive", "exploding", "no way round", "empty part", "cut", "twice", "list", "binary",
-            "blank",
+            "itself", "missing", "recursive", "exploding", "no way round", "empty part", "cut", "twice", "list",
+            "binary", "blank",
         ],
     )  # fmt: skip
     def test_what_only_its_author_can_cure_stays_as_it_is(self, row: bytes) -> None:
@@ -121,4 +133,3 @@ class TestFix:
         fixed, notes = fix_line(line(request, "7"))
         assert notes
         assert json.loads(fixed)["request"]["contents"][0]["parts"][0]["text"] == text
-

@@ -194,7 +194,9 @@ class TestTheServicesPatience:
         ("cutoff", "state"), [("cancelled", "CANCELLED"), ("failed", "FAILED")], ids=["as S1 says", "as S3 says"]
     )
     def test_ends_after_a_day_of_running_and_keeps_what_is_done(self, cutoff, state):
-        world = a_world(scenario=Scenario(switches=Switches(run_cutoff=cutoff), pace=Pace(running_s=48 * HOUR, per_row_s=0)))
+        world = a_world(
+            scenario=Scenario(switches=Switches(run_cutoff=cutoff), pace=Pace(running_s=48 * HOUR, per_row_s=0))
+        )
         job = world.create()
         assert states(world, job, 23 * HOUR, 25 * HOUR) == ["RUNNING", state]
         ended = world.get(job)
@@ -313,7 +315,7 @@ class TestAScriptedCourse:
 def test_a_job_of_the_emulators_own_failure_says_so(caplog):
     world = World()
     world.store.put(INPUT, a_line())
-    world.store.open_read = lambda uri: 1 / 0  # a store that breaks its contract
+    world.store.open_read = lambda _: 1 / 0  # a store that breaks its contract
     job = world.ended(world.create(path=PARENT))
     assert (job["state"], job["error"]["code"]) == ("JOB_STATE_FAILED", 13)
     assert "ZeroDivisionError" in job["error"]["message"]

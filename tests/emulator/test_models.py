@@ -32,9 +32,14 @@ TICKET = {
         "tags": {"type": "ARRAY", "minItems": "1", "maxItems": "3", "items": {"type": "STRING"}},
         "refund": {"type": "NUMBER", "nullable": True, "minimum": 0},
         "solved": {"type": "BOOLEAN"},
-        "contact": {"anyOf": [{"type": "STRING", "format": "email"}, {"type": "OBJECT", "properties": {"phone": {"type": "STRING"}}}]},
+        "contact": {
+            "anyOf": [
+                {"type": "STRING", "format": "email"},
+                {"type": "OBJECT", "properties": {"phone": {"type": "STRING"}}},
+            ]
+        },
     },
-}  # fmt: skip
+}
 
 
 class TestTheSameRequest:
@@ -62,29 +67,47 @@ class TestASchemaIsHonoured:
     @pytest.mark.parametrize(
         "schema",
         [
-            pytest.param({"type": "array", "items": {"type": "integer", "exclusiveMinimum": 3, "multipleOf": 5}}, id="numbers"),
+            pytest.param(
+                {"type": "array", "items": {"type": "integer", "exclusiveMinimum": 3, "multipleOf": 5}}, id="numbers"
+            ),
             pytest.param({"type": "array", "minItems": 4, "maxItems": 4, "items": {"const": "x"}}, id="four of a kind"),
             pytest.param(
-                {"type": "array", "minItems": 3, "uniqueItems": True, "items": {"enum": ["a", "b", "c", "d"]}}, id="unique"
+                {"type": "array", "minItems": 3, "uniqueItems": True, "items": {"enum": ["a", "b", "c", "d"]}},
+                id="unique",
             ),
             pytest.param({"type": ["string", "null"], "minLength": 300}, id="a long text"),
             pytest.param({"type": "string", "maxLength": 2}, id="a short text"),
             pytest.param({"type": "string", "format": "date-time"}, id="a time"),
             pytest.param({"type": "number", "minimum": -2.5, "maximum": -1.5}, id="below zero"),
             pytest.param({"oneOf": [{"type": "null"}, {"type": "boolean"}]}, id="one of"),
-            pytest.param({"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "minItems": 2}, id="tuple"),
-            pytest.param({"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"required": ["a"]}]}, id="all of"),
-            pytest.param({"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}}, id="a map"),
+            pytest.param(
+                {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "minItems": 2}, id="tuple"
+            ),
+            pytest.param(
+                {"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"required": ["a"]}]},
+                id="all of",
+            ),
+            pytest.param(
+                {"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}}, id="a map"
+            ),
             pytest.param(
                 {
-                    "$defs": {"Node": {"type": "object", "required": ["name", "children"], "properties": {
-                        "name": {"type": "string"}, "children": {"type": "array", "items": {"$ref": "#/$defs/Node"}}}}},
+                    "$defs": {
+                        "Node": {
+                            "type": "object",
+                            "required": ["name", "children"],
+                            "properties": {
+                                "name": {"type": "string"},
+                                "children": {"type": "array", "items": {"$ref": "#/$defs/Node"}},
+                            },
+                        }
+                    },
                     "$ref": "#/$defs/Node",
                 },
                 id="recursive",
             ),
         ],
-    )  # fmt: skip
+    )
     def test_in_json_schema(self, schema):
         for text in ("one", "two words", "three more words"):
             answer = json.loads(text_of(asking_for(schema, "responseJsonSchema", text)))
@@ -116,16 +139,23 @@ class TestTokens:
     @pytest.mark.parametrize(
         ("part", "expected"),
         [
-            pytest.param({"fileData": {"fileUri": "gs://b/a.png", "mimeType": "image/png"}}, {"IMAGE": 258}, id="image"),
-            pytest.param({"inlineData": {"data": "AA", "mimeType": "audio/mp3"}}, {"AUDIO": 32 * 60}, id="a minute of audio"),
+            pytest.param(
+                {"fileData": {"fileUri": "gs://b/a.png", "mimeType": "image/png"}}, {"IMAGE": 258}, id="image"
+            ),
+            pytest.param(
+                {"inlineData": {"data": "AA", "mimeType": "audio/mp3"}}, {"AUDIO": 32 * 60}, id="a minute of audio"
+            ),
             pytest.param({"fileData": {"fileUri": "u", "mimeType": "application/pdf"}}, {"DOCUMENT": 258}, id="a page"),
             pytest.param(
-                {"fileData": {"fileUri": "u", "mimeType": "video/mp4"}, "videoMetadata": {"startOffset": "5s", "endOffset": "15s"}},
+                {
+                    "fileData": {"fileUri": "u", "mimeType": "video/mp4"},
+                    "videoMetadata": {"startOffset": "5s", "endOffset": "15s"},
+                },
                 {"VIDEO": 2630},
                 id="ten seconds of video",
             ),
         ],
-    )  # fmt: skip
+    )
     def test_of_media_follow_the_published_rule(self, part, expected):
         assert prompt_tokens({"contents": [{"parts": [part]}]}) == {"TEXT": 0, **expected}
 
@@ -144,8 +174,14 @@ class TestTokens:
 
     @pytest.mark.parametrize(
         ("thinking", "count"),
-        [({}, 0), ({"thinkingBudget": 0}, 0), ({"thinkingBudget": 5}, 5), ({"thinkingBudget": -1}, 16), ({"thinkingLevel": "LOW"}, 16)],
-    )  # fmt: skip
+        [
+            ({}, 0),
+            ({"thinkingBudget": 0}, 0),
+            ({"thinkingBudget": 5}, 5),
+            ({"thinkingBudget": -1}, 16),
+            ({"thinkingLevel": "LOW"}, 16),
+        ],
+    )
     def test_of_thinking_follow_its_budget(self, thinking, count):
         assert MODEL.answer(a_request(generationConfig={"thinkingConfig": thinking})).thinking_tokens == count
 
@@ -168,5 +204,5 @@ class TestTheConfiguration:
 
 
 def test_an_unknown_model_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="There is no model 'gpt'. Use deterministic, smollm2"):
+    with pytest.raises(ValueError, match=r"There is no model 'gpt'. Use deterministic, smollm2"):
         load_model("gpt")

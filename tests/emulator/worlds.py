@@ -10,16 +10,20 @@ import contextlib
 import fnmatch
 import io
 import json
+import socket
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from airflow_vertex_batch.core.errors import InputError, ServiceError
 from airflow_vertex_batch.core.model import TableId, Uri
-from airflow_vertex_batch.core.ports import ObjectInfo
+from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Call, Reply
 from airflow_vertex_batch.emulator.rest import Rest
+from airflow_vertex_batch.emulator.server import make_server
 from airflow_vertex_batch.emulator.service import Emulator
 
 PARENT = "/v1/projects/demo/locations/global/batchPredictionJobs"
@@ -79,6 +83,35 @@ class MemoryStore:
             raise InputError(f"gs://{uri.bucket} does not exist")
 
 
+class FolderStore(LocalStore):
+    """`ObjectStore` whose buckets are folders: what several processes can share.
+
+    :param root: the folder of the buckets.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _file(self, uri: Uri) -> Uri:
+        if not (self._root / uri.bucket).is_dir():
+            raise InputError(f"gs://{uri.bucket} does not exist")
+        return Uri("file", "", str(self._root / uri.bucket / uri.name))
+
+    def list(self, folder: Uri) -> Iterator[ObjectInfo]:
+        for item in super().list(self._file(folder)):
+            name = str(Path(item.uri.name).relative_to(self._root / folder.bucket))
+            yield ObjectInfo(Uri("gs", folder.bucket, name), item.size_bytes)
+
+    def open_read(self, uri: Uri) -> Any:
+        return super().open_read(self._file(uri))
+
+    def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Any:
+        return super().open_write(self._file(uri), content_type)
+
+    def delete(self, uri: Uri) -> None:
+        super().delete(self._file(uri))
+
+
 class SqliteWarehouse:
     """`Warehouse` over SQLite: a table's full name is its name there."""
 
@@ -116,10 +149,10 @@ class SqliteWarehouse:
     def create_table(self, table: TableId, schema: Iterable[Mapping[str, Any]], **options: Any) -> None:
         self._make(str(table), {field["name"]: field["type"] for field in schema})
 
-    def load(self, uris: Iterable[Uri], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
+    def load(self, uris: Iterable[str], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
         self.loads.append(job_id)
         self._make(str(table), {field["name"]: field["type"] for field in schema})
-        lines = [line for uri in uris for line in self._store.objects[str(uri)].splitlines()]
+        lines = [line for uri in uris for line in self._store.objects[uri].splitlines()]
         for line in lines:
             self._insert(str(table), json.loads(line))
         return len(lines)
@@ -202,6 +235,23 @@ class World:
             json.loads(line)
             for line in self.store.objects[f"{job['outputInfo']['gcsOutputDirectory']}/{name}"].splitlines()
         ]
+
+
+@contextlib.contextmanager
+def listening(world: World) -> Iterator[str]:
+    """Serve a world on a free port of this machine; give its URL."""
+    server = make_server(world.emulator)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        # Connections wait here until the server is up: nobody needs to ask when that is.
+        listener.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield "http://{}:{}".format(*listener.getsockname())
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def a_request(text: str = "Say hello.", **members: Any) -> dict[str, Any]:

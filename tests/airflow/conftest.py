@@ -1,0 +1,139 @@
+"""One real Airflow for all tests of this folder: scheduler, triggerer, API server, PostgreSQL, and the local servers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import requests
+
+from stack import demo
+from stack.laptop import PROJECT, Stack
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Jobs end about ten seconds after their creation: long enough that every wait defers.
+SPEED = 20.0
+
+
+class Cloud:
+    """The Google side as the tests look at it: the emulator's books, the tables, the bucket."""
+
+    def __init__(self, stack: Stack) -> None:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import bigquery, storage
+
+        def client(kind: type, variable: str):
+            options = {"api_endpoint": stack.env[variable]}
+            return kind(project=PROJECT, credentials=AnonymousCredentials(), client_options=options)
+
+        self._vertex = stack.env["VERTEX_BATCH_EMULATOR_HOST"]
+        self._bigquery = client(bigquery.Client, "BIGQUERY_EMULATOR_HOST")
+        self._bucket = client(storage.Client, "STORAGE_EMULATOR_HOST").bucket(demo.BUCKET)
+
+    def books(self) -> dict:
+        """What was asked of the service, and billed."""
+        return requests.get(f"{self._vertex}/emulator/books", timeout=10).json()
+
+    def jobs(self, dag_id: str) -> list[dict]:
+        """The jobs that a DAG has created, in order."""
+        return [job for job in self.books()["jobs"] if job["labels"].get("airflow-dag") == dag_id]
+
+    def behave(self, **scenario: object) -> None:
+        """Let the service behave differently from now on; nothing restores its defaults."""
+        answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=10)
+        assert answer.ok, answer.text
+
+    def query(self, sql: str) -> list[dict]:
+        """Rows of a query."""
+        return [dict(row.items()) for row in self._bigquery.query(sql).result()]
+
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        """Objects of the demo bucket below a prefix."""
+        return {blob.name: blob.download_as_bytes() for blob in self._bucket.list_blobs(prefix=prefix)}
+
+    def upload(self, name: str, text: str) -> str:
+        """Put an object into the demo bucket and return its address."""
+        self._bucket.blob(name).upload_from_string(text)
+        return f"gs://{demo.BUCKET}/{name}"
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory):
+    """Every server up, the example DAGs and the tests' own loaded, tickets of three old days, yesterday and today."""
+    state = tmp_path_factory.mktemp("stack")
+    dags = state / "dags"
+    shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (Path(__file__).parent / "dags").glob("*.py"):
+        shutil.copy(file, dags)
+    env = {
+        "VERTEX_BATCH_PROJECT": PROJECT,
+        "VERTEX_BATCH_BUCKET": demo.BUCKET,
+        "VERTEX_BATCH_POLL_INTERVAL": "2",
+        "AIRFLOW__VERTEX_BATCH__STAGING_URI": f"gs://{demo.BUCKET}/vertex-batch",
+        "AIRFLOW__VERTEX_BATCH__LOCATION": "us-central1",
+    }
+    with Stack(state, dags=dags, speed=SPEED, env=env) as running:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in running.env.items():
+                patch.setenv(name, value)
+            patch.setenv("AIRFLOW_HOME", str(running.airflow.home))
+            demo.load_samples()
+            _load_recent_tickets()
+            _connect_shop(running)
+            yield running
+
+
+def _connect_shop(stack: Stack) -> None:
+    """Add a database connection: Airflow's own PostgreSQL, which can generate rows."""
+    sockets = stack.airflow.database_url.partition("host=")[2]
+    shop = {"connection_id": "shop", "conn_type": "postgres", "host": sockets, "login": "postgres", "schema": "airflow"}
+    stack.airflow.client._send("POST", "connections", json=shop)  # noqa: SLF001
+
+
+def _load_recent_tickets() -> None:
+    from google.cloud import bigquery
+
+    today = datetime.now(UTC).date()
+    rows = [
+        {"ticket_id": f"R-{age}-{number}", "created_on": str(today - timedelta(days=age)), "subject": "s", "body": "b"}
+        for age in (0, 1)
+        for number in range(5)
+    ]
+    config = bigquery.LoadJobConfig(write_disposition="WRITE_APPEND", source_format="NEWLINE_DELIMITED_JSON")
+    demo._bigquery().load_table_from_json(rows, f"{PROJECT}.support.tickets", job_config=config).result()  # noqa: SLF001
+
+
+@pytest.fixture
+def cloud(stack: Stack) -> Cloud:
+    """The Google side."""
+    return Cloud(stack)
+
+
+@pytest.fixture
+def airflow(stack: Stack):
+    """A client of the running Airflow."""
+    return stack.airflow.client
+
+
+@pytest.fixture
+def slow_queue(cloud: Cloud):
+    """Jobs stay in the queue while a test looks at a waiting task."""
+    cloud.behave(pace={"pending_s": 1e6})
+    yield
+    cloud.behave()
+
+
+def dumps(lines: list[dict]) -> str:
+    """JSON lines."""
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the running Airflow, so that it can be left out."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.airflow)
+

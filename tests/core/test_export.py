@@ -1,0 +1,267 @@
+"""Landing twice is landing once, and an error lands nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from airflow_vertex_batch.core.errors import InputError, ResultError, ServiceError
+from airflow_vertex_batch.core.export import SCHEMA, FileSink, LandPlan, TableSink, flat, land, merge_sql, rejected_rows
+from airflow_vertex_batch.core.model import TableId, Uri
+from airflow_vertex_batch.core.report import Price, PriceTable
+from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
+from tests.builders import a_response, a_row, jsonl
+from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
+
+FOLDER = Uri.parse("gs://out/answers")
+PLAN = LandPlan(batch_id="nightly/2026-11-22/export", partition_date="2026-11-22", run_id="scheduled__2026-11-22")
+TABLE, DEAD = TableId("p", "d", "answers"), TableId("p", "d", "answers_dead_letters")
+PRICES = PriceTable([Price("gemini-3.8-flash", Decimal("0.375"), Decimal("1.875"), Decimal("0.075"), "test", "2026-11-22")])
+COLUMNS = [field["name"] for field in SCHEMA]
+
+GOOD = a_row(
+    "r1",
+    text="two\nlines é😀",
+    answer={"mood": "glad", "n": [1, 2.5, None]},
+    finish_reason="STOP",
+    model_version="gemini-3.8-flash",
+    usage=Usage(10, 5, 2, 1, 0, 17),
+    processed_at="2026-11-22T03:04:05.678901+00:00",
+    response=json.dumps(a_response("two\nlines é😀")),
+    columns={"id": 7, "name": "Ä"},
+    job_name="projects/1/locations/global/batchPredictionJobs/2",
+)
+BAD = a_row("r2", RowStatus.BLOCKED, code="SAFETY", reason="No.", columns={"id": 8})
+BARE = a_row("r3", RowStatus.MISSING, code="JOB_STATE_SUCCEEDED", reason="No line.")
+ROWS = [GOOD, BAD, BARE]
+
+
+def _land(store: MemoryStore, rows: list[ResultRow] = ROWS, *, file_format: str = "jsonl", expected: int | None = None, **plan: Any):
+    sink = FileSink(store, FOLDER, LandPlan(**{"batch_id": "b", "partition_date": "2026-11-22"} | plan), file_format)
+    return land(rows, sink, PLAN, expected=lambda: len(rows) if expected is None else expected, prices=PRICES)
+
+
+def _jsonl(store: MemoryStore, uri: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in store.objects[uri].splitlines()]
+
+
+def _parquet(store: MemoryStore, uri: str) -> list[dict[str, Any]]:
+    return pyarrow.parquet.read_table(io.BytesIO(store.objects[uri])).to_pylist()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+class TestFlat:
+    def test_every_record_has_every_column_in_order(self):
+        for row in ROWS:
+            assert list(flat(row, PLAN, None)) == COLUMNS
+
+    def test_what_is_not_known_is_null_not_empty(self):
+        record = flat(BARE, PLAN, None)
+        assert {name for name, value in record.items() if value is not None} == {
+            "partition_date", "row_key", "status", "code", "reason", "run_id",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(("cost", "text"), [(None, None), (Decimal(0), "0.000000000"), (Decimal("0.00000002500"), "0.000000025")])
+    def test_no_price_is_null_and_free_is_zero(self, cost, text):
+        assert flat(GOOD, PLAN, cost)["cost_usd"] == text
+
+
+class TestFiles:
+    def test_jsonl_reads_back_equal(self, store):
+        report = _land(store)
+        (good,) = _jsonl(store, report.destination)
+        assert good == {
+            "partition_date": "2026-11-22", "row_key": "r1", "status": "succeeded", "code": None, "reason": None,
+            "text": "two\nlines é😀", "answer": {"mood": "glad", "n": [1, 2.5, None]}, "columns": {"id": 7, "name": "Ä"},
+            "finish_reason": "STOP", "model_version": "gemini-3.8-flash", "prompt_tokens": 10, "output_tokens": 5,
+            "thinking_tokens": 2, "cached_tokens": 1, "total_tokens": 17, "cost_usd": "0.000016575",
+            "response": a_response("two\nlines é😀"), "job_name": GOOD.job_name,
+            "processed_at": "2026-11-22T03:04:05.678901+00:00", "run_id": "scheduled__2026-11-22",
+        }  # fmt: skip
+        assert [(row["row_key"], row["status"], row["code"]) for row in _jsonl(store, report.dead_letters)] == [
+            ("r2", "blocked", "SAFETY"),
+            ("r3", "missing", "JOB_STATE_SUCCEEDED"),
+        ]
+
+    def test_parquet_reads_back_equal_with_types(self, store):
+        report = _land(store, file_format="parquet")
+        (good,) = _parquet(store, report.destination)
+        assert list(good) == COLUMNS
+        assert (good["text"], good["total_tokens"]) == (GOOD.text, 17)
+        assert good["partition_date"] == date(2026, 11, 22)
+        assert good["cost_usd"] == Decimal("0.000016575")
+        assert good["processed_at"] == datetime(2026, 11, 22, 3, 4, 5, 678901, tzinfo=UTC)
+        assert json.loads(good["answer"]) == GOOD.answer
+        assert json.loads(good["columns"]) == GOOD.columns
+        assert json.loads(good["response"]) == json.loads(GOOD.response)
+        assert [row["row_key"] for row in _parquet(store, report.dead_letters)] == ["r2", "r3"]
+
+    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+    def test_no_rows_make_files_without_rows(self, store, file_format):
+        report = _land(store, [], file_format=file_format)
+        read = _jsonl if file_format == "jsonl" else _parquet
+        assert read(store, report.destination) == read(store, report.dead_letters) == []
+
+    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+    def test_more_rows_than_one_flush_holds(self, store, file_format):
+        rows = [a_row(f"r{n}", text=f"answer {n}") for n in range(4_500)]
+        report = _land(store, rows, file_format=file_format)
+        read = _jsonl if file_format == "jsonl" else _parquet
+        assert [row["row_key"] for row in read(store, report.destination)] == [row.key for row in rows]
+
+    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+    def test_landing_twice_leaves_the_same_bytes(self, store, file_format):
+        _land(store, file_format=file_format)
+        before = dict(store.objects)
+        _land(store, file_format=file_format)
+        assert store.objects == before
+        assert len(before) == 2
+
+    def test_another_batch_lands_beside(self, store):
+        assert _land(store).destination != _land(store, batch_id="another").destination
+        assert len(store.objects) == 4
+
+    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+    def test_an_error_leaves_what_was_there(self, store, file_format):
+        _land(store, file_format=file_format)
+        before = dict(store.objects)
+
+        def breaking():
+            yield from [a_row(f"other{n}") for n in range(3_000)]
+            raise ServiceError("Cloud Storage went away", status=503)
+
+        with pytest.raises(ServiceError, match="went away"):
+            land(breaking(), FileSink(store, FOLDER, LandPlan(batch_id="b", partition_date="2026-11-22"), file_format), PLAN, expected=lambda: 0)
+        assert store.objects == before
+
+    @pytest.mark.parametrize("expected", [2, 4])
+    def test_counts_that_do_not_reconcile_land_nothing(self, store, expected):
+        with pytest.raises(ResultError, match=rf"{expected} rows went in and 3 came out. Nothing was landed"):
+            _land(store, expected=expected)
+        assert store.objects == {}
+
+    def test_an_unknown_format_is_refused_before_anything_is_read(self, store):
+        with pytest.raises(InputError, match="file_format='xlsx' is not known"):
+            _land(store, file_format="xlsx")
+
+    def test_a_time_that_is_none_is_null_in_parquet(self, store):
+        report = _land(store, [a_row("r1", processed_at="soon")], file_format="parquet")
+        assert _parquet(store, report.destination)[0]["processed_at"] is None
+
+
+class TestReport:
+    def test_it_counts_what_landed_and_where(self, store):
+        report = _land(store)
+        assert report.statuses == {"succeeded": 1, "blocked": 1, "missing": 1}
+        assert (report.request_count, report.good_count) == (3, 1)
+        assert report.partition_date == "2026-11-22"
+        assert {report.destination, report.dead_letters} == set(store.objects)
+
+
+class TestRejectedRows:
+    def test_rows_that_were_never_sent_are_rows_too(self, store):
+        store.objects["gs://b/rejected.jsonl"] = jsonl(
+            {"source": "gs://in/x.csv", "line": 7, "status": "rejected", "code": "empty-prompt", "reason": "The prompt is empty"},
+            {"source": "rows", "line": 9, "status": "rejected", "code": "no-key", "reason": "No key"},
+        )
+        first, second = rejected_rows(store, "gs://b/rejected.jsonl")
+        assert (first.key, first.status, first.code) == ("rejected-1", RowStatus.REJECTED, "empty-prompt")
+        assert first.reason == "gs://in/x.csv:7: The prompt is empty"
+        assert (second.key, second.repairable) == ("rejected-2", False)
+
+    def test_no_file_is_no_rows(self, store):
+        assert list(rejected_rows(store, "")) == []
+
+
+class TestMergeSql:
+    def test_one_statement_brings_a_table_to_what_staging_says(self):
+        sql = merge_sql(TABLE, TableId("p", "d", "staging"), "S.status = 'succeeded'", replace_partition=False)
+        lines = sql.splitlines()
+        assert lines[0] == "MERGE `p.d.answers` AS T USING `p.d.staging` AS S"
+        assert "T.partition_date = @partition_date" in lines[1]
+        assert "T.row_key = S.row_key" in lines[1]
+        assert lines[2].startswith("WHEN MATCHED AND S.status = 'succeeded' THEN UPDATE SET partition_date = S.partition_date, ")
+        assert lines[3] == "WHEN MATCHED THEN DELETE"
+        assert lines[4].startswith("WHEN NOT MATCHED BY TARGET AND S.status = 'succeeded' THEN INSERT (partition_date, row_key, ")
+        assert len(lines) == 5
+
+    def test_replacing_a_partition_touches_that_day_only(self):
+        sql = merge_sql(TABLE, TableId("p", "d", "staging"), "true", replace_partition=True)
+        assert sql.splitlines()[-1] == "WHEN NOT MATCHED BY SOURCE AND T.partition_date = @partition_date THEN DELETE"
+
+    @pytest.mark.parametrize("column", COLUMNS)
+    def test_every_column_is_updated_and_inserted(self, column):
+        sql = merge_sql(TABLE, TableId("p", "d", "staging"), "true", replace_partition=False)
+        assert f"{column} = S.{column}" in sql
+        assert sql.count(f"S.{column}") >= 2
+
+
+class TestTable:
+    """What is asked of the warehouse; `tests/gcp` runs the same on a BigQuery server."""
+
+    @pytest.fixture
+    def warehouse(self, store) -> MemoryWarehouse:
+        return MemoryWarehouse(store)
+
+    @staticmethod
+    def _land(store, warehouse, rows=ROWS, **plan):
+        made = LandPlan(**{"batch_id": "b", "partition_date": "2026-11-22"} | plan)
+        sink = TableSink(store, warehouse, TABLE, DEAD, made, Uri.parse("gs://stage/run"))
+        return land(rows, sink, PLAN, expected=lambda: len(rows), prices=PRICES)
+
+    def test_all_rows_are_staged_once_and_merged_into_both_tables(self, store, warehouse):
+        report = self._land(store, warehouse)
+        ((_, staged),) = warehouse.loaded
+        assert [row["row_key"] for row in staged] == ["r1", "r2", "r3"]
+        (_, good, day), (_, dead, _) = warehouse.executed
+        assert good.startswith(f"MERGE `{TABLE}`")
+        assert "S.status = 'succeeded'" in good
+        assert dead.startswith(f"MERGE `{DEAD}`")
+        assert "S.status != 'succeeded'" in dead
+        assert day == {"partition_date": date(2026, 11, 22)}
+        assert (report.destination, report.dead_letters) == (TABLE.uri, DEAD.uri)
+
+    def test_nothing_but_the_tables_stays(self, store, warehouse):
+        self._land(store, warehouse)
+        assert warehouse.tables == [str(TABLE), str(DEAD)]
+        assert store.objects == {}
+
+    def test_the_same_rows_have_the_same_job_ids(self, store, warehouse):
+        """"Already exists" means resume, so the ids come from the content."""
+        self._land(store, warehouse)
+        self._land(store, warehouse, ROWS[::-1])
+        self._land(store, warehouse, ROWS[:2])
+        first, again, other = (job_id for job_id, _ in warehouse.loaded)
+        assert first == again != other
+
+    def test_an_error_while_reading_touches_no_table(self, store, warehouse):
+        def breaking():
+            yield GOOD
+            raise ServiceError("Cloud Storage went away", status=503)
+
+        sink = TableSink(store, warehouse, TABLE, DEAD, PLAN, Uri.parse("gs://stage/run"))
+        with pytest.raises(ServiceError, match="went away"):
+            land(breaking(), sink, PLAN, expected=lambda: 0)
+        assert (warehouse.tables, warehouse.executed, store.objects) == ([], [], {})
+
+    @pytest.mark.parametrize("effects", range(1, 10))
+    def test_dying_after_any_effect_is_completed_by_landing_again(self, store, warehouse, effects):
+        """Staged file, three tables, load, two merges, drop, delete: nine effects."""
+        lives = Lives(effects)
+        with pytest.raises(Died):
+            self._land(lives.store(store), lives.warehouse(warehouse))
+        warehouse.executed.clear()
+        self._land(store, warehouse)
+        assert len(warehouse.executed) == 2
+        assert warehouse.tables == [str(TABLE), str(DEAD)]
+        assert store.objects == {}

@@ -1,0 +1,150 @@
+"""From finished jobs to a landed report: the seed page end to end, and sets of several jobs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_vertex_batch.core.errors import InputError, JobError
+from airflow_vertex_batch.core.export import LandPlan
+from airflow_vertex_batch.core.landing import Landing, job_names, read_jobs, refuse_bad_end
+from airflow_vertex_batch.core.model import JobName, JobState, Manifest, Uri
+from airflow_vertex_batch.core.prepare import OnRejectedRow, PreparePlan, prepare
+from airflow_vertex_batch.core.report import Report
+from airflow_vertex_batch.core.request import RequestTemplate
+from airflow_vertex_batch.core.sources import Requests, Rows
+from tests.builders import JOB_NAME, SEED, a_job, a_line, a_request, an_output, jsonl, seed
+from tests.fakes import MemoryStore, MemoryWarehouse
+
+PLAN = LandPlan(batch_id="b", partition_date="2026-11-22")
+ANSWERS = Uri.parse("gs://out/answers")
+
+
+def _land(store, jobs, manifest=None, schema=None) -> Report:
+    landing = Landing(store, MemoryWarehouse(), PLAN, manifest, schema)
+    return landing.land(jobs, landing.files(ANSWERS, "jsonl"))
+
+
+def _prepared(store, rows, **plan) -> Manifest:
+    made = PreparePlan(**{"template": RequestTemplate(prompt="{{ text }}")} | plan)
+    return prepare(Rows(rows).rows(store, MemoryWarehouse()), made, store, Uri.parse("gs://b/run"), "one")
+
+
+def _answer(store, manifest, text="Hi"):
+    """Answer every request of a prepared set, one job a shard."""
+    jobs = []
+    for number, shard in enumerate(manifest.shards):
+        lines = [json.loads(line) for line in store.objects[shard.uri].splitlines()]
+        store.objects[f"gs://out/{number}/predictions.jsonl"] = jsonl(
+            *[an_output(line["key"], text, request=line["request"]) for line in lines]
+        )
+        jobs.append(a_job(name=f"{JOB_NAME}{number}", input_uris=(shard.uri,), output_uri=f"gs://out/{number}"))
+    return jobs
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+class TestSeedPage:
+    def test_its_lines_as_printed_go_from_request_to_report(self, store):
+        """The page's request, and the request of its failed line, prepared, answered in the page's words, landed."""
+        failed = seed("failed.json")
+        store.objects["gs://in/page.jsonl"] = (SEED / "request.jsonl").read_bytes() + jsonl({"request": failed["request"]})
+        rows = Requests(("gs://in/page.jsonl",)).rows(store, MemoryWarehouse())
+        manifest = prepare(rows, PreparePlan(template=None), store, Uri.parse("gs://b/run"), "one")
+        assert manifest.request_count == 2
+        store.objects["gs://out/0/predictions.jsonl"] = jsonl(failed, seed("success.json"))
+        job = a_job(input_uris=(manifest.shards[0].uri,), output_uri="gs://out/0")
+        report = _land(store, [job], manifest)
+        assert report.statuses == {"succeeded": 1, "failed": 1}
+        assert report.rejoined_count == 2
+        assert (report.usage.prompt_tokens, report.usage.output_tokens) == (29180, 36)
+        (good,) = [json.loads(line) for line in store.objects[report.destination].splitlines()]
+        assert good["text"].startswith("This video shows")
+
+
+class TestManifest:
+    def test_rows_of_all_shards_and_rejected_ones_add_up(self, store):
+        rows = [{"id": n, "text": "" if n == 4 else f"t{n}"} for n in range(10)]
+        manifest = _prepared(
+            store, rows, key_column="id", columns=("id",), max_requests=4, on_rejected_row=OnRejectedRow.DEAD_LETTER
+        )
+        jobs = _answer(store, manifest)
+        report = _land(store, jobs[::-1], manifest)
+        assert report.statuses == {"succeeded": 9, "rejected": 1}
+        assert report.request_count == manifest.row_count == 10
+        assert report.jobs == tuple(job.name for job in jobs[::-1])
+        landed = [json.loads(line) for line in store.objects[report.destination].splitlines()]
+        assert sorted(row["columns"]["id"] for row in landed) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+        (dead,) = [json.loads(line) for line in store.objects[report.dead_letters].splitlines()]
+        assert (dead["status"], dead["code"], dead["reason"]) == ("rejected", "empty-prompt", "rows:5: The prompt is empty for this row")
+
+    def test_a_shard_without_a_job_lands_nothing(self, store):
+        manifest = _prepared(store, [{"text": "a"}, {"text": "b"}], max_requests=1)
+        jobs = _answer(store, manifest)
+        with pytest.raises(InputError, match=rf"No job answers {manifest.shards[1].uri}.*Nothing was landed.*created from this manifest"):
+            _land(store, jobs[:1], manifest)
+        assert not any(name.startswith("gs://out/answers") for name in store.objects)
+
+    def test_answers_are_checked_against_the_manifest_s_schema(self, store):
+        schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+        manifest = _prepared(store, [{"text": "a"}], schema=schema)
+        assert _land(store, _answer(store, manifest, '{"a": 1}'), manifest).statuses == {"succeeded": 1}
+        assert _land(store, _answer(store, manifest, '{"a": "x"}'), manifest).statuses == {"invalid_output": 1}
+
+    def test_a_schema_given_to_the_export_comes_first(self, store):
+        manifest = _prepared(store, [{"text": "a"}])
+        jobs = _answer(store, manifest, "prose")
+        assert _land(store, jobs, manifest).statuses == {"succeeded": 1}
+        assert _land(store, jobs, manifest, {"type": "object"}).statuses == {"invalid_output": 1}
+
+
+class TestReadyInput:
+    def test_the_job_s_own_input_is_what_must_be_accounted_for(self, store):
+        store.objects["gs://in/a.jsonl"] = jsonl(a_line("r1"), a_line("r2"))
+        store.objects["gs://out/0/predictions.jsonl"] = jsonl(an_output("r1"), an_output("r1"), an_output("zzz", request=a_request("?")))
+        report = _land(store, [a_job(input_uris=("gs://in/a.jsonl",), output_uri="gs://out/0")])
+        assert report.statuses == {"succeeded": 1, "missing": 1}
+        assert (report.duplicate_count, report.foreign_count) == (1, 1)
+
+
+class TestJobs:
+    @pytest.mark.parametrize(
+        ("given", "count"),
+        [(JOB_NAME, 1), ([JOB_NAME, JOB_NAME], 2), (a_job().as_dict(), 1), ([a_job().as_dict()], 1), (None, 0), ([], 0)],
+        ids=["name", "names", "dict", "dicts", "nothing", "empty"],
+    )
+    def test_names_are_taken_from_whatever_a_task_was_given(self, given, count):
+        assert job_names(given) == [JobName.parse(JOB_NAME)] * count
+
+    def test_what_is_no_job_is_refused(self):
+        with pytest.raises(InputError, match="is not the name of a batch prediction job"):
+            job_names(["nonsense"])
+
+    def test_dicts_are_read_and_names_are_asked_for(self):
+        asked = []
+
+        def get(name):
+            asked.append(name)
+            return a_job(JobState.FAILED)
+
+        jobs = read_jobs([a_job().as_dict(), JOB_NAME], get)
+        assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED]
+        assert asked == [JobName.parse(JOB_NAME)]
+
+
+class TestRefuseBadEnd:
+    REPORT = Report(request_count=3, statuses={"succeeded": 2, "cancelled": 1})
+
+    @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.PARTIALLY_SUCCEEDED], ids=str)
+    def test_a_good_end_passes(self, state):
+        refuse_bad_end([a_job(state)], self.REPORT)
+
+    @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED], ids=str)
+    def test_a_bad_end_fails_after_landing_and_says_what_landed(self, state):
+        with pytest.raises(JobError, match=rf"ended as {state}. 24 h. What it answered has landed: 3 rows: 2 succeeded, 1 cancelled") as caught:
+            refuse_bad_end([a_job(), a_job(state, error_message="24 h")], self.REPORT)
+        assert not caught.value.retryable

@@ -1,0 +1,349 @@
+"""Waiting, decided once: answers in, steps and outcome out. The same scripts run through all three drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from airflow_vertex_batch.core.errors import JobError, ServiceError
+from airflow_vertex_batch.core.lifecycle import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Cancel,
+    Ended,
+    GaveUp,
+    OnTimeout,
+    Poll,
+    Sleep,
+    TimedOut,
+    WaitPolicy,
+    adrive,
+    conclude,
+    drive,
+    drive_once,
+    pack,
+    unpack,
+    watch,
+)
+from airflow_vertex_batch.core.model import BatchJob, JobName, JobState, Phase
+from tests.builders import JOB_NAME, a_job, a_job_doc
+from tests.fakes import Clock
+
+NAME = JobName.parse(JOB_NAME)
+MINUTE = WaitPolicy(poll_interval=60, timeout=600)
+#: The jobs here were created when the clock starts, unless a test says otherwise.
+PENDING, RUNNING, DONE = a_job(JobState.PENDING), a_job(JobState.RUNNING), a_job(JobState.SUCCEEDED)
+UNAVAILABLE = ServiceError("Vertex AI answered HTTP 503", status=503)
+FORBIDDEN = ServiceError("Vertex AI answered HTTP 403", status=403)
+BUSY = ServiceError("Vertex AI answered HTTP 429", status=429, retry_after=400.0)
+
+POLL, CANCEL = "poll", "cancel"
+
+
+def _timed_out(job: BatchJob | None, *, cancelled: bool) -> TimedOut:
+    return TimedOut(JOB_NAME, job, cancelled=cancelled)
+
+
+#: What is asked of the service and how long is slept, given its answers, and how it ends.
+SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
+    "already ended: no sleep": (MINUTE, [DONE], [POLL], Ended(DONE)),
+    "pending, running, done": (MINUTE, [PENDING, RUNNING, DONE], [POLL, 60, POLL, 60, POLL], Ended(DONE)),
+    "first question later": (
+        WaitPolicy(poll_interval=60, first_poll_after=20),
+        [DONE],
+        [20, POLL],
+        Ended(DONE),
+    ),
+    "transient errors back off, an answer resets": (
+        MINUTE,
+        [UNAVAILABLE, UNAVAILABLE, RUNNING, UNAVAILABLE, DONE],
+        [POLL, 120, POLL, 240, POLL, 60, POLL, 120, POLL],
+        Ended(DONE),
+    ),
+    "backing off ends at five minutes": (
+        WaitPolicy(poll_interval=60, timeout=10_000),
+        [UNAVAILABLE] * 5 + [DONE],
+        [POLL, 120, POLL, 240, POLL, 300, POLL, 300, POLL, 300, POLL],
+        Ended(DONE),
+    ),
+    "a slow poller does not become quicker by errors": (
+        WaitPolicy(poll_interval=900, timeout=10_000),
+        [UNAVAILABLE, DONE],
+        [POLL, 900, POLL],
+        Ended(DONE),
+    ),
+    "the service's own wish is honoured": (
+        WaitPolicy(poll_interval=60, timeout=10_000),
+        [BUSY, RUNNING, DONE],
+        [POLL, 400, POLL, 60, POLL],
+        Ended(DONE),
+    ),
+    "its wish never outlasts the deadline": (
+        MINUTE,
+        [BUSY, BUSY, RUNNING, True],
+        [POLL, 400, POLL, 200, POLL, CANCEL],
+        _timed_out(RUNNING, cancelled=True),
+    ),
+    "three hard errors in a row give up": (
+        MINUTE,
+        [RUNNING, FORBIDDEN, FORBIDDEN, FORBIDDEN],
+        [POLL, 60, POLL, 60, POLL, 60, POLL],
+        GaveUp(JOB_NAME, 403, str(FORBIDDEN)),
+    ),
+    "two hard errors, then an answer: rights take moments to spread": (
+        MINUTE,
+        [FORBIDDEN, FORBIDDEN, RUNNING, FORBIDDEN, FORBIDDEN, DONE],
+        [POLL, 60, POLL, 60, POLL, 60, POLL, 60, POLL, 60, POLL],
+        Ended(DONE),
+    ),
+    "the deadline cancels": (
+        WaitPolicy(poll_interval=60, timeout=100),
+        [RUNNING, RUNNING, RUNNING, True],
+        [POLL, 60, POLL, 40, POLL, CANCEL],
+        _timed_out(RUNNING, cancelled=True),
+    ),
+    "or leaves it running": (
+        WaitPolicy(poll_interval=60, timeout=100, on_timeout=OnTimeout.FAIL),
+        [RUNNING, RUNNING, RUNNING],
+        [POLL, 60, POLL, 40, POLL],
+        _timed_out(RUNNING, cancelled=False),
+    ),
+    "a cancel that finds an ended job ends well": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, RUNNING, False, DONE],
+        [POLL, 50, POLL, CANCEL, POLL],
+        Ended(DONE),
+    ),
+    "a cancel that finds nothing, and the job still runs": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, RUNNING, False, RUNNING],
+        [POLL, 50, POLL, CANCEL, POLL],
+        _timed_out(RUNNING, cancelled=False),
+    ),
+    "a cancel that fails is no cancel": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, RUNNING, UNAVAILABLE],
+        [POLL, 50, POLL, CANCEL],
+        _timed_out(RUNNING, cancelled=False),
+    ),
+    "a cancel that finds nothing, and no answer after it": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, RUNNING, False, UNAVAILABLE],
+        [POLL, 50, POLL, CANCEL, POLL],
+        _timed_out(RUNNING, cancelled=False),
+    ),
+    "never seen until the deadline": (
+        WaitPolicy(poll_interval=60, timeout=100),
+        [UNAVAILABLE, UNAVAILABLE, True],
+        [POLL, 100, POLL, CANCEL],
+        _timed_out(None, cancelled=True),
+    ),
+    "done in the last moment is done": (WaitPolicy(poll_interval=60, timeout=50), [RUNNING, DONE], [POLL, 50, POLL], Ended(DONE)),
+}
+PARAMETERS = pytest.mark.parametrize(("policy", "answers", "steps", "outcome"), SCRIPTS.values(), ids=SCRIPTS)
+
+
+class Service:
+    """Gives scripted answers and notes what was asked."""
+
+    def __init__(self, answers: list[Any], clock: Clock) -> None:
+        self._answers, self._clock, self.steps = list(answers), clock, []
+
+    def _answer(self, step: str) -> Any:
+        self.steps.append(step)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def get(self, name: JobName) -> BatchJob:
+        assert name == NAME
+        return self._answer(POLL)
+
+    def cancel(self, name: JobName) -> bool:
+        assert name == NAME
+        return self._answer(CANCEL)
+
+    def sleep(self, seconds: float) -> None:
+        self.steps.append(seconds)
+        self._clock.sleep(seconds)
+
+    @property
+    def is_used_up(self) -> bool:
+        return not self._answers
+
+
+class AsyncService(Service):
+    async def get(self, name):
+        return super().get(name)
+
+    async def cancel(self, name):
+        return super().cancel(name)
+
+    async def sleep(self, seconds):
+        super().sleep(seconds)
+
+
+class TestScripts:
+    @PARAMETERS
+    def test_the_generator_alone(self, policy, answers, steps, outcome):
+        clock, answers, seen = Clock(), list(answers), []
+        flow, reply = watch(NAME, policy, clock.seconds), None
+        try:
+            while True:
+                step = flow.throw(reply) if isinstance(reply, Exception) else flow.send(reply)
+                if isinstance(step, Sleep):
+                    clock.sleep(step.seconds)
+                    seen.append(step.seconds)
+                    reply = None
+                else:
+                    assert step in {Poll(NAME), Cancel(NAME)}
+                    seen.append(POLL if isinstance(step, Poll) else CANCEL)
+                    reply = answers.pop(0)
+        except StopIteration as done:
+            assert (done.value, seen, answers) == (outcome, steps, [])
+
+    @PARAMETERS
+    def test_driven_blocking(self, policy, answers, steps, outcome):
+        clock = Clock()
+        service = Service(answers, clock)
+        assert drive(watch(NAME, policy, clock.seconds), service, sleep=service.sleep) == outcome
+        assert service.steps == steps
+        assert service.is_used_up
+
+    @PARAMETERS
+    def test_driven_on_an_event_loop(self, policy, answers, steps, outcome):
+        clock = Clock()
+        service = AsyncService(answers, clock)
+        assert asyncio.run(adrive(watch(NAME, policy, clock.seconds), service, sleep=service.sleep)) == outcome
+        assert service.steps == steps
+        assert service.is_used_up
+
+    @PARAMETERS
+    def test_driven_once_stops_at_the_first_sleep(self, policy, answers, steps, outcome):
+        clock = Clock()
+        service = Service(answers, clock)
+        before_sleep = next((n for n, step in enumerate(steps) if not isinstance(step, str)), None)
+        made = drive_once(watch(NAME, policy, clock.seconds), service)
+        assert made == (outcome if before_sleep is None else None)
+        assert service.steps == steps[:before_sleep]
+
+
+class TestStates:
+    @pytest.mark.parametrize("state", JobState, ids=str)
+    def test_each_state_waits_or_ends(self, state):
+        clock = Clock()
+        service = Service([a_job(state)], clock)
+        outcome = drive_once(watch(NAME, MINUTE, clock.seconds), service)
+        assert outcome == (Ended(a_job(state)) if state.is_final else None)
+
+    def test_a_state_that_does_not_exist_yet_waits(self):
+        clock = Clock()
+        odd = BatchJob.from_api(a_job_doc(state="JOB_STATE_TELEPORTED"))
+        service = Service([odd, DONE], clock)
+        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
+
+
+class TestDeadline:
+    def test_it_counts_from_creation_not_from_this_attempt(self):
+        """The job was made 590 s before this attempt began to look; ten seconds are left."""
+        clock = Clock()
+        clock.sleep(590)
+        service = Service([RUNNING, RUNNING, True], clock)
+        drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep)
+        assert service.steps == [POLL, 10, POLL, CANCEL]
+
+    def test_a_job_that_is_late_already_is_asked_once_before_it_is_cancelled(self):
+        clock = Clock()
+        clock.sleep(10_000)
+        service = Service([DONE], clock)
+        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
+
+    def test_without_a_creation_time_it_counts_from_now(self):
+        clock = Clock()
+        clock.sleep(10_000)
+        odd = a_job(JobState.RUNNING, created_at=None)
+        service = Service([odd, odd, True], clock)
+        drive(watch(NAME, WaitPolicy(poll_interval=600, timeout=600), clock.seconds), service, sleep=service.sleep)
+        assert service.steps == [POLL, 600, POLL, CANCEL]
+
+    def test_by_default_it_covers_queue_and_run(self):
+        assert WaitPolicy().timeout == DEFAULT_TIMEOUT_SECONDS > (72 + 24) * 3600
+
+    def test_days_without_an_answer_end_at_the_deadline(self):
+        """Over a thousand errors in a row: doubling must not overflow."""
+        clock = Clock()
+        service = Service([UNAVAILABLE] * 2_000, clock)
+        outcome = drive(watch(NAME, WaitPolicy(), clock.seconds), service, sleep=service.sleep)
+        assert outcome == _timed_out(None, cancelled=False)
+        assert sum(clock.slept) == pytest.approx(DEFAULT_TIMEOUT_SECONDS)
+
+
+def test_whoever_logs_progress_sees_every_answer():
+    clock, seen = Clock(), []
+    service = Service([PENDING, UNAVAILABLE, RUNNING, DONE], clock)
+    drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, seen=seen.append)
+    assert seen == [PENDING, RUNNING, DONE]
+
+
+def test_an_error_that_is_not_the_service_s_ends_the_wait():
+    class Broken(Service):
+        def get(self, name):
+            raise RuntimeError("a bug")
+
+    clock = Clock()
+    with pytest.raises(RuntimeError, match="a bug"):
+        drive(watch(NAME, MINUTE, clock.seconds), Broken([], clock), sleep=clock.sleep)
+
+
+OUTCOMES = [
+    Ended(a_job(JobState.PARTIALLY_SUCCEEDED, labels={"a": "b"}, input_uris=("gs://b/x",))),
+    TimedOut(JOB_NAME, RUNNING, cancelled=True),
+    TimedOut(JOB_NAME, None, cancelled=False),
+    GaveUp(JOB_NAME, 403, "why"),
+]
+
+
+class TestPack:
+    def test_outcomes_survive_a_trigger_s_event(self):
+        assert unpack(json.loads(json.dumps(pack(OUTCOMES)))) == OUTCOMES
+
+    def test_an_unknown_outcome_is_an_error(self):
+        with pytest.raises(msgspec.ValidationError, match="Invalid value"):
+            unpack([{"type": "vanished"}])
+
+
+class TestConclude:
+    @pytest.mark.parametrize("state", [state for state in JobState if state.is_final], ids=str)
+    @pytest.mark.parametrize("rows", [-1, 0, 5], ids=["unknown rows", "no rows", "rows"])
+    def test_what_has_rows_is_landed_and_the_rest_is_an_error(self, state, rows):
+        job = a_job(state, successful_count=rows, error_message="because")
+        if state.phase in {Phase.SUCCEEDED, Phase.PARTIAL} or rows > 0:
+            assert conclude([Ended(job)]) == [job]
+        else:
+            with pytest.raises(JobError, match=rf"{JOB_NAME} ended as {state}. because. It answered no row. .*new job is made") as caught:
+                conclude([Ended(job)])
+            assert (caught.value.job_name, caught.value.state, caught.value.retryable) == (JOB_NAME, str(state), False)
+
+    @pytest.mark.parametrize(
+        ("outcome", "message", "retryable"),
+        [
+            (TimedOut(JOB_NAME, RUNNING, cancelled=True), "not done at its deadline.*last seen RUNNING.*being cancelled", True),
+            (TimedOut(JOB_NAME, None, cancelled=False), "not done at its deadline.*never seen.*may still run, and bill", True),
+            (GaveUp(JOB_NAME, 403, "no right"), r"cannot be asked about \(HTTP 403\). no right. It may still run, and bill", True),
+            (GaveUp(JOB_NAME, 404, "gone"), r"cannot be asked about \(HTTP 404\)", False),
+            (GaveUp(JOB_NAME, 400, "odd"), r"cannot be asked about \(HTTP 400\)", False),
+        ],
+        ids=["cancelled", "never seen", "forbidden", "gone", "bad request"],
+    )
+    def test_a_message_says_what_may_still_cost(self, outcome, message, retryable):
+        with pytest.raises(JobError, match=message) as caught:
+            conclude([outcome])
+        assert caught.value.retryable is retryable
+
+    def test_all_jobs_in_order(self):
+        jobs = [a_job(name=f"{JOB_NAME}{n}") for n in range(3)]
+        assert conclude([Ended(job) for job in jobs]) == jobs

@@ -1,0 +1,229 @@
+"""How a row becomes a request: template, constant members, media, key."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.request import (
+    MAX_KEY_LENGTH,
+    RequestBuilder,
+    RequestTemplate,
+    RowProblem,
+    carried,
+    compile_prompt,
+    content_key,
+    row_key,
+)
+from tests.builders import seed
+
+
+def _build(row, **template):
+    return json.loads(RequestBuilder(RequestTemplate(**template))(row))
+
+
+def _parts(row, **template):
+    return _build(row, **template)["contents"][0]["parts"]
+
+
+class TestPrompt:
+    @pytest.mark.parametrize(
+        ("template", "text"),
+        [
+            ("{{ name }} says {{ text }}", "Ann says hi"),
+            ("{{ name|upper }}: {{ row['odd name'] }}", "ANN: odd"),
+            ("{% for item in items %}- {{ item }}\n{% endfor %}", "- a\n- b\n"),
+            ("{% if count > 2 %}many{% else %}few{% endif %}", "many"),
+            ("{# a remark #}{{ none }}", "None"),
+            ("{{ missing_is_none }}", "None"),
+            ("{{ count }} {{ price }} {{ day }} {{ flag }} {{ items }}", "3 1.50 2026-11-22 True ['a', 'b']"),
+            ("no placeholder\n", "no placeholder\n"),
+            ("<b>{{ html }}</b>", "<b><i>&amp;</i></b>"),
+            ("{{ lang }}: {{ name }}", "it: Ann"),
+            ("{{ '{{ name }}' }}", "{{ name }}"),
+        ],
+        ids=[
+            "columns", "filter and odd column", "loop", "condition", "remark", "a null column", "types",
+            "constant", "no escaping", "variable", "literal braces",
+        ],
+    )  # fmt: skip
+    def test_a_template_speaks_jinja_over_columns_and_variables(self, template, text):
+        row = {
+            "name": "Ann", "text": "hi", "odd name": "odd", "items": ["a", "b"], "count": 3, "price": Decimal("1.50"),
+            "day": date(2026, 11, 22), "flag": True, "html": "<i>&amp;</i>", "missing_is_none": None,
+        }  # fmt: skip
+        assert compile_prompt(template, {"lang": "it"})(row) == text
+
+    @pytest.mark.parametrize("template", ["{{ text }}", "{{ text }}{% if true %}{% endif %}"], ids=["fast path", "jinja"])
+    @pytest.mark.parametrize("text", ["{{ secret }}", "{% for x in y %}", "{# gone #}", "{{ 7 * 7 }}", "\\ \" ' \x00 \n é 😀"])
+    def test_row_data_is_never_rendered(self, template, text):
+        """A ticket that contains template syntax is a text like any other."""
+        assert _parts({"text": text, "secret": "s"}, prompt=template) == [{"text": text}]
+
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [("Hi\n{{ name", "mistake in line 2"), ("{% for %}", "mistake in line 1"), ("{{ x|nosuchfilter }}", "No filter named 'nosuchfilter'")],
+    )
+    def test_a_mistake_in_the_template_is_found_before_any_row(self, template, message):
+        with pytest.raises(InputError, match=rf"(?s){message}.*Correct `prompt`"):
+            RequestBuilder(RequestTemplate(prompt=template))
+
+    @pytest.mark.parametrize("template", ["{{ name }}", "{{ name|upper }}"], ids=["fast path", "jinja"])
+    def test_a_missing_column_is_a_problem_of_that_row(self, template):
+        with pytest.raises(RowProblem, match="'name' is undefined") as caught:
+            _build({"other": 1}, prompt=template)
+        assert caught.value.code == "prompt-template"
+
+    def test_a_template_that_fails_says_so_without_quoting_the_row(self):
+        with pytest.raises(RowProblem, match="ZeroDivisionError") as caught:
+            _build({"secret": "hunter2", "n": 0}, prompt="{{ secret }}{{ 1 / n }}")
+        assert "hunter2" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("row", "code"),
+        [({"text": " \n"}, "empty-prompt"), ({"text": "\ud800"}, "not-unicode")],
+        ids=["blank", "lone surrogate"],
+    )
+    def test_a_text_that_cannot_be_sent_is_a_problem_of_that_row(self, row, code):
+        with pytest.raises(RowProblem) as caught:  # noqa: PT011 - the code is the message
+            _build(row, prompt="{{ text }}")
+        assert caught.value.code == code
+
+    @pytest.mark.parametrize("name", ["self", "row", "lang", "range"])
+    def test_names_that_jinja_or_we_give_a_meaning_take_no_short_cut(self, name):
+        """The fast path must give what Jinja gives, also for a column with an unlucky name."""
+        template = "{{ " + name + " }}"
+        slow = compile_prompt(template + "{% if false %}{% endif %}", {"lang": "it"})
+        row = {name: "column"}
+        fast, plain = compile_prompt(template, {"lang": "it"})(row), slow(row)
+        assert fast.partition(" object at ")[0] == plain.partition(" object at ")[0]
+
+
+class TestConstantMembers:
+    def test_a_request_with_everything(self):
+        request = _build(
+            {"text": "hi"},
+            prompt="{{ text }}",
+            system_instruction="Be brief.",
+            generation_config={"temperature": 0.1},
+            response_schema={"type": "string"},
+            tools=[{"functionDeclarations": [{"name": "f"}]}],
+            safety_settings=[{"category": "c", "threshold": "t"}],
+            extra={"labels": {"team": "x"}},
+        )
+        assert request == {
+            "contents": [{"role": "user", "parts": [{"text": "hi"}]}],
+            "systemInstruction": {"parts": [{"text": "Be brief."}]},
+            "generationConfig": {"temperature": 0.1, "responseMimeType": "application/json", "responseSchema": {"type": "STRING"}},
+            "tools": [{"functionDeclarations": [{"name": "f"}]}],
+            "safetySettings": [{"category": "c", "threshold": "t"}],
+            "labels": {"team": "x"},
+        }
+
+    def test_empty_members_are_left_out(self):
+        """The importer refuses empty objects."""
+        assert list(_build({}, prompt="hi", system_instruction="", generation_config={}, tools=[])) == ["contents"]
+
+    def test_a_content_object_stays_as_it_is(self):
+        instruction = {"role": "system", "parts": [{"text": "x"}]}
+        assert _build({}, prompt="hi", system_instruction=instruction)["systemInstruction"] == instruction
+
+
+class TestMedia:
+    def test_the_seed_page_s_request_can_be_made_from_a_row(self):
+        row = {
+            "video": "gs://cloud-samples-data/generative-ai/video/animals.mp4",
+            "image": "gs://cloud-samples-data/generative-ai/image/cricket.jpeg",
+        }
+        made = _build(
+            row,
+            prompt="What is the relation between the following video and image samples?",
+            media={"video": None, "image": None},
+            generation_config={"temperature": 0.9, "topP": 1, "maxOutputTokens": 256},
+        )
+        assert made == seed("request.jsonl")["request"]
+
+    @pytest.mark.parametrize(
+        ("row", "kind", "mime"),
+        [
+            ({"file": "gs://b/x.png"}, None, "image/png"),
+            ({"file": "gs://b/x.png"}, "image/special", "image/special"),
+            ({"file": "gs://b/x", "file_mime_type": "audio/wav"}, None, "audio/wav"),
+            ({"file": "gs://b/x", "mime_type": "audio/mp4"}, None, "audio/mp4"),
+        ],
+        ids=["ending", "given", "column's own", "row's"],
+    )
+    def test_the_media_type_comes_from_who_knows_best(self, row, kind, mime):
+        assert _parts(row, media={"file": kind}) == [{"fileData": {"fileUri": row["file"], "mimeType": mime}}]
+
+    def test_an_empty_column_adds_no_part(self):
+        assert _parts({"file": None}, prompt="hi", media={"file": None}) == [{"text": "hi"}]
+
+    @pytest.mark.parametrize(
+        ("row", "code"),
+        [({"file": "gs://b/x"}, "no-mime-type"), ({"file": ""}, "no-content"), ({}, "no-content"), ({"file": "gs://b/\ud800.png"}, "not-unicode")],
+        ids=["unknown type", "empty", "absent", "lone surrogate"],
+    )
+    def test_media_that_cannot_be_sent_is_a_problem_of_that_row(self, row, code):
+        with pytest.raises(RowProblem) as caught:  # noqa: PT011 - the code is the message
+            _build(row, media={"file": None})
+        assert caught.value.code == code
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        ("value", "key"),
+        [
+            ("ticket-1", "ticket-1"),
+            ("000123", "r-000123"),
+            (7, "r-7"),
+            (1.5, "r-1.5"),
+            (True, "True"),
+            (date(2026, 11, 22), "r-2026-11-22"),
+            ("-x", "r--x"),
+            ("Ünlü", "r-Ünlü"),
+            ("a b/c:d", "a b/c:d"),
+            (0, "r-0"),
+        ],
+        ids=repr,
+    )
+    def test_a_key_begins_with_a_letter(self, value, key):
+        """The service turns texts that look like numbers into numbers."""
+        assert row_key(value) == key
+
+    @pytest.mark.parametrize("value", ["x" * 64, "a\nb", "a\x00b"], ids=["long", "newline", "NUL"])
+    def test_what_would_not_fit_a_label_is_replaced_by_its_digest(self, value):
+        assert row_key(value) == row_key(value)
+        assert row_key(value) != row_key(value + "!")
+        assert row_key(value).startswith("r-")
+        assert len(row_key(value)) <= MAX_KEY_LENGTH
+
+    @pytest.mark.parametrize(("value", "code"), [(None, "no-key"), ("", "no-key"), ("\ud800", "not-unicode")], ids=repr)
+    def test_no_key_is_a_problem_of_that_row(self, value, code):
+        with pytest.raises(RowProblem) as caught:  # noqa: PT011 - the code is the message
+            row_key(value)
+        assert caught.value.code == code
+
+    def test_the_same_content_has_the_same_key(self):
+        assert content_key(b"x") == content_key(b"x") != content_key(b"y")
+        assert content_key(b"x")[0] == "r"
+
+
+class TestCarried:
+    def test_the_user_s_columns_are_json(self):
+        row = {"id": 1, "day": date(2026, 11, 22), "price": Decimal("1.50"), "blob": b"x", "other": object()}
+        assert json.loads(carried(row, ("id", "day", "price", "blob"))) == {"id": 1, "day": "2026-11-22", "price": "1.50", "blob": "eA=="}
+
+    @pytest.mark.parametrize(
+        ("row", "code"),
+        [({}, "no-column"), ({"id": object()}, "not-json"), ({"id": "\ud800"}, "not-json")],
+        ids=["absent", "no JSON type", "lone surrogate"],
+    )
+    def test_a_column_that_cannot_travel_is_a_problem_of_that_row(self, row, code):
+        with pytest.raises(RowProblem) as caught:  # noqa: PT011 - the code is the message
+            carried(row, ("id",))
+        assert caught.value.code == code

@@ -1,0 +1,144 @@
+"""One response schema: in the service's spelling on the way out, as a check on the way back."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.schema import answer_checker, json_schema, response_schema
+
+
+class Mood(Enum):
+    GLAD = "glad"
+    SAD = "sad"
+
+
+class Item(BaseModel):
+    name: str
+    price: float | None = None
+
+
+class Ticket(BaseModel):
+    """A class as a user writes it."""
+
+    mood: Mood
+    language: Literal["de", "it"]
+    items: list[Item] = Field(min_length=1)
+    note: str | None = None
+
+
+TICKET_API = {
+    "type": "OBJECT",
+    "properties": {
+        "mood": {"type": "STRING", "enum": ["glad", "sad"]},
+        "language": {"type": "STRING", "enum": ["de", "it"]},
+        "items": {
+            "type": "ARRAY",
+            "minItems": 1,
+            "items": {
+                "type": "OBJECT",
+                "properties": {"name": {"type": "STRING"}, "price": {"type": "NUMBER", "nullable": True}},
+                "required": ["name"],
+            },
+        },
+        "note": {"type": "STRING", "nullable": True},
+    },
+    "required": ["mood", "language", "items"],
+}
+
+
+class TestResponseSchema:
+    def test_a_pydantic_class_is_inlined_into_the_api_s_spelling(self):
+        made = response_schema(json_schema(Ticket))
+        assert made.pop("description") == "A class as a user writes it."
+        assert made == TICKET_API
+
+    @pytest.mark.parametrize(
+        ("schema", "api"),
+        [
+            ({"type": "string"}, {"type": "STRING"}),
+            ({"type": ["string", "null"]}, {"type": "STRING", "nullable": True}),
+            ({"type": "STRING", "nullable": True}, {"type": "STRING", "nullable": True}),
+            ({"enum": ["a", None]}, {"type": "STRING", "enum": ["a"], "nullable": True}),
+            ({"const": "a"}, {"type": "STRING", "enum": ["a"]}),
+            ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {"anyOf": [{"type": "STRING"}, {"type": "INTEGER"}]}),
+            ({"oneOf": [{"type": "string"}, {"type": "null"}]}, {"type": "STRING", "nullable": True}),
+            ({"allOf": [{"type": "string"}]}, {"type": "STRING"}),
+            ({"type": "array", "items": {"type": "number"}, "maxItems": 3}, {"type": "ARRAY", "items": {"type": "NUMBER"}, "maxItems": 3}),
+            ({"$schema": "x", "title": "T", "type": "string", "default": "x", "description": "d"}, {"type": "STRING", "description": "d"}),
+            (
+                {"type": "object", "properties": {"type": {"type": "string"}, "nullable": {"type": "boolean"}, "items": {"type": "string"}}},
+                {
+                    "type": "OBJECT",
+                    "properties": {"type": {"type": "STRING"}, "nullable": {"type": "BOOLEAN"}, "items": {"type": "STRING"}},
+                },
+            ),
+            (
+                {"$ref": "#/definitions/a", "description": "d", "definitions": {"a": {"type": "string"}}},
+                {"type": "STRING", "description": "d"},
+            ),
+        ],
+        ids=[
+            "plain", "type or null", "the API's own", "enum or null", "const", "union", "union with null", "allOf of one",
+            "array", "what only describes", "properties named like members", "definitions",
+        ],
+    )  # fmt: skip
+    def test_it_says_the_same_in_the_api_s_words(self, schema, api):
+        assert response_schema(json_schema(schema)) == api
+
+    @pytest.mark.parametrize(
+        ("schema", "message"),
+        [
+            ({"type": "object"}, "response_schema is an object without properties"),
+            ({"type": "object", "properties": {"a": {"type": "object", "additionalProperties": {"type": "string"}}}}, r"response_schema\.a is an object without"),
+            ({"type": ["string", "integer"]}, "type has 2 types.*anyOf"),
+            ({"type": "null"}, "type has 0 types"),
+            ({"$ref": "#/$defs/a"}, "refers to '#/\\$defs/a', which is not defined"),
+            ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "refers to itself"),
+            ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object", "properties": {"b": {"$ref": "#/$defs/a"}}}}}, "refers to itself"),
+            ({"allOf": [{"type": "string"}, {"type": "string"}]}, "allOf cannot be said.*Merge"),
+            ({"type": "integer", "exclusiveMinimum": 0}, "exclusiveMinimum cannot be said.*check it afterwards"),
+            ({"type": "integer", "enum": [1, 2]}, "values that are no texts"),
+            ({"type": "array", "items": "string"}, r"response_schema\.items is not an object"),
+        ],
+        ids=lambda value: "" if isinstance(value, str) else "|".join(value),
+    )
+    def test_what_cannot_be_said_is_refused_by_name(self, schema, message):
+        with pytest.raises(InputError, match=message):
+            response_schema(json_schema(schema))
+
+    @pytest.mark.parametrize("schema", [None, "text", 5, [{}], int], ids=repr)
+    def test_what_is_no_schema_is_refused(self, schema):
+        with pytest.raises(InputError, match="Give a JSON Schema as a dict, or a Pydantic model class"):
+            json_schema(schema)
+
+
+class TestAnswerChecker:
+    @pytest.mark.parametrize("schema", [Ticket, TICKET_API], ids=["pydantic", "api"])
+    @pytest.mark.parametrize(
+        ("answer", "problem"),
+        [
+            ({"mood": "glad", "language": "de", "items": [{"name": "x"}]}, ""),
+            ({"mood": "glad", "language": "de", "items": [{"name": "x", "price": None}], "note": None}, ""),
+            ({"mood": "angry", "language": "de", "items": [{"name": "x"}]}, "$.mood breaks 'enum' of the response schema"),
+            ({"mood": "glad", "language": "de", "items": []}, "$.items breaks 'minItems' of the response schema"),
+            ({"mood": "glad", "language": "de", "items": [{}]}, "$.items[0] breaks 'required' of the response schema"),
+            ([], "$ breaks 'type' of the response schema"),
+        ],
+        ids=["fits", "nulls fit", "enum", "too few", "missing", "another type"],
+    )
+    def test_a_problem_names_place_and_rule_never_the_value(self, schema, answer, problem):
+        assert answer_checker(json_schema(schema))(answer) == problem
+
+    def test_the_api_s_counts_may_be_texts(self):
+        check = answer_checker(json_schema({"type": "ARRAY", "minItems": "2", "items": {"type": "STRING"}}))
+        assert check(["a"]) == "$ breaks 'minItems' of the response schema"
+        assert check(["a", "b"]) == ""
+
+    def test_a_nullable_enum_takes_null(self):
+        check = answer_checker(json_schema({"type": "STRING", "nullable": True, "enum": ["a"]}))
+        assert (check(None), check("a")) == ("", "")

@@ -1,0 +1,371 @@
+"""One paid job, whatever happens: die after every effect, lose every answer, race another writer, and count the jobs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
+from airflow_vertex_batch.core.ledger import Intent, Ledger, Refusal, Submission
+from airflow_vertex_batch.core.model import JobName, Uri
+from airflow_vertex_batch.core.submit import (
+    FINGERPRINT_LABEL,
+    IDENTITY_LABEL,
+    SETTLE_SECONDS,
+    OnChangedInput,
+    ensure_job,
+)
+from tests.builders import a_spec
+from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
+
+FOLDER = Uri.parse("gs://b/ledger/me")
+QUOTA = ServiceError("Vertex AI answered HTTP 429", status=429, reason="RESOURCE_EXHAUSTED")
+
+
+class World:
+    """A service, a store and a clock, and attempts of one task against them."""
+
+    def __init__(self, **jobs) -> None:
+        self.clock = Clock()
+        self.store, self.service = MemoryStore(), Jobs(self.clock, **jobs)
+
+    def attempt(self, content: str = "c1", *, store=None, service=None, token: str = "a", **options):
+        return ensure_job(
+            options.pop("spec", a_spec()),
+            identity_key="me",
+            content=content,
+            ledger=Ledger(store or self.store, FOLDER, token, self.clock),
+            service=service or self.service,
+            sleep=options.pop("sleep", self.clock.sleep),
+            now=self.clock,
+            **options,
+        )
+
+    @property
+    def ledger(self) -> list[type]:
+        return [type(entry) for entry in Ledger(self.store, FOLDER, "reader").entries()]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+class TestTheOrdinaryWay:
+    def test_the_first_attempt_pays_and_the_next_attach(self, world):
+        first = world.attempt()
+        second = world.attempt(token="b")
+        assert first.created
+        assert not second.created
+        assert second.job.name == first.job.name
+        assert len(world.service.paid) == 1
+        assert world.ledger == [Intent, Submission]
+
+    def test_the_job_carries_who_and_what_beside_the_user_s_labels(self, world):
+        labels = world.attempt(spec=a_spec(labels={"team": "x"})).job.labels
+        assert labels[IDENTITY_LABEL] == "me"
+        assert labels["team"] == "x"
+        assert len(labels[FINGERPRINT_LABEL]) == 32
+
+    def test_a_finished_job_is_landed_again_for_free(self, world):
+        job = world.attempt().job
+        world.service.change(job.name, state="JOB_STATE_SUCCEEDED")
+        again = world.attempt(token="b")
+        assert (again.job.name, again.created) == (job.name, False)
+
+    @pytest.mark.parametrize("state", ["JOB_STATE_FAILED", "JOB_STATE_CANCELLED"])
+    def test_a_failed_job_is_bought_again_naming_what_it_replaces(self, world, state, caplog):
+        caplog.set_level("INFO")
+        job = world.attempt().job
+        world.service.change(job.name, state=state)
+        again = world.attempt(token="b")
+        assert (again.created, again.replaces) == (True, job.name)
+        assert f"It replaces {job.name}." in caplog.text
+        assert len(world.service.paid) == 2
+        assert len(world.service.running) == 1
+
+    def test_a_job_that_is_gone_is_bought_again(self, world):
+        job = world.attempt().job
+        world.service.forget(job.name)
+        assert world.attempt(token="b").replaces == job.name
+
+    def test_another_identity_has_a_job_of_its_own(self, world):
+        world.attempt()
+        other = ensure_job(
+            a_spec(), identity_key="you", content="c1", service=world.service, now=world.clock,
+            ledger=Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock),
+        )  # fmt: skip
+        assert other.created
+
+
+class TestDyingAfterEveryEffect:
+    """Intent, create, submission: the process is killed right after each, and the task is retried."""
+
+    @pytest.mark.parametrize("effects", [1, 2, 3])
+    def test_there_is_one_job(self, world, effects):
+        lives = Lives(effects)
+        with pytest.raises(Died):
+            world.attempt(store=lives.store(world.store), service=lives.service(world.service))
+        again = world.attempt(token="b")
+        assert len(world.service.paid) == 1
+        assert world.service.paid[0].name == again.job.name
+        assert world.ledger[-1] is Submission
+
+    @pytest.mark.parametrize("first", [1, 2, 3])
+    @pytest.mark.parametrize("second", [1, 2, 3])
+    def test_there_is_one_job_also_when_the_retry_dies(self, world, first, second):
+        for number, effects in enumerate((first, second)):
+            lives = Lives(effects)
+            try:
+                world.attempt(store=lives.store(world.store), service=lives.service(world.service), token=str(number))
+            except Died:
+                continue
+        world.attempt(token="last")
+        assert len(world.service.paid) == 1
+
+    @pytest.mark.parametrize("effects", [1, 2, 3, 4])
+    def test_changing_the_input_leaves_one_running(self, world, effects):
+        """Intent, cancel, create, submission. Two were paid for, as documented; the old one no longer runs."""
+        old = world.attempt().job
+        lives = Lives(effects)
+        with pytest.raises(Died):
+            world.attempt("c2", store=lives.store(world.store), service=lives.service(world.service), token="b")
+        new = world.attempt("c2", token="c")
+        assert [job.name for job in world.service.running] == [new.job.name]
+        assert len(world.service.paid) == 2
+        assert new.job.name != old.name
+
+    @pytest.mark.parametrize("effects", [1, 2, 3])
+    def test_replacing_a_failed_job_buys_one(self, world, effects):
+        world.service.change(world.attempt().job.name, state="JOB_STATE_FAILED")
+        lives = Lives(effects)
+        with pytest.raises(Died):
+            world.attempt(store=lives.store(world.store), service=lives.service(world.service), token="b")
+        world.attempt(token="c")
+        assert len(world.service.paid) == 2
+
+    def test_an_intent_without_a_job_is_waited_out_then_sent(self, world):
+        """The dead attempt's request may still be on its way, so the next one looks for a while before it pays."""
+        with pytest.raises(Died):
+            world.attempt(store=Lives(1).store(world.store))
+        world.attempt(token="b")
+        assert sum(world.clock.slept) == pytest.approx(SETTLE_SECONDS)
+        assert max(world.clock.slept) <= 5
+        assert world.ledger == [Intent, Intent, Submission]
+
+    def test_a_job_whose_record_was_lost_is_adopted_at_once(self, world):
+        lives = Lives(2)
+        with pytest.raises(Died):
+            world.attempt(store=lives.store(world.store), service=lives.service(world.service))
+        assert not world.attempt(token="b").created
+        assert world.clock.slept == []
+
+
+class TestLostAnswers:
+    def test_a_create_that_worked_is_found_not_sent_again(self, caplog):
+        world = World(creates=["committed"])
+        ensured = world.attempt()
+        assert len(world.service.paid) == 1
+        assert ensured.job.name == world.service.paid[0].name
+        assert "asking the service whether the job exists" in caplog.text
+        assert world.service.is_used_up
+
+    def test_a_create_that_did_not_work_is_sent_again_after_the_settle_time(self):
+        world = World(creates=["dropped"])
+        assert world.attempt().created
+        assert len(world.service.paid) == 1
+        assert sum(world.clock.slept) == pytest.approx(SETTLE_SECONDS)
+
+    def test_answers_that_keep_getting_lost_still_buy_one(self):
+        world = World(creates=["dropped", "dropped", "committed"])
+        world.attempt()
+        assert len(world.service.paid) == 1
+        assert world.service.is_used_up
+
+    def test_a_list_that_lags_behind_is_waited_for(self):
+        """The look-ups within the settle time outlast a list that does not show the new job yet."""
+        world = World(creates=["committed"], list_lags=10)
+        world.attempt()
+        assert len(world.service.paid) == 1
+
+    def test_dying_while_waiting_for_a_lost_answer_changes_nothing(self):
+        world = World(creates=["committed"], list_lags=3)
+
+        def dies(_seconds):
+            raise Died
+
+        with pytest.raises(Died):
+            world.attempt(sleep=dies)
+        world.attempt(token="b")
+        assert len(world.service.paid) == 1
+
+
+class TestRefusals:
+    def test_a_refused_create_is_recorded_and_raised(self):
+        world = World(creates=[QUOTA])
+        with pytest.raises(ServiceError, match="HTTP 429"):
+            world.attempt()
+        assert world.ledger == [Intent, Refusal]
+        assert world.service.paid == []
+
+    def test_the_next_attempt_need_not_wait(self):
+        """The service said no, so nothing can be on its way."""
+        world = World(creates=[QUOTA])
+        with pytest.raises(ServiceError, match="HTTP 429"):
+            world.attempt()
+        assert world.attempt(token="b").created
+        assert world.clock.slept == []
+
+    def test_an_unanswered_look_up_is_not_absence(self, world):
+        world.attempt()
+        world.service.list_errors = [ServiceError("Vertex AI did not answer", status=503)]
+        with pytest.raises(ServiceError, match="did not answer"):
+            world.attempt(token="b")
+        assert len(world.service.paid) == 1
+
+    def test_a_recorded_job_that_cannot_be_asked_about_is_not_absence(self, world):
+        job = world.attempt().job
+
+        class Hiding(Jobs):
+            def list(self, labels):
+                return iter(())
+
+            def get(self, name: JobName):
+                raise ServiceError(f"No right to see {name}", status=403)
+
+        with pytest.raises(ServiceError, match="No right to see"):
+            world.attempt(token="b", service=Hiding())
+        assert world.service.paid[0].name == job.name
+
+    def test_lost_labels_do_not_lose_the_job(self, world):
+        """The ledger names it, so it is asked for by name."""
+        world.service.change(world.attempt().job.name, labels={})
+        assert not world.attempt(token="b").created
+
+    def test_a_lost_ledger_does_not_lose_the_job(self, world):
+        """The labels name it, so it is adopted and recorded."""
+        job = world.attempt().job
+        world.store.objects.clear()
+        again = world.attempt(token="b")
+        assert (again.created, again.job.name) == (False, job.name)
+        assert world.ledger == [Submission]
+
+    @pytest.mark.parametrize("damage", [b"{", b'{"kind":"promise"}'], ids=["torn", "a kind we never wrote"])
+    def test_a_damaged_ledger_sends_nothing(self, world, damage):
+        world.store.objects[f"{FOLDER}/000000.json"] = damage
+        with pytest.raises(LedgerError, match="is damaged"):
+            world.attempt()
+        assert world.service.paid == []
+
+    def test_an_unreadable_ledger_sends_nothing(self, world):
+        class Closed(MemoryStore):
+            def read(self, uri):
+                raise ServiceError(f"Cloud Storage refused {uri}", status=403)
+
+        closed = Closed(**{f"{FOLDER}/000000.json": b"{}"})
+        with pytest.raises(LedgerError, match="cannot be read"):
+            world.attempt(store=closed)
+        assert world.service.paid == []
+
+
+class TestChangedInput:
+    def test_the_old_job_is_cancelled_and_replaced(self, world):
+        old = world.attempt().job
+        new = world.attempt("c2", token="b")
+        assert (new.created, new.replaces) == (True, old.name)
+        assert [job.name for job in world.service.running] == [new.job.name]
+
+    def test_or_the_task_fails_and_the_old_job_goes_on(self, world):
+        old = world.attempt().job
+        with pytest.raises(InputError, match=rf"No job was created. {old.name} is running for other input.*on_changed_input='resubmit'"):
+            world.attempt("c2", token="b", on_changed_input=OnChangedInput.FAIL)
+        assert [job.name for job in world.service.running] == [old.name]
+
+    def test_changing_back_attaches_to_what_was_paid_first(self, world):
+        first = world.attempt().job
+        world.service.change(first.name, state="JOB_STATE_SUCCEEDED")
+        world.attempt("c2", token="b")
+        assert world.attempt("c1", token="c").job.name == first.name
+        assert len(world.service.paid) == 2
+
+
+class TestTwoWriters:
+    @pytest.mark.parametrize("late", range(4), ids=["after nothing", "after its intent", "after its create", "after its record"])
+    def test_whoever_comes_second_attaches(self, world, late):
+        """One attempt is stopped after each of its effects, the other runs to its end, then the first goes on."""
+        interrupt = Interrupt(late, lambda: world.attempt(token="second"))
+        first = world.attempt(store=interrupt.around(world.store), service=interrupt.around(world.service), token="first")
+        assert len(world.service.paid) == 1
+        assert first.job.name == world.service.paid[0].name == interrupt.result.job.name
+
+    def test_the_second_waits_for_the_first_s_job(self, world):
+        """It finds the intent, and while it waits the job appears."""
+        with pytest.raises(Died):
+            world.attempt(store=Lives(1).store(world.store), token="first")
+
+        def meanwhile(seconds):
+            world.clock.sleep(seconds)
+            if world.clock.slept == [5.0]:
+                labels = {IDENTITY_LABEL: "me", FINGERPRINT_LABEL: fingerprint}
+                world.service.put(labels=labels, state="JOB_STATE_PENDING")
+
+        fingerprint = Ledger(world.store, FOLDER, "reader").entries()[0].fingerprint
+        assert not world.attempt(token="second", sleep=meanwhile).created
+        assert len(world.service.paid) == 1
+
+    def test_a_ledger_that_never_comes_to_rest_is_said_so(self, world):
+        class Contested(MemoryStore):
+            def write_new(self, uri, data):
+                return False
+
+        with pytest.raises(LedgerError, match=r"identity me.*another writer.*which other task runs under this identity"):
+            world.attempt(store=Contested())
+        assert world.service.paid == []
+
+
+class Interrupt:
+    """Runs something else once, right after the n-th effect (0: right before the first)."""
+
+    def __init__(self, after: int, run) -> None:
+        self._left, self._run, self.result = after, run, None
+
+    def around(self, port):
+        return _Interrupted(self, port)
+
+    def before(self) -> None:
+        if self._left == 0 and self.result is None:
+            self.result = self._run()
+
+    def count(self) -> None:
+        self._left -= 1
+        self.before()
+
+
+class _Interrupted:
+    def __init__(self, interrupt: Interrupt, port) -> None:
+        self._interrupt, self._port = interrupt, port
+
+    def __getattr__(self, name):
+        method = getattr(self._port, name)
+        if name not in {"write_new", "create"}:
+            return method
+
+        def call(*args):
+            self._interrupt.before()
+            result = method(*args)
+            self._interrupt.count()
+            return result
+
+        return call
+
+
+def test_an_ambiguous_error_is_a_service_error():
+    """Whoever catches refusals must be asked to think of it: the order of the except clauses matters."""
+    assert issubclass(AmbiguousError, ServiceError)
+
+
+def test_the_settle_time_outlasts_one_create_call():
+    from airflow_vertex_batch.gcp.vertex import TIMEOUT_SECONDS
+
+    assert timedelta(seconds=SETTLE_SECONDS) >= 2 * timedelta(seconds=TIMEOUT_SECONDS)

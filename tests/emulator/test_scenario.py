@@ -1,0 +1,465 @@
+"""Switches, each with both answers, and scripted faults: consumed in order, counted, and an error when unused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from airflow_vertex_batch.emulator.faults import (
+    Blocked,
+    Delay,
+    Drop,
+    DroppedError,
+    Duplicated,
+    Empty,
+    End,
+    ExpireToken,
+    Finish,
+    Http,
+    InvalidJson,
+    Missing,
+    NoUsage,
+    Pass,
+    RowError,
+    Stale,
+    ThoughtsFirst,
+    Truncated,
+)
+from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches, UnusedFaultError, fault_tags
+from tests.emulator.worlds import INPUT, PARENT, World, a_body, a_line, from_table, to_table
+
+BAD = {"key": "bad", "request": {"contents": []}}
+
+
+def a_world(*faults, lines=None, **switches):
+    world = World(scenario=Scenario(switches=Switches(**switches), faults=faults))
+    world.store.put(INPUT, *(lines or [a_line(f"k{number}", f"Question {number}.") for number in range(10)]))
+    return world
+
+
+class TestTheSwitches:
+    @pytest.mark.parametrize(("answer", "status"), [("accepted", 200), ("refused", 400)])
+    def test_1_a_bare_uri(self, answer, status):
+        body = a_body(inputConfig={"instancesFormat": "jsonl", "gcsSource": {"uris": INPUT}})
+        assert a_world(scalar_uris=answer).call("POST", PARENT, body).status == status
+
+    @pytest.mark.parametrize(("answer", "state"), [("cancelled", "CANCELLED"), ("failed", "FAILED")])
+    def test_2_a_job_that_runs_longer_than_a_day(self, answer, state):
+        world = a_world(run_cutoff=answer)
+        world.emulator.set_scenario(Scenario(switches=Switches(run_cutoff=answer), pace=Pace(running_s=48 * 3600)))
+        assert world.ended(world.create(), 26 * 3600)["state"] == f"JOB_STATE_{state}"
+
+    @pytest.mark.parametrize(
+        ("answer", "stats"), [(False, None), (True, {"successfulCount": "5", "incompleteCount": "5"})]
+    )
+    def test_3_counters_while_running(self, answer, stats):
+        world = a_world(live_stats=answer)
+        job = world.create()
+        assert "completionStats" not in world.ended(job, 80)
+        assert world.ended(job, 71).get("completionStats") == stats
+        assert world.ended(job)["completionStats"] == {"successfulCount": "10"}
+
+    @pytest.mark.parametrize(
+        ("answer", "member"), [("empty", {"response": {}}), ("null", {"response": None}), ("absent", {})]
+    )
+    def test_4_the_response_of_a_failed_row(self, answer, member):
+        world = a_world(
+            RowError(keys=("faulted",)), lines=[BAD, a_line("faulted"), a_line("good")], failed_response=answer
+        )
+        lines = {line["key"]: line for line in world.output(world.ended(world.create()))}
+        for key in ("bad", "faulted"):
+            assert {name: value for name, value in lines[key].items() if name == "response"} == member
+        assert lines["good"]["response"]["candidates"]
+
+    @pytest.mark.parametrize(
+        ("answer", "members"), [("normalised", ["parts", "role"]), ("verbatim", ["role", "parts"])]
+    )
+    def test_5_the_echo(self, answer, members):
+        world = a_world(echo=answer)
+        assert list(world.output(world.ended(world.create()))[0]["request"]["contents"][0]) == members
+
+    @pytest.mark.parametrize(
+        ("answer", "siblings"),
+        [("retyped", {"custom_id": 7, "key": "a"}), ("verbatim", {"custom_id": "007", "key": "a"}), ("dropped", {})],
+    )
+    def test_6_the_siblings(self, answer, siblings):
+        world = a_world(lines=[{**a_line("a"), "custom_id": "007"}], siblings=answer)
+        (line,) = world.output(world.ended(world.create()))
+        assert {name: line[name] for name in ("custom_id", "key") if name in line} == siblings
+
+    @pytest.mark.parametrize(
+        ("answer", "running", "done"),
+        [
+            ("single", ["predictions.jsonl"], ["predictions.jsonl"]),
+            ("incremental", ["incremental_predictions.jsonl"], ["incremental_predictions.jsonl", "predictions.jsonl"]),
+            (
+                "shards",
+                ["predictions.jsonl-00000-of-00002"],
+                ["predictions.jsonl-00000-of-00002", "predictions.jsonl-00001-of-00002"],
+            ),
+        ],
+    )
+    def test_7_the_output_files(self, answer, running, done):
+        world = a_world(output_files=answer)
+        job = world.create()
+        folder = world.ended(job, 90 + 73)["outputInfo"]["gcsOutputDirectory"] + "/"
+        files = lambda: [name.removeprefix(folder) for name in sorted(world.store.objects) if name.startswith(folder)]  # noqa: E731
+        assert files() == running
+        job = world.ended(job)
+        assert files() == done
+        whole = [name for name in done if not name.startswith("incremental_")]
+        assert sorted(line["key"] for name in whole for line in world.output(job, name)) == [f"k{n}" for n in range(10)]
+
+    @pytest.mark.parametrize(
+        ("answer", "state"),
+        [("succeeded", "SUCCEEDED"), ("failed", "FAILED"), ("partially_succeeded", "PARTIALLY_SUCCEEDED")],
+    )
+    def test_8_a_job_whose_every_row_failed(self, answer, state):
+        world = a_world(lines=[BAD, {**BAD, "key": "bad2"}], all_failed=answer)
+        job = world.ended(world.create())
+        assert (job["state"], job["completionStats"]) == (f"JOB_STATE_{state}", {"failedCount": "2"})
+        assert len(world.output(job)) == 2
+
+    @pytest.mark.parametrize(("answer", "state"), [("allowed", "SUCCEEDED"), ("refused", "FAILED")])
+    @pytest.mark.parametrize("side", ["input", "output"])
+    def test_9_bigquery_with_global(self, answer, state, side):
+        world = a_world(bigquery_global=answer)
+        world.warehouse.put("p.d.t", {"request": "JSON"}, {"request": a_line()["request"]})
+        body = a_body(inputConfig=from_table("p.d.t")) if side == "input" else a_body(outputConfig=to_table("p.d.out"))
+        job = world.ended(world.create(body))
+        assert job["state"] == f"JOB_STATE_{state}"
+        if answer == "refused":
+            assert job["error"]["code"] == 3
+            assert "was not found in location US" in job["error"]["message"]
+
+    @pytest.mark.parametrize(("answer", "state", "rows"), [("error", "FAILED", 1), ("append", "SUCCEEDED", 11)])
+    def test_10_a_destination_table_that_exists(self, answer, state, rows):
+        world = a_world(existing_table=answer)
+        schema = {
+            "key": "STRING",
+            "request": "JSON",
+            "response": "JSON",
+            "status": "STRING",
+            "processed_time": "TIMESTAMP",
+        }
+        world.warehouse.put("p.d.t", schema, {"key": "old"})
+        job = world.ended(world.create(a_body(outputConfig=to_table("p.d.t"))))
+        assert job["state"] == f"JOB_STATE_{state}"
+        assert len(world.warehouse.all("p.d.t")) == rows
+        assert list(world.warehouse.schemas) == ["p.d.t"]
+
+    @pytest.mark.parametrize("answer", [False, True])
+    def test_11_the_details_of_an_error(self, answer):
+        world = a_world(End(state="JOB_STATE_FAILED", code=13, message="System error."), error_details=answer)
+        assert bool(world.ended(world.create())["error"].get("details")) is answer
+
+    @pytest.mark.parametrize("answer", [True, False])
+    def test_12_what_a_cancelled_job_leaves(self, answer):
+        world = a_world(cancelled_output=answer)
+        job = world.create()
+        world.emulator.advance(90 + 61)
+        assert world.store.write_count
+        world.call("POST", f"/v1/{job['name']}:cancel")
+        job = world.ended(job)
+        assert ("outputInfo" in job) is answer
+        assert any(name.startswith("gs://out/") for name in world.store.objects) is answer
+
+    @pytest.mark.parametrize("answer", [True, False])
+    def test_13_the_output_info_of_a_failed_job(self, answer):
+        world = a_world(End(state="JOB_STATE_FAILED", code=13, after=0.5), failed_output_info=answer)
+        assert ("outputInfo" in world.ended(world.create())) is answer
+
+    @pytest.mark.parametrize(("answer", "kind"), [("JSON", dict), ("STRING", str)])
+    def test_14_the_type_of_a_response_in_a_table(self, answer, kind):
+        world = a_world(bigquery_response=answer)
+        world.ended(world.create(a_body(outputConfig=to_table("p.d.t"))))
+        row = world.warehouse.all("p.d.t")[0]
+        assert {type(row["response"]), type(row["request"])} == {kind}
+
+    def test_say_their_evidence_and_are_all_tested(self):
+        tested = {
+            name.split("_")[1] for name in dir(type(self)) if name.startswith("test_") and name.split("_")[1].isdigit()
+        }
+        assert len(tested) == len(Switches.__struct_fields__)
+        source = Path(__file__).parents[2] / "airflow_vertex_batch" / "emulator" / "scenario.py"
+        numbers = [f"#: {number}. " for number in range(1, 14)]
+        assert all(number in source.read_text() for number in numbers)
+
+
+class TestFaultsOfACall:
+    def test_answer_an_error_with_the_time_to_wait(self):
+        world = a_world(Http(on="create", status=429, retry_after=7, message="Quota exceeded."))
+        reply = world.call("POST", PARENT, a_body())
+        assert (reply.status, reply.headers) == (429, {"Retry-After": "7"})
+        assert reply.document["error"] == {"code": 429, "message": "Quota exceeded.", "status": "RESOURCE_EXHAUSTED"}
+        assert world.call("POST", PARENT, a_body()).status == 200
+        world.emulator.script.check_used()
+
+    @pytest.mark.parametrize(("when", "created"), [("before", 0), ("after", 1)])
+    @pytest.mark.parametrize("kind", ["http", "drop"])
+    def test_strike_before_or_after_the_commit(self, kind, when, created):
+        fault = Http(on="create", status=503, when=when) if kind == "http" else Drop(on="create", when=when)
+        world = a_world(fault)
+        if kind == "http":
+            assert world.call("POST", PARENT, a_body()).status == 503
+        else:
+            with pytest.raises(DroppedError, match=f"drops this create {when} its commit"):
+                world.call("POST", PARENT, a_body())
+        books = world.emulator.books()
+        assert books["jobsCreated"] == created
+        assert books["replies"]["create"] == {"503" if kind == "http" else "dropped": 1}
+
+    def test_answer_a_page_that_is_no_json(self):
+        world = a_world(Http(on="list", status=502, html=True))
+        assert world.call("GET", PARENT).document.startswith("<html>")
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_delay(self, when):
+        world = a_world(Delay(on="create", seconds=30, when=when))
+        begun = world.emulator.clock.now()
+        job = world.create()
+        assert (world.emulator.clock.now() - begun).total_seconds() == 30
+        assert job["createTime"] == f"2026-11-22T00:00:{'30' if when == 'before' else '00'}.000000Z"
+
+    def test_are_consumed_in_order_per_operation(self):
+        faults = (
+            Pass(on="get", times=2),
+            Http(on="get", status=500, times=2),
+            Http(on="list", status=403),
+            Http(on="get", status=404),
+        )
+        world = a_world(*faults)
+        job = world.create()
+        assert [world.call("GET", f"/v1/{job['name']}").status for _ in range(6)] == [200, 200, 500, 500, 404, 200]
+        assert [world.call("GET", PARENT).status for _ in range(2)] == [403, 200]
+
+    def test_strike_for_ever_when_they_have_no_count(self):
+        world = a_world(Http(on="list", status=500, times=None))
+        assert {world.call("GET", PARENT).status for _ in range(5)} == {500}
+
+    def test_strike_only_the_jobs_they_name(self):
+        world = a_world(Http(on="cancel", status=500, job="night-*"), Http(on="create", status=500, labels={"a": "b"}))
+        day, night = world.create(a_body(displayName="day")), world.create(a_body(displayName="night-1"))
+        assert world.call("POST", PARENT, a_body(labels={"a": "b"})).status == 500
+        assert world.call("POST", f"/v1/{day['name']}:cancel").status == 200
+        assert world.call("POST", f"/v1/{night['name']}:cancel").status == 500
+
+    def test_let_a_token_expire_until_another_comes(self):
+        world = a_world(Pass(on="get"), ExpireToken(on="get"))
+        job = world.create()
+        old, new = {"authorization": "Bearer old"}, {"authorization": "Bearer new"}
+        path = f"/v1/{job['name']}"
+        assert [world.call("GET", path, headers=old).status for _ in range(3)] == [200, 401, 401]
+        assert world.call("GET", PARENT, headers=old).document["error"]["status"] == "UNAUTHENTICATED"
+        assert world.call("GET", path, headers=new).status == 200
+
+    def test_let_a_list_lag_behind(self):
+        world = a_world(Stale(seconds=60))
+        world.create(a_body(displayName="old"))
+        world.emulator.advance(30)
+        world.create(a_body(displayName="new"))
+        listed = lambda: [job["displayName"] for job in world.call("GET", PARENT).document["batchPredictionJobs"]]  # noqa: E731
+        assert listed() == []
+        world.emulator.advance(31)
+        assert listed() == ["old"]
+        world.emulator.advance(30)
+        assert listed() == ["new", "old"]
+
+
+class TestFaultsOfARow:
+    def lines(self, *faults, **options):
+        world = a_world(*faults, **options)
+        job = world.ended(world.create())
+        lines = {}
+        for line in world.output(job):
+            lines.setdefault(line["key"], []).append(line)
+        return world, job, lines
+
+    @pytest.mark.parametrize(
+        ("fault", "check"),
+        [
+            pytest.param(
+                Finish(keys=("k3",), reason="RECITATION"),
+                lambda line: (
+                    line["status"] == ""
+                    and line["response"]["candidates"][0]["finishReason"] == "RECITATION"
+                    and "content" not in line["response"]["candidates"][0]
+                ),
+                id="another finish reason",
+            ),
+            pytest.param(
+                Truncated(keys=("k3",)),
+                lambda line: (
+                    line["response"]["candidates"][0]["finishReason"] == "MAX_TOKENS"
+                    and line["response"]["candidates"][0]["content"]["parts"][0]["text"] == "In short: "
+                ),
+                id="truncated",
+            ),
+            pytest.param(
+                Truncated(keys=("k3",), thinking=True),
+                lambda line: (
+                    "parts" not in line["response"]["candidates"][0]["content"]
+                    and line["response"]["usageMetadata"]["thoughtsTokenCount"] > 0
+                    and "candidatesTokenCount" not in line["response"]["usageMetadata"]
+                ),
+                id="truncated while thinking",
+            ),
+            pytest.param(
+                Blocked(keys=("k3",), reason="PROHIBITED_CONTENT"),
+                lambda line: (
+                    line["status"] == ""
+                    and "candidates" not in line["response"]
+                    and line["response"]["promptFeedback"] == {"blockReason": "PROHIBITED_CONTENT"}
+                ),
+                id="blocked",
+            ),
+            pytest.param(
+                RowError(keys=("k3",)),
+                lambda line: (
+                    line["status"].startswith("Too Many Requests: {")
+                    and json.loads(line["status"].partition(": ")[2])["error"]["status"] == "RESOURCE_EXHAUSTED"
+                    and line["response"] == {}
+                ),
+                id="a row error",
+            ),
+            pytest.param(
+                RowError(keys=("k3",), text="Deadline exceeded before prefill"),
+                lambda line: line["status"] == "Deadline exceeded before prefill",
+                id="a row error that is no JSON",
+            ),
+            pytest.param(
+                RowError(keys=("k3",), code=499, message="x"),
+                lambda line: line["status"].startswith("Client Closed Request: {"),
+                id="a row error without a standard phrase",
+            ),
+            pytest.param(
+                ThoughtsFirst(keys=("k3",)),
+                lambda line: (
+                    [part.get("thought") for part in line["response"]["candidates"][0]["content"]["parts"]]
+                    == [True, None]
+                ),
+                id="thoughts first",
+            ),
+            pytest.param(
+                InvalidJson(keys=("k3",)),
+                lambda line: line["response"]["candidates"][0]["content"]["parts"] == [{"text": '{"answer": "cut'}],
+                id="invalid JSON",
+            ),
+            pytest.param(
+                Empty(keys=("k3",)),
+                lambda line: line["response"]["candidates"][0]["content"]["parts"] == [],
+                id="no parts",
+            ),
+            pytest.param(NoUsage(keys=("k3",)), lambda line: "usageMetadata" not in line["response"], id="no usage"),
+            pytest.param(
+                NoUsage(keys=("k3",), only_total=True),
+                lambda line: (
+                    "totalTokenCount" not in line["response"]["usageMetadata"]
+                    and line["response"]["usageMetadata"]["promptTokenCount"]
+                ),
+                id="no total",
+            ),
+        ],
+    )
+    def test_change_exactly_the_row_they_choose(self, fault, check):
+        world, _, lines = self.lines(fault)
+        assert check(lines["k3"][0])
+        untouched = [line for key, found in lines.items() if key != "k3" for line in found]
+        assert len(untouched) == 9
+        assert all(
+            line["response"]["candidates"][0]["content"]["parts"][0]["text"].startswith("In short: Question")
+            for line in untouched
+        )
+        assert all(line["response"]["usageMetadata"]["totalTokenCount"] for line in untouched)
+        world.emulator.script.check_used()
+
+    @pytest.mark.parametrize(
+        ("fault", "count", "stats", "billed"),
+        [
+            pytest.param(Missing(keys=("k3",)), 0, {"successfulCount": "9", "incompleteCount": "1"}, 9, id="missing"),
+            pytest.param(Duplicated(keys=("k3",)), 2, {"successfulCount": "10"}, 10, id="duplicated"),
+            pytest.param(RowError(keys=("k3",)), 1, {"successfulCount": "9", "failedCount": "1"}, 9, id="failed"),
+            pytest.param(Blocked(keys=("k3",)), 1, {"successfulCount": "10"}, 10, id="blocked"),
+            pytest.param(NoUsage(keys=("k3",)), 1, {"successfulCount": "10"}, 10, id="without usage"),
+        ],
+    )
+    def test_are_counted_and_billed_as_the_service_would(self, fault, count, stats, billed):
+        world, job, lines = self.lines(fault)
+        assert len(lines.get("k3", [])) == count
+        assert job["completionStats"] == stats
+        assert world.emulator.books()["billed"]["rows"] == billed
+
+    def test_bill_the_tokens_that_the_rows_show(self):
+        faults = (
+            Blocked(keys=("k1",)),
+            Truncated(keys=("k2",), thinking=True),
+            ThoughtsFirst(keys=("k3",)),
+            Duplicated(keys=("k4",)),
+            RowError(keys=("k5",)),
+        )
+        world, _, lines = self.lines(*faults)
+        shown = sum(
+            found[0]["response"]["usageMetadata"]["totalTokenCount"] for found in lines.values() if found[0]["response"]
+        )
+        assert world.emulator.books()["billed"]["tokens"] == shown
+
+    def test_choose_by_glob_by_position_and_by_a_seeded_share(self):
+        chosen = lambda **how: {key for key, (line,) in self.lines(RowError(**how))[2].items() if line["status"]}  # noqa: E731
+        assert chosen(keys=("k[12]", "k9")) == {"k1", "k2", "k9"}
+        assert chosen(positions=(0, 4)) == {"k0", "k4"}
+        share = chosen(ratio=0.5, seed=1)
+        assert 0 < len(share) < 10
+        assert share == chosen(ratio=0.5, seed=1)
+        assert share != chosen(ratio=0.5, seed=2)
+        assert chosen(ratio=0.0) == set()
+        assert len(chosen(times=3)) == 3
+
+    def test_of_the_answer_leave_rows_alone_that_failed_by_themselves(self):
+        _, _, lines = self.lines(Finish(reason="SAFETY"), lines=[BAD, a_line("good")])
+        assert lines["bad"][0]["status"].startswith("Bad Request")
+        assert lines["good"][0]["response"]["candidates"][0]["finishReason"] == "SAFETY"
+
+    def test_of_the_row_strike_them_too(self):
+        _, _, lines = self.lines(Missing(keys=("bad",)), lines=[BAD, a_line("good")])
+        assert list(lines) == ["good"]
+
+    def test_take_what_is_left_when_the_first_is_used_up(self):
+        _, _, lines = self.lines(Missing(times=4), Duplicated())
+        assert sorted(len(found) for found in lines.values()) == [2] * 6
+
+
+class TestAScript:
+    def test_names_the_faults_that_were_not_met(self):
+        world = a_world(Http(on="get", status=500, times=2), Missing(keys=("absent",)), Http(on="list", status=500))
+        job = world.create()
+        world.get(job)
+        world.call("GET", PARENT)
+        with pytest.raises(UnusedFaultError, match=r"2 scripted faults were not met.*used 1 times.*absent"):
+            world.emulator.script.check_used()
+        assert len(world.emulator.script.unused()) == 2
+
+    def test_survives_json_with_every_fault(self):
+        faults = (
+            Http(on="create", status=503, retry_after=1.5),
+            Drop(on="get", when="after"),
+            Delay(on="list", seconds=1),
+            ExpireToken(on="get"),
+            Stale(seconds=5),
+            Pass(on="cancel", times=3),
+            End(state="JOB_STATE_FAILED", code=13),
+            Finish(reason="SAFETY", ratio=0.1, seed=7),
+            Truncated(thinking=True),
+            Blocked(),
+            RowError(text="x"),
+            Missing(times=2),
+            Duplicated(positions=(1, 2)),
+            ThoughtsFirst(),
+            InvalidJson(text="```json"),
+            Empty(),
+            NoUsage(only_total=True),
+        )
+        scenario = Scenario(switches=Switches(live_stats=True), pace=Pace(pending_s=1), faults=faults)
+        assert Scenario.parse(json.dumps(scenario.as_dict())) == scenario
+        assert {type(fault) for fault in faults} | {fault_tags()["hold"]} == set(fault_tags().values())
