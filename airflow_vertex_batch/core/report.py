@@ -158,8 +158,11 @@ class Report(Record, frozen=True, kw_only=True):
             ("cost, USD", f"{Decimal(self.cost_usd):,.6f}"),
             ("rows not priced", f"{self.unpriced_count:,}"),
         ]
-        head = tabulate(rows, headers=("status", "rows", "share", "for example"), colalign=("left", "right", "right", "left"))
-        return f"{head}\n\n{tabulate(money, colalign=('left', 'right'), tablefmt='plain')}"
+        # Left to itself it reads figures as numbers, and rounds money to six digits.
+        table = functools.partial(tabulate, disable_numparse=True)
+        headers, aligned = ("status", "rows", "share", "for example"), ("left", "right", "right", "left")
+        head = table(rows, headers=headers, colalign=aligned if rows else None)
+        return f"{head}\n\n{table(money, colalign=('left', 'right'), tablefmt='plain')}"
 
 
 class Totals:

@@ -1,7 +1,7 @@
 """How are tables read and written in BigQuery? `Warehouse` over google-cloud-bigquery.
 
 Invariants: every job that changes a table has a caller-chosen id, so that the same call twice changes it once: "already
-exists" means resume. Values that JSON does not know (decimals, timestamps, bytes) come out as text.
+exists" means resume. Dates and times come out as ISO text, so that a prompt shows them the same from every source.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.errors import InputError, ServiceError
 from airflow_vertex_batch.core.model import TableId
+from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -113,7 +114,7 @@ class BigQueryWarehouse:
     def load(self, uris: Iterable[str], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
         """Replace `table` with the JSON rows of `uris`.
 
-        :param job_id: names this load; the same id twice loads once, as long as the table is still there.
+        :param job_id: names this load; the same id twice loads once, as long as the rows are still there.
         """
         from google.cloud import bigquery
 
@@ -127,7 +128,11 @@ class BigQueryWarehouse:
         def start(attempt_id: str) -> LoadJob:
             return self.client.load_table_from_uri(sources, str(table), job_id=attempt_id, job_config=config)
 
-        job = self._once(start, job_id, still_valid=lambda: self.count(table) is not None, subject=str(table))
+        def still_there(job: LoadJob) -> bool:
+            # The table may have been dropped since, and made again empty.
+            return self.count(table) == int(job.output_rows or 0)
+
+        job = self._once(start, job_id, still_valid=still_there, subject=str(table))
         return int(job.output_rows or 0)
 
     def execute(self, sql: str, *, job_id: str, parameters: Mapping[str, Any] | None = None) -> int:
@@ -156,7 +161,7 @@ class BigQueryWarehouse:
                     job = start(attempt_id)
                 except Conflict:
                     job = self.client.get_job(attempt_id)
-                    if not self._ended_well(job) or not still_valid():
+                    if not self._ended_well(job) or not still_valid(job):
                         continue
                 job.result()
                 return job
@@ -193,6 +198,7 @@ def _plain(value: Any) -> Any:
 @contextlib.contextmanager
 def _translated(subject: str) -> Iterator[None]:
     from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound
+    from google.auth.exceptions import GoogleAuthError
     from requests.exceptions import RequestException
 
     try:
@@ -206,5 +212,7 @@ def _translated(subject: str) -> Iterator[None]:
         raise ServiceError(
             f"BigQuery failed on {subject} with HTTP {error.code}", status=int(error.code or 0), why=error.message
         ) from error
+    except GoogleAuthError as error:
+        raise credentials_error(subject, error) from error
     except RequestException as error:
         raise ServiceError(f"BigQuery did not answer about {subject}", status=0, why=type(error).__name__) from error

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_vertex_batch.core.errors import InputError, ServiceError
 from airflow_vertex_batch.core.model import Uri
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
+from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +145,7 @@ def glob_pattern(name: str) -> re.Pattern[str]:
         elif piece in {"*", "?"}:
             pieces.append("[^/]" + ("*" if piece == "*" else ""))
         elif piece.startswith("["):
-            pieces.append(fnmatch.translate(piece).removeprefix("(?s:").partition(")")[0])
+            pieces.append(fnmatch.translate(piece).removeprefix("(?s:").rpartition(")")[0])
         else:
             pieces.append(re.escape(piece))
     return re.compile("".join(pieces), re.DOTALL)
@@ -154,21 +155,28 @@ def glob_pattern(name: str) -> re.Pattern[str]:
 def _translated(uri: Uri) -> Iterator[Any]:
     """Turn the client's exceptions into ours, naming the object and the right that is missing."""
     from google.api_core.exceptions import GoogleAPICallError, NotFound
+    from google.auth.exceptions import GoogleAuthError
     from google.cloud.storage.exceptions import InvalidResponse
     from requests.exceptions import RequestException
 
     try:
         yield
     except NotFound as error:
-        raise InputError(
-            f"{uri} does not exist", why=error.message, todo="Check the name of the bucket and of the object"
-        ) from error
+        raise _missing(uri, error.message) from error
     except InvalidResponse as error:
+        if error.response.status_code == NotFound.code:
+            raise _missing(uri, str(error)) from error
         raise _failure(uri, error.response.status_code, str(error)) from error
     except GoogleAPICallError as error:
         raise _failure(uri, int(error.code or 0), error.message) from error
+    except GoogleAuthError as error:
+        raise credentials_error(str(uri), error) from error
     except RequestException as error:
         raise _failure(uri, 0, f"{type(error).__name__}: no answer from Cloud Storage") from error
+
+
+def _missing(uri: Uri, why: str) -> InputError:
+    return InputError(f"{uri} does not exist", why=why, todo="Check the name of the bucket and of the object")
 
 
 def _failure(uri: Uri, status: int, message: str) -> ServiceError:

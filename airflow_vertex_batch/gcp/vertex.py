@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -18,20 +19,23 @@ import msgspec
 
 from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, api_host
+from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     import aiohttp
     from google.auth.credentials import Credentials
     from google.auth.transport.requests import AuthorizedSession
 
-#: Seconds one call may take. A create must be over well before another writer's settle time (see `core.lifecycle`).
+#: Seconds one call may take. A create must be over well before another writer's settle time (see `core.submit`).
 TIMEOUT_SECONDS = 30.0
 #: Jobs in one page of a list; the service's own maximum is undocumented, 100 is Google's general practice.
 PAGE_SIZE = 100
 #: Times a read is sent before its error is believed, waiting 1, 2 then 4 seconds between.
 READ_ATTEMPTS = 4
+#: Seconds: a wish of the service that goes beyond this is left to whoever asks next.
+MAX_RETRY_AFTER_SECONDS = 60.0
 #: Cancelling an ended job is 400 FAILED_PRECONDITION, a deleted one 404: either way nothing runs.
 _NOTHING_TO_CANCEL = frozenset({400, 404})
 
@@ -122,6 +126,21 @@ def read_answer(call: Call, status: int, text: str, headers: Mapping[str, str]) 
     )
 
 
+def read_job(call: Call, doc: Any) -> BatchJob:
+    """Return the job of an answer.
+
+    :raises ServiceError: when the answer is no job; an `AmbiguousError` after a create, which may have made one.
+    """
+    try:
+        job = BatchJob.from_api(doc)
+        JobName.parse(job.name)
+        return job
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        kind = ServiceError if call.repeatable else AmbiguousError
+        why = f"{type(error).__name__}: {error}"
+        raise kind(f"Vertex AI's answer to {call.what} is no job", status=502, reason="BAD_ANSWER", why=why) from error
+
+
 _CURES = {
     401: "Check the connection's credentials",
     403: "Grant the connection's account roles/aiplatform.user, and check that the Vertex AI API is enabled",
@@ -140,11 +159,22 @@ class VertexClient(_Endpoint):
 
     :param credentials: google-auth credentials.
     :param endpoint: replaces the Google host, such as ``http://127.0.0.1:8085`` for the emulator.
+    :param timeout: seconds one call may take.
+    :param sleep: waits between two attempts of a read, replaced in tests.
     """
 
-    def __init__(self, credentials: Credentials, project: str, location: str, endpoint: str = "") -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        project: str,
+        location: str,
+        endpoint: str = "",
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         super().__init__(project, location, endpoint)
-        self._credentials = credentials
+        self._credentials, self._timeout, self._sleep = credentials, timeout, sleep
         self._session: AuthorizedSession | None = None
 
     def create(self, spec: JobSpec) -> BatchJob:
@@ -153,18 +183,21 @@ class VertexClient(_Endpoint):
         :raises AmbiguousError: when the job may or may not exist now.
         :raises ServiceError: when the service refused: there is no job.
         """
-        return BatchJob.from_api(self.send(create_call(self.parent, spec)))
+        call = create_call(self.parent, spec)
+        return read_job(call, self.send(call))
 
     def get(self, name: JobName) -> BatchJob:
         """Return one job as it is now."""
-        return BatchJob.from_api(self.send(get_call(name)))
+        call = get_call(name)
+        return read_job(call, self.send(call))
 
     def list(self, labels: Mapping[str, str]) -> Iterator[BatchJob]:
         """Yield the jobs that carry all `labels`; the labels are compared here too, whatever the filter did."""
         token = ""
         while True:
-            doc = self.send(list_call(self.parent, label_filter(labels), token))
-            for job in _jobs(doc):
+            call = list_call(self.parent, label_filter(labels), token)
+            doc = self.send(call)
+            for job in _jobs(call, doc):
                 if labels.items() <= job.labels.items():
                     yield job
             token = doc.get("nextPageToken", "")
@@ -189,13 +222,13 @@ class VertexClient(_Endpoint):
         """Send one call, repeating it on transient errors if it may be repeated."""
         from tenacity import Retrying
 
-        for attempt in Retrying(**_retrying(call)):
+        for attempt in Retrying(**_retrying(call), sleep=self._sleep):
             with attempt:
                 return self._send_once(call)
         raise AssertionError  # pragma: no cover - `reraise` ends the loop
 
     def _send_once(self, call: Call) -> dict[str, Any]:
-        from google.auth.exceptions import TransportError
+        from google.auth.exceptions import GoogleAuthError
         from requests.exceptions import RequestException
 
         if self._session is None:
@@ -204,10 +237,19 @@ class VertexClient(_Endpoint):
             # It sends again only after a 401, which is a refusal: nothing was created.
             self._session = AuthorizedSession(self._credentials)  # type: ignore[no-untyped-call]
         try:
-            answer = self._session.request(
-                call.method, self.url(call), params=call.params, json=call.body, timeout=TIMEOUT_SECONDS, max_allowed_time=TIMEOUT_SECONDS
+            answer = self._session.request(  # type: ignore[no-untyped-call]
+                call.method,
+                self.url(call),
+                params=call.params,
+                json=call.body,
+                timeout=self._timeout,
+                max_allowed_time=self._timeout,
+                # A redirect would turn a POST into a GET; Google's API sends none.
+                allow_redirects=False,
             )
-        except (RequestException, TransportError) as error:
+        except GoogleAuthError as error:
+            raise credentials_error(call.what, error) from error
+        except RequestException as error:
             raise no_answer(call, error) from error
         return read_answer(call, answer.status_code, answer.text, answer.headers)
 
@@ -215,16 +257,24 @@ class VertexClient(_Endpoint):
 class AsyncVertexClient(_Endpoint):
     """The same calls for the triggerer's event loop. Use as ``async with``; one HTTP session for its life."""
 
-    def __init__(self, credentials: Credentials, project: str, location: str, endpoint: str = "") -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        project: str,
+        location: str,
+        endpoint: str = "",
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
         super().__init__(project, location, endpoint)
-        self._credentials = credentials
+        self._credentials, self._timeout = credentials, timeout
         self._session: aiohttp.ClientSession | None = None
         self._refreshing = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncVertexClient:
         import aiohttp
 
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -233,14 +283,16 @@ class AsyncVertexClient(_Endpoint):
 
     async def get(self, name: JobName) -> BatchJob:
         """Return one job as it is now."""
-        return BatchJob.from_api(await self.send(get_call(name)))
+        call = get_call(name)
+        return read_job(call, await self.send(call))
 
     async def list(self, query: str) -> AsyncIterator[BatchJob]:
         """Yield the jobs of this project and location that match a list filter."""
         token = ""
         while True:
-            doc = await self.send(list_call(self.parent, query, token))
-            for job in _jobs(doc):
+            call = list_call(self.parent, query, token)
+            doc = await self.send(call)
+            for job in _jobs(call, doc):
                 yield job
             token = doc.get("nextPageToken", "")
             if not token:
@@ -266,10 +318,13 @@ class AsyncVertexClient(_Endpoint):
         try:
             headers = await self._headers()
             async with self._session.request(
-                call.method, self.url(call), params=call.params, json=call.body, headers=headers
+                call.method, self.url(call), params=call.params, json=call.body, headers=headers, allow_redirects=False
             ) as answer:
-                return read_answer(call, answer.status, await answer.text(), answer.headers)
-        except (aiohttp.ClientError, GoogleAuthError, TimeoutError) as error:
+                text = await answer.text(errors="replace")
+                return read_answer(call, answer.status, text, answer.headers)
+        except GoogleAuthError as error:
+            raise credentials_error(call.what, error) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise no_answer(call, error) from error
 
     async def _headers(self) -> dict[str, str]:
@@ -284,21 +339,28 @@ class AsyncVertexClient(_Endpoint):
 
 
 def _retrying(call: Call) -> dict[str, Any]:
-    from tenacity import retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+    from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
+    backoff = wait_exponential(max=30) + wait_random(0, 1)
 
     def transient(error: BaseException) -> bool:
         return isinstance(error, ServiceError) and error.retryable
 
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_after if isinstance(error, ServiceError) else None
+        return max(backoff(state), min(asked or 0.0, MAX_RETRY_AFTER_SECONDS))
+
     return {
         "retry": retry_if_exception(transient),
         "stop": stop_after_attempt(READ_ATTEMPTS if call.repeatable else 1),
-        "wait": wait_exponential(max=30) + wait_random(0, 1),
+        "wait": wait,
         "reraise": True,
     }
 
 
-def _jobs(doc: dict[str, Any]) -> Iterator[BatchJob]:
-    return (BatchJob.from_api(item) for item in doc.get("batchPredictionJobs", ()))
+def _jobs(call: Call, doc: dict[str, Any]) -> Iterator[BatchJob]:
+    return (read_job(call, item) for item in doc.get("batchPredictionJobs", ()))
 
 
 def _json(text: str) -> dict[str, Any] | None:

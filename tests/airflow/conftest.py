@@ -17,6 +17,15 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Jobs end about ten seconds after their creation: long enough that every wait defers.
 SPEED = 20.0
 
+NIGHTLY = "nightly_tickets"
+EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one")
+CASES = ("hold", "cancelling", "bad_request", "blocking", "rescheduling", "database_rows", "mapped", "from_upstream")
+#: The importer refuses the empty object.
+BAD_REQUEST = {
+    "key": "a",
+    "request": {"contents": [{"role": "user", "parts": [{"text": "x"}]}], "tools": [{"googleSearch": {}}]},
+}
+
 
 class Cloud:
     """The Google side as the tests look at it: the emulator's books, the tables, the bucket."""
@@ -118,12 +127,20 @@ def airflow(stack: Stack):
     return stack.airflow.client
 
 
-@pytest.fixture
-def slow_queue(cloud: Cloud):
-    """Jobs stay in the queue while a test looks at a waiting task."""
-    cloud.behave(pace={"pending_s": 1e6})
-    yield
-    cloud.behave()
+@pytest.fixture(scope="session")
+def begun(stack: Stack) -> dict[str, str]:
+    """Run ids by DAG: every DAG that a test looks at is begun at once, so that they wait for their jobs together."""
+    client, cloud = stack.airflow.client, Cloud(stack)
+    # The jobs of these stay in the queue: one is waited for while the test looks, one must be there to be cancelled.
+    hold = {"do": "hold", "state": "JOB_STATE_PENDING", "from_pending": True, "times": None}
+    cloud.behave(faults=[{**hold, "labels": {"airflow-dag": dag_id}} for dag_id in ("hold", "cancelling")])
+    conf = {"bad_request": {"input_uri": cloud.upload("requests/bad.jsonl", dumps([BAD_REQUEST]))}}
+    runs = {}
+    for dag_id in (*EXAMPLES, *CASES):
+        client.wait_for_dag(dag_id, timeout_s=180)
+        client.unpause(dag_id)
+        runs[dag_id] = client.trigger(dag_id, conf=conf.get(dag_id))
+    return runs
 
 
 def dumps(lines: list[dict]) -> str:

@@ -9,20 +9,32 @@ import pyarrow.parquet
 import pytest
 
 from stack import demo
-from tests.airflow.conftest import dumps
+from tests.airflow.conftest import NIGHTLY
 
 TODAY = datetime.now(UTC).date()
-NIGHTLY = "nightly_tickets"
 
 
-def succeed(airflow, dag_id, run_id=None, **trigger):
-    """Run a DAG to its end and insist on success; return the run id."""
-    airflow.wait_for_dag(dag_id)
-    airflow.unpause(dag_id)
-    run_id = run_id or airflow.trigger(dag_id, **trigger)
-    run = airflow.wait_for_run(dag_id, run_id, timeout_s=240)
-    assert run["state"] == "success", airflow.tasks(dag_id, run_id)
-    return run_id
+@pytest.fixture
+def succeeded(airflow, begun):
+    """Wait for a DAG's run and insist on its success; return its id."""
+
+    def wait(dag_id):
+        run = airflow.wait_for_run(dag_id, begun[dag_id], timeout_s=400)
+        assert run["state"] == "success", airflow.tasks(dag_id, begun[dag_id])
+        return begun[dag_id]
+
+    return wait
+
+
+@pytest.fixture
+def failed(airflow, begun):
+    """Wait for a DAG's run and insist on its failure; return its id."""
+
+    def wait(dag_id):
+        assert airflow.wait_for_run(dag_id, begun[dag_id], timeout_s=400)["state"] == "failed"
+        return begun[dag_id]
+
+    return wait
 
 
 def rows_by_day(cloud):
@@ -37,7 +49,7 @@ def rows_by_day(cloud):
 class TestTheNightlyDag:
     """The main job, begun in every way a run can begin."""
 
-    def test_a_scheduled_run_a_manual_run_and_a_backfill_land_each_day_once(self, airflow, cloud, stack):
+    def test_a_scheduled_run_a_manual_run_and_a_backfill_land_each_day_once(self, airflow, cloud, stack, begun):
         """Five days in the table, every ticket of each once, one job a day; then all again: the same."""
         airflow.wait_for_dag(NIGHTLY)
         airflow.unpause(NIGHTLY)
@@ -46,6 +58,7 @@ class TestTheNightlyDag:
             "backfill", "create", "--dag-id", NIGHTLY, "--from-date", demo.DAYS[0], "--to-date", demo.DAYS[-1]
         )
         runs = self.ended(airflow, 5)
+        airflow.wait_for_backfill(1)
 
         assert {run["run_type"]: run["state"] for run in runs} == {"scheduled": "success", "manual": "success", "backfill": "success"}
         assert airflow.run(NIGHTLY, manual)["logical_date"] is None
@@ -84,30 +97,29 @@ def exports(airflow, run):
 class TestTheExamples:
     """Every file in dags/ runs."""
 
-    def test_no_file_has_an_import_error(self, airflow):
-        for dag_id in (NIGHTLY, "requests_from_cloud_storage", "describe_images", "steps_one_by_one", "mapped"):
-            airflow.wait_for_dag(dag_id)
+    def test_no_file_has_an_import_error(self, airflow, begun):
+        airflow.wait_for_dag(NIGHTLY)
         assert airflow.import_errors() == {}
 
-    def test_the_guides_own_request_is_sent_as_it_is_and_answered(self, airflow, cloud):
+    def test_the_guides_own_request_is_sent_as_it_is_and_answered(self, airflow, cloud, succeeded):
         """Its line has no key: the answer is joined by its contents."""
-        run_id = succeed(airflow, "requests_from_cloud_storage")
+        run_id = succeeded("requests_from_cloud_storage")
         report = airflow.xcom("requests_from_cloud_storage", run_id, "export")
         assert report["statuses"] == {"succeeded": 1}
         assert report["rejoined_count"] == 1
         [job] = cloud.jobs("requests_from_cloud_storage")
         assert job["billedRows"] == 1
 
-    def test_every_image_is_described(self, airflow, cloud):
-        succeed(airflow, "describe_images")
+    def test_every_image_is_described(self, airflow, cloud, succeeded):
+        succeeded("describe_images")
         files = cloud.objects("answers/describe_images/answers")
         [(name, data)] = files.items()
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
         assert {json.loads(row["columns"])["uri"] for row in table} == {f"gs://demo/images/{n}.png" for n in ("sunrise", "sea", "meadow")}
         assert all(row["text"] for row in table)
 
-    def test_the_steps_run_one_by_one(self, airflow):
-        run_id = succeed(airflow, "steps_one_by_one")
+    def test_the_steps_run_one_by_one(self, airflow, succeeded):
+        run_id = succeeded("steps_one_by_one")
         assert airflow.xcom("steps_one_by_one", run_id, "tell").startswith("{'succeeded': 4}")
 
 
@@ -115,17 +127,14 @@ class TestWaiting:
     """Ways to wait, and ways to be interrupted."""
 
     @pytest.mark.parametrize("dag_id", ["blocking", "rescheduling"])
-    def test_without_the_triggerer(self, airflow, cloud, dag_id):
-        run_id = succeed(airflow, dag_id)
+    def test_without_the_triggerer(self, airflow, cloud, succeeded, dag_id):
+        run_id = succeeded(dag_id)
         assert airflow.xcom(dag_id, run_id, "batch.export")["statuses"] == {"succeeded": 3}
         assert len(cloud.jobs(dag_id)) == 1
 
-    @pytest.mark.usefixtures("slow_queue")
-    def test_a_clear_keeps_the_job_and_a_mark_failed_cancels_it(self, airflow, cloud):
+    def test_a_clear_keeps_the_job_and_a_mark_failed_cancels_it(self, airflow, cloud, begun):
         """One run: the waiting task is cleared, attaches again to the same job, then is marked failed by a person."""
-        airflow.wait_for_dag("hold")
-        airflow.unpause("hold")
-        run_id = airflow.trigger("hold")
+        run_id = begun["hold"]
         airflow.wait_for_task("hold", run_id, "batch.wait", {"deferred"})
         links = airflow.links("hold", run_id, "batch.wait")
         assert "/batch-predictions/" in links["Batch job"]
@@ -141,21 +150,19 @@ class TestWaiting:
 
     @staticmethod
     def deferred_again(airflow, run_id):
+        # Airflow tells only a trigger that has begun about the end of its task, so wait until one has.
         task = airflow.task("hold", run_id, "batch.wait")
-        return task if task["state"] == "deferred" and task["try_number"] > 1 else None
+        begun = "PENDING" in airflow.log("hold", run_id, "batch.wait", 2) if task["try_number"] > 1 else False
+        return task if task["state"] == "deferred" and begun and task["triggerer_job"] else None
 
     @staticmethod
     def cancelled(cloud):
         [job] = cloud.jobs("hold")
         return job if job["state"] in {"JOB_STATE_CANCELLED", "JOB_STATE_CANCELLING"} else None
 
-    def test_cancel_operator(self, airflow, cloud):
+    def test_cancel_operator(self, airflow, failed):
         """The job is cancelled; the sensor after it fails at once and says so."""
-        airflow.wait_for_dag("cancelling")
-        airflow.unpause("cancelling")
-        run_id = airflow.trigger("cancelling")
-        run = airflow.wait_for_run("cancelling", run_id)
-        assert run["state"] == "failed"
+        run_id = failed("cancelling")
         assert airflow.task("cancelling", run_id, "cancel")["state"] == "success"
         wait = airflow.task("cancelling", run_id, "wait")
         assert (wait["state"], wait["try_number"]) == ("failed", 1)
@@ -165,14 +172,8 @@ class TestWaiting:
 class TestBadInput:
     """A line that the importer refuses costs the job; the task says which and does not retry."""
 
-    def test_the_services_words_reach_the_log_and_no_retry_is_made(self, airflow, cloud):
-        lines = [{"key": "a", "request": {"contents": [{"role": "user", "parts": [{"text": "x"}]}], "tools": [{"googleSearch": {}}]}}]
-        uri = cloud.upload("requests/bad.jsonl", dumps(lines))
-        airflow.wait_for_dag("bad_request")
-        airflow.unpause("bad_request")
-        run_id = airflow.trigger("bad_request", conf={"input_uri": uri})
-        run = airflow.wait_for_run("bad_request", run_id)
-        assert run["state"] == "failed"
+    def test_the_services_words_reach_the_log_and_no_retry_is_made(self, airflow, failed):
+        run_id = failed("bad_request")
         wait = airflow.task("bad_request", run_id, "wait")
         assert (wait["state"], wait["try_number"]) == ("failed", 1)
         assert "Failed to import data" in airflow.log("bad_request", run_id, "wait")
@@ -181,9 +182,9 @@ class TestBadInput:
 class TestSourcesAndMapping:
     """Rows from a database, from another task, and mapped batches."""
 
-    def test_database_rows_in_three_jobs(self, airflow, cloud):
+    def test_database_rows_in_three_jobs(self, airflow, cloud, succeeded):
         """2,500 rows by a server-side cursor, in shards of 1,000: three jobs, one file, each row once."""
-        run_id = succeed(airflow, "database_rows")
+        run_id = succeeded("database_rows")
         report = airflow.xcom("database_rows", run_id, "batch.export")
         assert report["statuses"] == {"succeeded": 2500}
         assert len(cloud.jobs("database_rows")) == 3
@@ -191,14 +192,14 @@ class TestSourcesAndMapping:
         keys = pyarrow.parquet.read_table(pyarrow.BufferReader(data))["row_key"].to_pylist()
         assert sorted(keys) == sorted(f"r-{n}" for n in range(1, 2501))
 
-    def test_mapped_tasks_have_a_job_each(self, airflow, cloud):
-        succeed(airflow, "mapped")
+    def test_mapped_tasks_have_a_job_each(self, airflow, cloud, succeeded):
+        succeeded("mapped")
         jobs = cloud.jobs("mapped")
         assert sorted(job["billedRows"] for job in jobs) == [1, 2, 3]
         assert len(cloud.objects("mapped/answers")) == 3
 
-    def test_texts_from_another_task_are_never_rendered(self, airflow, cloud):
-        run_id = succeed(airflow, "from_upstream")
+    def test_texts_from_another_task_are_never_rendered(self, airflow, cloud, succeeded):
+        run_id = succeeded("from_upstream")
         manifest = airflow.xcom("from_upstream", run_id, "batch.prepare")
         name = manifest["shards"][0]["uri"].removeprefix("gs://demo/")
         [(_, data)] = cloud.objects(name).items()

@@ -49,21 +49,34 @@ def store() -> MemoryStore:
 
 
 class TestSeedPage:
-    def test_its_lines_as_printed_go_from_request_to_report(self, store):
-        """The page's request, and the request of its failed line, prepared, answered in the page's words, landed."""
-        failed = seed("failed.json")
-        store.objects["gs://in/page.jsonl"] = (SEED / "request.jsonl").read_bytes() + jsonl({"request": failed["request"]})
+    """The page's request, success and failed line, each as printed."""
+
+    def test_its_request_goes_from_prepare_to_report(self, store):
+        store.objects["gs://in/page.jsonl"] = (SEED / "request.jsonl").read_bytes()
         rows = Requests(("gs://in/page.jsonl",)).rows(store, MemoryWarehouse())
         manifest = prepare(rows, PreparePlan(template=None), store, Uri.parse("gs://b/run"), "one")
-        assert manifest.request_count == 2
-        store.objects["gs://out/0/predictions.jsonl"] = jsonl(failed, seed("success.json"))
-        job = a_job(input_uris=(manifest.shards[0].uri,), output_uri="gs://out/0")
-        report = _land(store, [job], manifest)
-        assert report.statuses == {"succeeded": 1, "failed": 1}
-        assert report.rejoined_count == 2
-        assert (report.usage.prompt_tokens, report.usage.output_tokens) == (29180, 36)
+        store.objects["gs://out/0/predictions.jsonl"] = jsonl(seed("success.json"))
+        report = _land(store, [a_job(input_uris=(manifest.shards[0].uri,), output_uri="gs://out/0")], manifest)
+        assert (report.statuses, report.rejoined_count) == ({"succeeded": 1}, 1)
         (good,) = [json.loads(line) for line in store.objects[report.destination].splitlines()]
         assert good["text"].startswith("This video shows")
+        assert (good["prompt_tokens"], good["output_tokens"], good["total_tokens"]) == (29180, 36, 29216)
+
+    def test_its_failed_line_is_a_dead_letter_with_its_reason(self, store):
+        """Sent as it is, without prepare: the request has no key and the line has none either."""
+        store.objects["gs://in/page.jsonl"] = jsonl(seed("request.jsonl"), {"request": seed("failed.json")["request"]})
+        store.objects["gs://out/0/predictions.jsonl"] = jsonl(seed("failed.json"), seed("success.json"))
+        report = _land(store, [a_job(input_uris=("gs://in/page.jsonl",), output_uri="gs://out/0")])
+        assert (report.statuses, report.rejoined_count) == ({"succeeded": 1, "failed": 1}, 2)
+        (dead,) = [json.loads(line) for line in store.objects[report.dead_letters].splitlines()]
+        assert (dead["code"], dead["reason"]) == ("INVALID_ARGUMENT", "Please use a valid role: user, model.")
+
+    def test_prepare_finds_that_line_before_it_is_sent(self, store):
+        """What the service answers after hours with a failed row is told here at once, with file and line."""
+        store.objects["gs://in/page.jsonl"] = jsonl(seed("request.jsonl"), {"request": seed("failed.json")["request"]})
+        rows = Requests(("gs://in/page.jsonl",)).rows(store, MemoryWarehouse())
+        with pytest.raises(InputError, match=r"gs://in/page.jsonl:2: .*role.*user.*model"):
+            prepare(rows, PreparePlan(template=None), store, Uri.parse("gs://b/run"), "one")
 
 
 class TestManifest:

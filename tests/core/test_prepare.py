@@ -291,7 +291,7 @@ class TestReadyMade:
         assert line["key"].startswith("r")
 
     def test_requests_stay_as_they_are(self, store):
-        odd = {"contents": [{"role": "user", "parts": [{"text": "é😀\n{{ x }}"}]}], "someday": [1.0, 1e-9, None, {"a": True}]}
+        odd = a_request("é😀\n{{ x }}", generationConfig={"temperature": 1.0, "topP": 1e-9, "stopSequences": ["\n"]})
         (line,) = _requests(store, _ready([{"key": "k1", "request": odd}], store))
         assert line == {"key": "k1", "request": odd}
 
@@ -320,15 +320,48 @@ class TestReadyMade:
         assert [row["code"] for row in _lines(store, manifest.rejected_uri)] == [code]
 
 
+class TestLint:
+    """What the service's importer would refuse is found here: one refused line would cost the whole job."""
+
+    def test_a_template_that_no_row_can_cure_is_refused_before_the_first_row(self, store):
+        def never():
+            raise AssertionError("a row was read")
+            yield
+
+        template = RequestTemplate(prompt="{{ text }}", tools=[{"googleSearch": {}}])
+        with pytest.raises(InputError, match=r"No request of this batch could be sent: \$\.request\.tools.*\[empty-object\]"):
+            _prepare(never(), store, template=template)
+
+    def test_a_refused_row_is_rejected_by_the_rule_s_name(self, store):
+        lines = [a_line("r1"), a_line("r2") | {"request": a_request(tools=[{"googleSearch": {}}])}, a_line("r3")]
+        manifest = _ready(lines, store, on_rejected_row=DEAD_LETTER)
+        assert [line["key"] for line in _requests(store, manifest)] == ["r1", "r3"]
+        (dead,) = _lines(store, manifest.rejected_uri)
+        assert (dead["line"], dead["code"]) == (2, "empty-object")
+
+    @pytest.mark.parametrize(("max_requests", "sent", "rejected"), [(10, 1, 1), (1, 2, 0)], ids=["one shard", "two shards"])
+    def test_of_two_lines_that_disagree_the_later_is_rejected(self, store, max_requests, sent, rejected):
+        """One type per path holds within a job: another shard may take what this one cannot."""
+        lines = [
+            {"key": f"r{n}", "request": {"contents": [{"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"x": x}}}]}]}}
+            for n, x in enumerate(["a", [1]])
+        ]
+        manifest = _ready(lines, store, on_rejected_row=DEAD_LETTER, max_requests=max_requests)
+        assert (manifest.request_count, manifest.rejected_count) == (sent, rejected)
+
+
 class TestMemory:
     def test_it_does_not_grow_with_the_number_of_rows(self, local, folder):
-        """Eight times the rows: the peak stays within a third. What it holds is a chunk of rows and an upload buffer."""
+        """Eight times the rows: the peak stays within a third.
+
+        What it holds is a chunk of rows, an upload buffer, and eight bytes for each key of the shard being written.
+        """
 
         def peak(count: int) -> int:
             rows = ({"id": f"k{n}", "text": "x" * 1_000} for n in range(count))
             gc.collect()
             tracemalloc.start()
-            prepare(_placed(rows), _plan(key_column="id", columns=("id",)), local, folder, str(count))
+            prepare(_placed(rows), _plan(key_column="id", columns=("id",), max_requests=2_000), local, folder, str(count))
             top = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             return top

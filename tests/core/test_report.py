@@ -62,7 +62,7 @@ class TestPrice:
 
 
 class TestPriceTable:
-    @pytest.mark.parametrize("price", PriceTable.shipped(), ids=lambda price: price.model)
+    @pytest.mark.parametrize("price", list(PriceTable.shipped()), ids=lambda price: price.model)
     def test_every_shipped_price_is_sane_and_has_source_and_date(self, price):
         assert len(price.source) > 10
         assert date.fromisoformat(price.date)

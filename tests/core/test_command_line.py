@@ -1,0 +1,185 @@
+"""The command line: what it prints, and its exit status (0 clean, 1 findings, 2 could not do its work)."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from airflow_vertex_batch import __version__
+from airflow_vertex_batch.__main__ import main
+from tests.builders import SEED, a_failed_output, a_line, a_request, a_response, an_output, jsonl, seed
+
+
+def _report(capsys, *arguments) -> dict:
+    assert main(["report", "--format", "json", *map(str, arguments)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The seed page's success and failed line, as printed, in one file."""
+    file = tmp_path / "predictions.jsonl"
+    file.write_bytes(jsonl(seed("success.json"), seed("failed.json")))
+    return file
+
+
+class TestReport:
+    def test_the_seed_page_s_lines_as_json(self, capsys, page):
+        report = _report(capsys, page)
+        assert report["statuses"] == {"succeeded": 1, "failed": 1}
+        assert report["request_count"] == 2
+        assert report["usage"] == {
+            "prompt_tokens": 29180, "output_tokens": 36, "thinking_tokens": 0, "cached_tokens": 0, "tool_tokens": 0,
+            "total_tokens": 29216, "audio_tokens": 0,
+        }  # fmt: skip
+        assert report["samples"] == {"failed": ["line-2"]}
+
+    def test_the_seed_page_s_lines_as_text(self, capsys, page):
+        assert main(["report", str(page)]) == 0
+        printed = capsys.readouterr().out
+        for text in ("succeeded", "failed", "50.0%", "line-2", "29,180", "rows not priced"):
+            assert text in printed
+
+    def test_every_status_that_a_line_can_have(self, capsys, tmp_path):
+        lines = [
+            an_output("a"),
+            an_output("b", response=a_response("x", finishReason="MAX_TOKENS")),
+            an_output("c", response={"promptFeedback": {"blockReason": "SAFETY"}}),
+            an_output("d", "prose", request=a_request(generationConfig={"responseMimeType": "application/json"})),
+            a_failed_output("e"),
+        ]
+        file = tmp_path / "predictions.jsonl"
+        file.write_bytes(jsonl(*lines))
+        assert _report(capsys, file)["statuses"] == {
+            "succeeded": 1, "truncated": 1, "blocked": 1, "invalid_output": 1, "failed": 1,
+        }  # fmt: skip
+
+    def test_a_model_with_a_price_is_priced(self, capsys, tmp_path):
+        response = a_response()
+        response["modelVersion"] = "gemini-2.5-flash"
+        response["usageMetadata"] = {"promptTokenCount": 1_000_000, "candidatesTokenCount": 1_000_000}
+        file = tmp_path / "predictions.jsonl"
+        file.write_bytes(jsonl(an_output(response=response), a_failed_output()))
+        report = _report(capsys, file)
+        assert (report["cost_usd"], report["unpriced_count"]) == ("1.400000", 0)
+
+    def test_a_model_without_a_price_is_counted_not_zero(self, capsys, page):
+        assert _report(capsys, page)["unpriced_count"] == 1
+
+    def test_several_files_globs_and_folders_add_up(self, capsys, tmp_path):
+        for name in ("one", "two"):
+            folder = tmp_path / name
+            folder.mkdir()
+            (folder / "predictions.jsonl-00000-of-00002").write_bytes(jsonl(an_output("a")))
+            (folder / "predictions.jsonl-00001-of-00002").write_bytes(jsonl(an_output("b")))
+            (folder / "incremental_predictions.jsonl").write_bytes(jsonl(an_output("a")))
+        assert _report(capsys, tmp_path / "one")["request_count"] == 2
+        assert _report(capsys, f"{tmp_path / 'one'}/")["request_count"] == 2
+        assert _report(capsys, tmp_path / "one", tmp_path / "two")["request_count"] == 4
+        assert _report(capsys, f"{tmp_path}/*/predictions*")["request_count"] == 4
+
+    def test_a_torn_last_line_is_left_out(self, capsys, page):
+        page.write_bytes(page.read_bytes() + b'{"key": "torn')
+        assert _report(capsys, page)["request_count"] == 2
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (None, "Cannot read .*No such file"),
+            (b"not an output\n", "Line 1 of .* is no line of a batch output"),
+            (b"not an output", "Line 1 of .* is no line of a batch output"),
+            (jsonl(an_output(), b"torn\n", an_output()), "Line 2 of .* is no line of a batch output"),
+            (b"\x89PNG\r\n\x1a\n", "is no line of a batch output"),
+        ],
+        ids=["absent", "text", "text without an end", "a bad line inside", "bytes"],
+    )
+    def test_what_cannot_be_read_is_status_2_with_one_line_of_why(self, capsys, tmp_path, content, message):
+        file = tmp_path / "predictions.jsonl"
+        if content is not None:
+            file.write_bytes(content)
+        assert main(["report", str(file)]) == 2
+        printed = capsys.readouterr()
+        assert re.search(message, printed.err)
+        assert printed.err.startswith("airflow-vertex-batch: ")
+        assert printed.out == ""
+
+    def test_an_empty_folder_is_status_2(self, capsys, tmp_path):
+        assert main(["report", str(tmp_path)]) == 2
+        assert "has no result files" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["s3://b/x", "gs://", "bq://p.d.t"])
+    def test_an_address_we_do_not_speak_is_status_2(self, capsys, name):
+        assert main(["report", name]) == 2
+        assert "airflow-vertex-batch: " in capsys.readouterr().err
+
+    def test_a_cloud_address_without_credentials_is_status_2(self, capsys, monkeypatch, tmp_path):
+        """Not a traceback: the message says what to do."""
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+        assert main(["report", "gs://bucket/predictions.jsonl"]) == 2
+        assert "gcloud auth application-default login" in capsys.readouterr().err
+
+    def test_objects_of_cloud_storage_are_read(self, capsys, monkeypatch, gcs, bucket, storage_url):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
+        with gcs.open_write(bucket / "out/predictions.jsonl") as stream:
+            stream.write(jsonl(an_output("a"), a_failed_output("b")))
+        assert _report(capsys, bucket / "out/")["statuses"] == {"succeeded": 1, "failed": 1}
+
+
+class TestLint:
+    def test_the_seed_page_s_request_is_clean(self, capsys):
+        assert main(["lint", str(SEED / "request.jsonl")]) == 0
+
+    def test_findings_are_status_1_with_file_line_rule_and_cure(self, capsys, tmp_path):
+        file = tmp_path / "requests.jsonl"
+        file.write_bytes(jsonl(a_line("r1"), {"key": "r2", "request": a_request(tools=[{"googleSearch": {}}])}))
+        assert main(["lint", "--format", "json", str(file)]) == 1
+        (finding,) = json.loads(capsys.readouterr().out)["findings"]
+        assert finding.keys() == {"file", "line", "rule", "severity", "path", "message", "cure"}
+        assert (finding["file"], finding["line"], finding["rule"], finding["severity"]) == (str(file), 2, "empty-object", "error")
+        assert main(["lint", str(file)]) == 1
+        assert f"{file}:2: error: " in capsys.readouterr().out
+
+    def test_nothing_to_say_is_an_empty_list(self, capsys, tmp_path):
+        file = tmp_path / "requests.jsonl"
+        file.write_bytes(jsonl(a_line("r1")))
+        assert main(["lint", "--format", "json", str(file)]) == 0
+        assert json.loads(capsys.readouterr().out) == {"findings": []}
+
+    def test_what_cannot_be_read_is_status_2(self, capsys, tmp_path):
+        assert main(["lint", str(tmp_path / "none.jsonl")]) == 2
+        assert "matches no file" in capsys.readouterr().err
+
+
+class TestProgram:
+    def test_it_runs_as_a_module_and_loads_no_airflow(self, page):
+        program = (
+            "import sys; from airflow_vertex_batch.__main__ import main; status = main(sys.argv[1:]); "
+            "assert 'airflow' not in sys.modules; sys.exit(status)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, "report", "--format", "json", str(page)], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["statuses"] == {"succeeded": 1, "failed": 1}
+
+    def test_python_m_prints_the_version(self):
+        done = subprocess.run([sys.executable, "-m", "airflow_vertex_batch", "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == __version__
+
+    @pytest.mark.parametrize("arguments", [[], ["dance"], ["report"], ["lint", "--format", "xml", "x"]], ids=str)
+    def test_wrong_usage_is_status_2(self, capsys, arguments):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert "usage: airflow-vertex-batch" in capsys.readouterr().err
+
+    def test_a_reader_that_has_enough_is_no_traceback(self, tmp_path):
+        file = tmp_path / "requests.jsonl"
+        file.write_bytes(b"{}\n" * 50_000)
+        command = f"{sys.executable} -m airflow_vertex_batch lint {file} | head -1"
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        assert f"{file}:1: error" in done.stdout

@@ -1,0 +1,430 @@
+"""How Vertex AI is spoken to: every status sorted, reads repeated, the create sent once whatever happens to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from http import HTTPStatus
+
+import pytest
+from google.auth.credentials import Credentials as AnyCredentials
+from google.auth.exceptions import RefreshError, TransportError
+from google.oauth2.credentials import Credentials
+
+from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
+from airflow_vertex_batch.core.model import JobName, JobState
+from airflow_vertex_batch.gcp.vertex import (
+    MAX_RETRY_AFTER_SECONDS,
+    PAGE_SIZE,
+    READ_ATTEMPTS,
+    TIMEOUT_SECONDS,
+    AsyncVertexClient,
+    Call,
+    VertexClient,
+    _retrying,
+    cancel_call,
+    create_call,
+    delete_call,
+    get_call,
+    label_filter,
+    list_call,
+    read_answer,
+)
+from tests.builders import JOB_NAME, a_job_doc, a_spec
+from tests.gcp.vertex_server import Answer, VertexServer, refused
+
+NAME = JobName.parse(JOB_NAME)
+PARENT = "projects/demo/locations/global"
+CREATE, READ = create_call(PARENT, a_spec()), get_call(NAME)
+JOB = a_job_doc()
+
+
+@pytest.fixture
+def slept() -> list[float]:
+    """Seconds between attempts, noted instead of slept."""
+    return []
+
+
+@pytest.fixture
+def connect(slept):
+    """Return a client of a server; its pauses are noted in `slept`."""
+
+    def make(server: VertexServer, **options) -> VertexClient:
+        return VertexClient(Credentials("token"), "demo", "global", server.url, sleep=slept.append, **options)
+
+    return make
+
+
+def _async(server, use, *, credentials=None, **options):
+    async def run():
+        async with AsyncVertexClient(credentials or Credentials("token"), "demo", "global", server.url, **options) as client:
+            return await use(client)
+
+    return asyncio.run(run())
+
+
+async def _all(jobs):
+    return [job async for job in jobs]
+
+
+class TestCalls:
+    @pytest.mark.parametrize(
+        ("call", "method", "path", "repeatable"),
+        [
+            (CREATE, "POST", f"v1/{PARENT}/batchPredictionJobs", False),
+            (READ, "GET", f"v1/{JOB_NAME}", True),
+            (list_call(PARENT, ""), "GET", f"v1/{PARENT}/batchPredictionJobs", True),
+            (cancel_call(NAME), "POST", f"v1/{JOB_NAME}:cancel", True),
+            (delete_call(NAME), "DELETE", f"v1/{JOB_NAME}", True),
+        ],
+        ids=["create", "get", "list", "cancel", "delete"],
+    )
+    def test_each_endpoint_is_one_value(self, call, method, path, repeatable):
+        assert (call.method, call.path, call.repeatable) == (method, path, repeatable)
+
+    def test_a_list_asks_for_pages_of_the_labelled(self):
+        query = label_filter({"avb-identity": "abc", "team": "x"})
+        assert query == 'labels.avb-identity="abc" AND labels.team="x"'
+        assert list_call(PARENT, query, "next").params == {"pageSize": str(PAGE_SIZE), "filter": query, "pageToken": "next"}
+        assert list_call(PARENT, "").params == {"pageSize": str(PAGE_SIZE)}
+
+    @pytest.mark.parametrize(
+        ("location", "host"),
+        [
+            ("us-central1", "https://us-central1-aiplatform.googleapis.com"),
+            ("global", "https://aiplatform.googleapis.com"),
+            ("eu", "https://aiplatform.eu.rep.googleapis.com"),
+        ],
+    )
+    def test_the_host_follows_the_location_of_the_name(self, location, host):
+        """A client of one location asks for a job of another at the other's host."""
+        client = VertexClient(Credentials("token"), "demo", "asia-east1")
+        name = JobName("p", location, "1")
+        assert client.url(get_call(name)) == f"{host}/v1/{name}"
+
+    def test_an_endpoint_replaces_every_host(self):
+        client = VertexClient(Credentials("token"), "demo", "global", "http://127.0.0.1:8085/")
+        assert client.url(cancel_call(NAME)) == f"http://127.0.0.1:8085/v1/{JOB_NAME}:cancel"
+
+
+class TestEveryStatus:
+    """What a status means for a read, which may be sent again, and for the create, which may not."""
+
+    #: After these the create may have worked: the server failed or gave up, or its good answer cannot be read.
+    MAYBE_DONE = frozenset({200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 408, *range(500, 600)})
+
+    @pytest.mark.parametrize("status", sorted({int(status) for status in HTTPStatus if status >= 200}))
+    def test_a_create_is_refused_or_ambiguous(self, status):
+        with pytest.raises(ServiceError) as caught:  # noqa: PT011 - every status is one
+            read_answer(CREATE, status, "not json", {})
+        assert isinstance(caught.value, AmbiguousError) is (status in self.MAYBE_DONE)
+        assert caught.value.status == status
+
+    @pytest.mark.parametrize("status", sorted({int(status) for status in HTTPStatus if status >= 200}))
+    def test_a_read_is_never_ambiguous(self, status):
+        with pytest.raises(ServiceError) as caught:  # noqa: PT011 - every status is one
+            read_answer(READ, status, "not json", {})
+        assert not isinstance(caught.value, AmbiguousError)
+        assert caught.value.retryable is (status in {408, 425, 429, 500, 502, 503, 504})
+
+    @pytest.mark.parametrize("text", ["{}", "", '{"name": "x"}'], ids=["empty object", "no body", "object"])
+    @pytest.mark.parametrize("call", [CREATE, READ], ids=["create", "read"])
+    def test_a_good_answer_is_its_json(self, call, text):
+        assert read_answer(call, 200, text, {}) in ({}, {"name": "x"})
+
+    @pytest.mark.parametrize("text", ["<html>", "[1]", '"x"', '{"torn'], ids=repr)
+    def test_a_garbled_good_answer_is_an_error(self, text):
+        with pytest.raises(ServiceError, match="HTTP 200 to: get"):
+            read_answer(READ, 200, text, {})
+        with pytest.raises(AmbiguousError, match="HTTP 200 to: create"):
+            read_answer(CREATE, 200, text, {})
+
+    def test_google_s_words_are_kept(self):
+        text = '{"error": {"code": 404, "message": "The PublisherModel does not exist.", "status": "NOT_FOUND"}}'
+        with pytest.raises(ServiceError, match=r"HTTP 404 NOT_FOUND to: create. The PublisherModel does not exist. .*location 'global'") as caught:
+            read_answer(CREATE, 404, text, {})
+        assert (caught.value.reason, caught.value.is_not_found) == ("NOT_FOUND", True)
+
+    @pytest.mark.parametrize(
+        ("status", "cure"), [(401, "credentials"), (403, "roles/aiplatform.user"), (404, "Check project, location and model")]
+    )
+    def test_the_usual_mistakes_have_a_cure(self, status, cure):
+        with pytest.raises(ServiceError, match=cure):
+            read_answer(READ, status, "", {})
+
+    @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), (None, None), ("soon", None), ("-1", None)], ids=repr)
+    def test_retry_after_is_kept(self, header, seconds):
+        with pytest.raises(ServiceError, match="HTTP 429") as caught:
+            read_answer(READ, 429, "", {} if header is None else {"Retry-After": header})
+        assert caught.value.retry_after == seconds
+
+    def test_an_error_page_is_cut_short(self):
+        with pytest.raises(ServiceError, match="HTTP 502") as caught:
+            read_answer(READ, 502, "<html>" + "x" * 10_000, {})
+        assert len(str(caught.value)) < 400
+
+
+class TestCreate:
+    def test_it_is_one_post_with_the_page_s_body(self, connect):
+        with VertexServer(Answer(body=JOB | {"state": "JOB_STATE_PENDING"})) as server:
+            job = connect(server).create(a_spec(labels={"a": "b"}))
+        (asked,) = server.asked
+        assert (asked.method, asked.path) == ("POST", f"/v1/{PARENT}/batchPredictionJobs")
+        assert asked.body == a_spec(labels={"a": "b"}).body()
+        assert asked.authorization == "Bearer token"
+        assert (job.name, job.state) == (JOB_NAME, JobState.PENDING)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            refused(500, "INTERNAL"),
+            refused(503, "UNAVAILABLE", Retry_After="1"),
+            refused(504, "DEADLINE_EXCEEDED"),
+            refused(408),
+            Answer(body=b"<html>proxy</html>"),
+            Answer(body={}),
+            Answer(body={"name": 5}),
+            Answer(fate="drop"),
+            Answer(body=JOB, fate="cut"),
+        ],
+        ids=["500", "503", "504", "408", "a page", "no job", "an odd job", "connection dropped", "answer cut"],
+    )
+    def test_a_lost_answer_is_ambiguous_and_never_sent_again(self, connect, slept, answer):
+        with VertexServer(answer) as server, pytest.raises(AmbiguousError):
+            connect(server).create(a_spec())
+        assert len(server.asked) == 1
+        assert slept == []
+
+    def test_a_create_that_hangs_is_ambiguous(self, connect):
+        with VertexServer(Answer(fate="hang")) as server, pytest.raises(AmbiguousError, match="did not answer to: create. ReadTimeout"):
+            connect(server, timeout=0.2).create(a_spec())
+        assert len(server.asked) == 1
+
+    @pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 429])
+    def test_a_refusal_is_no_job_and_never_sent_again(self, connect, slept, status):
+        with VertexServer(refused(status, "WORD")) as server, pytest.raises(ServiceError, match=f"HTTP {status} WORD") as caught:
+            connect(server).create(a_spec())
+        assert not isinstance(caught.value, AmbiguousError)
+        assert len(server.asked) == 1
+        assert slept == []
+
+    def test_a_redirect_is_not_followed(self, connect):
+        """Following would turn the POST into a GET, and its answer into somebody else's."""
+        with VertexServer(Answer(302, headers={"Location": "/elsewhere"})) as server, pytest.raises(ServiceError, match="HTTP 302"):
+            connect(server).create(a_spec())
+        assert len(server.asked) == 1
+
+
+class TestReads:
+    @pytest.mark.parametrize(
+        "answer",
+        [refused(429), refused(500), refused(502), refused(503), refused(504), Answer(fate="drop"), Answer(body=JOB, fate="cut")],
+        ids=["429", "500", "502", "503", "504", "connection dropped", "answer cut"],
+    )
+    def test_a_transient_error_is_asked_about_again(self, connect, slept, answer):
+        with VertexServer(answer, answer, Answer(body=JOB)) as server:
+            assert connect(server).get(NAME).name == JOB_NAME
+        assert len(server.asked) == 3
+        assert 1 <= slept[0] <= 2 <= slept[1] <= 3
+
+    def test_it_is_believed_after_the_fourth_time(self, connect, slept):
+        with VertexServer(*[refused(503)] * 9) as server, pytest.raises(ServiceError, match="HTTP 503"):
+            connect(server).get(NAME)
+        assert len(server.asked) == READ_ATTEMPTS
+        assert len(slept) == READ_ATTEMPTS - 1
+
+    @pytest.mark.parametrize("status", [400, 403, 404])
+    def test_a_hard_error_is_believed_at_once(self, connect, slept, status):
+        with VertexServer(*[refused(status)] * 4) as server, pytest.raises(ServiceError, match=f"HTTP {status}"):
+            connect(server).get(NAME)
+        assert slept == []
+
+    def test_a_token_that_is_refused_is_fetched_anew_once(self, slept):
+        credentials = Refreshing()
+        with VertexServer(refused(401), Answer(body=JOB)) as server:
+            client = VertexClient(credentials, "demo", "global", server.url, sleep=slept.append)
+            assert client.get(NAME).name == JOB_NAME
+        assert [asked.authorization for asked in server.asked] == ["Bearer token-1", "Bearer token-2"]
+        assert slept == []
+
+    @pytest.mark.parametrize(("asked", "least"), [("7", 7.0), ("3600", MAX_RETRY_AFTER_SECONDS)])
+    def test_the_service_s_wish_is_honoured_within_reason(self, connect, slept, asked, least):
+        with VertexServer(refused(429, Retry_After=asked), Answer(body=JOB)) as server:
+            connect(server).get(NAME)
+        assert slept[0] == least
+
+    def test_a_read_that_hangs_is_asked_again(self, connect):
+        with VertexServer(Answer(fate="hang"), Answer(body=JOB)) as server:
+            assert connect(server, timeout=0.2).get(NAME).name == JOB_NAME
+
+    def test_no_server_at_all_is_an_error_with_status_0(self, connect):
+        with VertexServer() as server:
+            pass
+        with pytest.raises(ServiceError, match="did not answer to: get") as caught:
+            connect(server).get(NAME)
+        assert (caught.value.status, caught.value.retryable) == (0, True)
+
+    @pytest.mark.parametrize("body", [{}, {"name": 5}, {"name": JOB_NAME, "createTime": "yesterday"}], ids=str)
+    def test_an_answer_that_is_no_job_is_an_error(self, connect, body):
+        with VertexServer(Answer(body=body)) as server, pytest.raises(ServiceError, match="is no job"):
+            connect(server).get(NAME)
+
+
+class TestList:
+    def test_all_pages_are_read(self, connect):
+        pages = [
+            Answer(body={"batchPredictionJobs": [a_job_doc(name=f"{JOB_NAME}{n}", labels={"a": "b"})], "nextPageToken": token})
+            for n, token in enumerate(["one", "two", ""])
+        ]
+        with VertexServer(*pages) as server:
+            names = [job.name for job in connect(server).list({"a": "b"})]
+        assert names == [f"{JOB_NAME}{n}" for n in range(3)]
+        assert [asked.query.get("pageToken") for asked in server.asked] == [None, "one", "two"]
+        assert all(asked.query["filter"] == 'labels.a="b"' for asked in server.asked)
+
+    def test_a_page_may_be_empty_and_not_the_last(self, connect):
+        pages = [Answer(body={"nextPageToken": "more"}), Answer(body={"batchPredictionJobs": [JOB]})]
+        with VertexServer(*pages) as server:
+            assert len(list(connect(server).list({}))) == 1
+
+    def test_a_service_that_ignores_the_filter_does_not_hand_out_other_people_s_jobs(self, connect):
+        mine, other = a_job_doc(labels={"a": "b", "c": "d"}), a_job_doc(name=f"{JOB_NAME}1", labels={"a": "x"})
+        with VertexServer(Answer(body={"batchPredictionJobs": [other, mine, JOB]})) as server:
+            assert [job.name for job in connect(server).list({"a": "b"})] == [JOB_NAME]
+
+    def test_structured_error_details_do_not_break_the_page(self, connect):
+        """google-genai fails the whole page on one such job."""
+        odd = a_job_doc(error={"code": 3, "message": "m", "details": [{"@type": "x"}]})
+        with VertexServer(Answer(body={"batchPredictionJobs": [odd, a_job_doc(name=f"{JOB_NAME}1")]})) as server:
+            assert len(list(connect(server).list({}))) == 2
+
+    def test_a_transient_error_in_the_middle_goes_on_with_the_same_page(self, connect):
+        pages = [Answer(body={"nextPageToken": "two"}), refused(503), Answer(body={"batchPredictionJobs": [JOB]})]
+        with VertexServer(*pages) as server:
+            assert len(list(connect(server).list({}))) == 1
+        assert [asked.query.get("pageToken") for asked in server.asked] == [None, "two", "two"]
+
+
+CANCELS = pytest.mark.parametrize(
+    ("answer", "cancelled"),
+    [(Answer(), True), (refused(400, "FAILED_PRECONDITION"), False), (refused(404, "NOT_FOUND"), False)],
+    ids=["asked", "ended already", "gone"],
+)
+
+
+class TestCancel:
+    @CANCELS
+    def test_it_says_whether_there_was_anything_to_cancel(self, connect, answer, cancelled):
+        with VertexServer(answer) as server:
+            assert connect(server).cancel(NAME) is cancelled
+        assert (server.asked[0].method, server.asked[0].path, server.asked[0].body) == ("POST", f"/v1/{JOB_NAME}:cancel", {})
+
+    def test_a_refusal_for_another_reason_is_an_error(self, connect):
+        with VertexServer(refused(403)) as server, pytest.raises(ServiceError, match="HTTP 403"):
+            connect(server).cancel(NAME)
+
+    def test_cancelling_twice_does_no_harm_so_it_is_repeated(self, connect):
+        with VertexServer(refused(503), Answer()) as server:
+            assert connect(server).cancel(NAME)
+
+    def test_delete_is_sent(self, connect):
+        with VertexServer(Answer(body={"name": "operations/1", "done": True})) as server:
+            connect(server).delete(NAME)
+        assert (server.asked[0].method, server.asked[0].path) == ("DELETE", f"/v1/{JOB_NAME}")
+
+
+class Refreshing(AnyCredentials):
+    """Credentials without a token, whose token server does as scripted."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()
+        self._errors, self.refreshed = list(errors), 0
+
+    def refresh(self, request):
+        self.refreshed += 1
+        if self._errors:
+            raise self._errors.pop(0)
+        self.token = f"token-{self.refreshed}"
+
+
+class TestCredentials:
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [(RefreshError("expired"), 401), (RefreshError("busy", retryable=True), 0), (TransportError("no route"), 0)],
+        ids=["expired", "busy", "unreachable"],
+    )
+    def test_a_create_without_a_token_never_left(self, error, status):
+        """Nothing was sent, so there is nothing ambiguous about it."""
+        with VertexServer() as server:
+            client = VertexClient(Refreshing(error), "demo", "global", server.url)
+            with pytest.raises(ServiceError, match=r"No credentials for create.*Nothing was changed") as caught:
+                client.create(a_spec())
+        assert not isinstance(caught.value, AmbiguousError)
+        assert caught.value.status == status
+        assert server.asked == []
+
+    @pytest.mark.parametrize(("error", "status"), [(RefreshError("expired"), 401), (TransportError("no route"), 0)])
+    def test_the_same_on_an_event_loop(self, error, status):
+        with VertexServer() as server, pytest.raises(ServiceError, match="No credentials for get") as caught:
+            _async(server, lambda client: client.get(NAME), credentials=Refreshing(error))
+        assert caught.value.status == status
+
+    def test_a_token_is_fetched_once_for_many_calls_at_once(self):
+        credentials = Refreshing()
+
+        async def many(client):
+            return await asyncio.gather(*[client.get(NAME) for _ in range(5)])
+
+        with VertexServer(*[Answer(body=JOB)] * 5) as server:
+            assert len(_async(server, many, credentials=credentials)) == 5
+        assert credentials.refreshed == 1
+        assert {asked.authorization for asked in server.asked} == {"Bearer token-1"}
+
+
+class TestOnAnEventLoop:
+    def test_get(self):
+        with VertexServer(Answer(body=JOB)) as server:
+            assert _async(server, lambda client: client.get(NAME)).name == JOB_NAME
+        assert server.asked[0].authorization == "Bearer token"
+
+    def test_all_pages_of_a_list(self):
+        pages = [Answer(body={"batchPredictionJobs": [JOB], "nextPageToken": "t"}), Answer(body={"batchPredictionJobs": [JOB]})]
+        with VertexServer(*pages) as server:
+            assert len(_async(server, lambda client: _all(client.list('labels.a="b"')))) == 2
+        assert [asked.query.get("pageToken") for asked in server.asked] == [None, "t"]
+
+    @CANCELS
+    def test_cancel(self, answer, cancelled):
+        with VertexServer(answer) as server:
+            assert _async(server, lambda client: client.cancel(NAME)) is cancelled
+
+    @pytest.mark.parametrize(
+        ("answer", "status"),
+        [(refused(503, Retry_After="9"), 503), (refused(404), 404), (Answer(fate="drop"), 0), (Answer(body=JOB, fate="cut"), 0), (Answer(body={}), 502)],
+        ids=["503", "404", "connection dropped", "answer cut", "no job"],
+    )
+    def test_every_error_is_ours_and_left_to_the_waiting_flow(self, answer, status):
+        """Twice the same answer: aiohttp itself repeats a GET whose kept connection was dropped."""
+        with VertexServer(answer, answer) as server, pytest.raises(ServiceError) as caught:  # noqa: PT011
+            _async(server, lambda client: client.get(NAME))
+        assert caught.value.status == status
+        assert len(server.asked) == (2 if answer.fate == "drop" else 1)
+
+    def test_a_call_that_hangs_ends(self):
+        with VertexServer(Answer(fate="hang")) as server, pytest.raises(ServiceError, match="did not answer to: get .*TimeoutError"):
+            _async(server, lambda client: client.get(NAME), timeout=0.2)
+
+    def test_it_must_be_opened(self):
+        client = AsyncVertexClient(Credentials("token"), "demo", "global")
+        with pytest.raises(RuntimeError, match="async with"):
+            asyncio.run(client.get(NAME))
+
+
+def test_a_create_ends_well_before_another_writer_may_send():
+    from airflow_vertex_batch.core.submit import SETTLE_SECONDS
+
+    assert timedelta(seconds=TIMEOUT_SECONDS) * 2 < timedelta(seconds=SETTLE_SECONDS)
+
+
+def test_only_what_may_be_repeated_is():
+    assert _retrying(Call("POST", "x", "x", repeatable=False))["stop"].max_attempt_number == 1

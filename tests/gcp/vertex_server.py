@@ -1,0 +1,108 @@
+"""A tiny HTTP server that answers what a test scripted, and notes what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass
+class Answer:
+    """One answer.
+
+    :param body: JSON, or bytes as they are.
+    :param fate: "answer"; "drop" closes the connection after reading the request; "cut" does in the middle of the body;
+        "hang" answers only when the server is stopped.
+    """
+
+    status: int = 200
+    body: Any = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    fate: str = "answer"
+
+
+def refused(status: int, word: str = "", message: str = "No.", **headers: str) -> Answer:
+    """An error as Google's API writes it."""
+    error = {"error": {"code": status, "message": message, "status": word}}
+    return Answer(status, error, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+@dataclass
+class Asked:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: Any
+    authorization: str
+
+
+class VertexServer:
+    """Answers in the scripted order; a request beyond the script is answered with 500 and noted all the same."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers, self.asked = list(answers), list[Asked]()
+        self._lock, self.stopped = threading.Lock(), threading.Event()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http.daemon_threads = True
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stopped.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def _next(self, asked: Asked) -> Answer:
+        with self._lock:
+            self.asked.append(asked)
+            return self.answers.pop(0) if self.answers else refused(500, "INTERNAL", "the script is over")
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _serve(self) -> None:
+                parts = urlsplit(self.path)
+                raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = json.loads(raw) if raw else None
+                asked = Asked(
+                    self.command, parts.path, dict(parse_qsl(parts.query)), body, self.headers.get("Authorization", "")
+                )
+                self._send(server._next(asked))
+
+            do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+
+            def _send(self, answer: Answer) -> None:
+                if answer.fate == "hang":
+                    server.stopped.wait()
+                if answer.fate in {"drop", "hang"}:
+                    self.close_connection = True
+                    return
+                data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                if answer.fate == "cut":
+                    data, self.close_connection = data[: len(data) // 2], True
+                self.wfile.write(data)
+
+            def log_message(self, *_arguments: object) -> None:
+                """Stay quiet."""
+
+        return Handler
