@@ -112,7 +112,7 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
 
     def _check(self) -> None:
         """Find what is wrong where the author is looking: when the DAG file is read."""
-        from airflow_vertex_batch.core.prepare import MAX_REQUESTS, OnRejectedRow
+        from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow, compile_prompt
 
         names = ("sql", "table", "files", "objects", "rows", "requests")
         given = [name for name in names if getattr(self, name) is not None]
@@ -127,7 +127,8 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
             raise InputError(f"on_rejected_row={self.on_rejected_row!r} is not known", todo="Use 'fail' or 'dead_letter'")
         if not 1 <= self.max_requests_per_job <= MAX_REQUESTS:
             raise InputError(f"max_requests_per_job={self.max_requests_per_job}", todo=f"Use 1 to {MAX_REQUESTS:,}")
-        if self.response_schema is not None and not isinstance(self.response_schema, str):
+        compile_prompt(self.prompt)
+        if self.response_schema is not None:
             from airflow_vertex_batch.core.schema import json_schema, response_schema
 
             response_schema(json_schema(self.response_schema))
@@ -187,8 +188,8 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
         return rows(**determine_kwargs(rows, (), context)) if callable(rows) else rows
 
     def _plan(self) -> Any:
-        from airflow_vertex_batch.core.prepare import OnRejectedRow, PreparePlan
-        from airflow_vertex_batch.core.request import RequestTemplate
+        from airflow_vertex_batch.core.prepare import PreparePlan
+        from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate
         from airflow_vertex_batch.core.schema import json_schema
 
         schema = json_schema(self.response_schema) if self.response_schema is not None else None

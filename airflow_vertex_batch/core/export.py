@@ -24,6 +24,7 @@ from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from decimal import Decimal
 
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
@@ -195,9 +196,7 @@ class _JsonlWriter:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self._flush()
-        self._open.__exit__(kind, error, trace)
+        _leave(self._open, self._flush, error)
 
     def add(self, record: dict[str, Any]) -> None:
         self._lines.append(encode(record))
@@ -223,10 +222,15 @@ class _ParquetWriter:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self._flush()
-            self._writer.close()
-        self._open.__exit__(kind, error, trace)
+        if error is not None:
+            # While the stream still takes what it writes; the aborted stream forgets all of it.
+            with contextlib.suppress(Exception):
+                self._writer.close()
+        _leave(self._open, self._finish, error)
+
+    def _finish(self) -> None:
+        self._flush()
+        self._writer.close()
 
     def add(self, record: dict[str, Any]) -> None:
         self._records.append(_arrow_record(record))
@@ -239,6 +243,17 @@ class _ParquetWriter:
         if self._records:
             self._writer.write_batch(RecordBatch.from_pylist(self._records, schema=self._schema))
             self._records.clear()
+
+
+def _leave(opened: AbstractContextManager[Any], finish: Callable[[], None], error: BaseException | None) -> None:
+    """Leave an object's block: finish it, or abort it when there is, or comes, an error."""
+    if error is None:
+        try:
+            finish()
+        except BaseException as late:
+            opened.__exit__(type(late), late, late.__traceback__)
+            raise
+    opened.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 
 _WRITERS: dict[str, Any] = {"jsonl": _JsonlWriter, "parquet": _ParquetWriter}

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import sqlite3
 import tempfile
-from enum import StrEnum
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
@@ -24,7 +23,17 @@ from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.lint import Linter
 from airflow_vertex_batch.core.model import Manifest, Shard, Uri
-from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate, RowProblem, carried, content_key, row_key
+from airflow_vertex_batch.core.request import (
+    MAX_BYTES,
+    MAX_REQUESTS,
+    OnRejectedRow,
+    RequestBuilder,
+    RequestTemplate,
+    RowProblem,
+    carried,
+    content_key,
+    row_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,20 +42,9 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.ports import ObjectStore
     from airflow_vertex_batch.core.sources import Placed, Row
 
-#: The most requests one job takes, and the most bytes one input file may have; 1 GB is read as 10^9, the smaller reading
-#: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
-MAX_REQUESTS = 200_000
-MAX_BYTES = 1_000_000_000
 #: Rejected rows that are named in an error before preparing stops: enough to see what is wrong, not a flood.
 _MAX_NAMED = 20
 _CHUNK_ROWS = 1_000
-
-
-class OnRejectedRow(StrEnum):
-    """What a row that cannot be sent does to the task."""
-
-    FAIL = "fail"
-    DEAD_LETTER = "dead_letter"
 
 
 class PreparePlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,9 +23,20 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.sources import Row
 
+#: The most requests one job takes, and the most bytes one input file may have; 1 GB is read as 10^9, the smaller reading
+#: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
+MAX_REQUESTS = 200_000
+MAX_BYTES = 1_000_000_000
 #: Keys longer than this are replaced by their digest: a request label, the second channel, takes 63 characters.
 MAX_KEY_LENGTH = 63
 _SAFE_KEY = re.compile(r"[A-Za-z][\w.:/@-]*", re.ASCII)
+
+
+class OnRejectedRow(StrEnum):
+    """What a row that cannot be sent does to the task."""
+
+    FAIL = "fail"
+    DEAD_LETTER = "dead_letter"
 
 
 class RowProblem(Exception):  # noqa: N818 - it never leaves prepare: a bad row is data

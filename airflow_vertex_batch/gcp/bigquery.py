@@ -197,7 +197,7 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _translated(subject: str) -> Iterator[None]:
-    from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound
+    from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound, RetryError
     from google.auth.exceptions import GoogleAuthError
     from requests.exceptions import RequestException
 
@@ -214,5 +214,5 @@ def _translated(subject: str) -> Iterator[None]:
         ) from error
     except GoogleAuthError as error:
         raise credentials_error(subject, error) from error
-    except RequestException as error:
+    except (RequestException, RetryError) as error:
         raise ServiceError(f"BigQuery did not answer about {subject}", status=0, why=type(error).__name__) from error

@@ -93,8 +93,17 @@ class GcsStore:
             with self._local.open_write(uri, content_type) as stream:
                 yield stream
             return
-        with _translated(uri), self._blob(uri).open("wb", chunk_size=CHUNK_BYTES, content_type=content_type) as stream:
-            yield stream
+        with _translated(uri):
+            stream = self._blob(uri).open("wb", chunk_size=CHUNK_BYTES, content_type=content_type)
+            try:
+                yield stream
+                stream.close()
+            except BaseException:
+                # Python closes what it collects, and closing sends what is left: the object would appear after all.
+                stream.close = lambda: None
+                with contextlib.suppress(Exception):
+                    stream.terminate()
+                raise
 
     def read(self, uri: Uri) -> bytes | None:
         """Return a small object, or None when there is none."""
@@ -154,7 +163,7 @@ def glob_pattern(name: str) -> re.Pattern[str]:
 @contextlib.contextmanager
 def _translated(uri: Uri) -> Iterator[Any]:
     """Turn the client's exceptions into ours, naming the object and the right that is missing."""
-    from google.api_core.exceptions import GoogleAPICallError, NotFound
+    from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.storage.exceptions import InvalidResponse
     from requests.exceptions import RequestException
@@ -162,17 +171,17 @@ def _translated(uri: Uri) -> Iterator[Any]:
     try:
         yield
     except NotFound as error:
-        raise _missing(uri, error.message) from error
+        raise _missing(uri, error.message.partition("\n")[0]) from error
     except InvalidResponse as error:
         if error.response.status_code == NotFound.code:
-            raise _missing(uri, str(error)) from error
+            raise _missing(uri, str(error.args[0]).partition("\n")[0]) from error
         raise _failure(uri, error.response.status_code, str(error)) from error
     except GoogleAPICallError as error:
         raise _failure(uri, int(error.code or 0), error.message) from error
     except GoogleAuthError as error:
         raise credentials_error(str(uri), error) from error
-    except RequestException as error:
-        raise _failure(uri, 0, f"{type(error).__name__}: no answer from Cloud Storage") from error
+    except (RequestException, RetryError) as error:
+        raise ServiceError(f"Cloud Storage did not answer about {uri}", status=0, why=type(error).__name__) from error
 
 
 def _missing(uri: Uri, why: str) -> InputError:

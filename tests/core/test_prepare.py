@@ -12,7 +12,8 @@ import pytest
 
 from airflow_vertex_batch.core.errors import InputError, ServiceError
 from airflow_vertex_batch.core.model import Manifest, Uri
-from airflow_vertex_batch.core.prepare import MAX_BYTES, MAX_REQUESTS, OnRejectedRow, PreparePlan, prepare, read_manifest
+from airflow_vertex_batch.core.prepare import PreparePlan, prepare, read_manifest
+from airflow_vertex_batch.core.request import MAX_BYTES, MAX_REQUESTS, OnRejectedRow
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Requests, Rows
 from tests.builders import a_line, a_request, jsonl, seed

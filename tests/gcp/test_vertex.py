@@ -31,7 +31,7 @@ from airflow_vertex_batch.gcp.vertex import (
     read_answer,
 )
 from tests.builders import JOB_NAME, a_job_doc, a_spec
-from tests.gcp.vertex_server import Answer, VertexServer, refused
+from tests.gcp.scripted_server import Answer, ScriptedServer, refused
 
 NAME = JobName.parse(JOB_NAME)
 PARENT = "projects/demo/locations/global"
@@ -49,7 +49,7 @@ def slept() -> list[float]:
 def connect(slept):
     """Return a client of a server; its pauses are noted in `slept`."""
 
-    def make(server: VertexServer, **options) -> VertexClient:
+    def make(server: ScriptedServer, **options) -> VertexClient:
         return VertexClient(Credentials("token"), "demo", "global", server.url, sleep=slept.append, **options)
 
     return make
@@ -166,7 +166,7 @@ class TestEveryStatus:
 
 class TestCreate:
     def test_it_is_one_post_with_the_page_s_body(self, connect):
-        with VertexServer(Answer(body=JOB | {"state": "JOB_STATE_PENDING"})) as server:
+        with ScriptedServer(Answer(body=JOB | {"state": "JOB_STATE_PENDING"})) as server:
             job = connect(server).create(a_spec(labels={"a": "b"}))
         (asked,) = server.asked
         assert (asked.method, asked.path) == ("POST", f"/v1/{PARENT}/batchPredictionJobs")
@@ -190,19 +190,19 @@ class TestCreate:
         ids=["500", "503", "504", "408", "a page", "no job", "an odd job", "connection dropped", "answer cut"],
     )
     def test_a_lost_answer_is_ambiguous_and_never_sent_again(self, connect, slept, answer):
-        with VertexServer(answer) as server, pytest.raises(AmbiguousError):
+        with ScriptedServer(answer) as server, pytest.raises(AmbiguousError):
             connect(server).create(a_spec())
         assert len(server.asked) == 1
         assert slept == []
 
     def test_a_create_that_hangs_is_ambiguous(self, connect):
-        with VertexServer(Answer(fate="hang")) as server, pytest.raises(AmbiguousError, match="did not answer to: create. ReadTimeout"):
+        with ScriptedServer(Answer(fate="hang")) as server, pytest.raises(AmbiguousError, match="did not answer to: create. ReadTimeout"):
             connect(server, timeout=0.2).create(a_spec())
         assert len(server.asked) == 1
 
     @pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 429])
     def test_a_refusal_is_no_job_and_never_sent_again(self, connect, slept, status):
-        with VertexServer(refused(status, "WORD")) as server, pytest.raises(ServiceError, match=f"HTTP {status} WORD") as caught:
+        with ScriptedServer(refused(status, "WORD")) as server, pytest.raises(ServiceError, match=f"HTTP {status} WORD") as caught:
             connect(server).create(a_spec())
         assert not isinstance(caught.value, AmbiguousError)
         assert len(server.asked) == 1
@@ -210,7 +210,7 @@ class TestCreate:
 
     def test_a_redirect_is_not_followed(self, connect):
         """Following would turn the POST into a GET, and its answer into somebody else's."""
-        with VertexServer(Answer(302, headers={"Location": "/elsewhere"})) as server, pytest.raises(ServiceError, match="HTTP 302"):
+        with ScriptedServer(Answer(302, headers={"Location": "/elsewhere"})) as server, pytest.raises(ServiceError, match="HTTP 302"):
             connect(server).create(a_spec())
         assert len(server.asked) == 1
 
@@ -222,26 +222,26 @@ class TestReads:
         ids=["429", "500", "502", "503", "504", "connection dropped", "answer cut"],
     )
     def test_a_transient_error_is_asked_about_again(self, connect, slept, answer):
-        with VertexServer(answer, answer, Answer(body=JOB)) as server:
+        with ScriptedServer(answer, answer, Answer(body=JOB)) as server:
             assert connect(server).get(NAME).name == JOB_NAME
         assert len(server.asked) == 3
         assert 1 <= slept[0] <= 2 <= slept[1] <= 3
 
     def test_it_is_believed_after_the_fourth_time(self, connect, slept):
-        with VertexServer(*[refused(503)] * 9) as server, pytest.raises(ServiceError, match="HTTP 503"):
+        with ScriptedServer(*[refused(503)] * 9) as server, pytest.raises(ServiceError, match="HTTP 503"):
             connect(server).get(NAME)
         assert len(server.asked) == READ_ATTEMPTS
         assert len(slept) == READ_ATTEMPTS - 1
 
     @pytest.mark.parametrize("status", [400, 403, 404])
     def test_a_hard_error_is_believed_at_once(self, connect, slept, status):
-        with VertexServer(*[refused(status)] * 4) as server, pytest.raises(ServiceError, match=f"HTTP {status}"):
+        with ScriptedServer(*[refused(status)] * 4) as server, pytest.raises(ServiceError, match=f"HTTP {status}"):
             connect(server).get(NAME)
         assert slept == []
 
     def test_a_token_that_is_refused_is_fetched_anew_once(self, slept):
         credentials = Refreshing()
-        with VertexServer(refused(401), Answer(body=JOB)) as server:
+        with ScriptedServer(refused(401), Answer(body=JOB)) as server:
             client = VertexClient(credentials, "demo", "global", server.url, sleep=slept.append)
             assert client.get(NAME).name == JOB_NAME
         assert [asked.authorization for asked in server.asked] == ["Bearer token-1", "Bearer token-2"]
@@ -249,16 +249,16 @@ class TestReads:
 
     @pytest.mark.parametrize(("asked", "least"), [("7", 7.0), ("3600", MAX_RETRY_AFTER_SECONDS)])
     def test_the_service_s_wish_is_honoured_within_reason(self, connect, slept, asked, least):
-        with VertexServer(refused(429, Retry_After=asked), Answer(body=JOB)) as server:
+        with ScriptedServer(refused(429, Retry_After=asked), Answer(body=JOB)) as server:
             connect(server).get(NAME)
         assert slept[0] == least
 
     def test_a_read_that_hangs_is_asked_again(self, connect):
-        with VertexServer(Answer(fate="hang"), Answer(body=JOB)) as server:
+        with ScriptedServer(Answer(fate="hang"), Answer(body=JOB)) as server:
             assert connect(server, timeout=0.2).get(NAME).name == JOB_NAME
 
     def test_no_server_at_all_is_an_error_with_status_0(self, connect):
-        with VertexServer() as server:
+        with ScriptedServer() as server:
             pass
         with pytest.raises(ServiceError, match="did not answer to: get") as caught:
             connect(server).get(NAME)
@@ -266,7 +266,7 @@ class TestReads:
 
     @pytest.mark.parametrize("body", [{}, {"name": 5}, {"name": JOB_NAME, "createTime": "yesterday"}], ids=str)
     def test_an_answer_that_is_no_job_is_an_error(self, connect, body):
-        with VertexServer(Answer(body=body)) as server, pytest.raises(ServiceError, match="is no job"):
+        with ScriptedServer(Answer(body=body)) as server, pytest.raises(ServiceError, match="is no job"):
             connect(server).get(NAME)
 
 
@@ -276,7 +276,7 @@ class TestList:
             Answer(body={"batchPredictionJobs": [a_job_doc(name=f"{JOB_NAME}{n}", labels={"a": "b"})], "nextPageToken": token})
             for n, token in enumerate(["one", "two", ""])
         ]
-        with VertexServer(*pages) as server:
+        with ScriptedServer(*pages) as server:
             names = [job.name for job in connect(server).list({"a": "b"})]
         assert names == [f"{JOB_NAME}{n}" for n in range(3)]
         assert [asked.query.get("pageToken") for asked in server.asked] == [None, "one", "two"]
@@ -284,23 +284,23 @@ class TestList:
 
     def test_a_page_may_be_empty_and_not_the_last(self, connect):
         pages = [Answer(body={"nextPageToken": "more"}), Answer(body={"batchPredictionJobs": [JOB]})]
-        with VertexServer(*pages) as server:
+        with ScriptedServer(*pages) as server:
             assert len(list(connect(server).list({}))) == 1
 
     def test_a_service_that_ignores_the_filter_does_not_hand_out_other_people_s_jobs(self, connect):
         mine, other = a_job_doc(labels={"a": "b", "c": "d"}), a_job_doc(name=f"{JOB_NAME}1", labels={"a": "x"})
-        with VertexServer(Answer(body={"batchPredictionJobs": [other, mine, JOB]})) as server:
+        with ScriptedServer(Answer(body={"batchPredictionJobs": [other, mine, JOB]})) as server:
             assert [job.name for job in connect(server).list({"a": "b"})] == [JOB_NAME]
 
     def test_structured_error_details_do_not_break_the_page(self, connect):
         """google-genai fails the whole page on one such job."""
         odd = a_job_doc(error={"code": 3, "message": "m", "details": [{"@type": "x"}]})
-        with VertexServer(Answer(body={"batchPredictionJobs": [odd, a_job_doc(name=f"{JOB_NAME}1")]})) as server:
+        with ScriptedServer(Answer(body={"batchPredictionJobs": [odd, a_job_doc(name=f"{JOB_NAME}1")]})) as server:
             assert len(list(connect(server).list({}))) == 2
 
     def test_a_transient_error_in_the_middle_goes_on_with_the_same_page(self, connect):
         pages = [Answer(body={"nextPageToken": "two"}), refused(503), Answer(body={"batchPredictionJobs": [JOB]})]
-        with VertexServer(*pages) as server:
+        with ScriptedServer(*pages) as server:
             assert len(list(connect(server).list({}))) == 1
         assert [asked.query.get("pageToken") for asked in server.asked] == [None, "two", "two"]
 
@@ -315,20 +315,20 @@ CANCELS = pytest.mark.parametrize(
 class TestCancel:
     @CANCELS
     def test_it_says_whether_there_was_anything_to_cancel(self, connect, answer, cancelled):
-        with VertexServer(answer) as server:
+        with ScriptedServer(answer) as server:
             assert connect(server).cancel(NAME) is cancelled
         assert (server.asked[0].method, server.asked[0].path, server.asked[0].body) == ("POST", f"/v1/{JOB_NAME}:cancel", {})
 
     def test_a_refusal_for_another_reason_is_an_error(self, connect):
-        with VertexServer(refused(403)) as server, pytest.raises(ServiceError, match="HTTP 403"):
+        with ScriptedServer(refused(403)) as server, pytest.raises(ServiceError, match="HTTP 403"):
             connect(server).cancel(NAME)
 
     def test_cancelling_twice_does_no_harm_so_it_is_repeated(self, connect):
-        with VertexServer(refused(503), Answer()) as server:
+        with ScriptedServer(refused(503), Answer()) as server:
             assert connect(server).cancel(NAME)
 
     def test_delete_is_sent(self, connect):
-        with VertexServer(Answer(body={"name": "operations/1", "done": True})) as server:
+        with ScriptedServer(Answer(body={"name": "operations/1", "done": True})) as server:
             connect(server).delete(NAME)
         assert (server.asked[0].method, server.asked[0].path) == ("DELETE", f"/v1/{JOB_NAME}")
 
@@ -355,7 +355,7 @@ class TestCredentials:
     )
     def test_a_create_without_a_token_never_left(self, error, status):
         """Nothing was sent, so there is nothing ambiguous about it."""
-        with VertexServer() as server:
+        with ScriptedServer() as server:
             client = VertexClient(Refreshing(error), "demo", "global", server.url)
             with pytest.raises(ServiceError, match=r"No credentials for create.*Nothing was changed") as caught:
                 client.create(a_spec())
@@ -365,7 +365,7 @@ class TestCredentials:
 
     @pytest.mark.parametrize(("error", "status"), [(RefreshError("expired"), 401), (TransportError("no route"), 0)])
     def test_the_same_on_an_event_loop(self, error, status):
-        with VertexServer() as server, pytest.raises(ServiceError, match="No credentials for get") as caught:
+        with ScriptedServer() as server, pytest.raises(ServiceError, match="No credentials for get") as caught:
             _async(server, lambda client: client.get(NAME), credentials=Refreshing(error))
         assert caught.value.status == status
 
@@ -375,7 +375,7 @@ class TestCredentials:
         async def many(client):
             return await asyncio.gather(*[client.get(NAME) for _ in range(5)])
 
-        with VertexServer(*[Answer(body=JOB)] * 5) as server:
+        with ScriptedServer(*[Answer(body=JOB)] * 5) as server:
             assert len(_async(server, many, credentials=credentials)) == 5
         assert credentials.refreshed == 1
         assert {asked.authorization for asked in server.asked} == {"Bearer token-1"}
@@ -383,19 +383,19 @@ class TestCredentials:
 
 class TestOnAnEventLoop:
     def test_get(self):
-        with VertexServer(Answer(body=JOB)) as server:
+        with ScriptedServer(Answer(body=JOB)) as server:
             assert _async(server, lambda client: client.get(NAME)).name == JOB_NAME
         assert server.asked[0].authorization == "Bearer token"
 
     def test_all_pages_of_a_list(self):
         pages = [Answer(body={"batchPredictionJobs": [JOB], "nextPageToken": "t"}), Answer(body={"batchPredictionJobs": [JOB]})]
-        with VertexServer(*pages) as server:
+        with ScriptedServer(*pages) as server:
             assert len(_async(server, lambda client: _all(client.list('labels.a="b"')))) == 2
         assert [asked.query.get("pageToken") for asked in server.asked] == [None, "t"]
 
     @CANCELS
     def test_cancel(self, answer, cancelled):
-        with VertexServer(answer) as server:
+        with ScriptedServer(answer) as server:
             assert _async(server, lambda client: client.cancel(NAME)) is cancelled
 
     @pytest.mark.parametrize(
@@ -405,13 +405,13 @@ class TestOnAnEventLoop:
     )
     def test_every_error_is_ours_and_left_to_the_waiting_flow(self, answer, status):
         """Twice the same answer: aiohttp itself repeats a GET whose kept connection was dropped."""
-        with VertexServer(answer, answer) as server, pytest.raises(ServiceError) as caught:  # noqa: PT011
+        with ScriptedServer(answer, answer) as server, pytest.raises(ServiceError) as caught:  # noqa: PT011
             _async(server, lambda client: client.get(NAME))
         assert caught.value.status == status
         assert len(server.asked) == (2 if answer.fate == "drop" else 1)
 
     def test_a_call_that_hangs_ends(self):
-        with VertexServer(Answer(fate="hang")) as server, pytest.raises(ServiceError, match="did not answer to: get .*TimeoutError"):
+        with ScriptedServer(Answer(fate="hang")) as server, pytest.raises(ServiceError, match="did not answer to: get .*TimeoutError"):
             _async(server, lambda client: client.get(NAME), timeout=0.2)
 
     def test_it_must_be_opened(self):

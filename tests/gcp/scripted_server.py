@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -42,11 +43,14 @@ class Asked:
     authorization: str
 
 
-class VertexServer:
-    """Answers in the scripted order; a request beyond the script is answered with 500 and noted all the same."""
+class ScriptedServer:
+    """Answers in the scripted order; a request beyond the script is answered with 500 and noted all the same.
 
-    def __init__(self, *answers: Answer) -> None:
-        self.answers, self.asked = list(answers), list[Asked]()
+    :param route: answers by request instead, for clients that ask several things at once.
+    """
+
+    def __init__(self, *answers: Answer, route: Callable[[Asked], Answer] | None = None) -> None:
+        self.answers, self._route, self.asked = list(answers), route, list[Asked]()
         self._lock, self.stopped = threading.Lock(), threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
@@ -67,6 +71,8 @@ class VertexServer:
     def _next(self, asked: Asked) -> Answer:
         with self._lock:
             self.asked.append(asked)
+            if self._route is not None:
+                return self._route(asked)
             return self.answers.pop(0) if self.answers else refused(500, "INTERNAL", "the script is over")
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -78,7 +84,8 @@ class VertexServer:
             def _serve(self) -> None:
                 parts = urlsplit(self.path)
                 raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                body = json.loads(raw) if raw else None
+                is_json = self.headers.get("Content-Type", "").startswith("application/json")
+                body = json.loads(raw) if raw and is_json else raw or None
                 asked = Asked(
                     self.command, parts.path, dict(parse_qsl(parts.query)), body, self.headers.get("Authorization", "")
                 )

@@ -1,0 +1,23 @@
+"""Run every measurement, or those named: ``python -m bench imports prepare export``."""
+
+from __future__ import annotations
+
+import sys
+
+from tabulate import tabulate
+
+from bench import imports, throughput
+
+_ALL = {"imports": imports.measure, "prepare": throughput.prepare_rows, "export": throughput.export_rows, "memory": throughput.memory}
+
+
+def main() -> int:
+    """Print one table for each measurement."""
+    for name in sys.argv[1:] or list(_ALL):
+        headers, rows = _ALL[name]()
+        print(f"\n{name}\n{tabulate(rows, headers=headers)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

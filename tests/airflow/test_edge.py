@@ -1,0 +1,224 @@
+"""The operators, the sensor, the trigger and the provider's metadata, without a running Airflow."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import jsonschema
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.definitions.xcom_arg import XComArg
+from pydantic import BaseModel
+
+import airflow_vertex_batch as avb
+from airflow_vertex_batch import operators, sensors
+from airflow_vertex_batch.base import VertexBatchBaseOperator
+from airflow_vertex_batch.core.errors import InputError, JobError, ServiceError
+from airflow_vertex_batch.macros import partition_date
+from airflow_vertex_batch.provider import get_provider_info
+from airflow_vertex_batch.triggers import VertexBatchJobTrigger
+
+JOB = "projects/1/locations/us-central1/batchPredictionJobs/2"
+OPERATORS = [
+    kind
+    for module in (operators, sensors)
+    for kind in vars(module).values()
+    if inspect.isclass(kind) and issubclass(kind, VertexBatchBaseOperator) and kind is not VertexBatchBaseOperator
+]
+
+
+class TestParameters:
+    """What is wrong with a task is said when its file is read."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"prompt": "x"}, r"has 0 sources \(none\)"),
+            ({"prompt": "x", "sql": "select 1", "table": "bq://p.d.t"}, r"has 2 sources \(sql, table\)"),
+            ({"sql": "select 1"}, "has no prompt"),
+            ({"prompt": "x", "rows": [], "on_rejected_row": "ignore"}, "on_rejected_row='ignore' is not known"),
+            ({"prompt": "x", "rows": [], "max_requests_per_job": 0}, "Use 1 to 200,000"),
+            ({"prompt": "x", "rows": [], "max_requests_per_job": 200_001}, "Use 1 to 200,000"),
+            ({"prompt": "x", "rows": [], "response_schema": 3}, "response_schema is a int"),
+            ({"prompt": "x", "rows": [], "response_schema": {"type": "object"}}, "object without properties"),
+            ({"prompt": "{{ x", "rows": []}, "mistake in line 1"),
+        ],
+        ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    )
+    def test_prepare(self, arguments, message):
+        with pytest.raises(InputError, match=message):
+            avb.VertexBatchPrepareOperator(task_id="t", **arguments)
+
+    @pytest.mark.parametrize(
+        ("kind", "arguments", "message"),
+        [
+            ("CreateJobOperator", {"model": "gemini-x"}, "manifest or an input_uri"),
+            ("CreateJobOperator", {"model": "m", "manifest": {}, "input_uri": "gs://a/b"}, "manifest or an input_uri"),
+            ("CreateJobOperator", {"model": "m", "manifest": {}, "on_changed_input": "x"}, "on_changed_input='x'"),
+            ("ExportOperator", {"jobs": []}, "needs one destination"),
+            ("ExportOperator", {"jobs": [], "destination_uri": "gs://a/b", "file_format": "csv"}, "file_format='csv'"),
+            ("JobSensor", {"jobs": [], "on_timeout": "x"}, "on_timeout='x'"),
+            ("JobSensor", {"jobs": [], "poll_interval": 0}, "above zero"),
+        ],
+    )
+    def test_the_others(self, kind, arguments, message):
+        with pytest.raises(InputError, match=message):
+            getattr(avb, f"VertexBatch{kind}")(task_id="t", **arguments)
+
+    def test_an_unknown_argument_of_the_group_is_named_with_a_guess(self):
+        with DAG("d"), pytest.raises(InputError, match=r"knows no argument 'promt'. Did you mean prompt\?"):
+            avb.vertex_batch(model="m", promt="x")
+
+    @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.__name__)
+    def test_every_template_field_is_a_documented_parameter(self, kind):
+        documented = (kind.__doc__ or "") + (VertexBatchBaseOperator.__doc__ or "")
+        for name in kind.template_fields:
+            assert f":param {name}:" in documented
+            assert name in inspect.signature(kind.__init__).parameters or name in VertexBatchBaseOperator.template_fields
+
+    @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.__name__)
+    def test_every_parameter_is_documented(self, kind):
+        own = set(inspect.signature(kind.__init__).parameters) - {"self", "kwargs"}
+        assert {name for name in own if f":param {name}:" not in (kind.__doc__ or "")} == set()
+
+    def test_default_args_reach_the_common_parameters(self):
+        with DAG("d", default_args={"location": "global", "gcp_conn_id": "mine"}):
+            sensor = avb.VertexBatchJobSensor(task_id="t", jobs=[])
+        assert (sensor.location, sensor.gcp_conn_id) == ("global", "mine")
+
+
+class Answer(BaseModel):
+    """A schema by class."""
+
+    mood: str
+
+
+class TestTheGroup:
+    """`vertex_batch` wires the four steps."""
+
+    def test_steps_follow_each_other_and_get_what_they_know(self):
+        with DAG("d") as dag:
+            avb.vertex_batch(
+                "g", model="m", rows=[], prompt="{{ x }}", response_schema=Answer, location="global", poll_interval=timedelta(minutes=2),
+                destination_uri="gs://b/o", task_args={"retries": 4},
+            )  # fmt: skip
+        order = ["g.prepare", "g.create", "g.wait", "g.export"]
+        assert [task.task_id for task in dag.topological_sort()] == order
+        assert {dag.task_dict[name].location for name in order} == {"global"}
+        assert {dag.task_dict[name].retries for name in order} == {4}
+        assert dag.task_dict["g.wait"].poll_interval == 120
+        assert dag.task_dict["g.export"].response_schema is Answer
+
+    def test_rows_of_another_task_make_it_upstream_and_are_no_template(self):
+        with DAG("d") as dag:
+            first = avb.VertexBatchPrepareOperator(task_id="first", rows=[])
+            second = avb.VertexBatchPrepareOperator(task_id="second", rows=XComArg(first))
+        assert dag.task_dict["second"].upstream_task_ids == {"first"}
+        assert "rows" not in second.template_fields
+        assert "prompt" not in second.template_fields
+
+
+class TestTheTrigger:
+    """It comes back from the database as it went in, and carries names only."""
+
+    def test_round_trip_through_airflows_serialization(self):
+        from airflow.models.trigger import Trigger
+
+        trigger = VertexBatchJobTrigger([JOB], "conn", ["a@x", "b@x"], 30.0, 3600.0, "fail", cancel_on_kill=False)
+        stored = Trigger.from_object(trigger)
+        module, _, name = stored.classpath.rpartition(".")
+        back = getattr(importlib.import_module(module), name)(**stored.kwargs)
+        assert back.serialize() == trigger.serialize()
+
+    def test_what_is_stored_is_plain_and_small(self):
+        _, kwargs = VertexBatchJobTrigger([JOB]).serialize()
+        assert len(json.dumps(kwargs)) < 500
+
+    def test_on_kill_without_a_task_cancels_nothing(self):
+        """`dag.test()` has no task instance to ask about; there is no connection here either, so a cancel would raise."""
+        import asyncio
+
+        asyncio.run(VertexBatchJobTrigger([JOB]).on_kill())
+
+
+class TestErrors:
+    """An error that a retry cannot cure ends the task at once."""
+
+    @pytest.mark.parametrize(
+        ("error", "retried"),
+        [
+            (InputError("x"), False),
+            (ServiceError("x", status=403), False),
+            (ServiceError("x", status=503), True),
+            (JobError("x", job_name="j", state="s"), True),
+            (JobError("x", job_name="j", state="s", retryable=False), False),
+        ],
+        ids=["input", "403", "503", "job", "job-ended"],
+    )
+    def test_only_errors_that_may_pass_are_retried(self, error, retried):
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from airflow_vertex_batch.base import failing
+
+        with pytest.raises(type(error) if retried else AirflowFailException, match="^x"), failing():
+            raise error
+
+
+class TestPartitionDate:
+    """The one right date of a run, whichever way it began."""
+
+    @pytest.mark.parametrize(
+        ("run", "params", "expected"),
+        [
+            ({"data_interval_start": datetime(2026, 11, 21, tzinfo=UTC), "logical_date": datetime(2026, 11, 21, tzinfo=UTC)}, {}, "2026-11-21"),
+            ({"logical_date": datetime(2026, 11, 22, tzinfo=UTC)}, {}, "2026-11-22"),
+            ({"run_after": datetime(2026, 11, 23, 7, tzinfo=UTC)}, {}, "2026-11-23"),
+            ({"partition_key": "2026-11-20T02:00:00", "run_after": datetime(2026, 11, 23, tzinfo=UTC)}, {}, "2026-11-20"),
+            ({"conf": {"partition_date": "2026-01-02"}, "logical_date": datetime(2026, 11, 22, tzinfo=UTC)}, {"ds": "2026-03-04"}, "2026-01-02"),
+            ({"conf": {}, "logical_date": datetime(2026, 11, 22, tzinfo=UTC)}, {"ds": "2026-03-04"}, "2026-03-04"),
+            ({"conf": None, "logical_date": datetime(2026, 11, 22, tzinfo=UTC)}, {"ds": None}, "2026-11-22"),
+        ],
+        ids=["scheduled", "manual-dated", "manual-without-date", "partition", "conf-wins", "params", "nothing-given"],
+    )
+    def test_table(self, run, params, expected):
+        assert partition_date({"dag_run": SimpleNamespace(**run), "params": params}) == expected
+
+    def test_what_is_no_date_is_said(self):
+        with pytest.raises(InputError, match="ds is 'yesterday', which is no date"):
+            partition_date({"dag_run": SimpleNamespace(conf={"ds": "yesterday"}), "params": {}})
+
+    def test_it_works_in_a_template(self):
+        from jinja2 import Environment
+
+        template = Environment(autoescape=True).from_string("{{ f() }}", globals={"f": partition_date})
+        run = SimpleNamespace(logical_date=datetime(2026, 11, 22, tzinfo=UTC))
+        assert template.render(dag_run=run, params={}) == "2026-11-22"
+
+
+class TestProviderInfo:
+    """An invalid dictionary would stop every airflow command."""
+
+    def test_it_is_valid_for_the_installed_airflow(self):
+        import airflow
+
+        schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+        jsonschema.validate(get_provider_info(), schema)
+
+    def test_every_name_in_it_can_be_imported(self):
+        info = get_provider_info()
+        for part in ("operators", "sensors", "hooks", "triggers"):
+            for module in info[part][0]["python-modules"]:
+                importlib.import_module(module)
+        for link in info["extra-links"]:
+            module, _, name = link.rpartition(".")
+            assert hasattr(importlib.import_module(module), name)
+
+    def test_every_link_of_an_operator_is_registered(self):
+        registered = {link.rpartition(".")[2] for link in get_provider_info()["extra-links"]}
+        for kind in OPERATORS:
+            assert {type(link).__name__ for link in kind.operator_extra_links} <= registered
