@@ -32,7 +32,7 @@ _MODULE_OF = {
     "partition_date": "macros",
     "vertex_batch": "batch",
 }
-__all__ = [*sorted(_MODULE_OF), "__version__"]  # noqa: PLE0604, PLE0605 - built from the one table of public names
+__all__ = [*sorted(_MODULE_OF), "__version__"]  # noqa: PLE0604 - built from the one table of public names
 
 
 def __getattr__(name: str) -> Any:

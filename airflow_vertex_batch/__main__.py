@@ -39,26 +39,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="airflow-vertex-batch", description="Gemini batches on Vertex AI for Apache Airflow.")
+    parser = argparse.ArgumentParser(
+        prog="airflow-vertex-batch", description="Gemini batches on Vertex AI for Apache Airflow."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     lint = commands.add_parser("lint", help="is this request JSONL fit to send?", description=_lint.__doc__)
-    lint.add_argument("files", nargs="+", metavar="FILE", help="request JSONL of one job: local path, gs:// object, or glob")
+    lint.add_argument(
+        "files", nargs="+", metavar="FILE", help="request JSONL of one job: local path, gs:// object, or glob"
+    )
     lint.add_argument("--format", choices=("text", "json"), default="text")
     lint.set_defaults(run=_lint)
 
-    report = commands.add_parser("report", help="what came of a batch, and what did it cost?", description=_report.__doc__)
-    report.add_argument("predictions", nargs="+", metavar="PREDICTIONS", help="predictions.jsonl or an output folder: local path or gs://")
+    report = commands.add_parser(
+        "report", help="what came of a batch, and what did it cost?", description=_report.__doc__
+    )
+    report.add_argument(
+        "predictions",
+        nargs="+",
+        metavar="PREDICTIONS",
+        help="predictions.jsonl or an output folder: local path or gs://",
+    )
     report.add_argument("--format", choices=("text", "json"), default="text")
     report.set_defaults(run=_report)
 
-    emulator = commands.add_parser("emulator", help="serve batchPredictionJobs on this machine", description=_emulator.__doc__)
+    emulator = commands.add_parser(
+        "emulator", help="serve batchPredictionJobs on this machine", description=_emulator.__doc__
+    )
     emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     emulator.add_argument("--port", type=int, default=8085, help="port to listen on (default: %(default)s)")
-    emulator.add_argument("--data", type=Path, default=None, metavar="DIR", help="keep jobs here over a restart (default: in memory)")
-    emulator.add_argument("--model", default="deterministic", help="who answers: deterministic (default) or smollm2, a real local model")
-    emulator.add_argument("--speed", type=float, default=60.0, help="how many times faster than the service jobs pass their states (default: %(default)s)")
+    emulator.add_argument(
+        "--data", type=Path, default=None, metavar="DIR", help="keep jobs here over a restart (default: in memory)"
+    )
+    emulator.add_argument(
+        "--model", default="deterministic", help="who answers: deterministic (default) or smollm2, a real local model"
+    )
+    emulator.add_argument(
+        "--speed",
+        type=float,
+        default=60.0,
+        help="how many times faster than the service jobs pass their states (default: %(default)s)",
+    )
     emulator.add_argument("--scenario", type=Path, default=None, metavar="FILE", help="switches and faults as JSON")
     emulator.add_argument(
         "--staging", default=None, metavar="URI", help="gs:// folder for rows on their way from BigQuery to BigQuery"
@@ -103,7 +125,7 @@ def _print_text(findings: Iterator[Finding]) -> int:
     for finding in findings:
         errors += finding.severity == "error"
         warnings += finding.severity != "error"
-        print(f"{finding.file}:{finding.line}: {finding.severity}: {finding.message} [{finding.rule}] {finding.path}\n    {finding.cure}")
+        print(finding)
     print(f"{errors} errors, {warnings} warnings" if errors or warnings else "clean")
     return errors
 
@@ -142,8 +164,8 @@ def _result_files(store: ObjectStore, names: Sequence[str]) -> Iterator[Uri]:
 def _emulator(options: argparse.Namespace) -> int:
     """Serve the REST surface of batchPredictionJobs over HTTP.
 
-    Request files are read from, and predictions written to, the Cloud Storage server that STORAGE_EMULATOR_HOST names, and the
-    BigQuery server that BIGQUERY_EMULATOR_HOST names. Clients find the emulator by VERTEX_BATCH_EMULATOR_HOST.
+    Request files are read from, and predictions written to, the Cloud Storage server that STORAGE_EMULATOR_HOST names,
+    and the BigQuery server that BIGQUERY_EMULATOR_HOST names. Clients find the emulator by VERTEX_BATCH_EMULATOR_HOST.
     """
     from airflow_vertex_batch.emulator.server import serve
     from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse

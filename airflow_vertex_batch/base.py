@@ -1,9 +1,11 @@
-"""What do all our operators share? The connection parameters, documented once, and how an error becomes a task's end."""
+"""What do all our operators share? The connection parameters, documented once, and how an error becomes a task's
+end.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow.sdk import BaseOperator
@@ -29,14 +31,14 @@ class VertexBatchBaseOperator(BaseOperator):
     :param gcp_conn_id: Airflow connection of type ``google_cloud_platform``. Templated.
     :param impersonation_chain: service account to impersonate, or the chain of them, last one last. Templated.
     :param project_id: project of the jobs; the connection's project where not given. Templated.
-    :param location: location of new jobs: a region, ``global``, ``us`` or ``eu``; the option ``[vertex_batch] location`` where
-        not given. Newer Gemini models are served for batch only in ``global``. Templated.
+    :param location: location of new jobs: a region, ``global``, ``us`` or ``eu``; the option ``[vertex_batch]
+        location`` where not given. Newer Gemini models are served for batch only in ``global``. Templated.
     :param staging_uri: ``gs://`` folder for request files, job output, manifests and the ledger; the option
         ``[vertex_batch] staging_uri`` where not given. Keep it for as long as runs may be cleared. Templated.
     """
 
     template_fields: Sequence[str] = COMMON_TEMPLATE_FIELDS
-    ui_color: ClassVar[str] = "#e8f0fe"
+    ui_color = "#e8f0fe"
 
     def __init__(
         self,

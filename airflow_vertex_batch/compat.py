@@ -35,7 +35,8 @@ def task_state(dag_id: str, task_id: str, run_id: str, map_index: int) -> str | 
         )
     except (ImportError, AttributeError, NameError):
         return None
-    # The inner key is the task id, with the map index behind it for mapped tasks: with one task asked for, take the value.
+    # The inner key is the task id, with the map index behind it for mapped tasks: with one task asked for, take the
+    # value.
     found = next(iter((states.get(run_id) or {}).values()), None)
     return None if found is None else str(getattr(found, "value", found))
 

@@ -1,4 +1,6 @@
-"""How does an Airflow connection become clients? `VertexBatchHook`: credentials, project, location and endpoint → `gcp`."""
+"""How does an Airflow connection become clients? `VertexBatchHook`: credentials, project, location and endpoint →
+`gcp`.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class VertexBatchHook(GoogleBaseHook):
     :param gcp_conn_id: the Airflow connection.
     :param impersonation_chain: service account to impersonate, or the chain of them.
     :param project_id: the project of the jobs; the connection's own where not given.
-    :param location: ``us-central1`` and other regions, ``global``, ``us`` or ``eu``; ``[vertex_batch] location`` where not given.
+    :param location: ``us-central1`` and other regions, ``global``, ``us`` or ``eu``; ``[vertex_batch] location`` where
+        not given.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class VertexBatchHook(GoogleBaseHook):
         **kwargs: Any,
     ) -> None:
         super().__init__(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, **kwargs)
-        self._project, self._location = project_id, location
+        self._jobs_project, self._jobs_location = project_id, location
 
     @property
     def project(self) -> str:
@@ -53,10 +56,11 @@ class VertexBatchHook(GoogleBaseHook):
 
         :raises InputError: when neither the task nor the connection names one.
         """
-        project = self._project or self.project_id
+        project = self._jobs_project or self.project_id
         if not isinstance(project, str) or not project:
             raise InputError(
-                f"Connection {self.gcp_conn_id!r} names no project", todo="Set project_id on the task or in the connection"
+                f"Connection {self.gcp_conn_id!r} names no project",
+                todo="Set project_id on the task or in the connection",
             )
         return project
 
@@ -66,10 +70,11 @@ class VertexBatchHook(GoogleBaseHook):
 
         :raises InputError: when nobody named one: it decides which models are served, and at what price.
         """
-        location = self._location or setting("location")
+        location = self._jobs_location or setting("location")
         if not location:
             raise InputError(
-                "No location is set", todo="Set location='global' (newer Gemini models) or a region, or [vertex_batch] location"
+                "No location is set",
+                todo="Set location='global' (newer Gemini models) or a region, or [vertex_batch] location",
             )
         return location
 

@@ -1,4 +1,6 @@
-"""Where can a person look? Links from a task to its job, its output folder and its table, stored while the task runs."""
+"""Where can a person look? Links from a task to its job, its output folder and its table, stored while the task
+runs.
+"""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ _BY_HAND = ("partition_date", "ds")
 def partition_date(context: Mapping[str, Any]) -> str:
     """Return the ISO date that a run's rows belong to.
 
-    In this order: ``partition_date`` or ``ds`` of the run's conf, then of its params; the partition key; the start of the
-    data interval; the logical date; the time the run was due. So scheduled, manual (with and without a logical date),
-    backfill and partitioned runs each get their day, and a retry or a clear gets the same one again.
+    In this order: ``partition_date`` or ``ds`` of the run's conf, then of its params; the partition key; the start of
+    the data interval; the logical date; the time the run was due. So scheduled, manual (with and without a logical
+    date), backfill and partitioned runs each get their day, and a retry or a clear gets the same one again.
 
     In a template: ``{{ macros.vertex_batch.partition_date() }}``.
 
@@ -32,14 +32,14 @@ def partition_date(context: Mapping[str, Any]) -> str:
     run = context.get("dag_run")
     for given in (getattr(run, "conf", None) or {}, context.get("params") or {}):
         for name in _BY_HAND:
-            if name in given and given[name]:
+            if given.get(name):
                 return _iso(given[name], name)
     if key := partition_key(context):
         return _iso(key, "the partition key")
     for name in ("data_interval_start", "logical_date", "run_after"):
         if (moment := getattr(run, name, None)) is not None:
             return str(moment.astimezone(UTC).date().isoformat())
-    raise InputError("This run has no date at all", todo="Give one: --conf '{\"partition_date\": \"2026-11-22\"}'")
+    raise InputError("This run has no date at all", todo='Give one: --conf \'{"partition_date": "2026-11-22"}\'')
 
 
 def _iso(value: Any, name: str) -> str:

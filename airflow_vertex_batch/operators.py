@@ -1,4 +1,6 @@
-"""The steps as Airflow operators: prepare, create, export, cancel. Each plugs the engine to the hook; the decisions are in `core`."""
+"""The steps as Airflow operators: prepare, create, export, cancel. Each plugs the engine to the hook; the decisions are
+in `core`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from airflow_vertex_batch.links import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
@@ -31,34 +33,38 @@ if TYPE_CHECKING:
 class VertexBatchPrepareOperator(VertexBatchBaseOperator):
     """Turn source rows and a prompt into request files in Cloud Storage, and return their manifest.
 
-    Exactly one source is given: `sql`, `table`, `files`, `objects`, `rows` or `requests`. Rows stream: memory does not grow
-    with their number. A retry finds the set that an earlier attempt prepared from the same rows.
+    Exactly one source is given: `sql`, `table`, `files`, `objects`, `rows` or `requests`. Rows stream: memory does not
+    grow with their number. A retry finds the set that an earlier attempt prepared from the same rows.
 
-    :param sql: a query: BigQuery, or with `sql_conn_id` any DB-API connection. A ``.sql`` file name loads the file. Templated.
-    :param sql_parameters: values for the query's parameters (``@name`` in BigQuery, the driver's style elsewhere). Templated.
+    :param sql: a query: BigQuery, or with `sql_conn_id` any DB-API connection. A ``.sql`` file name loads the file.
+        Templated.
+    :param sql_parameters: values for the query's parameters (``@name`` in BigQuery, the driver's style elsewhere).
+        Templated.
     :param sql_conn_id: Airflow connection to ask instead of BigQuery. Templated.
     :param table: a BigQuery table, ``bq://project.dataset.table``. Templated.
     :param files: JSONL, CSV or Parquet files, local or ``gs://``, by name, folder or glob. Templated.
     :param file_format: ``jsonl``, ``csv`` or ``parquet``; by each file's ending where not given.
     :param objects: media in Cloud Storage by prefix or glob: each object is a row with the columns ``uri``, ``name``,
         ``mime_type`` and ``size_bytes``, and a ``fileData`` part of its request. Templated.
-    :param rows: dicts or texts; an iterable, the output of another task, or a callable, which may ask for context variables
-        by name. Never rendered.
+    :param rows: dicts or texts; an iterable, the output of another task, or a callable, which may ask for context
+        variables by name. Never rendered.
     :param requests: ready-made request JSONL, by name or glob. Templated.
-    :param prompt: a Jinja template over the row: ``{{ column }}``, ``{{ row["odd name"] }}``, and `prompt_variables`. It is
-        rendered for each row by the worker, not by Airflow; row data is never rendered itself.
+    :param prompt: a Jinja template over the row: ``{{ column }}``, ``{{ row["odd name"] }}``, and `prompt_variables`.
+        It is rendered for each row by the worker, not by Airflow; row data is never rendered itself.
     :param prompt_variables: further names for `prompt`, the same for every row. Templated, so this is where
         ``{{ params.tone }}`` and the like go.
     :param system_instruction: text, or a ``Content`` object. Templated.
-    :param generation_config: ``GenerationConfig`` of the API: ``temperature``, ``maxOutputTokens`` and so on. Templated.
-    :param response_schema: a JSON Schema or a Pydantic model class: asks for JSON, and export checks every answer against it.
+    :param generation_config: ``GenerationConfig`` of the API: ``temperature``, ``maxOutputTokens`` and so on.
+        Templated.
+    :param response_schema: a JSON Schema or a Pydantic model class: asks for JSON, and export checks every answer
+        against it.
     :param tools: ``Tool`` objects of the API. The importer refuses empty objects such as ``{"googleSearch": {}}``.
     :param safety_settings: ``SafetySetting`` objects of the API.
     :param media_columns: columns that hold an address of media: a list, or a dict of column to MIME type.
     :param key_column: the column that names a row, unique within the batch; by content where not given. Templated.
     :param columns: source columns to keep beside each answer. They do not pass through the model. Templated.
-    :param on_rejected_row: ``fail`` (default) names the rows that cannot be sent and sends nothing; ``dead_letter`` sends the
-        others, and those rows end as ``rejected``.
+    :param on_rejected_row: ``fail`` (default) names the rows that cannot be sent and sends nothing; ``dead_letter``
+        sends the others, and those rows end as ``rejected``.
     :param max_requests_per_job: most requests in one job, 1 to 200,000 (the service's limit, 2026-11-22).
     :returns: the manifest: files, counts and fingerprint, no rows.
     """
@@ -83,7 +89,7 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
         files: str | Sequence[str] | None = None,
         file_format: str = "",
         objects: str | None = None,
-        rows: Iterable[Any] | Callable[..., Iterable[Any]] | None = None,
+        rows: Any = None,
         requests: str | Sequence[str] | None = None,
         prompt_variables: Mapping[str, Any] | None = None,
         system_instruction: str | dict[str, Any] | None = None,
@@ -124,7 +130,9 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
         if not self.prompt and given[0] not in {"requests", "rows"} and not self.media_columns:
             raise InputError(f"Task {self.task_id} has no prompt", todo="Set prompt='… {{ column }} …'")
         if self.on_rejected_row not in set(OnRejectedRow):
-            raise InputError(f"on_rejected_row={self.on_rejected_row!r} is not known", todo="Use 'fail' or 'dead_letter'")
+            raise InputError(
+                f"on_rejected_row={self.on_rejected_row!r} is not known", todo="Use 'fail' or 'dead_letter'"
+            )
         if not 1 <= self.max_requests_per_job <= MAX_REQUESTS:
             raise InputError(f"max_requests_per_job={self.max_requests_per_job}", todo=f"Use 1 to {MAX_REQUESTS:,}")
         compile_prompt(self.prompt)
@@ -152,33 +160,42 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
             manifest = prepare(rows, self._plan(), store, folder, attempt_token())
             self.log.info(
                 "Prepared %s requests in %d files (%s bytes), %d rows rejected; manifest %s",
-                f"{manifest.request_count:,}", len(manifest.shards), f"{manifest.size_bytes:,}", manifest.rejected_count, manifest.uri,
-            )  # fmt: skip
+                f"{manifest.request_count:,}",
+                len(manifest.shards),
+                f"{manifest.size_bytes:,}",
+                manifest.rejected_count,
+                manifest.uri,
+            )
             return manifest.as_dict()
 
     def _source(self, context: Context) -> Source:
         from airflow_vertex_batch.core import sources
 
-        if self.sql is not None and self.sql_conn_id:
-            return sources.DbApiQuery(self._connect, self.sql, self.sql_parameters)
         if self.sql is not None:
+            if self.sql_conn_id:
+                return sources.DbApiQuery(self._connect, self.sql, self.sql_parameters)
             return sources.Query(self.sql, dict(self.sql_parameters or {}))
+        if self.requests is not None:
+            return sources.Requests(_texts(self.requests))
+        if self.rows is not None:
+            return sources.Rows(self._rows(context))
+        return self._stored_source()
+
+    def _stored_source(self) -> Source:
+        from airflow_vertex_batch.core import sources
+
         if self.table is not None:
             from airflow_vertex_batch.core.model import TableId
 
             return sources.Table(TableId.parse(self.table, self.project_id or ""))
         if self.objects is not None:
             return sources.Objects(self.objects)
-        if self.files is not None:
-            return sources.Files(_texts(self.files), self.file_format)
-        if self.requests is not None:
-            return sources.Requests(_texts(self.requests))
-        return sources.Rows(self._rows(context))
+        return sources.Files(_texts(self.files or ()), self.file_format)
 
     def _connect(self) -> Any:
         from airflow.sdk import BaseHook
 
-        return BaseHook.get_hook(str(self.sql_conn_id)).get_conn()  # type: ignore[attr-defined]
+        return BaseHook.get_hook(str(self.sql_conn_id)).get_conn()
 
     def _rows(self, context: Context) -> Any:
         from airflow.sdk import XComArg
@@ -217,18 +234,21 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
 class VertexBatchCreateJobOperator(VertexBatchBaseOperator):
     """Create the batch prediction jobs of a manifest or of ready input, once, and return their names.
 
-    The task owns at most one job for each request file. A retry, a crash, a clear or a second worker attaches to the job that
-    exists; it is found by its labels even when nothing was recorded. A job that failed or was cancelled is bought again.
+    The task owns at most one job for each request file. A retry, a crash, a clear or a second worker attaches to the
+    job that exists; it is found by its labels even when nothing was recorded. A job that failed or was cancelled is
+    bought again.
 
-    :param model: ``gemini-…``, ``publishers/…/models/…``, or ``projects/…/locations/…/models/…`` for a tuned model. Templated.
+    :param model: ``gemini-…``, ``publishers/…/models/…``, or ``projects/…/locations/…/models/…`` for a tuned model.
+        Templated.
     :param manifest: what the prepare task returned. Templated.
-    :param input_uri: instead of a manifest: ``gs://….jsonl`` files (a list, or a glob), or one ``bq://`` table. Templated.
-    :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``; a folder in the staging folder where not given.
-        Each job of a manifest gets its own folder or table below it. Templated.
+    :param input_uri: instead of a manifest: ``gs://….jsonl`` files (a list, or a glob), or one ``bq://`` table.
+        Templated.
+    :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``; a folder in the staging folder where not
+        given. Each job of a manifest gets its own folder or table below it. Templated.
     :param display_name: readable name, up to 128 characters; dag, task and run where not given. Templated.
     :param labels: further job labels; keys and values of lower-case letters, digits, ``_`` and ``-``. Templated.
-    :param on_changed_input: when this task's running job was made from other input: ``resubmit`` (default) cancels it and
-        creates a new one, ``fail`` does nothing.
+    :param on_changed_input: when this task's running job was made from other input: ``resubmit`` (default) cancels it
+        and creates a new one, ``fail`` does nothing.
     :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600 seconds.
     :returns: full names of the jobs, in the order of the manifest's files; empty for an empty manifest.
     """
@@ -243,7 +263,7 @@ class VertexBatchCreateJobOperator(VertexBatchBaseOperator):
         self,
         *,
         model: str,
-        manifest: dict[str, Any] | None = None,
+        manifest: Any = None,
         input_uri: str | Sequence[str] | None = None,
         output_uri: str | None = None,
         display_name: str | None = None,
@@ -310,22 +330,23 @@ class VertexBatchCreateJobOperator(VertexBatchBaseOperator):
 class VertexBatchExportOperator(VertexBatchBaseOperator):
     """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
 
-    Every request ends as exactly one row: with a good answer at the destination, or with its reason among the dead letters.
-    Running it again leaves one copy. The task fails when a job did not end well, after landing what there is.
+    Every request ends as exactly one row: with a good answer at the destination, or with its reason among the dead
+    letters. Running it again leaves one copy. The task fails when a job did not end well, after landing what there is.
 
     :param jobs: what the sensor returned, or job names. Templated.
     :param manifest: what the prepare task returned; the jobs' own input is read where not given. Templated.
     :param destination_uri: ``gs://`` folder for files. Templated.
-    :param destination_table: ``bq://project.dataset.table``, made if it does not exist, partitioned by ``partition_date``. Rows
-        are merged on ``partition_date`` and ``row_key``. Templated.
-    :param dead_letter_table: table for rows without a good answer; the destination's name with ``_dead_letters`` where not
-        given. Templated.
+    :param destination_table: ``bq://project.dataset.table``, made if it does not exist, partitioned by
+        ``partition_date``. Rows are merged on ``partition_date`` and ``row_key``. Templated.
+    :param dead_letter_table: table for rows without a good answer; the destination's name with ``_dead_letters`` where
+        not given. Templated.
     :param file_format: ``jsonl`` (default) or ``parquet``.
-    :param partition_date: the day the rows belong to, YYYY-MM-DD; the run's own (`macros.partition_date`) where not given.
-        Templated.
-    :param response_schema: a JSON Schema or a Pydantic model class that answers are checked against; the manifest's own where
-        not given.
-    :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task fills.
+    :param partition_date: the day the rows belong to, YYYY-MM-DD; the run's own (`macros.partition_date`) where not
+        given. Templated.
+    :param response_schema: a JSON Schema or a Pydantic model class that answers are checked against; the manifest's own
+        where not given.
+    :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
+        fills.
     :returns: the report: counts by status, tokens and cost.
     """
 
@@ -339,7 +360,7 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
         self,
         *,
         jobs: Any,
-        manifest: dict[str, Any] | None = None,
+        manifest: Any = None,
         destination_uri: str | None = None,
         destination_table: str | None = None,
         dead_letter_table: str | None = None,
@@ -372,7 +393,11 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
             sink = self._sink(context, landing)
             self.push_links(
                 context,
-                addresses(jobs=[job.name for job in jobs], folder=self.destination_uri or "", table=self.destination_table or ""),
+                addresses(
+                    jobs=[job.name for job in jobs],
+                    folder=self.destination_uri or "",
+                    table=self.destination_table or "",
+                ),
             )
             report = landing.land(jobs, sink)
             self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
@@ -399,7 +424,11 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
         if self.destination_uri is not None:
             return landing.files(Uri.parse(self.destination_uri), self.file_format)
         table = TableId.parse(str(self.destination_table), self.project_id or "")
-        dead = TableId.parse(self.dead_letter_table) if self.dead_letter_table else table.sibling(f"{table.table}_dead_letters")
+        dead = (
+            TableId.parse(self.dead_letter_table)
+            if self.dead_letter_table
+            else table.sibling(f"{table.table}_dead_letters")
+        )
         return landing.table(table, dead, self.staging() / identity_of(context).path / f"landing-{attempt_token()}")
 
     def _manifest(self) -> Manifest | None:

@@ -1,11 +1,11 @@
 """Who asks the service for all the jobs that a process waits for? One poller for each connection, project and location.
 
 Waiting triggers do not ask themselves: they say which job they want to know about and how long the answer may take. The
-poller gathers what is wanted and asks once for all: with `get` for a handful, with one `list` of the running jobs for many;
-what the list does not show has most likely ended and is asked for singly.
+poller gathers what is wanted and asks once for all: with `get` for a handful, with one `list` of the running jobs for
+many; what the list does not show has most likely ended and is asked for singly.
 
-Invariants: one poller a key and event loop, made by the first waiter and closed by the last; an error goes to every waiter
-of that round and to nobody else; the poller belongs to no task, so its log lines land in no task's log.
+Invariants: one poller a key and event loop, made by the first waiter and closed by the last; an error goes to every
+waiter of that round and to nobody else; the poller belongs to no task, so its log lines land in no task's log.
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ _CONCURRENT_GETS = 8
 #: Seconds over which questions are gathered, at the most: bounds how late an end is noticed.
 _MAX_GATHER_SECONDS = 15.0
 #: The jobs that still move. Ended ones stay in the list for good and would make every answer longer.
-_RUNNING_FILTER = f"labels.{IDENTITY_LABEL}:* AND (" + " OR ".join(
-    f'state="JOB_STATE_{name}"' for name in ("QUEUED", "PENDING", "RUNNING", "CANCELLING", "PAUSED", "UPDATING")
-) + ")"
+_RUNNING_FILTER = (
+    f"labels.{IDENTITY_LABEL}:* AND ("
+    + " OR ".join(
+        f'state="JOB_STATE_{name}"' for name in ("QUEUED", "PENDING", "RUNNING", "CANCELLING", "PAUSED", "UPDATING")
+    )
+    + ")"
+)
 
 _pollers: dict[tuple[int, Hashable], SharedPoller] = {}
 
@@ -153,7 +157,9 @@ class shared_poller:  # noqa: N801 - used as `async with shared_poller(...)`
 
     _making: dict[tuple[int, Hashable], asyncio.Lock] = {}  # noqa: RUF012 - one registry a process, like `_pollers`
 
-    def __init__(self, key: Hashable, connect: Callable[[], Awaitable[AsyncVertexClient]], poll_interval: float) -> None:
+    def __init__(
+        self, key: Hashable, connect: Callable[[], Awaitable[AsyncVertexClient]], poll_interval: float
+    ) -> None:
         self._key, self._connect = (id(asyncio.get_running_loop()), key), connect
         # Held back for a quarter of the interval, waiters fall into step after a few rounds.
         self._within = poll_interval / 4

@@ -12,7 +12,9 @@ def get_provider_info() -> dict[str, Any]:
     from airflow_vertex_batch import __version__
 
     def modules(*names: str) -> list[dict[str, Any]]:
-        return [{"integration-name": _INTEGRATION, "python-modules": [f"airflow_vertex_batch.{name}" for name in names]}]
+        return [
+            {"integration-name": _INTEGRATION, "python-modules": [f"airflow_vertex_batch.{name}" for name in names]}
+        ]
 
     return {
         "package-name": "airflow-vertex-batch",

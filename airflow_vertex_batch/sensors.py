@@ -1,4 +1,6 @@
-"""How does a task wait? `VertexBatchJobSensor`: asks once, then defers, blocks or reschedules; the decisions are `core.lifecycle`'s."""
+"""How does a task wait? `VertexBatchJobSensor`: asks once, then defers, blocks or reschedules; the decisions are
+`core.lifecycle`'s.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +21,28 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.lifecycle import Outcome, WaitPolicy
     from airflow_vertex_batch.core.model import BatchJob, JobName
 
-#: Queue (72 h), run (24 h) and an hour of slack: see `core.lifecycle`, which this repeats so that a DAG file need not load it.
+#: Queue (72 h), run (24 h) and an hour of slack: see `core.lifecycle`, which this repeats so that a DAG file need not
+#: load it.
 _DEFAULT_JOB_TIMEOUT = timedelta(hours=97)
 
 
 class VertexBatchJobSensor(VertexBatchBaseOperator, BaseSensorOperator):
     """Wait until batch prediction jobs have ended, and return them as small dicts.
 
-    A job that has ended already does not defer. Transient errors are waited out until the deadline. A job that failed without
-    a row fails this task for good; one that was cancelled or expired after it answered rows passes on, so that they are
-    landed before the export says how it ended.
+    A job that has ended already does not defer. Transient errors are waited out until the deadline. A job that failed
+    without a row fails this task for good; one that was cancelled or expired after it answered rows passes on, so that
+    they are landed before the export says how it ended.
 
     :param jobs: job names: what the create task returned. Templated.
-    :param deferrable: wait in the triggerer, without a worker slot (default). Otherwise `mode` says how: ``poke`` blocks,
+    :param deferrable: wait in the triggerer, without a worker slot (default). Otherwise `mode` says how: ``poke``
+        blocks,
         ``reschedule`` gives the slot back between two questions.
     :param poll_interval: seconds between two questions about one job, a number or a timedelta.
-    :param job_timeout: how long after its *creation* a job counts as late, seconds or a timedelta; 97 hours, what the service
-        itself allows a job, where not given. A retry does not begin anew.
+    :param job_timeout: how long after its *creation* a job counts as late, seconds or a timedelta; 97 hours, what the
+        service itself allows a job, where not given. A retry does not begin anew.
     :param on_timeout: ``cancel`` (default) a late job, or ``fail`` and leave it running.
-    :param cancel_on_kill: cancel the jobs when a person marks this task failed, successful or skipped (default); never on a
-        clear, a restart or a takeover.
+    :param cancel_on_kill: cancel the jobs when a person marks this task failed, successful or skipped (default); never
+        on a clear, a restart or a takeover.
     :returns: the jobs, to be passed to the export task.
     """
 
@@ -57,7 +61,8 @@ class VertexBatchJobSensor(VertexBatchBaseOperator, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         interval = _seconds(poll_interval)
-        # Airflow's own sensor timeout begins with the first try; ours is anchored at the job, so theirs must come later.
+        # Airflow's own sensor timeout begins with the first try; ours is anchored at the job, so theirs must come
+        # later.
         kwargs.setdefault("timeout", 30 * 24 * 3600)
         super().__init__(**{"poke_interval": interval, **kwargs})
         self.jobs, self.deferrable = jobs, deferrable

@@ -1,4 +1,6 @@
-"""What waits in the triggerer? A trigger that observes job names: it creates nothing, downloads nothing, carries no rows."""
+"""What waits in the triggerer? A trigger that observes job names: it creates nothing, downloads nothing, carries no
+rows.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
     from airflow_vertex_batch.hooks import VertexBatchHook
 
-#: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3: the scheduler meets it
-#: before it has seen that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
+#: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3: the scheduler meets
+#: it before it has seen that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
 SETTLE_SECONDS = 10.0
 
 
@@ -31,7 +33,8 @@ class VertexBatchJobTrigger(BaseTrigger):
     :param poll_interval: seconds between two questions about one job.
     :param timeout: seconds from a job's creation until it counts as late.
     :param on_timeout: ``cancel`` or ``fail``.
-    :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another triggerer.
+    :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another
+        triggerer.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         on_timeout: str = "cancel",
         cancel_on_kill: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.job_names = list(job_names)
         self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, impersonation_chain
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
@@ -53,7 +56,15 @@ class VertexBatchJobTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the names and numbers that bring this trigger back."""
         names = (
-            *("job_names", "gcp_conn_id", "impersonation_chain", "poll_interval", "timeout", "on_timeout", "cancel_on_kill"),
+            *(
+                "job_names",
+                "gcp_conn_id",
+                "impersonation_chain",
+                "poll_interval",
+                "timeout",
+                "on_timeout",
+                "cancel_on_kill",
+            ),
         )
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
@@ -62,7 +73,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         await asyncio.sleep(SETTLE_SECONDS)
         names = [JobName.parse(name) for name in self.job_names]
         outcomes = await asyncio.gather(*(self._wait(name) for name in names))
-        yield TriggerEvent({"outcomes": pack(outcomes)})
+        yield TriggerEvent({"outcomes": pack(outcomes)})  # type: ignore[no-untyped-call]
 
     async def _wait(self, name: JobName) -> Any:
         policy = WaitPolicy(
@@ -91,8 +102,8 @@ class VertexBatchJobTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Cancel the jobs if a person ended the task.
 
-        Airflow also calls this when the task was cleared, and on a triggerer that stalled and lost its triggers: then the
-        jobs belong to somebody else, and the task's state says so.
+        Airflow also calls this when the task was cleared, and on a triggerer that stalled and lost its triggers: then
+        the jobs belong to somebody else, and the task's state says so.
         """
         if self.cancel_on_kill and await self._was_ended():
             for text in self.job_names:
@@ -119,5 +130,3 @@ def progress_log(write: Callable[..., None]) -> Callable[[BatchJob], None]:
             write("%s %s", job.name, job.progress)
 
     return seen
-
-

@@ -8,7 +8,12 @@ from tabulate import tabulate
 
 from bench import imports, throughput
 
-_ALL = {"imports": imports.measure, "prepare": throughput.prepare_rows, "export": throughput.export_rows, "memory": throughput.memory}
+_ALL = {
+    "imports": imports.measure,
+    "prepare": throughput.prepare_rows,
+    "export": throughput.export_rows,
+    "memory": throughput.memory,
+}
 
 
 def main() -> int:

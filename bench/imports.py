@@ -6,14 +6,15 @@ import statistics
 import subprocess
 import sys
 
-_ROUNDS = 7
+_ROUNDS = 3
 _PLAIN = "from airflow.sdk import DAG, BaseOperator"
 _CANDIDATES = {
     "airflow.sdk alone": _PLAIN,
     "ours: operators and sensors": f"{_PLAIN}\nimport airflow_vertex_batch.operators, airflow_vertex_batch.sensors",
     "ours: the TaskGroup": f"{_PLAIN}\nfrom airflow_vertex_batch import vertex_batch",
-    "Google provider's batch operator": f"{_PLAIN}\n"
-    "from airflow.providers.google.cloud.operators.vertex_ai.batch_prediction_job import CreateBatchPredictionJobOperator",
+    "Google provider's batch operator": (
+        f"{_PLAIN}\nfrom airflow.providers.google.cloud.operators.vertex_ai import batch_prediction_job"
+    ),
 }
 _BARE = {"import airflow_vertex_batch": "import airflow_vertex_batch"}
 
@@ -38,8 +39,10 @@ def measure() -> tuple[list[str], list[list[object]]]:
 
 def _import(code: str) -> tuple[float, int, int, int]:
     probe = (
-        f"import sys, time\nbegan = time.process_time()\n{code}\nspent = time.process_time() - began\n"
-        "print(spent, len(sys.modules), int('airflow' in sys.modules), int(any(m.startswith('google.') for m in sys.modules)))"
+        "import sys, time\nbefore = set(sys.modules)\nbegan = time.process_time()\n"
+        f"{code}\nspent = time.process_time() - began\n"
+        "new = set(sys.modules) - before\n"
+        "print(spent, len(sys.modules), int('airflow' in new), int(any(name.startswith('google.') for name in new)))"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     spent, count, airflow, google = done.stdout.split()[-4:]

@@ -26,11 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ROWS = 100_000
-_SCHEMA = {"type": "object", "properties": {"mood": {"type": "string"}, "topic": {"type": "string"}}, "required": ["mood"]}
+_SCHEMA = {
+    "type": "object",
+    "properties": {"mood": {"type": "string"}, "topic": {"type": "string"}},
+    "required": ["mood"],
+}
 _TEMPLATE = RequestTemplate(
-    prompt="Classify this ticket of {{ customer }}:\n{{ body }}", system_instruction="You sort tickets.", response_schema=_SCHEMA,
+    prompt="Classify this ticket of {{ customer }}:\n{{ body }}",
+    system_instruction="You sort tickets.",
+    response_schema=_SCHEMA,
     generation_config={"temperature": 0},
-)  # fmt: skip
+)
 _LOOPS = "{% for line in body.split('. ') %}- {{ line | trim | capitalize }}\n{% endfor %}of {{ customer | upper }}"
 
 
@@ -46,7 +52,7 @@ def _per_second(count: int, work: Any) -> float:
 
 
 def _plain(prompt: str) -> None:
-    template = jinja2.Environment().from_string(prompt)  # noqa: S701 - prompts are text
+    template = jinja2.Environment().from_string(prompt)
     constant = _TEMPLATE.constant_members()
     for row in _rows(_ROWS):
         contents = [{"role": "user", "parts": [{"text": template.render(**row)}]}]
@@ -64,8 +70,17 @@ def prepare_rows() -> tuple[list[str], list[list[object]]]:
         with tempfile.TemporaryDirectory() as folder:
             plan = PreparePlan(template=template, key_column="id")
             whole = _per_second(_ROWS, lambda plan=plan, folder=folder: _prepare(plan, folder, _ROWS))
-        rows.append([name, f"{plain:,.0f}", f"{alone:,.0f}", f"{alone / plain:.1f}", f"{whole:,.0f}", f"{whole / plain:.1f}"])
-    return ["prepare, 1 KB rows", "plain rows/s", "requests alone", "ratio", "all of prepare (keys, lint, files)", "ratio"], rows
+        rows.append(
+            [name, f"{plain:,.0f}", f"{alone:,.0f}", f"{alone / plain:.1f}", f"{whole:,.0f}", f"{whole / plain:.1f}"]
+        )
+    return [
+        "prepare, 1 KB rows",
+        "plain rows/s",
+        "requests alone",
+        "ratio",
+        "all of prepare (keys, lint, files)",
+        "ratio",
+    ], rows
 
 
 def _prepare(plan: PreparePlan, folder: str, count: int) -> None:
@@ -90,11 +105,15 @@ def memory() -> tuple[list[str], list[list[object]]]:
     """Peak memory of prepare for growing numbers of rows, each in a process of its own."""
     peaks = {count: _peak(count) for count in (20_000, 200_000, 1_000_000)}
     base = peaks[20_000]
-    return ["rows", "peak MB", "ratio"], [[f"{count:,}", f"{peak:.0f}", f"{peak / base:.2f}"] for count, peak in peaks.items()]
+    return ["rows", "peak MB", "ratio"], [
+        [f"{count:,}", f"{peak:.0f}", f"{peak / base:.2f}"] for count, peak in peaks.items()
+    ]
 
 
 def _peak(count: int) -> float:
-    done = subprocess.run([sys.executable, "-m", "bench.throughput", str(count)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.throughput", str(count)], capture_output=True, text=True, check=True
+    )
     return float(done.stdout)
 
 

@@ -1,6 +1,7 @@
 """Media: every image under a prefix described by Gemini, the answers in a Parquet file.
 
-Each object is one request with the image as a ``fileData`` part; the model reads it from Cloud Storage, nothing is downloaded.
+Each object is one request with the image as a ``fileData`` part; the model reads it from Cloud Storage, nothing is
+downloaded.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
-"""Nightly: yesterday's support tickets from BigQuery → Gemini with a response schema → one BigQuery table, partitioned by day.
+"""Nightly: yesterday's support tickets from BigQuery → Gemini with a response schema → one BigQuery table, partitioned
+by day.
 
 Each run asks for the tickets of its own day, whichever way it begins: on schedule, by hand, or as part of a backfill
-(``airflow backfill create --dag-id nightly_tickets --from-date … --to-date …``). Running a day twice leaves it there once.
+(``airflow backfill create --dag-id nightly_tickets --from-date … --to-date …``). Running a day twice leaves it there
+once.
 """
 
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from airflow.sdk import DAG, CronDataIntervalTimetable
@@ -32,7 +34,7 @@ with DAG(
     "nightly_tickets",
     # The run of a day begins when that day is over, and its data interval is that day.
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
-    start_date=datetime(2026, 11, 1),
+    start_date=datetime(2026, 11, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=3,
     tags=["vertex-batch", "example"],
@@ -43,7 +45,7 @@ with DAG(
         model="gemini-2.5-flash",
         location="us-central1",
         staging_uri=f"gs://{BUCKET}/vertex-batch",
-        sql=f"SELECT ticket_id, subject, body FROM `{PROJECT}.support.tickets` WHERE created_on = DATE(@day) ORDER BY ticket_id",
+        sql="SELECT ticket_id, subject, body FROM support.tickets WHERE created_on = DATE(@day) ORDER BY ticket_id",
         sql_parameters={"day": "{{ macros.vertex_batch.partition_date() }}"},
         key_column="ticket_id",
         columns=["ticket_id", "subject"],

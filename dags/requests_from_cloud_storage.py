@@ -1,4 +1,5 @@
-"""Ready-made requests: a JSONL file in Cloud Storage, as in Google's "batch from Cloud Storage" guide, answered into a folder.
+"""Ready-made requests: a JSONL file in Cloud Storage, as in Google's "batch from Cloud Storage" guide, answered into a
+folder.
 
 Run by hand. The file is ours to write and is sent as it is; every line may ask about text, images, video, audio or PDF.
 """
@@ -17,7 +18,9 @@ with DAG(
     "requests_from_cloud_storage",
     schedule=None,
     params={
-        "input_uri": Param(f"gs://{BUCKET}/requests/animals.jsonl", type="string", description="Request JSONL, or a glob"),
+        "input_uri": Param(
+            f"gs://{BUCKET}/requests/animals.jsonl", type="string", description="Request JSONL, or a glob"
+        ),
         "model": Param("gemini-2.5-flash", type="string"),
     },
     default_args={"location": "us-central1", "staging_uri": f"gs://{BUCKET}/vertex-batch", "retries": 2},

@@ -1,12 +1,14 @@
 """The four steps written out, without the TaskGroup: for a DAG that does something of its own between them.
 
-Rows come from a Python function; a failed export cancels nothing and loses nothing: clear it, and it lands what is there.
+Rows come from a Python function; a failed export cancels nothing and loses nothing: clear it, and it lands what is
+there.
 """
 
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from airflow.sdk import DAG, task
 
@@ -20,7 +22,7 @@ from airflow_vertex_batch import (
 BUCKET = os.environ.get("VERTEX_BATCH_BUCKET", "my-bucket")
 
 
-def greetings():
+def greetings() -> Iterator[dict[str, str]]:
     """Yield one row for each person to greet. A generator: rows are never all in memory."""
     for name, language in [("Amina", "Swahili"), ("Björk", "Icelandic"), ("Chiara", "Italian"), ("Dũng", "Vietnamese")]:
         yield {"name": name, "language": language}
@@ -29,7 +31,7 @@ def greetings():
 with DAG(
     "steps_one_by_one",
     schedule="@weekly",
-    start_date=datetime(2026, 11, 1),
+    start_date=datetime(2026, 11, 1, tzinfo=UTC),
     catchup=False,
     default_args={"location": "us-central1", "staging_uri": f"gs://{BUCKET}/vertex-batch", "retries": 2},
     tags=["vertex-batch", "example"],
@@ -47,7 +49,10 @@ with DAG(
         task_id="wait", jobs=create.output, poll_interval=float(os.environ.get("VERTEX_BATCH_POLL_INTERVAL", "60"))
     )
     export = VertexBatchExportOperator(
-        task_id="export", jobs=wait.output, manifest=prepare.output, destination_uri=f"gs://{BUCKET}/answers/steps_one_by_one"
+        task_id="export",
+        jobs=wait.output,
+        manifest=prepare.output,
+        destination_uri=f"gs://{BUCKET}/answers/steps_one_by_one",
     )
 
     @task

@@ -1,8 +1,8 @@
 """``make demo``: the nightly job for three days in a real Airflow, on this machine, without a Google account.
 
-Starts the local servers and an Airflow, loads sample tickets, backfills three days of ``dags/nightly_tickets.py``, prints the
-table that came out and what it cost, and stays up until Ctrl-C. With ``ONCE=1`` it exits instead: with status 0 only if every
-ticket of every day is accounted for in the tables.
+Starts the local servers and an Airflow, loads sample tickets, backfills three days of ``dags/nightly_tickets.py``,
+prints the table that came out and what it cost, and stays up until Ctrl-C. With ``ONCE=1`` it exits instead: with
+status 0 only if every ticket of every day is accounted for in the tables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tabulate import tabulate
 
@@ -44,8 +44,18 @@ ANIMALS = {
                 "role": "user",
                 "parts": [
                     {"text": "What is the relation between the following video and image samples?"},
-                    {"fileData": {"fileUri": "gs://cloud-samples-data/generative-ai/video/animals.mp4", "mimeType": "video/mp4"}},
-                    {"fileData": {"fileUri": "gs://cloud-samples-data/generative-ai/image/cricket.jpeg", "mimeType": "image/jpeg"}},
+                    {
+                        "fileData": {
+                            "fileUri": "gs://cloud-samples-data/generative-ai/video/animals.mp4",
+                            "mimeType": "video/mp4",
+                        }
+                    },
+                    {
+                        "fileData": {
+                            "fileUri": "gs://cloud-samples-data/generative-ai/image/cricket.jpeg",
+                            "mimeType": "image/jpeg",
+                        }
+                    },
                 ],
             }
         ],
@@ -87,7 +97,9 @@ def _stack() -> Stack:
         # The wait for a possibly lost create call is for the real service; here nothing is lost.
         "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "1",
     }
-    print("Starting Cloud Storage, BigQuery, PostgreSQL, the Vertex AI emulator and Airflow on this machine …", flush=True)
+    print(
+        "Starting Cloud Storage, BigQuery, PostgreSQL, the Vertex AI emulator and Airflow on this machine …", flush=True
+    )
     return Stack(
         LOCAL / "demo",
         dags=ROOT / "dags",
@@ -100,11 +112,13 @@ def _stack() -> Stack:
 
 
 def load_samples() -> int:
-    """Put the sample tickets into BigQuery and the other examples' input into Cloud Storage; return how many tickets."""
+    """Put the sample tickets into BigQuery and the other examples' input into Cloud Storage; return how many
+    tickets.
+    """
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import bigquery, storage
 
-    bucket = storage.Client(project=PROJECT, credentials=AnonymousCredentials()).create_bucket(BUCKET)
+    bucket = storage.Client(project=PROJECT, credentials=AnonymousCredentials()).create_bucket(BUCKET)  # type: ignore[no-untyped-call]
     bucket.blob("requests/animals.jsonl").upload_from_string(json.dumps(ANIMALS) + "\n")
     for name, colour in (("sunrise", (250, 160, 60)), ("sea", (30, 90, 160)), ("meadow", (90, 160, 60))):
         bucket.blob(f"images/{name}.png").upload_from_string(_picture(colour), content_type="image/png")
@@ -112,17 +126,20 @@ def load_samples() -> int:
     client.create_dataset("support")
     config = bigquery.LoadJobConfig(
         source_format="NEWLINE_DELIMITED_JSON",
-        schema=[bigquery.SchemaField(name, "DATE" if name == "created_on" else "STRING") for name in ("ticket_id", "created_on", "subject", "body")],
+        schema=[
+            bigquery.SchemaField(name, "DATE" if name == "created_on" else "STRING")
+            for name in ("ticket_id", "created_on", "subject", "body")
+        ],
     )
     with TICKETS.open("rb") as stream:
-        return int(client.load_table_from_file(stream, "support.tickets", job_config=config).result().output_rows)
+        return int(client.load_table_from_file(stream, "support.tickets", job_config=config).result().output_rows)  # type: ignore[attr-defined]
 
 
 def _bigquery() -> Client:
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import bigquery
 
-    return bigquery.Client(project=PROJECT, credentials=AnonymousCredentials())
+    return bigquery.Client(project=PROJECT, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
 
 
 def _picture(colour: tuple[int, int, int]) -> bytes:
@@ -149,7 +166,9 @@ def run_days(stack: Stack) -> None:
     client.unpause(DAG_ID)
     first, last = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (DAYS[0], DAYS[-1]))
     client.backfill(DAG_ID, first, last, max_active_runs=3)
-    print(f"Backfilling {DAG_ID} from {DAYS[0]} to {DAYS[-1]}. Watch it at {stack.airflow.url}/dags/{DAG_ID}", flush=True)
+    print(
+        f"Backfilling {DAG_ID} from {DAYS[0]} to {DAYS[-1]}. Watch it at {stack.airflow.url}/dags/{DAG_ID}", flush=True
+    )
     progress, deadline = _Progress(), time.monotonic() + RUNS_TIMEOUT_S
     while True:
         runs = [run for run in client.runs(DAG_ID) if run["run_type"] == "backfill"]
@@ -159,7 +178,9 @@ def run_days(stack: Stack) -> None:
             tell_failures(stack, runs)
             return
         if time.monotonic() > deadline:
-            raise AirflowError(f"The runs did not end within {RUNS_TIMEOUT_S:.0f} s; their logs are in {stack.state / 'logs'}")
+            raise AirflowError(
+                f"The runs did not end within {RUNS_TIMEOUT_S:.0f} s; their logs are in {stack.state / 'logs'}"
+            )
         time.sleep(1)
 
 
@@ -170,13 +191,23 @@ def tell_failures(stack: Stack, runs: list[dict[str, Any]]) -> None:
         for task in client.tasks(DAG_ID, run["dag_run_id"]):
             if task["state"] == "failed":
                 log = client.log(DAG_ID, run["dag_run_id"], task["task_id"], task["try_number"])
-                print(f"\n{task['task_id']} of {run['logical_date'][:10]} failed; the end of its log:\n" + "\n".join(log.splitlines()[-12:]))
+                print(
+                    f"\n{task['task_id']} of {run['logical_date'][:10]} failed; the end of its log:\n"
+                    + "\n".join(log.splitlines()[-12:])
+                )
 
 
 class _Progress:
     """Prints one line for each change of a run."""
 
-    _MARKS = {"success": "done", "running": "…", "deferred": "waiting", "failed": "FAILED", "up_for_retry": "again", "queued": "queued"}  # noqa: RUF012
+    _MARKS: ClassVar = {
+        "success": "done",
+        "running": "…",
+        "deferred": "waiting",
+        "failed": "FAILED",
+        "up_for_retry": "again",
+        "queued": "queued",
+    }
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}
@@ -197,17 +228,29 @@ def show(tickets: int) -> bool:
     good, bad = _rows("triage"), _rows("triage_dead_letters")
     head = ("day", "ticket", "language", "mood", "topic", "summary")
     body = [
-        (row["partition_date"], row["row_key"], *(_answer(row).get(name, "") for name in head[2:5]), _short(_answer(row).get("summary", "")))
+        (
+            row["partition_date"],
+            row["row_key"],
+            *(_answer(row).get(name, "") for name in head[2:5]),
+            _short(_answer(row).get("summary", "")),
+        )
         for row in good
     ]
     print(f"\n{PROJECT}.support.triage\n{tabulate(body, headers=head)}")
     if bad:
         dead = [(row["partition_date"], row["row_key"], row["status"], row["reason"]) for row in bad]
-        print(f"\n{PROJECT}.support.triage_dead_letters\n{tabulate(dead, headers=('day', 'ticket', 'status', 'reason'))}")
+        print(
+            f"\n{PROJECT}.support.triage_dead_letters\n{tabulate(dead, headers=('day', 'ticket', 'status', 'reason'))}"
+        )
     days = [_bill(day, good, bad) for day in DAYS]
-    print("\n" + tabulate(days, headers=("day", "good", "dead letters", "tokens", "USD at Gemini 2.5 Flash batch prices")))
+    print(
+        "\n" + tabulate(days, headers=("day", "good", "dead letters", "tokens", "USD at Gemini 2.5 Flash batch prices"))
+    )
     complete = len(good) + len(bad) == tickets and all(day[1] for day in days)
-    print(f"\n{tickets} tickets in, {len(good)} answered, {len(bad)} dead letters: " + ("all accounted for." if complete else "SOME ARE MISSING."))
+    print(
+        f"\n{tickets} tickets in, {len(good)} answered, {len(bad)} dead letters: "
+        + ("all accounted for." if complete else "SOME ARE MISSING.")
+    )
     return complete
 
 

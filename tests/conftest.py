@@ -1,4 +1,5 @@
-"""What every test may use: the local Cloud Storage and BigQuery servers, a fresh bucket, and no network beside loopback."""
+"""What every test may use: the local Cloud Storage and BigQuery servers, a fresh bucket, and no network beside
+loopback."""
 
 from __future__ import annotations
 

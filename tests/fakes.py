@@ -1,6 +1,7 @@
 """Real small implementations of the engine's ports, kept in memory.
 
-Everything that a service would keep passes through JSON or bytes, so a second attempt sees what it would see in production.
+Everything that a service would keep passes through JSON or bytes, so a second attempt sees what it would see in
+production.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ class Clock:
 class Jobs:
     """`JobService` in memory: every job is a JSON text, as the service would keep it.
 
-    :param lost_answers: for each create to come, what happens to its answer: "committed" or "dropped" means that the caller
-        gets an `AmbiguousError` and the job exists or not; None is a good answer; an error is a refusal.
+    :param lost_answers: for each create to come, what happens to its answer: "committed" or "dropped" means that the
+        caller gets an `AmbiguousError` and the job exists or not; None is a good answer; an error is a refusal.
     :param list_lags: how many lists do not show a new job yet.
     """
 

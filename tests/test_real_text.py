@@ -46,9 +46,7 @@ def test_the_descriptions_of_all_installed_packages_come_back_reconciled(gcs, bu
     """Every prompt is in the request file to the byte, and every package has its one row."""
     rows = descriptions()
     assert len(rows) > 150
-    plan = PreparePlan(
-        template=RequestTemplate(prompt=PROMPT), key_column="name", columns=("name",), max_requests=100
-    )
+    plan = PreparePlan(template=RequestTemplate(prompt=PROMPT), key_column="name", columns=("name",), max_requests=100)
     manifest = prepare(Rows(rows).rows(gcs, None), plan, gcs, bucket / "prepared", "a")
     assert manifest.request_count == len(rows)
 

@@ -1,4 +1,6 @@
-"""What does this package add to the Airflow UI and to templates? Imported by every Airflow process, so it imports little."""
+"""What does this package add to the Airflow UI and to templates? Imported by every Airflow process, so it imports
+little.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One real Airflow for all tests of this folder: scheduler, triggerer, API server, PostgreSQL, and the local servers."""
+"""One real Airflow for all tests of this folder: scheduler, triggerer, API server, PostgreSQL, and the local
+servers."""
 
 from __future__ import annotations
 
@@ -84,22 +85,21 @@ def stack(tmp_path_factory: pytest.TempPathFactory):
         "AIRFLOW__VERTEX_BATCH__STAGING_URI": f"gs://{demo.BUCKET}/vertex-batch",
         "AIRFLOW__VERTEX_BATCH__LOCATION": "us-central1",
     }
-    with Stack(state, dags=dags, speed=SPEED, env=env) as running:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in running.env.items():
-                patch.setenv(name, value)
-            patch.setenv("AIRFLOW_HOME", str(running.airflow.home))
-            demo.load_samples()
-            _load_recent_tickets()
-            _connect_shop(running)
-            yield running
+    with Stack(state, dags=dags, speed=SPEED, env=env) as running, pytest.MonkeyPatch.context() as patch:
+        for name, value in running.env.items():
+            patch.setenv(name, value)
+        patch.setenv("AIRFLOW_HOME", str(running.airflow.home))
+        demo.load_samples()
+        _load_recent_tickets()
+        _connect_shop(running)
+        yield running
 
 
 def _connect_shop(stack: Stack) -> None:
     """Add a database connection: Airflow's own PostgreSQL, which can generate rows."""
     sockets = stack.airflow.database_url.partition("host=")[2]
     shop = {"connection_id": "shop", "conn_type": "postgres", "host": sockets, "login": "postgres", "schema": "airflow"}
-    stack.airflow.client._send("POST", "connections", json=shop)  # noqa: SLF001
+    stack.airflow.client._send("POST", "connections", json=shop)
 
 
 def _load_recent_tickets() -> None:
@@ -112,7 +112,7 @@ def _load_recent_tickets() -> None:
         for number in range(5)
     ]
     config = bigquery.LoadJobConfig(write_disposition="WRITE_APPEND", source_format="NEWLINE_DELIMITED_JSON")
-    demo._bigquery().load_table_from_json(rows, f"{PROJECT}.support.tickets", job_config=config).result()  # noqa: SLF001
+    demo._bigquery().load_table_from_json(rows, f"{PROJECT}.support.tickets", job_config=config).result()
 
 
 @pytest.fixture
@@ -153,4 +153,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.airflow)
-

@@ -71,7 +71,10 @@ class TestParameters:
             getattr(avb, f"VertexBatch{kind}")(task_id="t", **arguments)
 
     def test_an_unknown_argument_of_the_group_is_named_with_a_guess(self):
-        with DAG("d"), pytest.raises(InputError, match=r"knows no argument 'promt'. Did you mean prompt\?"):
+        with (
+            DAG("d", schedule=None),
+            pytest.raises(InputError, match=r"knows no argument 'promt'. Did you mean prompt\?"),
+        ):
             avb.vertex_batch(model="m", promt="x")
 
     @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.__name__)
@@ -79,7 +82,9 @@ class TestParameters:
         documented = (kind.__doc__ or "") + (VertexBatchBaseOperator.__doc__ or "")
         for name in kind.template_fields:
             assert f":param {name}:" in documented
-            assert name in inspect.signature(kind.__init__).parameters or name in VertexBatchBaseOperator.template_fields
+            assert (
+                name in inspect.signature(kind.__init__).parameters or name in VertexBatchBaseOperator.template_fields
+            )
 
     @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.__name__)
     def test_every_parameter_is_documented(self, kind):
@@ -87,7 +92,7 @@ class TestParameters:
         assert {name for name in own if f":param {name}:" not in (kind.__doc__ or "")} == set()
 
     def test_default_args_reach_the_common_parameters(self):
-        with DAG("d", default_args={"location": "global", "gcp_conn_id": "mine"}):
+        with DAG("d", schedule=None, default_args={"location": "global", "gcp_conn_id": "mine"}):
             sensor = avb.VertexBatchJobSensor(task_id="t", jobs=[])
         assert (sensor.location, sensor.gcp_conn_id) == ("global", "mine")
 
@@ -102,9 +107,10 @@ class TestTheGroup:
     """`vertex_batch` wires the four steps."""
 
     def test_steps_follow_each_other_and_get_what_they_know(self):
-        with DAG("d") as dag:
+        with DAG("d", schedule=None) as dag:
             avb.vertex_batch(
-                "g", model="m", rows=[], prompt="{{ x }}", response_schema=Answer, location="global", poll_interval=timedelta(minutes=2),
+                "g", model="m", rows=[], prompt="{{ x }}", response_schema=Answer, location="global",
+                poll_interval=timedelta(minutes=2),
                 destination_uri="gs://b/o", task_args={"retries": 4},
             )  # fmt: skip
         order = ["g.prepare", "g.create", "g.wait", "g.export"]
@@ -115,7 +121,7 @@ class TestTheGroup:
         assert dag.task_dict["g.export"].response_schema is Answer
 
     def test_rows_of_another_task_make_it_upstream_and_are_no_template(self):
-        with DAG("d") as dag:
+        with DAG("d", schedule=None) as dag:
             first = avb.VertexBatchPrepareOperator(task_id="first", rows=[])
             second = avb.VertexBatchPrepareOperator(task_id="second", rows=XComArg(first))
         assert dag.task_dict["second"].upstream_task_ids == {"first"}
@@ -140,7 +146,8 @@ class TestTheTrigger:
         assert len(json.dumps(kwargs)) < 500
 
     def test_on_kill_without_a_task_cancels_nothing(self):
-        """`dag.test()` has no task instance to ask about; there is no connection here either, so a cancel would raise."""
+        """`dag.test()` has no task instance to ask about; there is no connection here either, so a cancel would
+        raise."""
         import asyncio
 
         asyncio.run(VertexBatchJobTrigger([JOB]).on_kill())
@@ -165,7 +172,7 @@ class TestErrors:
 
         from airflow_vertex_batch.base import failing
 
-        with pytest.raises(type(error) if retried else AirflowFailException, match="^x"), failing():
+        with pytest.raises(type(error) if retried else AirflowFailException, match=r"^x"), failing():
             raise error
 
 
@@ -175,11 +182,26 @@ class TestPartitionDate:
     @pytest.mark.parametrize(
         ("run", "params", "expected"),
         [
-            ({"data_interval_start": datetime(2026, 11, 21, tzinfo=UTC), "logical_date": datetime(2026, 11, 21, tzinfo=UTC)}, {}, "2026-11-21"),
+            (
+                {
+                    "data_interval_start": datetime(2026, 11, 21, tzinfo=UTC),
+                    "logical_date": datetime(2026, 11, 21, tzinfo=UTC),
+                },
+                {},
+                "2026-11-21",
+            ),
             ({"logical_date": datetime(2026, 11, 22, tzinfo=UTC)}, {}, "2026-11-22"),
             ({"run_after": datetime(2026, 11, 23, 7, tzinfo=UTC)}, {}, "2026-11-23"),
-            ({"partition_key": "2026-11-20T02:00:00", "run_after": datetime(2026, 11, 23, tzinfo=UTC)}, {}, "2026-11-20"),
-            ({"conf": {"partition_date": "2026-01-02"}, "logical_date": datetime(2026, 11, 22, tzinfo=UTC)}, {"ds": "2026-03-04"}, "2026-01-02"),
+            (
+                {"partition_key": "2026-11-20T02:00:00", "run_after": datetime(2026, 11, 23, tzinfo=UTC)},
+                {},
+                "2026-11-20",
+            ),
+            (
+                {"conf": {"partition_date": "2026-01-02"}, "logical_date": datetime(2026, 11, 22, tzinfo=UTC)},
+                {"ds": "2026-03-04"},
+                "2026-01-02",
+            ),
             ({"conf": {}, "logical_date": datetime(2026, 11, 22, tzinfo=UTC)}, {"ds": "2026-03-04"}, "2026-03-04"),
             ({"conf": None, "logical_date": datetime(2026, 11, 22, tzinfo=UTC)}, {"ds": None}, "2026-11-22"),
         ],

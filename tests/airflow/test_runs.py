@@ -60,7 +60,11 @@ class TestTheNightlyDag:
         runs = self.ended(airflow, 5)
         airflow.wait_for_backfill(1)
 
-        assert {run["run_type"]: run["state"] for run in runs} == {"scheduled": "success", "manual": "success", "backfill": "success"}
+        assert {run["run_type"]: run["state"] for run in runs} == {
+            "scheduled": "success",
+            "manual": "success",
+            "backfill": "success",
+        }
         assert airflow.run(NIGHTLY, manual)["logical_date"] is None
         expected = {day: [f"T-{day[5:7]}{day[8:]}-{n:02d}" for n in range(1, 21)] for day in demo.DAYS}
         expected |= {str(TODAY - timedelta(days=age)): [f"R-{age}-{n}" for n in range(5)] for age in (0, 1)}
@@ -86,12 +90,19 @@ class TestTheNightlyDag:
             twice = [run for run in done if exports(airflow, run) >= 2]
             return runs if len(done) == len(runs) == count and len(twice) >= cleared else None
 
-        return airflow._wait(f"{count} runs of {NIGHTLY}", look, 420, lambda: str(airflow.runs(NIGHTLY)))  # noqa: SLF001
+        return airflow._wait(f"{count} runs of {NIGHTLY}", look, 420, lambda: str(airflow.runs(NIGHTLY)))
 
 
 def exports(airflow, run):
     """How often a run's export task has been tried."""
-    return max((task["try_number"] for task in airflow.tasks(NIGHTLY, run["dag_run_id"]) if task["task_id"].endswith("export")), default=0)
+    return max(
+        (
+            task["try_number"]
+            for task in airflow.tasks(NIGHTLY, run["dag_run_id"])
+            if task["task_id"].endswith("export")
+        ),
+        default=0,
+    )
 
 
 class TestTheExamples:
@@ -113,9 +124,11 @@ class TestTheExamples:
     def test_every_image_is_described(self, airflow, cloud, succeeded):
         succeeded("describe_images")
         files = cloud.objects("answers/describe_images/answers")
-        [(name, data)] = files.items()
+        [(_, data)] = files.items()
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
-        assert {json.loads(row["columns"])["uri"] for row in table} == {f"gs://demo/images/{n}.png" for n in ("sunrise", "sea", "meadow")}
+        assert {json.loads(row["columns"])["uri"] for row in table} == {
+            f"gs://demo/images/{n}.png" for n in ("sunrise", "sea", "meadow")
+        }
         assert all(row["text"] for row in table)
 
     def test_the_steps_run_one_by_one(self, airflow, succeeded):
@@ -140,12 +153,12 @@ class TestWaiting:
         assert "/batch-predictions/" in links["Batch job"]
 
         airflow.clear("hold", run_id, ["batch.create"])
-        airflow._wait("the second wait", lambda: self.deferred_again(airflow, run_id), 90, lambda: "")  # noqa: SLF001
+        airflow._wait("the second wait", lambda: self.deferred_again(airflow, run_id), 90, lambda: "")
         [job] = cloud.jobs("hold")
         assert job["state"] == "JOB_STATE_PENDING"
 
         airflow.set_task_state("hold", run_id, "batch.wait", "failed")
-        airflow._wait("the cancel", lambda: self.cancelled(cloud), 60, lambda: str(cloud.jobs("hold")))  # noqa: SLF001
+        airflow._wait("the cancel", lambda: self.cancelled(cloud), 60, lambda: str(cloud.jobs("hold")))
         assert len(cloud.jobs("hold")) == 1
 
     @staticmethod

@@ -26,7 +26,14 @@ def some_rows(count=3):
 
 
 with DAG("hold", schedule=None, default_args=COMMON):
-    vertex_batch("batch", model=MODEL, rows=some_rows, prompt="{{ body }}", poll_interval=2, destination_uri=f"gs://{BUCKET}/hold")
+    vertex_batch(
+        "batch",
+        model=MODEL,
+        rows=some_rows,
+        prompt="{{ body }}",
+        poll_interval=2,
+        destination_uri=f"gs://{BUCKET}/hold",
+    )
 
 with DAG("blocking", schedule=None, default_args=COMMON):
     vertex_batch(
@@ -51,8 +58,9 @@ with DAG("bad_request", schedule=None, params={"input_uri": Param("", type="stri
 with DAG("database_rows", schedule=None, default_args=COMMON):
     vertex_batch(
         "batch", model=MODEL, sql_conn_id="shop", poll_interval=2, key_column="n", columns=["n"],
-        sql="SELECT n, 'item ' || n AS item FROM generate_series(1, %(last)s) AS n", sql_parameters={"last": "{{ 2 * 1250 }}"},
-        prompt="What is {{ item }}?", max_requests_per_job=1000, destination_uri=f"gs://{BUCKET}/database_rows", file_format="parquet",
+        sql="SELECT n, 'item ' || n AS item FROM generate_series(1, %(last)s) AS n",
+        sql_parameters={"last": "{{ 2 * 1250 }}"}, prompt="What is {{ item }}?", max_requests_per_job=1000,
+        destination_uri=f"gs://{BUCKET}/database_rows", file_format="parquet",
     )  # fmt: skip
 
 with DAG("mapped", schedule=None, default_args=COMMON):
@@ -61,7 +69,9 @@ with DAG("mapped", schedule=None, default_args=COMMON):
     )
     create = VertexBatchCreateJobOperator.partial(task_id="create", model=MODEL).expand(manifest=prepare.output)
     wait = VertexBatchJobSensor.partial(task_id="wait", poll_interval=2).expand(jobs=create.output)
-    VertexBatchExportOperator.partial(task_id="export", destination_uri=f"gs://{BUCKET}/mapped").expand(jobs=wait.output)
+    VertexBatchExportOperator.partial(task_id="export", destination_uri=f"gs://{BUCKET}/mapped").expand(
+        jobs=wait.output
+    )
 
 with DAG("from_upstream", schedule=None, default_args=COMMON):
 
