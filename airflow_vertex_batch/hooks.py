@@ -48,7 +48,8 @@ class VertexBatchHook(GoogleBaseHook):
         **kwargs: Any,
     ) -> None:
         super().__init__(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, **kwargs)
-        self._jobs_project, self._jobs_location = project_id, location
+        self._jobs_project: str | None = project_id
+        self._jobs_location: str | None = location
 
     @property
     def project(self) -> str:

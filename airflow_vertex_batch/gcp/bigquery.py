@@ -130,7 +130,7 @@ class BigQueryWarehouse:
 
         def still_there(job: LoadJob) -> bool:
             # The table may have been dropped since, and made again empty.
-            return self.count(table) is not None
+            return self.count(table) == int(job.output_rows or 0)
 
         job = self._once(start, job_id, still_valid=still_there, subject=str(table))
         return int(job.output_rows or 0)
