@@ -103,16 +103,15 @@ class Collector:
         return (columns.join(row) for row in bad.read(ResultRow) if not expected.is_good(row.key))
 
     def _rejoined(self, strays: _Spool, expected: _Expected, batch: Batch) -> Iterator[tuple[OutputLine, str]]:
-        """Yield the lines without a known key whose contents are those of a request that has no line yet."""
+        """Yield the lines without a known key whose contents are those of a request."""
         if not strays.count:
             return
         waiting: dict[str, list[str]] = {}
         for key, request in expected.with_requests(self._input_lines(batch)):
-            if not expected.is_good(key):
-                waiting.setdefault(contents_fingerprint(request), []).append(key)
+            waiting.setdefault(contents_fingerprint(request), []).append(key)
         for keys in waiting.values():
-            # Of requests with the same contents, those without any line come first.
-            keys.sort(key=expected.is_seen)
+            # Of requests with the same contents, the one that wants a line most comes first.
+            keys.sort(key=expected.has)
         for line in strays.read(OutputLine):
             keys = waiting.get(_echo_fingerprint(line), [])
             if keys:
@@ -249,7 +248,11 @@ class _Expected:
         """Return the key if it is one of ours; of requests that share one, the one that wants a line most."""
         if not isinstance(key, str) or key not in self._state:
             return None
-        return min(self._sharing[key], key=self._state.__getitem__) if key in self._sharing else key
+        return min(self._sharing[key], key=self.has) if key in self._sharing else key
+
+    def has(self, key: str) -> int:
+        """What the key has, to sort by: nothing, a bad line, a good answer."""
+        return self._state[key]
 
     def is_good(self, key: str) -> bool:
         """Whether the key has its good answer."""

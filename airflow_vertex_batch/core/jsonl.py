@@ -182,13 +182,9 @@ def _member(value: Any, wanted: Any) -> Any:
     inner = _struct_in(wanted)
     if inner is None:
         return msgspec.convert(value, wanted, strict=False)
-    if isinstance(value, list):
-        return [_lenient(item, inner) for item in value if isinstance(item, dict)]
-    if isinstance(value, dict):
-        one = _lenient(value, inner)
-        # `parts` may be an object where a list is documented (seen in the service's own samples).
-        return [one] if "list" in str(wanted) else one
-    return None
+    # `parts` may be an object where a list is documented (seen in the service's own samples), so the reverse may come too.
+    made = [_lenient(item, inner) for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+    return made if "list" in str(wanted) else next(iter(made), None)
 
 
 def _struct_in(wanted: Any) -> type[msgspec.Struct] | None:

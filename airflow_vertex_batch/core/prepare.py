@@ -163,6 +163,7 @@ class _SeenKeys:
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute("CREATE TABLE seen (digest INTEGER PRIMARY KEY, times INTEGER) WITHOUT ROWID")
         self._db.execute("BEGIN")
+        self._times: dict[int, int] = {}
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -170,15 +171,25 @@ class _SeenKeys:
         self._file.close()
 
     def unique(self, lines: Iterable[_Line], rejected: _Rejected, *, named: bool) -> Iterator[_Line]:
-        """Yield the lines, each with a key that has not been used."""
-        for line in lines:
+        """Yield the lines of one chunk, each with a key that has not been used."""
+        chunk = list(lines)
+        digests = [_key_digest(line.key) for line in chunk]
+        # One question and one change for the whole chunk: a statement for each row would cost more than all the rest.
+        self._times = {**dict.fromkeys(digests, 0), **self._stored(digests)}
+        for line in chunk:
             times = self._count(line.key)
             if times > 1 and named:
-                rejected.add(line.place, line.number, RowProblem("duplicate-key", f"The key {line.key!r} occurs more than once"))
+                problem = RowProblem("duplicate-key", f"The key {line.key!r} occurs more than once")
+                rejected.add(line.place, line.number, problem)
                 continue
             if times > 1:
                 line.key = self._numbered(line.key, times)
             yield line
+        self._db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", sorted(self._times.items()))
+
+    def _stored(self, digests: list[int]) -> dict[int, int]:
+        wanted = "SELECT digest, times FROM seen WHERE digest IN (SELECT value FROM json_each(?))"
+        return dict(self._db.execute(wanted, (encode(digests).decode(),)))
 
     def _numbered(self, key: str, number: int) -> str:
         """Return the key with a number behind it that nobody has; "a-2" may be another row's own key."""
@@ -187,11 +198,15 @@ class _SeenKeys:
         return made
 
     def _count(self, key: str) -> int:
-        digest = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), signed=True)
-        row = self._db.execute(
-            "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times", (digest,)
-        ).fetchone()
-        return int(row[0])
+        digest = _key_digest(key)
+        if digest not in self._times:
+            self._times[digest] = self._stored([digest]).get(digest, 0)
+        self._times[digest] += 1
+        return self._times[digest]
+
+
+def _key_digest(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), signed=True)
 
 
 class _Rejected:

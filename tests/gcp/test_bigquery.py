@@ -17,7 +17,6 @@ from airflow_vertex_batch.core.rows import RowStatus, Usage
 from airflow_vertex_batch.core.sources import Query, Table
 from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
 from tests.builders import a_response, a_row, jsonl
-from tests.fakes import MemoryStore
 from tests.gcp.scripted_server import ScriptedServer, refused
 
 pytestmark = pytest.mark.bigquery
@@ -289,4 +288,3 @@ def test_no_credentials_is_a_message_not_a_traceback(monkeypatch, tmp_path, tabl
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     with pytest.raises(ServiceError, match=f"No credentials for {table}.*gcloud auth application-default login"):
         list(BigQueryWarehouse().rows(table))
-    assert MemoryStore().objects == {}

@@ -1,0 +1,184 @@
+"""Rows in are rows out, exactly once, whatever the service drops, doubles, shuffles, re-types or pads; good beats bad."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_vertex_batch.core.classify import classify
+from airflow_vertex_batch.core.collect import Batch, Collector
+from airflow_vertex_batch.core.errors import ResultError
+from airflow_vertex_batch.core.export import FileSink, LandPlan, land
+from airflow_vertex_batch.core.jsonl import encode, read_output
+from airflow_vertex_batch.core.model import JobState, Uri
+from airflow_vertex_batch.core.rows import RowStatus
+from tests.builders import a_failed_output, a_job, a_line, a_request, a_row, an_output, jsonl
+from tests.fakes import MemoryStore, MemoryWarehouse
+
+
+@dataclass
+class Line:
+    """What the service does with one output line of one request."""
+
+    number: int
+    good: bool
+    key: str  # kept, dropped, retyped
+    padded: bool
+    shard: int
+
+
+LINES = st.lists(
+    st.builds(Line, st.integers(0, 7), st.booleans(), st.sampled_from(["kept", "dropped", "retyped"]), st.booleans(), st.integers(0, 2)),
+    max_size=25,
+)
+
+
+def _padded(request: dict[str, Any]) -> dict[str, Any]:
+    """Sort members and add nulls, as the echo does."""
+    text = request["contents"][0]["parts"][0]["text"]
+    return {"contents": [{"parts": [{"fileData": None, "text": text}], "role": "user"}]}
+
+
+def _written(line: Line, text: str) -> dict[str, Any]:
+    request = _padded(a_request(text)) if line.padded else a_request(text)
+    doc = an_output(text=f"answer to {text}", request=request) if line.good else a_failed_output(request=request)
+    doc["key"] = f"r{line.number}" if line.key == "kept" else line.number
+    if line.key == "dropped":
+        del doc["key"]
+    return doc
+
+
+def _collected(requests, shards, state=JobState.SUCCEEDED):
+    store = MemoryStore(**{"gs://in/r.jsonl": jsonl(*requests)})
+    for number, lines in enumerate(shards):
+        store.objects[f"gs://out/p/predictions.jsonl-{number}"] = jsonl(*lines)
+    collector = Collector(store, MemoryWarehouse())
+    return collector, list(collector.rows(Batch(a_job(state, output_uri="gs://out/p"), ("gs://in/r.jsonl",))))
+
+
+@given(st.integers(1, 8), LINES)
+def test_every_request_is_one_row_and_good_beats_bad(count, lines):
+    requests = [a_line(f"r{number}", f"question {number}") for number in range(count)]
+    shards = [[_written(line, f"question {line.number}") for line in lines if line.shard == shard] for shard in range(3)]
+    collector, rows = _collected(requests, shards)
+    assert sorted(row.key for row in rows) == sorted(line["key"] for line in requests)
+    answered = {line.number for line in lines if line.good}
+    failed = {line.number for line in lines if not line.good}
+    for row in rows:
+        number = int(row.key[1:])
+        wanted = RowStatus.SUCCEEDED if number in answered else RowStatus.FAILED if number in failed else RowStatus.MISSING
+        assert row.status is wanted
+        assert row.text == (f"answer to question {number}" if number in answered else None)
+    # Every line is a row's, a duplicate or a stranger's.
+    seen = {line.number for line in lines if line.number < count}
+    strangers = sum(line.number >= count for line in lines)
+    assert collector.anomalies.foreign_count == strangers
+    assert collector.anomalies.duplicate_count == len(lines) - strangers - len(seen)
+
+
+@given(st.lists(st.sampled_from("ab"), min_size=1, max_size=6), LINES, st.sampled_from([state for state in JobState if state.is_final]))
+def test_also_when_requests_look_alike_and_the_job_ended_badly(texts, lines, state):
+    """Then it cannot be told whose a line without a key is, but every request still is one row."""
+    requests = [a_line(f"r{number}", text) for number, text in enumerate(texts)]
+    shards = [[_written(line, texts[line.number % len(texts)]) for line in lines]]
+    _, rows = _collected(requests, shards, state)
+    assert sorted(row.key for row in rows) == sorted(line["key"] for line in requests)
+
+
+@given(st.lists(st.sampled_from(["a", "a-2", "b", 7, None, ""]), min_size=1, max_size=8), st.lists(st.booleans(), max_size=12))
+def test_also_when_keys_are_shared_or_absent(keys, fates):
+    requests = [a_line(key, f"question {number}") for number, key in enumerate(keys)]
+    lines = []
+    for number, good in enumerate(fates):
+        key, request = keys[number % len(keys)], requests[number % len(keys)]["request"]
+        lines.append(an_output(key, request=request) if good else a_failed_output(key, request=request))
+    collector, rows = _collected(requests, [lines])
+    assert len({row.key for row in rows}) == len(rows) == len(keys) == collector.expected_count
+
+
+NAMES = st.sampled_from(
+    ["key", "status", "response", "request", "processed_time", "candidates", "content", "parts", "text", "thought", "finishReason",
+     "promptFeedback", "blockReason", "usageMetadata", "promptTokenCount", "promptTokensDetails", "modelVersion", "functionCall", "error", "code", "x"]
+)  # fmt: skip
+WORDS = st.sampled_from(["", "STOP", "MAX_TOKENS", "SAFETY", "BORED", '{"error": {"code": 400}}', "{", "```json\n{}\n```", "\x00é😀", "application/json"])
+DOCS = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+RESPONSES = st.fixed_dictionaries(
+    {},
+    optional={
+        "candidates": st.one_of(
+            DOCS,
+            st.lists(
+                st.fixed_dictionaries({}, optional={"content": st.one_of(DOCS, st.fixed_dictionaries({"parts": st.one_of(DOCS, st.lists(DOCS, max_size=3))})), "finishReason": DOCS}),
+                max_size=2,
+            ),
+        ),
+        "promptFeedback": DOCS,
+        "usageMetadata": DOCS,
+        "modelVersion": DOCS,
+    },
+)
+OUTPUTS = st.fixed_dictionaries({}, optional={"key": DOCS, "status": DOCS, "response": st.one_of(RESPONSES, DOCS), "request": DOCS, "processed_time": DOCS})
+
+
+@given(OUTPUTS, st.booleans())
+@example({"response": {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f"}}]}}]}}, False)
+def test_whatever_a_line_holds_it_is_one_row_that_can_be_written(doc, checks):
+    line = read_output(encode(doc), "gs://b/f", 1)
+    row = classify(line, "r1", check=(lambda _: "") if checks else None)
+    assert json.loads(encode(row))["status"] in set(RowStatus)
+    assert row.status.is_good or row.reason
+    assert not row.repairable or row.status.repairable
+
+
+@given(st.one_of(st.binary(max_size=60), OUTPUTS.map(encode)), st.integers(0, 200), st.binary(max_size=3))
+def test_bytes_that_are_no_line_are_a_named_error(raw, cut, noise):
+    """Cut somewhere, with some bytes put in: a row, or an error that names the line."""
+    torn = raw[:cut] + noise + raw[cut : cut + 20]
+    try:
+        row = classify(read_output(torn, "gs://b/f", 3), "r1")
+    except ResultError as error:
+        assert error.line == 3
+    else:
+        assert json.loads(encode(row))
+
+
+ROWS = st.lists(
+    st.builds(
+        a_row,
+        st.uuids().map(lambda key: f"r{key}"),
+        st.sampled_from(RowStatus),
+        text=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
+        answer=st.none() | st.lists(st.integers(), max_size=2),
+        processed_at=st.sampled_from(["", "2026-11-22T03:04:05+00:00"]),
+        columns=st.none() | st.fixed_dictionaries({"id": st.integers()}),
+    ),
+    max_size=12,
+)
+
+
+@given(ROWS, st.sampled_from(["jsonl", "parquet"]))
+def test_landing_twice_is_landing_once(rows, file_format):
+    store, plan = MemoryStore(), LandPlan(batch_id="b", partition_date="2026-11-22")
+
+    def run():
+        return land(rows, FileSink(store, Uri.parse("gs://out"), plan, file_format), plan, expected=lambda: len(rows))
+
+    first = run()
+    before = dict(store.objects)
+    assert run() == first
+    assert store.objects == before
+    assert Counter(first.statuses) == Counter(str(row.status) for row in rows)
+    if file_format == "jsonl":
+        good = [json.loads(line) for line in store.objects[first.destination].splitlines()]
+        dead = [json.loads(line) for line in store.objects[first.dead_letters].splitlines()]
+        assert [line["row_key"] for line in good] == [row.key for row in rows if row.status.is_good]
+        assert [line["row_key"] for line in dead] == [row.key for row in rows if not row.status.is_good]
