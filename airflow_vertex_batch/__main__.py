@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.model import Uri
     from airflow_vertex_batch.core.ports import ObjectStore
 
+_LAST_PORT = 65535
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
@@ -68,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "emulator", help="serve batchPredictionJobs on this machine", description=_emulator.__doc__
     )
     emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    emulator.add_argument("--port", type=int, default=8085, help="port to listen on (default: %(default)s)")
+    emulator.add_argument("--port", type=_port, default=8085, help="port to listen on (default: %(default)s)")
     emulator.add_argument(
         "--data", type=Path, default=None, metavar="DIR", help="keep jobs here over a restart (default: in memory)"
     )
@@ -87,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     emulator.set_defaults(run=_emulator)
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; use 0 (any free one) to {_LAST_PORT}")
+    return int(text)
 
 
 def _lint(options: argparse.Namespace) -> int:
@@ -126,7 +134,7 @@ def _print_text(findings: Iterator[Finding]) -> int:
         errors += finding.severity == "error"
         warnings += finding.severity != "error"
         print(finding)
-    print(f"{errors} errors, {warnings} warnings" if errors or warnings else "clean")
+    print(f"errors: {errors}, warnings: {warnings}" if errors or warnings else "clean")
     return errors
 
 

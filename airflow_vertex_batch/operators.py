@@ -280,6 +280,9 @@ class VertexBatchCreateJobOperator(VertexBatchBaseOperator):
             raise InputError(f"Task {self.task_id} needs a manifest or an input_uri", todo="Give exactly one of them")
         if on_changed_input not in {"resubmit", "fail"}:
             raise InputError(f"on_changed_input={on_changed_input!r} is not known", todo="Use 'resubmit' or 'fail'")
+        # One create call may take 30 s; before that is over, an absent job says nothing.
+        if not 30 <= settle_seconds <= 3600:  # noqa: PLR2004 - the documented range
+            raise InputError(f"settle_seconds={settle_seconds}", todo="Use 30 to 3600 seconds")
 
     def execute(self, context: Context) -> list[str]:
         """Create or attach, and return the job names."""

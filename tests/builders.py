@@ -75,7 +75,12 @@ def a_job(state: JobState = JobState.SUCCEEDED, **members: Any) -> BatchJob:
 
 
 def a_spec(**members: Any) -> JobSpec:
-    made = {"display_name": "nightly", "model": "gemini-3.8-flash", "inputs": ("gs://in/r.jsonl",), "output": "gs://out/o"}
+    made = {
+        "display_name": "nightly",
+        "model": "gemini-3.8-flash",
+        "inputs": ("gs://in/r.jsonl",),
+        "output": "gs://out/o",
+    }
     return JobSpec(**made | members)
 
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 PROJECT = "demo"
 
 # A slow machine is no fault in the code: what is slow is measured by `make bench`, not by a deadline per example.
-settings.register_profile("fast", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=30)
+settings.register_profile(
+    "fast", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=30
+)
 settings.register_profile("thorough", settings.get_profile("fast"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 

@@ -30,7 +30,9 @@ class MemoryStore:
 
     def list(self, folder: Uri) -> Iterator[ObjectInfo]:
         matches = glob_pattern(str(folder)).fullmatch if folder.has_glob else None
-        prefix = f"{folder.scheme}://{folder.bucket}/{folder.glob_prefix}" if folder.scheme == "gs" else folder.glob_prefix
+        prefix = (
+            f"{folder.scheme}://{folder.bucket}/{folder.glob_prefix}" if folder.scheme == "gs" else folder.glob_prefix
+        )
         for name in sorted(self.objects):
             if name.startswith(prefix) and (matches is None or matches(name)):
                 yield ObjectInfo(Uri.parse(name), len(self.objects[name]), checksum=str(hash(self.objects[name])))
@@ -138,7 +140,9 @@ class Jobs:
     :param list_lags: how many lists do not show a new job yet.
     """
 
-    def __init__(self, clock: Clock | None = None, *, creates: list[str | ServiceError | None] | None = None, list_lags: int = 0):
+    def __init__(
+        self, clock: Clock | None = None, *, creates: list[str | ServiceError | None] | None = None, list_lags: int = 0
+    ):
         self.clock = clock or Clock()
         self._docs: dict[str, str] = {}
         self._creates = creates or []

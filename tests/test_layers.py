@@ -28,12 +28,18 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 def _loaded_by(*modules: str) -> set[str]:
     """Return the top-level packages that a fresh interpreter loads with some modules."""
-    done = subprocess.run([sys.executable, "-c", LOADED, *modules], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *modules], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     return {name.partition(".")[0] for name in json.loads(done.stdout)}
 
 
 def _modules(folder: str) -> list[str]:
-    return sorted(f"airflow_vertex_batch.{folder}.{path.stem}" for path in (PACKAGE / folder).glob("*.py") if path.stem != "__init__")
+    return sorted(
+        f"airflow_vertex_batch.{folder}.{path.stem}"
+        for path in (PACKAGE / folder).glob("*.py")
+        if path.stem != "__init__"
+    )
 
 
 def test_the_contracts_hold():
@@ -51,7 +57,11 @@ def test_core_loads_neither_airflow_nor_google_nor_anything_heavy():
 
 
 def test_importing_the_package_or_its_command_line_loads_next_to_nothing():
-    assert _loaded_by("airflow_vertex_batch", "airflow_vertex_batch.__main__") & {"airflow", "google", "msgspec", "aiohttp"} == set()
+    assert (
+        _loaded_by("airflow_vertex_batch", "airflow_vertex_batch.__main__")
+        & {"airflow", "google", "msgspec", "aiohttp"}
+        == set()
+    )
 
 
 def test_the_google_edge_loads_google_when_it_is_used_not_when_it_is_imported():

@@ -16,7 +16,7 @@ def test_no_connection_leaves_the_machine(address):
 
 
 def test_no_name_is_looked_up():
-    with pytest.raises(RuntimeError, match="storage.googleapis.com.*loopback servers only"):
+    with pytest.raises(RuntimeError, match=r"storage.googleapis.com.*loopback servers only"):
         socket.getaddrinfo("storage.googleapis.com", 443)
 
 

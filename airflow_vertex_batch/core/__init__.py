@@ -1,1 +1,1 @@
-"""The engine: pure decisions over frozen values. Imports neither Airflow nor Google (see the contracts in pyproject.toml)."""
+"""The engine: pure decisions over frozen values. Imports neither Airflow nor Google (contracts in pyproject.toml)."""

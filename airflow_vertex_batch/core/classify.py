@@ -1,7 +1,7 @@
 """What does one output line mean? One table of finish reasons and error words, one row out.
 
-Invariants: every line becomes exactly one `ResultRow`, whatever it holds; a word that is not in the tables is a failed row
-that may be asked again, never an exception; thoughts are no answer.
+Invariants: every line becomes exactly one `ResultRow`, whatever it holds; a word that is not in the tables is a failed
+row that may be asked again, never an exception; thoughts are no answer.
 """
 
 from __future__ import annotations
@@ -46,24 +46,23 @@ FINISH_REASONS: dict[str, tuple[RowStatus, bool]] = {
 PERMANENT_ERRORS = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNIMPLEMENTED", "OUT_OF_RANGE"})
 
 #: google.rpc.Code by number, for errors that give only that.
-_GRPC_CODES = dict(
-    enumerate(
-        "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED "
-        "FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED".split()
-    )
-)
+_GRPC_CODES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
 _HTTP_CODES = {
-    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED",
-    499: "CANCELLED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
+#: Both by the number an error may give instead of the word; the two ranges do not meet.
+_WORDS = {**dict(enumerate(_GRPC_CODES)), **_HTTP_CODES}
 #: One text that is no time would make a table refuse all rows.
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
 
-def classify(
-    line: OutputLine, key: str, *, job_name: str = "", check: Callable[[Any], str] | None = None
-) -> ResultRow:
+def classify(line: OutputLine, key: str, *, job_name: str = "", check: Callable[[Any], str] | None = None) -> ResultRow:
     """Return the row of one output line.
 
     :param key: the key of the request that this line answers.
@@ -79,7 +78,10 @@ def classify(
     raw, response = _response(line)
     if response is None:
         return ResultRow(
-            **made, status=RowStatus.FAILED, code="NO_RESPONSE", reason="The line has neither a status nor a response",
+            **made,
+            status=RowStatus.FAILED,
+            code="NO_RESPONSE",
+            reason="The line has neither a status nor a response",
             repairable=True,
         )
     made |= {
@@ -111,7 +113,11 @@ def _answered(
             reason = feedback.block_reason_message or f"The prompt was blocked: {feedback.block_reason}"
             return ResultRow(**made, status=RowStatus.BLOCKED, code=feedback.block_reason, reason=reason)
         return ResultRow(
-            **made, status=RowStatus.FAILED, code="NO_CANDIDATES", reason="The response has no candidate", repairable=True
+            **made,
+            status=RowStatus.FAILED,
+            code="NO_CANDIDATES",
+            reason="The response has no candidate",
+            repairable=True,
         )
     candidate = response.candidates[0]
     finish = candidate.finish_reason or ""
@@ -125,7 +131,10 @@ def _answered(
         if _has_other_parts(candidate):
             return ResultRow(**made, status=RowStatus.SUCCEEDED)
         return ResultRow(
-            **made, status=RowStatus.FAILED, code="EMPTY_ANSWER", reason="The model stopped without saying anything",
+            **made,
+            status=RowStatus.FAILED,
+            code="EMPTY_ANSWER",
+            reason="The model stopped without saying anything",
             repairable=True,
         )
     return _json_row(made, text, check) if wants_json else ResultRow(**made, status=RowStatus.SUCCEEDED)
@@ -137,7 +146,10 @@ def _json_row(made: dict[str, Any], text: str, check: Callable[[Any], str] | Non
         answer = decode(fenced[1] if fenced else text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ResultRow(
-            **made, status=RowStatus.INVALID_OUTPUT, code="NOT_JSON", reason="JSON was asked for and the answer is not JSON",
+            **made,
+            status=RowStatus.INVALID_OUTPUT,
+            code="NOT_JSON",
+            reason="JSON was asked for and the answer is not JSON",
             repairable=True,
         )
     problem = check(answer) if check is not None else ""
@@ -162,18 +174,20 @@ def _has_other_parts(candidate: Candidate) -> bool:
 def _asks_json(line: OutputLine) -> bool:
     # The echo holds the request's generationConfig; a text search is enough to know that JSON was asked for.
     request = bytes(line.request)
-    return b'"application/json"' in request and (b'"responseMimeType"' in request or b'"response_mime_type"' in request)
+    if b'"application/json"' not in request:
+        return False
+    return b'"responseMimeType"' in request or b'"response_mime_type"' in request
 
 
 def row_error(status: str) -> tuple[str, str]:
-    """Return the error word and the message of a row's status text: a reason phrase, a colon, then JSON; or any text."""
+    """Return the error word and the message of a row's status: a reason phrase, a colon, then JSON; or any text."""
     error = _error_of(status)
     if error is None:
         number = re.search(r"\b(4\d\d|5\d\d)\b", status)
-        word = re.search(r"\b([A-Z]{2,}(?:_[A-Z]+)+|INTERNAL|UNAVAILABLE|ABORTED|UNKNOWN|CANCELLED)\b", status)
-        return (word[1] if word else _HTTP_CODES.get(int(number[1]) if number else 0, "UNKNOWN")), status
+        told = re.search(r"\b([A-Z]{2,}(?:_[A-Z]+)+|INTERNAL|UNAVAILABLE|ABORTED|UNKNOWN|CANCELLED)\b", status)
+        return (told[1] if told else _HTTP_CODES.get(int(number[1]) if number else 0, "UNKNOWN")), status
     code = error.get("code")
-    word = error.get("status") or (_HTTP_CODES.get(code) or _GRPC_CODES.get(code) if isinstance(code, int) else None)
+    word = error.get("status") or (_WORDS.get(code) if isinstance(code, int) else None)
     return str(word or "UNKNOWN"), str(error.get("message") or status)
 
 

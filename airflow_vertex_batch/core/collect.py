@@ -1,23 +1,31 @@
 """Which answer belongs to which request, and is every request accounted for?
 
-Output comes in any order, in any number of files; lines may be missing, doubled, or without their key. Every request of a job
-ends as exactly one row: a good answer wins over a bad one, the first good one over later ones, and a request without a line
-gets a row that says so. Answers are joined by key; lines whose key did not come back are joined by their contents.
+Output comes in any order, in any number of files; lines may be missing, doubled, or without their key. Every request of
+a job ends as exactly one row: a good answer wins over a bad one, the first good one over later ones, and a request
+without a line gets a row that says so. Answers are joined by key, or by contents where the key did not come back.
 
-Memory is bounded by one job, which the service bounds at 200,000 requests: of those only keys and file offsets are held.
+Memory is bounded by one job, which the service bounds at 200,000 requests: only their keys and file offsets are held.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.jsonl import OutputLine, contents_fingerprint, decode, encode, read_lines, read_output, repaired
+from airflow_vertex_batch.core.jsonl import (
+    OutputLine,
+    contents_fingerprint,
+    decode,
+    encode,
+    read_lines,
+    read_output,
+    repaired,
+)
 from airflow_vertex_batch.core.model import BatchJob, Phase, TableId, Uri
 from airflow_vertex_batch.core.request import content_key
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally
@@ -139,7 +147,7 @@ class Collector:
 
 
 def result_files(store: ObjectStore, folder: Uri) -> list[Uri]:
-    """Return the result files of an output folder; what a running job writes on the way counts only if there is nothing else."""
+    """Return the result files of an output folder; what a job wrote on its way counts if there is nothing else."""
     found = [info.uri for info in store.list(folder / "") if ".jsonl" in info.uri.basename]
     final = [uri for uri in found if not uri.basename.startswith("incremental_")]
     return final or found
@@ -182,7 +190,10 @@ def _request_line(raw: bytes, uri: str, number: int) -> dict[str, Any]:
     doc = _json_or_text(raw)
     if not isinstance(doc, dict):
         raise ResultError(
-            f"Line {number} of {uri} is no request", uri=uri, line=number, why="not a JSON object",
+            f"Line {number} of {uri} is no request",
+            uri=uri,
+            line=number,
+            why="not a JSON object",
             todo="Restore the file as it was when the job was created",
         )
     return doc
@@ -218,7 +229,9 @@ class _Expected:
         for key, _ in self._keyed(lines, self._sharing):
             self._state[key] = self._NOTHING
         if not self._state:
-            raise ResultError(f"The input {subject} has no requests any more", uri=subject, todo="Restore the request files")
+            raise ResultError(
+                f"The input {subject} has no requests any more", uri=subject, todo="Restore the request files"
+            )
 
     def __len__(self) -> int:
         return len(self._state)
@@ -229,7 +242,7 @@ class _Expected:
         taken: dict[str, int] = {}
         for line in lines:
             key = line.get("key")
-            own = content_key(encode(line.get("request"))) if key in (None, "") else str(key)  # noqa: PLR6201 - a key may be a list
+            own = content_key(encode(line.get("request"))) if key in (None, "") else str(key)
             name = own
             # "a-2" may be another request's own key.
             while name in taken:
@@ -278,7 +291,11 @@ def _unanswered(expected: _Expected, job: BatchJob, columns: _Columns) -> Iterat
     for key in expected.unseen():
         yield columns.join(
             ResultRow(
-                key=key, status=status, code=(job.state_text or str(job.state)), reason=reason, job_name=job.name,
+                key=key,
+                status=status,
+                code=(job.state_text or str(job.state)),
+                reason=reason,
+                job_name=job.name,
                 repairable=True,
             )
         )
@@ -290,8 +307,8 @@ class _Spool:
     def __init__(self) -> None:
         self.count = 0
 
-    def __enter__(self) -> _Spool:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=4 << 20)  # noqa: SIM115 - closed in __exit__
+    def __enter__(self) -> Self:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=4 << 20)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -316,8 +333,8 @@ class _Columns:
     def __init__(self, store: ObjectStore, uri: str) -> None:
         self._store, self._uri, self._offsets = store, uri, dict[str, int]()
 
-    def __enter__(self) -> _Columns:
-        self._file = tempfile.TemporaryFile(prefix="avb-columns-")  # noqa: SIM115 - closed in __exit__
+    def __enter__(self) -> Self:
+        self._file = tempfile.TemporaryFile(prefix="avb-columns-")
         if self._uri:
             with self._store.open_read(Uri.parse(self._uri)) as stream:
                 for line in stream:

@@ -10,8 +10,8 @@
     ├── JobError                the job ended badly: carries the job's name and state
     └── ResultError             output is not what it should be: uri, line
 
-A message has four parts: what happened (with ids), why (in the service's words), what is left behind or was paid, what to
-do next. A bad row is data, never an exception. Prompts and answers never enter a message.
+A message has four parts: what happened (with ids), why (in the service's words), what is left behind or was paid, what
+to do next. A bad row is data, never an exception. Prompts and answers never enter a message.
 """
 
 from __future__ import annotations

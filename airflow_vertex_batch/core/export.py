@@ -3,16 +3,16 @@
 Good rows land at the destination, the others beside it as dead letters with their reasons.
 
 - Files have names made from the batch's identity, never from the attempt: landing again replaces them.
-- Tables are changed by one MERGE on ``(partition_date, row_key)`` from a staging table, so a row is there once whatever ran
-  before. A row that turned good leaves the dead letters by the same statement that would have put it there, and the other
-  way round. Dying between the two MERGEs leaves a state that landing again completes.
+- Tables are changed by one MERGE on ``(partition_date, row_key)`` from a staging table, so a row is there once whatever
+  ran before. A row that turned good leaves the dead letters by the same statement that would have put it there, and the
+  other way round. Dying between the two MERGEs leaves a state that landing again completes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
 
@@ -110,7 +110,7 @@ class Sink(Protocol):
     destination: str
     dead_letters: str
 
-    def __enter__(self) -> Sink: ...
+    def __enter__(self) -> Self: ...
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None: ...
     def add(self, record: dict[str, Any], *, good: bool) -> None:
         """Take one record."""
@@ -138,8 +138,10 @@ def land(
         )
         if report.request_count != (wanted := expected()):
             raise ResultError(
-                f"{wanted:,} rows went in and {report.request_count:,} came out", uri=sink.destination,
-                left="Nothing was landed", todo="Report this: it is a fault of airflow-vertex-batch",
+                f"{wanted:,} rows went in and {report.request_count:,} came out",
+                uri=sink.destination,
+                left="Nothing was landed",
+                todo="Report this: it is a fault of airflow-vertex-batch",
             )
     return report
 
@@ -169,7 +171,7 @@ class FileSink:
         self._dead = folder / f"dead-letters-{stem}.{file_format}"
         self.destination, self.dead_letters = str(self._answers), str(self._dead)
 
-    def __enter__(self) -> FileSink:
+    def __enter__(self) -> Self:
         # Dead letters are entered first, so they are completed last: whoever sees answers never misses a dead letter
         # for longer than one upload takes, and an error in either leaves both as they were.
         self._stack = contextlib.ExitStack()
@@ -191,11 +193,11 @@ class _JsonlWriter:
         self._open = store.open_write(uri)
         self._lines: list[bytes] = []
 
-    def __enter__(self) -> _JsonlWriter:
+    def __enter__(self) -> Self:
         self._stream: IO[bytes] = self._open.__enter__()
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         _leave(self._open, self._flush, error)
 
     def add(self, record: dict[str, Any]) -> None:
@@ -214,14 +216,14 @@ class _ParquetWriter:
         self._open = store.open_write(uri, "application/vnd.apache.parquet")
         self._records: list[dict[str, Any]] = []
 
-    def __enter__(self) -> _ParquetWriter:
+    def __enter__(self) -> Self:
         from pyarrow.parquet import ParquetWriter
 
         self._schema = _arrow_schema()
         self._writer = ParquetWriter(self._open.__enter__(), self._schema, compression="zstd")
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             # While the stream still takes what it writes; the aborted stream forgets all of it.
             with contextlib.suppress(Exception):
@@ -260,13 +262,13 @@ _WRITERS: dict[str, Any] = {"jsonl": _JsonlWriter, "parquet": _ParquetWriter}
 
 
 def _arrow_schema() -> Any:
-    import pyarrow
+    import pyarrow as pa
 
     kinds = {
-        "STRING": pyarrow.string(), "JSON": pyarrow.string(), "INT64": pyarrow.int64(), "DATE": pyarrow.date32(),
-        "NUMERIC": pyarrow.decimal128(38, 9), "TIMESTAMP": pyarrow.timestamp("us", tz="UTC"),
+        "STRING": pa.string(), "JSON": pa.string(), "INT64": pa.int64(), "DATE": pa.date32(),
+        "NUMERIC": pa.decimal128(38, 9), "TIMESTAMP": pa.timestamp("us", tz="UTC"),
     }  # fmt: skip
-    return pyarrow.schema([(field["name"], kinds[field["type"]]) for field in SCHEMA])
+    return pa.schema([(field["name"], kinds[field["type"]]) for field in SCHEMA])
 
 
 def _arrow_record(record: dict[str, Any]) -> dict[str, Any]:
@@ -300,7 +302,7 @@ class TableSink:
         self._digest, self._count = 0, 0
         self.destination, self.dead_letters = table.uri, dead.uri
 
-    def __enter__(self) -> TableSink:
+    def __enter__(self) -> Self:
         self._writer = _JsonlWriter(self._store, self._file).__enter__()
         return self
 
@@ -319,13 +321,17 @@ class TableSink:
     def _merge(self) -> None:
         for table in (self._table, self._dead):
             self._warehouse.create_table(
-                table, SCHEMA, partition_column="partition_date", clustering=["status", "row_key"],
+                table,
+                SCHEMA,
+                partition_column="partition_date",
+                clustering=["status", "row_key"],
                 description="Written by airflow-vertex-batch",
             )
         name = hashlib.sha256(f"{self._table}\0{self._plan.batch_id}\0{self._digest}".encode()).hexdigest()[:24]
         staging = self._table.sibling(f"avb_staging_{name}")
         self._warehouse.create_table(staging, SCHEMA, expires_in=_STAGING_LIFE_SECONDS)
-        self._warehouse.load([str(self._file)], staging, SCHEMA, job_id=f"avb-load-{name}")
+        if self._count:
+            self._warehouse.load([str(self._file)], staging, SCHEMA, job_id=f"avb-load-{name}")
         for table, condition in ((self._table, "S.status = 'succeeded'"), (self._dead, "S.status != 'succeeded'")):
             self._warehouse.execute(
                 merge_sql(table, staging, condition, replace_partition=self._plan.replace_partition),
@@ -338,6 +344,7 @@ class TableSink:
 def merge_sql(table: TableId, staging: TableId, condition: str, *, replace_partition: bool) -> str:
     """Return the one statement that brings a table to what the staging table says of the rows under `condition`."""
     sets = ", ".join(f"{name} = S.{name}" for name in _COLUMNS)
+    values = ", ".join(f"S.{name}" for name in _COLUMNS)
     stale = (
         "\nWHEN NOT MATCHED BY SOURCE AND T.partition_date = @partition_date THEN DELETE" if replace_partition else ""
     )
@@ -347,7 +354,7 @@ MERGE `{table}` AS T USING `{staging}` AS S
 ON T.partition_date = @partition_date AND T.partition_date = S.partition_date AND T.row_key = S.row_key
 WHEN MATCHED AND {condition} THEN UPDATE SET {sets}
 WHEN MATCHED THEN DELETE
-WHEN NOT MATCHED BY TARGET AND {condition} THEN INSERT ({", ".join(_COLUMNS)}) VALUES ({", ".join(f"S.{name}" for name in _COLUMNS)}){stale}
+WHEN NOT MATCHED BY TARGET AND {condition} THEN INSERT ({", ".join(_COLUMNS)}) VALUES ({values}){stale}
 """.strip()  # noqa: S608 - table names are parsed, conditions are ours
 
 

@@ -110,7 +110,10 @@ def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
     if isinstance(doc, dict):
         return _lenient(_with_text_status(doc), OutputLine)
     raise ResultError(
-        f"Line {number} of {uri} is no line of a batch output", uri=uri, line=number, why=why,
+        f"Line {number} of {uri} is no line of a batch output",
+        uri=uri,
+        line=number,
+        why=why,
         todo="If the job is still writing, wait for its end; otherwise fetch the file and look at that line",
     )
 
@@ -134,8 +137,8 @@ def _with_text_status(doc: dict[str, Any]) -> dict[str, Any]:
 def repaired(raw: bytes) -> bytes | None:
     """Return JSON that the strict decoder takes, or None where there is no JSON.
 
-    Bytes that are no UTF-8, lone surrogates and NaN are no JSON, but every lenient writer lets them through: they become
-    replacement characters and nulls.
+    Bytes that are no UTF-8, lone surrogates and NaN are no JSON, but every lenient writer lets them through: they
+    become replacement characters and nulls.
     """
     try:
         doc = json.loads(raw.decode("utf-8", "replace"), parse_constant=lambda _name: None)
@@ -182,7 +185,7 @@ def _member(value: Any, wanted: Any) -> Any:
     inner = _struct_in(wanted)
     if inner is None:
         return msgspec.convert(value, wanted, strict=False)
-    # `parts` may be an object where a list is documented (seen in the service's own samples), so the reverse may come too.
+    # `parts` may be an object where a list is documented (seen in the service's own samples); the reverse may come too.
     made = [_lenient(item, inner) for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
     return made if "list" in str(wanted) else next(iter(made), None)
 
@@ -190,7 +193,7 @@ def _member(value: Any, wanted: Any) -> Any:
 def _struct_in(wanted: Any) -> type[msgspec.Struct] | None:
     for part in (wanted, *getattr(wanted, "__args__", ())):
         for leaf in (part, *getattr(part, "__args__", ())):
-            if isinstance(leaf, type) and issubclass(leaf, msgspec.Struct) and leaf is not msgspec.Raw:
+            if isinstance(leaf, type) and issubclass(leaf, msgspec.Struct):
                 return leaf
     return None
 
@@ -198,8 +201,8 @@ def _struct_in(wanted: Any) -> type[msgspec.Struct] | None:
 def contents_fingerprint(request: Any) -> str:
     """Return a digest of a request's ``contents`` that survives the echo.
 
-    The service sorts members, pads list elements with nulls and may leave out other members of the request, so the digest
-    takes the contents alone, without nulls and with one spelling per member.
+    The service sorts members, pads list elements with nulls and may leave out other members of the request, so the
+    digest takes the contents alone, without nulls and with one spelling per member.
     """
     contents = request.get("contents") if isinstance(request, dict) else request
     return hashlib.blake2b(encode(_canonical(contents)), digest_size=16).hexdigest()

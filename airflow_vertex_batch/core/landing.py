@@ -83,7 +83,8 @@ class Landing:
             job = by_input.get((shard.uri,))
             if job is None:
                 raise InputError(
-                    f"No job answers {shard.uri} of manifest {self._manifest.uri}", left="Nothing was landed",
+                    f"No job answers {shard.uri} of manifest {self._manifest.uri}",
+                    left="Nothing was landed",
                     todo="Pass the jobs that were created from this manifest",
                 )
             batches.append(Batch(job, (shard.uri,), shard.columns_uri))

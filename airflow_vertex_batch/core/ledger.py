@@ -1,8 +1,8 @@
 """What do we know we have sent? An append-only record per identity, written with create-only preconditions.
 
-Each entry is one small object named by its number. Nothing is ever overwritten, so no job name is lost; two writers who want
-the same number cannot both have it, so one of them learns of the other before anything is paid. What cannot be read is an
-error, never "nothing".
+Each entry is one small object named by its number. Nothing is ever overwritten, so no job name is lost; two writers who
+want the same number cannot both have it, so one of them learns of the other before anything is paid. What cannot be
+read is an error, never "nothing".
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Ledger:
             texts = [self._store.read(uri) for uri in found]
         except VertexBatchError as error:
             raise LedgerError(
-                f"The ledger {self._folder} cannot be read", why=str(error), left="Nothing was sent",
+                f"The ledger {self._folder} cannot be read",
+                why=str(error),
+                left="Nothing was sent",
                 todo="Restore access and retry; a job that exists will be found",
             ) from error
         wanted = [self._object(number) for number in range(len(found))]
@@ -117,6 +119,8 @@ class Ledger:
 
     def _broken(self, why: str) -> LedgerError:
         return LedgerError(
-            f"The ledger {self._folder} is damaged", why=why, left="Nothing was sent",
+            f"The ledger {self._folder} is damaged",
+            why=why,
+            left="Nothing was sent",
             todo="Look at its objects; remove the folder only when the console shows no job with its identity label",
         )

@@ -1,8 +1,8 @@
 """How is a job waited for? A generator without I/O decides; a sync and an async driver carry out its steps.
 
 `watch` yields `Poll`, `Sleep` or `Cancel`, is sent a `BatchJob` or has a `ServiceError` thrown into it, and returns an
-`Outcome`. Invariants: the deadline is anchored at the job's creation, never at the attempt; an error that may pass never
-ends a wait before its deadline; a final state ends it at once.
+`Outcome`. Invariants: the deadline is anchored at the job's creation, never at the attempt; an error that may pass
+never ends a wait before its deadline; a final state ends it at once.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 #: Queue (72 h) plus run (24 h) plus an hour of slack: what the service itself allows a job
 #: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
 DEFAULT_TIMEOUT_SECONDS = (72 + 24 + 1) * 3600.0
-#: Times in a row that an error which a retry cannot cure (403, 404) is met before the wait gives up: rights and new jobs
-#: take moments to spread.
+#: Times in a row that an error which a retry cannot cure (403, 404) is met before the wait gives up: rights and new
+#: jobs take moments to spread.
 _MAX_HARD_ERRORS = 3
 #: Seconds: an error is never asked about again more slowly than this.
 _MAX_BACKOFF_SECONDS = 300.0
@@ -168,8 +168,8 @@ def unpack(value: object) -> list[Outcome]:
 def conclude(outcomes: Sequence[Outcome]) -> list[BatchJob]:
     """Return the jobs whose rows can be landed.
 
-    A job that was cancelled, expired or failed after it wrote rows is among them: what was paid for is landed first, and the
-    export then says how the job ended.
+    A job that was cancelled, expired or failed after it wrote rows is among them: what was paid for is landed first,
+    and the export then says how the job ended.
 
     :raises JobError: when a job ended without rows, was late, or cannot be asked about.
     """
@@ -261,9 +261,7 @@ def drive_once(
         return None
 
 
-def _reply(
-    step: Step, service: Asks, sleep: Callable[[float], None], seen: Callable[[BatchJob], None]
-) -> Reply:
+def _reply(step: Step, service: Asks, sleep: Callable[[float], None], seen: Callable[[BatchJob], None]) -> Reply:
     match step:
         case Poll(name):
             job = service.get(name)

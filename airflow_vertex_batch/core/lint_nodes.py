@@ -77,7 +77,7 @@ _KEYWORDS = {
     "exclusiveMinimum": "Write minimum",
     "exclusiveMaximum": "Write maximum",
     "examples": "Remove it, or write one example",
-    "definitions": "Inline the definitions (`fix` does)",
+    "definitions": "Inline the definitions",
     **dict.fromkeys(
         ("not", "if", "then", "else", "patternProperties", "propertyNames", "prefixItems", "contains", "uniqueItems",
          "multipleOf", "minContains", "maxContains", "dependentRequired", "dependentSchemas", "readOnly", "writeOnly",

@@ -131,8 +131,8 @@ _ERRORS: tuple[tuple[str, str, str], ...] = (
     ("cached-content", "explicit caching does not exist in batch", "Remove cachedContent; implicit caching is on"),
     ("rag-tool", "RAG retrieval does not exist in batch", "Retrieve first and put the passages into the prompt"),
     # Schemas for the answer.
-    ("schema-ref", "references in a schema: names with $ fail the import", "Inline the definition (`fix` does)"),
-    ("schema-dollar", "a schema member with $: the import fails", "Remove it (`fix` does)"),
+    ("schema-ref", "references in a schema: names with $ fail the import", "Inline the definition"),
+    ("schema-dollar", "a schema member with $: the import fails", "Remove it"),
     ("schema-python-name", "a Python attribute name in a schema", "Remove the trailing underscore"),
     ("schema-keyword", "a JSON Schema keyword the API does not know", "Remove it and check the answer afterwards"),
     ("schema-type-list", "a list of types: one path, a word here and a list there", 'Use "nullable" or "anyOf"'),

@@ -290,7 +290,7 @@ def object_check(message: str, name: str) -> ObjectCheck | None:
 
 #: What to write instead of an empty object, where leaving it out would change what is asked.
 EMPTY_CURES = {
-    "ToolGoogleSearch": 'Write "googleSearch": {"excludeDomains": ["example.invalid"]} (`fix` does)',
+    "ToolGoogleSearch": 'Write "googleSearch": {"excludeDomains": ["example.invalid"]}',
     "UrlContext": "No way round is known: use BigQuery input with a JSON column for this tool",
     "ToolCodeExecution": "No way round is known: use BigQuery input with a JSON column for this tool",
 }

@@ -1,8 +1,9 @@
-"""What are the things called, and which of them can a job be in? Addresses, job states, jobs and prepared sets as frozen values.
+"""What are the things called, and which of them can a job be in? Addresses, job states, jobs and prepared sets as
+frozen values.
 
-Invariants: parsing is the only way from text to an address, and `str()` the only way back; the state table has exactly the
-twelve states of the service (a test compares it with the API definition); every record that crosses XCom or a file carries
-a schema version and survives `from_dict(as_dict())`.
+Invariants: parsing is the only way from text to an address, and `str()` the only way back; the state table has exactly
+the twelve states of the service (a test compares it with the API definition); every record that crosses XCom or a file
+carries a schema version and survives `from_dict(as_dict())`.
 """
 
 from __future__ import annotations
@@ -183,7 +184,9 @@ def model_path(model: str) -> str:
 
     :raises InputError: when the text is none of these.
     """
-    if re.fullmatch(r"(projects/[^/]+/locations/[^/]+/)?(publishers/[^/]+/)?models/[^/]+|projects/.+/endpoints/[^/]+", model):
+    if re.fullmatch(
+        r"(projects/[^/]+/locations/[^/]+/)?(publishers/[^/]+/)?models/[^/]+|projects/.+/endpoints/[^/]+", model
+    ):
         return model
     if re.fullmatch(r"[\w.@-]+", model):
         return f"publishers/google/models/{model}"
@@ -275,7 +278,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.convert(value, cls)
         except msgspec.ValidationError as error:
             raise InputError(
-                f"This is not a {cls.__name__.lower()} of airflow-vertex-batch", why=str(error),
+                f"This is not a {cls.__name__.lower()} of airflow-vertex-batch",
+                why=str(error),
                 todo="Pass the output of the task before this one",
             ) from error
 
@@ -390,7 +394,12 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
             sink: dict[str, Any] = {"predictionsFormat": "bigquery", "bigqueryDestination": {"outputUri": self.output}}
         else:
             sink = {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": self.output}}
-        body = {"displayName": self.display_name, "model": model_path(self.model), "inputConfig": source, "outputConfig": sink}
+        body = {
+            "displayName": self.display_name,
+            "model": model_path(self.model),
+            "inputConfig": source,
+            "outputConfig": sink,
+        }
         return {**body, "labels": self.labels} if self.labels else body
 
 

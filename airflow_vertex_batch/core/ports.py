@@ -155,4 +155,3 @@ class LocalStore:
     def delete(self, uri: Uri) -> None:
         """Delete a file if it is there."""
         Path(uri.name).unlink(missing_ok=True)
-

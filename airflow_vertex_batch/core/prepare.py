@@ -1,11 +1,11 @@
 """How do rows become request files? Rows → requests → shards within the service's limits → one manifest.
 
-Invariants: rows stream, memory does not grow with their number; every key occurs once; every source row is either in a shard
-or in the dead-letter file, and the manifest says how many of each; the same rows in any order give the same fingerprint, and
-a set that was prepared before is found again instead of being prepared twice.
+Invariants: rows stream, memory does not grow with their number; every key occurs once; every source row is either in a
+shard or in the dead-letter file, and the manifest says how many of each; the same rows in any order give the same
+fingerprint, and a set that was prepared before is found again instead of being prepared twice.
 
-Files are written under a folder of this attempt and become the prepared set by one create-only write of the manifest. Dying
-before that leaves files that nothing refers to; dying after it leaves a set that the next attempt finds.
+Files are written under a folder of this attempt and become the prepared set by one create-only write of the manifest.
+Dying before that leaves files that nothing refers to; dying after it leaves a set that the next attempt finds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 import sqlite3
 import tempfile
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -107,9 +107,10 @@ def prepare(rows: Iterable[Placed], plan: PreparePlan, store: ObjectStore, folde
 
 def _made(chunk: list[Placed], make: Any, rejected: _Rejected) -> Iterator[_Line]:
     for place, number, row in chunk:
+        if isinstance(row, InputError):
+            rejected.add(place, number, RowProblem("not-a-row", str(row)))
+            continue
         try:
-            if isinstance(row, InputError):
-                raise RowProblem("not-a-row", str(row))
             yield make(place, number, row)
         except RowProblem as problem:
             rejected.add(place, number, problem)
@@ -153,11 +154,12 @@ def _ready_made(place: str, number: int, row: Row) -> _Line:
 class _SeenKeys:
     """Makes every key unique, in constant memory: what was seen lies in a temporary file.
 
-    A key by content that occurs again gets a number behind it; a key from the user's column that occurs again is a problem.
+    A key by content that occurs again gets a number behind it; a key from the user's column that occurs again is a
+    problem.
     """
 
-    def __enter__(self) -> _SeenKeys:
-        self._file = tempfile.NamedTemporaryFile(prefix="avb-keys-")  # noqa: SIM115 - closed in __exit__
+    def __enter__(self) -> Self:
+        self._file = tempfile.NamedTemporaryFile(prefix="avb-keys-")
         self._db = sqlite3.connect(self._file.name, isolation_level=None)
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8192"):
             self._db.execute(f"PRAGMA {pragma}")
@@ -217,7 +219,7 @@ class _Rejected:
         self._spool = tempfile.SpooledTemporaryFile(max_size=1_000_000)  # noqa: SIM115 - closed in __exit__
         self._named: list[str] = []
 
-    def __enter__(self) -> _Rejected:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -262,12 +264,14 @@ class _ShardWriter:
     def add(self, line: _Line) -> None:
         """Append one line, opening the next shard when the limits say so.
 
-        :raises RowProblem: when no file may hold the line, or the service's importer would refuse it: one refused line costs
-            the whole job, after hours in the queue.
+        :raises RowProblem: when no file may hold the line, or the service's importer would refuse it: one refused line
+            costs the whole job, after hours in the queue.
         """
         data = b'{"key":' + encode(line.key) + b',"request":' + line.line + b"}\n"
         if len(data) > self._plan.max_bytes:
-            raise RowProblem("too-large", f"The request has {len(data):,} bytes; one file may have {self._plan.max_bytes:,}")
+            raise RowProblem(
+                "too-large", f"The request has {len(data):,} bytes; one file may have {self._plan.max_bytes:,}"
+            )
         if self._open is not None and self._open.is_full(len(data), self._plan):
             self._finish_open()
         _refuse_errors(self._linter.check(line.number, data))
@@ -397,9 +401,7 @@ class _OpenShard:
             self._stack.__exit__(InputError, stop, None)
 
 
-def _publish(
-    writer: _ShardWriter, rejected: _Rejected, plan: PreparePlan, store: ObjectStore, folder: Uri
-) -> Manifest:
+def _publish(writer: _ShardWriter, rejected: _Rejected, plan: PreparePlan, store: ObjectStore, folder: Uri) -> Manifest:
     """Make the written files the prepared set, unless the same set exists already: then keep that one."""
     rejected_uri = ""
     if rejected.count:

@@ -48,9 +48,16 @@ def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> I
         yield base, _content(base.inputs, store)
         return
     for number, shard in enumerate(manifest.shards):
-        name = base.display_name if len(manifest.shards) == 1 else f"{base.display_name} {number + 1}/{len(manifest.shards)}"
+        name = (
+            base.display_name
+            if len(manifest.shards) == 1
+            else f"{base.display_name} {number + 1}/{len(manifest.shards)}"
+        )
         spec = msgspec.structs.replace(
-            base, inputs=(shard.uri,), output=_output(base.output, number, len(manifest.shards)), display_name=name[-_MAX_DISPLAY_NAME:]
+            base,
+            inputs=(shard.uri,),
+            output=_output(base.output, number, len(manifest.shards)),
+            display_name=name[-_MAX_DISPLAY_NAME:],
         )
         yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}"
 
@@ -73,7 +80,9 @@ def _content(inputs: tuple[str, ...], store: ObjectStore) -> str:
             parts.append(uri)
             continue
         if not uri.startswith("gs://"):
-            raise InputError(f"{uri!r} is no input for a batch job", todo="Give gs://….jsonl or bq://project.dataset.table")
+            raise InputError(
+                f"{uri!r} is no input for a batch job", todo="Give gs://….jsonl or bq://project.dataset.table"
+            )
         found = list(store.list(Uri.parse(uri)))
         if not found:
             raise InputError(f"{uri} matches no file", left="No job was created", todo="Check the name of the object")

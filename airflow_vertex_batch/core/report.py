@@ -1,7 +1,8 @@
-"""What came of it, and what did it cost? Tallies, tokens and money as one small record: text for people, a dict for XCom.
+"""What came of it, and what did it cost? Tallies, tokens and money as one small record: text for people, a dict for
+XCom.
 
-Invariants: rows are priced one by one, so that a long-context row pays its own tier; a row that cannot be priced (no usage,
-or a model without a price) is counted as such and never as zero; every price has a source and a date.
+Invariants: rows are priced one by one, so that a long-context row pays its own tier; a row that cannot be priced (no
+usage, or a model without a price) is counted as such and never as zero; every price has a source and a date.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class Report(Record, frozen=True, kw_only=True):
     version: int = 1
     request_count: int
     statuses: dict[str, int]
-    samples: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}  # noqa: RUF012 - msgspec copies defaults
     usage: Usage = Usage()
     cost_usd: str = "0"
     unpriced_count: int = 0

@@ -1,7 +1,8 @@
 """How does a row become a request? A prompt template, the parts that are the same for every row, and a stable key.
 
-Invariants: row data is put into the prompt and never rendered itself; the same row gives the same bytes, so the same key;
-a row that cannot become a request is a `RowProblem` with a reason, not a crash; the constant members are encoded once.
+Invariants: row data is put into the prompt and never rendered itself; the same row gives the same bytes, so the same
+key; a row that cannot become a request is a `RowProblem` with a reason, not a crash; the constant members are encoded
+once.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.sources import Row
 
-#: The most requests one job takes, and the most bytes one input file may have; 1 GB is read as 10^9, the smaller reading
-#: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
+#: The most requests one job takes, and the most bytes one input file may have; 1 GB is read as 10^9, the smaller
+#: reading (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
 MAX_REQUESTS = 200_000
 MAX_BYTES = 1_000_000_000
 #: Keys longer than this are replaced by their digest: a request label, the second channel, takes 63 characters.
@@ -54,7 +55,8 @@ class RowProblem(Exception):  # noqa: N818 - it never leaves prepare: a bad row 
 class RequestTemplate(msgspec.Struct, frozen=True, kw_only=True):
     """What every request of a batch has in common.
 
-    :param prompt: a Jinja template over the row's columns (``{{ column }}``, ``{{ row["odd name"] }}``) and `variables`.
+    :param prompt: a Jinja template over the row's columns (``{{ column }}``, ``{{ row["odd name"] }}``) and
+        `variables`.
     :param system_instruction: text, or a ``Content`` object.
     :param response_schema: a JSON Schema (see `core.schema`); asks for JSON.
     :param media: column with an address → its MIME type, or None to go by the address.
@@ -110,7 +112,9 @@ class RequestBuilder:
             parts = [encode({"text": self._text(row)})] if self._render else []
             for column, kind in self._media:
                 if value := row.get(column):
-                    parts.append(_file_part(column, value, kind or row.get(f"{column}_mime_type") or row.get("mime_type")))
+                    parts.append(
+                        _file_part(column, value, kind or row.get(f"{column}_mime_type") or row.get("mime_type"))
+                    )
         except UnicodeEncodeError:
             raise RowProblem("not-unicode", "The request holds a lone surrogate, which is no character") from None
         if not parts:
@@ -118,10 +122,10 @@ class RequestBuilder:
         return b'{"contents":[{"role":"user","parts":[' + b",".join(parts) + self._tail
 
     def _text(self, row: Row) -> str:
-        assert self._render is not None  # noqa: S101 - guarded by the only caller
+        assert self._render is not None
         try:
             text = self._render(row)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a template runs whatever its author wrote
             # Jinja's own message may quote the value it failed on.
             raise RowProblem("prompt-template", f"The prompt template failed: {_template_reason(error)}") from None
         if not text.strip():
@@ -139,7 +143,9 @@ def _file_part(column: str, value: Any, kind: Any) -> bytes:
     uri = str(value)
     mime = str(kind or media_type(uri))
     if not mime:
-        raise RowProblem("no-mime-type", f"Nothing says the media type of column {column!r}: add a column {column}_mime_type")
+        raise RowProblem(
+            "no-mime-type", f"Nothing says the media type of column {column!r}: add a column {column}_mime_type"
+        )
     return encode({"fileData": {"fileUri": uri, "mimeType": mime}})
 
 
@@ -157,7 +163,9 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Call
         template = environment.from_string(source, globals=variables or {})
     except TemplateSyntaxError as error:
         raise InputError(
-            f"The prompt template has a mistake in line {error.lineno}", why=error.message or "", todo="Correct `prompt`"
+            f"The prompt template has a mistake in line {error.lineno}",
+            why=error.message or "",
+            todo="Correct `prompt`",
         ) from error
 
     def render(row: Row) -> str:
@@ -246,4 +254,6 @@ def carried(row: Row, columns: Iterable[str]) -> bytes:
     except KeyError as error:
         raise RowProblem("no-column", f"The row has no column {error.args[0]!r}") from None
     except (TypeError, UnicodeEncodeError) as error:
-        raise RowProblem("not-json", f"A column that is kept beside the answer cannot be JSON: {type(error).__name__}") from None
+        raise RowProblem(
+            "not-json", f"A column that is kept beside the answer cannot be JSON: {type(error).__name__}"
+        ) from None

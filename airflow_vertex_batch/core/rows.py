@@ -1,7 +1,7 @@
 """What became of each row? One status per row, tokens that add up, and a tally that must reconcile.
 
-Invariants: one request ends as exactly one `ResultRow`; every row has the same members whatever its status; a tally either
-sums to the number of requests or says by how much it does not.
+Invariants: one request ends as exactly one `ResultRow`; every row has the same members whatever its status; a tally
+either sums to the number of requests or says by how much it does not.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class RowStatus(StrEnum):
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one row, or of many added together.
 
-    :param prompt_tokens: tokens read, cached and tool-use ones excluded from neither (the service's ``promptTokenCount``).
+    :param prompt_tokens: tokens read, cached and tool-use ones excluded from neither (the service's
+        ``promptTokenCount``).
     :param output_tokens: tokens answered (``candidatesTokenCount``), without thinking.
     :param thinking_tokens: billed as output (``thoughtsTokenCount``).
     :param cached_tokens: the part of `prompt_tokens` read from a cache.
@@ -64,7 +65,6 @@ class Usage(msgspec.Struct, frozen=True):
     @classmethod
     def from_api(cls, doc: dict[str, Any]) -> Self:
         """Read ``usageMetadata``; counts may be strings or absent."""
-
         prompt, output = _count(doc.get("promptTokenCount")), _count(doc.get("candidatesTokenCount"))
         thinking, tool = _count(doc.get("thoughtsTokenCount")), _count(doc.get("toolUsePromptTokenCount"))
         total = _count(doc.get("totalTokenCount")) or prompt + output + thinking + tool
@@ -77,7 +77,9 @@ class Usage(msgspec.Struct, frozen=True):
         return cls(prompt, output, thinking, _count(doc.get("cachedContentTokenCount")), tool, total, audio)
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)))
+        return Usage(
+            *(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
+        )
 
 
 def _count(value: object) -> int:

@@ -1,8 +1,9 @@
-"""What must an answer look like? One JSON Schema, in the service's spelling on the way out and as a check on the way back.
+"""What must an answer look like? One JSON Schema, in the service's spelling on the way out and as a check on the way
+back.
 
-`response_schema` turns a JSON Schema or a Pydantic class into the ``responseSchema`` of the API, whose importer refuses ``$``
-names and empty objects: references are inlined, what cannot be said there is refused by name. `answer_checker` says why an
-answer does not fit.
+`response_schema` turns a JSON Schema or a Pydantic class into the ``responseSchema`` of the API, whose importer refuses
+``$`` names and empty objects: references are inlined, what cannot be said there is refused by name. `answer_checker`
+says why an answer does not fit.
 """
 
 from __future__ import annotations
@@ -14,13 +15,28 @@ from airflow_vertex_batch.core.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Members of the API's `Schema` that carry a meaning over from JSON Schema (API discovery document aiplatform.v1, 2026-11-22).
+#: Members of the API's `Schema` that carry a meaning over from JSON Schema (API discovery document aiplatform.v1,
+#: 2026-11-22).
 _KEPT = frozenset({
     "description", "enum", "format", "required", "minItems", "maxItems", "minimum", "maximum", "minLength", "maxLength",
     "pattern", "minProperties", "maxProperties", "propertyOrdering", "nullable",
 })  # fmt: skip
 #: Members that only describe: left out without a word.
-_DROPPED = frozenset({"title", "$schema", "$id", "$comment", "$defs", "definitions", "default", "examples", "additionalProperties", "deprecated", "discriminator"})
+_DROPPED = frozenset(
+    {
+        "title",
+        "$schema",
+        "$id",
+        "$comment",
+        "$defs",
+        "definitions",
+        "default",
+        "examples",
+        "additionalProperties",
+        "deprecated",
+        "discriminator",
+    }
+)
 #: Members that hold schemas by name, in a list, and 64-bit counts.
 _MAPS = frozenset({"properties", "$defs", "definitions"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf"})
@@ -92,13 +108,16 @@ def _convert(node: Any, definitions: dict[str, Any], path: str, depth: int) -> d
         _member(made, name, value, lambda sub, at: _convert(sub, definitions, f"{path}.{at}", depth + 1), path)
     if made.get("type") == "OBJECT" and not made.get("properties"):
         raise InputError(
-            f"{path} is an object without properties", why="the importer refuses empty objects",
+            f"{path} is an object without properties",
+            why="the importer refuses empty objects",
             todo="Name its properties, or make it a string that holds JSON",
         )
     return made
 
 
-def _member(made: dict[str, Any], name: str, value: Any, convert: Callable[[Any, str], dict[str, Any]], path: str) -> None:
+def _member(
+    made: dict[str, Any], name: str, value: Any, convert: Callable[[Any, str], dict[str, Any]], path: str
+) -> None:
     if name == "type":
         made.update(_type(value, path))
     elif name == "properties":
@@ -112,14 +131,17 @@ def _member(made: dict[str, Any], name: str, value: Any, convert: Callable[[Any,
     elif name in _KEPT:
         made[name] = value
     elif name not in _DROPPED:
-        raise InputError(f"{path}.{name} cannot be said in responseSchema", todo=f"Leave {name!r} out and check it afterwards")
+        raise InputError(
+            f"{path}.{name} cannot be said in responseSchema", todo=f"Leave {name!r} out and check it afterwards"
+        )
 
 
 def _choices(values: list[Any], path: str) -> dict[str, Any]:
     texts = [item for item in values if item is not None]
     if not all(isinstance(item, str) for item in texts):
         raise InputError(
-            f"{path} is a choice of values that are no texts", why="responseSchema's enum holds texts only",
+            f"{path} is a choice of values that are no texts",
+            why="responseSchema's enum holds texts only",
             todo="Make them texts, or bound a number with minimum and maximum",
         )
     made = {"type": "STRING", "enum": texts}

@@ -1,7 +1,7 @@
 """Where do the rows come from? Every source is a stream of rows, each with the place it was read from.
 
-Invariants: nothing is held but the current row (or the current page of a table or Parquet file); a row is a plain dict of
-column to value; its place is a file and a 1-based line, or a table or query and a 1-based row.
+Invariants: nothing is held but the current row (or the current page of a table or Parquet file); a row is a plain dict
+of column to value; its place is a file and a 1-based line, or a table or query and a 1-based row.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Objects(msgspec.Struct, frozen=True):
     pattern: str
     mime_type: str = ""
 
-    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002 - one shape for all sources
+    def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002 - one shape for all
         """Yield one row an object, in name order."""
         for number, info in enumerate(store.list(Uri.parse(self.pattern)), start=1):
             kind = self.mime_type or media_type(info.uri.name) or _told_type(info.content_type)
@@ -139,7 +139,8 @@ class Rows(msgspec.Struct, frozen=True):
         values = self.values() if callable(self.values) else self.values
         if isinstance(values, str | bytes | dict):
             raise InputError(
-                f"rows is one {type(values).__name__}, not a list of rows", todo="Wrap it in a list: each item is one request"
+                f"rows is one {type(values).__name__}, not a list of rows",
+                todo="Wrap it in a list: each item is one request",
             )
         for number, value in enumerate(values, start=1):
             row: Row | InputError = {"prompt": value} if isinstance(value, str) else value
@@ -180,7 +181,9 @@ def _readable(uri: Uri) -> Iterator[None]:
     # pyarrow's and the text decoder's errors are ValueErrors.
     except (ValueError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
-            f"{uri} cannot be read", why=f"{type(error).__name__}: {error}", todo="Check its format, and that it is whole and UTF-8"
+            f"{uri} cannot be read",
+            why=f"{type(error).__name__}: {error}",
+            todo="Check its format, and that it is whole and UTF-8",
         ) from error
 
 
@@ -249,7 +252,12 @@ def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
         if len(values) == len(names):
             yield number, dict(zip(names, values, strict=True))
         elif values:
-            yield number, InputError(f"{len(values)} values for {len(names)} columns", todo="Quote values that hold the separator")
+            yield (
+                number,
+                InputError(
+                    f"{len(values)} values for {len(names)} columns", todo="Quote values that hold the separator"
+                ),
+            )
 
 
 def _read_parquet(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:

@@ -1,9 +1,10 @@
 """Is there a job for this already, and if not, may we pay for one? One decision table, one loop that carries it out.
 
-`decide` is pure: what the ledger recorded and what the service shows in, one step out. `ensure_job` asks, decides, acts and
-asks again until a job is attached. Every effect may be the last before a crash:
+`decide` is pure: what the ledger recorded and what the service shows in, one step out. `ensure_job` asks, decides, acts
+and asks again until a job is attached. Every effect may be the last before a crash:
 
-- after the intent: the next attempt finds an intent without a job, waits out the settle time, looks again, then submits;
+- after the intent: the next attempt finds an intent without a job, waits out the settle time, looks again, then
+  submits;
 - after the create: the next attempt finds the job by its labels and adopts it;
 - after the submission record: the next attempt attaches.
 """
@@ -33,8 +34,8 @@ log = logging.getLogger(__name__)
 #: Job labels that carry our identity, so that the service can be asked "do you have this one?".
 IDENTITY_LABEL = "avb-identity"
 FINGERPRINT_LABEL = "avb-fingerprint"
-#: Seconds after an intent during which its job may still appear: above the time one create call may take, with room for a
-#: list that lags behind. The service states no bound for that lag.
+#: Seconds after an intent during which its job may still appear: above the time one create call may take, with room for
+#: a list that lags behind. The service states no bound for that lag.
 SETTLE_SECONDS = 90.0
 #: Seconds between look-ups while an intent settles.
 _LOOK_EVERY_SECONDS = 5.0
@@ -109,13 +110,21 @@ def decide(
         return Settle(pending)
     if others and on_changed_input is OnChangedInput.FAIL:
         return Refuse(f"{others[0].name} is running for other input of the same task")
-    last = submissions[-1].job_name if submissions else ""
+    return _submit(ours, others, submissions[-1].job_name if submissions else "", {job.name for job in jobs})
+
+
+def _submit(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[str]) -> Submit:
+    """Say why a new job is needed, and which one it replaces.
+
+    :param last: the job recorded last, if any.
+    :param known: every job there is.
+    """
     if ours:
         why = f"{ours[0].name} ended as {ours[0].state_text or ours[0].state}"
         return Submit(why, tuple(job.name for job in others), replaces=ours[0].name)
     if others:
         return Submit("the input changed", tuple(job.name for job in others), replaces=others[0].name)
-    if last and last not in {job.name for job in jobs}:
+    if last and last not in known:
         return Submit(f"{last} no longer exists", replaces=last)
     return Submit("no job exists for this input", replaces=last)
 
@@ -179,9 +188,7 @@ def ensure_job(
                 log.info("A create call may still be under way; looking again for up to %.0f s.", seconds)
                 sleep(min(seconds, _LOOK_EVERY_SECONDS))
             case Refuse(why):
-                raise InputError(
-                    "No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'"
-                )
+                raise InputError("No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'")
             case Submit():
                 intent = ledger.intent(fingerprint)
                 if not ledger.append(intent, len(entries)):
@@ -194,7 +201,8 @@ def ensure_job(
                 if made is not None:
                     return made
     raise LedgerError(
-        f"No job could be settled for identity {identity_key}", why="another writer keeps changing the ledger",
+        f"No job could be settled for identity {identity_key}",
+        why="another writer keeps changing the ledger",
         todo="See which other task runs under this identity",
     )
 

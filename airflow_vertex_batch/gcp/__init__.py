@@ -1,1 +1,1 @@
-"""The Google edge: implements the ports of `core.ports`. The only place that imports `google.*`; never imports Airflow."""
+"""The Google edge: implements the ports of `core.ports`. Only here is `google.*` imported; Airflow never is."""

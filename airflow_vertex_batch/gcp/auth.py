@@ -27,5 +27,7 @@ def credentials_error(subject: str, error: GoogleAuthError) -> ServiceError:
         reason="UNAVAILABLE" if passing else "UNAUTHENTICATED",
         why=str(error.args[0] if error.args else type(error).__name__),
         left="Nothing was changed",
-        todo="" if passing else "Check the connection's credentials; on a laptop, run gcloud auth application-default login",
+        todo=""
+        if passing
+        else "Check the connection's credentials; on a laptop, run gcloud auth application-default login",
     )

@@ -7,7 +7,7 @@ exists" means resume. Dates and times come out as ISO text, so that a prompt sho
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import decimal
 import os
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,8 @@ _PARAMETER_TYPES: dict[type, str] = {
     int: "INT64",
     float: "FLOAT64",
     decimal.Decimal: "NUMERIC",
-    datetime.datetime: "TIMESTAMP",
-    datetime.date: "DATE",
+    dt.datetime: "TIMESTAMP",
+    dt.date: "DATE",
     str: "STRING",
 }
 
@@ -42,8 +42,8 @@ _PARAMETER_TYPES: dict[type, str] = {
 class BigQueryWarehouse:
     """BigQuery tables and queries.
 
-    :param client: a google-cloud-bigquery client; the default one follows ``BIGQUERY_EMULATOR_HOST`` and the environment's
-        credentials.
+    :param client: a google-cloud-bigquery client; the default one follows ``BIGQUERY_EMULATOR_HOST`` and the
+        environment's credentials.
     :param project: completes ``dataset.table``.
     """
 
@@ -55,7 +55,7 @@ class BigQueryWarehouse:
         """Return the warehouse of an account."""
         from google.cloud.bigquery import Client
 
-        return cls(Client(project=project, credentials=credentials))  # type: ignore[no-untyped-call]
+        return cls(Client(project=project, credentials=credentials))
 
     @property
     def client(self) -> Client:
@@ -107,7 +107,7 @@ class BigQueryWarehouse:
         made.clustering_fields = options.get("clustering")
         made.description = options.get("description")
         if seconds := options.get("expires_in"):
-            made.expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+            made.expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
         with _translated(str(table)):
             self.client.create_table(made, exists_ok=True)
 
@@ -138,7 +138,8 @@ class BigQueryWarehouse:
     def execute(self, sql: str, *, job_id: str, parameters: Mapping[str, Any] | None = None) -> int:
         """Run one idempotent statement and return the rows it touched.
 
-        :param job_id: begins the job's id, for the project's history; every call runs, for a table may have changed since.
+        :param job_id: begins the job's id, for the project's history; every call runs, for a table may have changed
+            since.
         """
         with _translated(job_id):
             job = self.client.query(sql, job_id_prefix=f"{job_id}-", job_config=_query_config(parameters))
@@ -166,7 +167,8 @@ class BigQueryWarehouse:
                 job.result()
                 return job
         raise ServiceError(
-            f"BigQuery job {job_id} ended {MAX_JOB_ATTEMPTS} times without leaving its table", status=409,
+            f"BigQuery job {job_id} ended {MAX_JOB_ATTEMPTS} times without leaving its table",
+            status=409,
             todo="Look at the job's errors in the BigQuery console",
         )
 
@@ -192,7 +194,7 @@ def _query_config(parameters: Mapping[str, Any] | None) -> Any:
 
 def _plain(value: Any) -> Any:
     """Return a JSON-safe value; nested values are handled by the encoder, which knows dates and decimals."""
-    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else value
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else value
 
 
 @contextlib.contextmanager
@@ -205,7 +207,8 @@ def _translated(subject: str) -> Iterator[None]:
         yield
     except (NotFound, BadRequest) as error:
         raise InputError(
-            f"BigQuery refused {subject}", why=error.message,
+            f"BigQuery refused {subject}",
+            why=error.message,
             todo="Check the names of project, dataset and table, and that the dataset is in the job's region",
         ) from error
     except GoogleAPICallError as error:

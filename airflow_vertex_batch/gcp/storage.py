@@ -1,8 +1,8 @@
 """How are objects read and written in Cloud Storage? `ObjectStore` over google-cloud-storage.
 
 Invariants: a streamed object appears when its block ends and not when it fails; `write_new` is one small upload with
-``if_generation_match=0``, the precondition that Cloud Storage and its local servers all enforce atomically. Objects without
-the ``gs://`` scheme go to local disk, so that one store reads whatever the user names.
+``if_generation_match=0``, the precondition that Cloud Storage and its local servers all enforce atomically. Objects
+without the ``gs://`` scheme go to local disk, so that one store reads whatever the user names.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CHUNK_BYTES = 16 * 1024 * 1024
 class GcsStore:
     """Cloud Storage objects; local paths and ``file://`` go to disk.
 
-    :param client: a google-cloud-storage client; the default one follows ``STORAGE_EMULATOR_HOST`` and the environment's
-        credentials, and is only made when the first ``gs://`` object is touched.
+    :param client: a google-cloud-storage client; the default one follows ``STORAGE_EMULATOR_HOST`` and the
+        environment's credentials, and is only made when the first ``gs://`` object is touched.
     """
 
     def __init__(self, client: Client | None = None) -> None:
@@ -70,7 +70,9 @@ class GcsStore:
         with _translated(folder):
             for blob in self.client.list_blobs(folder.bucket, prefix=folder.glob_prefix):
                 if not blob.name.endswith("/") and (matches is None or matches(blob.name)):
-                    yield ObjectInfo(Uri("gs", folder.bucket, blob.name), blob.size or 0, blob.content_type or "", blob.crc32c or "")
+                    yield ObjectInfo(
+                        Uri("gs", folder.bucket, blob.name), blob.size or 0, blob.content_type or "", blob.crc32c or ""
+                    )
 
     @contextlib.contextmanager
     def open_read(self, uri: Uri) -> Iterator[IO[bytes]]:
@@ -82,7 +84,7 @@ class GcsStore:
             with self._local.open_read(uri) as stream:
                 yield stream
             return
-        # Google's reader has no readline of its own, so Python would read lines byte by byte: a minute for some megabytes.
+        # Google's reader has no readline of its own: Python would read lines byte by byte, a minute for some megabytes.
         with _translated(uri), self._blob(uri).open("rb", chunk_size=CHUNK_BYTES) as stream:
             yield io.BufferedReader(stream, buffer_size=1 << 20)
 

@@ -1,10 +1,10 @@
-"""How is Vertex AI's batchPredictionJobs surface spoken to? Each endpoint is one `Call`, sent by a sync or an async sender.
+"""How is Vertex AI's batchPredictionJobs surface spoken to? Each endpoint is a `Call`, for a sync and an async sender.
 
-Invariants: reads are repeated on transient errors with back-off, the create POST is sent once, ever; every error comes out as
-a `ServiceError` with Google's own words; nothing here blocks an event loop: tokens are refreshed in a thread.
+Invariants: reads are repeated on transient errors with back-off, the create POST is sent once, ever; every error comes
+out as a `ServiceError` with Google's own words; nothing here blocks an event loop: tokens are refreshed in a thread.
 
-REST with google-auth, not google-genai or google-cloud-aiplatform: the first takes no job labels and drops the region of a
-full job name, the second costs seconds of import in every process, and either may repeat a paid create.
+REST with google-auth, not google-genai or google-cloud-aiplatform: the first takes no job labels and drops the region
+of a full job name, the second costs seconds of import in every process, and either may repeat a paid create.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import msgspec
@@ -97,7 +97,7 @@ class _Endpoint:
         return f"projects/{self.project}/locations/{self.location}"
 
     def url(self, call: Call) -> str:
-        """Return the address; the host follows the location in the path, so a full job name never asks the wrong place."""
+        """Return the address; the host follows the location in the path, so a job is never asked about elsewhere."""
         location = call.path.split("/locations/", 1)[1].split("/", 1)[0]
         base = self._fixed or f"https://{api_host(location)}"
         return f"{base}/{quote(call.path, safe='/:@')}"
@@ -106,14 +106,14 @@ class _Endpoint:
 def read_answer(call: Call, status: int, text: str, headers: Mapping[str, str]) -> dict[str, Any]:
     """Return the JSON of a good answer.
 
-    :raises ServiceError: for every other answer; an `AmbiguousError` when a call that must not be repeated may have worked.
+    :raises ServiceError: for every other answer; an `AmbiguousError` when a call sent only once may have worked.
     """
     doc = _json(text)
     if 200 <= status < 300 and doc is not None:  # noqa: PLR2004
         return doc
     error = (doc or {}).get("error") or {}
     reason, message = str(error.get("status", "")), str(error.get("message", "")) or text[:200]
-    # 408, 429 and 4xx are refusals: the service did not take the request. 5xx and a garbled 2xx may come after the commit.
+    # 4xx but 408 are refusals: the service did not take the request. The others may come after the commit.
     maybe_done = status >= 500 or 200 <= status < 300 or status == 408  # noqa: PLR2004
     kind = AmbiguousError if not call.repeatable and maybe_done else ServiceError
     raise kind(
@@ -271,7 +271,7 @@ class AsyncVertexClient(_Endpoint):
         self._session: aiohttp.ClientSession | None = None
         self._refreshing = asyncio.Lock()
 
-    async def __aenter__(self) -> AsyncVertexClient:
+    async def __aenter__(self) -> Self:
         import aiohttp
 
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
@@ -333,7 +333,7 @@ class AsyncVertexClient(_Endpoint):
             if not self._credentials.valid:
                 from google.auth.transport.requests import Request
 
-                await asyncio.to_thread(self._credentials.refresh, Request())  # type: ignore[no-untyped-call]
+                await asyncio.to_thread(self._credentials.refresh, Request())
         self._credentials.apply(headers)  # type: ignore[no-untyped-call]
         return headers
 
@@ -373,4 +373,3 @@ def _json(text: str) -> dict[str, Any] | None:
 
 def _seconds(text: str | None) -> float | None:
     return float(text) if text and text.isdigit() else None
-

@@ -60,6 +60,7 @@ class TestParameters:
             ("CreateJobOperator", {"model": "gemini-x"}, "manifest or an input_uri"),
             ("CreateJobOperator", {"model": "m", "manifest": {}, "input_uri": "gs://a/b"}, "manifest or an input_uri"),
             ("CreateJobOperator", {"model": "m", "manifest": {}, "on_changed_input": "x"}, "on_changed_input='x'"),
+            ("CreateJobOperator", {"model": "m", "manifest": {}, "settle_seconds": 29}, "Use 30 to 3600 seconds"),
             ("ExportOperator", {"jobs": []}, "needs one destination"),
             ("ExportOperator", {"jobs": [], "destination_uri": "gs://a/b", "file_format": "csv"}, "file_format='csv'"),
             ("JobSensor", {"jobs": [], "on_timeout": "x"}, "on_timeout='x'"),

@@ -192,6 +192,17 @@ class TestBadInput:
         assert "Failed to import data" in airflow.log("bad_request", run_id, "wait")
 
 
+class TestNothingToDo:
+    """A night without rows is a good night."""
+
+    def test_no_job_is_made_and_an_empty_report_lands(self, airflow, cloud, succeeded):
+        run_id = succeeded("empty_night")
+        report = airflow.xcom("empty_night", run_id, "batch.export")
+        assert (report["request_count"], report["statuses"], report["jobs"]) == (0, {}, [])
+        assert cloud.jobs("empty_night") == []
+        assert cloud.query("SELECT COUNT(*) AS n FROM `demo.support.nothing`") == [{"n": 0}]
+
+
 class TestSourcesAndMapping:
     """Rows from a database, from another task, and mapped batches."""
 

@@ -86,7 +86,9 @@ class TestFinishReasons:
 class TestBlocked:
     @pytest.mark.parametrize("word", _api_words("GenerateContentResponsePromptFeedback", "blockReason"))
     def test_every_block_reason_is_blocked_for_good(self, word):
-        row = _row(an_output(response={"promptFeedback": {"blockReason": word}, "usageMetadata": {"promptTokenCount": 9}}))
+        row = _row(
+            an_output(response={"promptFeedback": {"blockReason": word}, "usageMetadata": {"promptTokenCount": 9}})
+        )
         assert (row.status, row.code, row.repairable) == (RowStatus.BLOCKED, word, False)
         assert row.reason == f"The prompt was blocked: {word}"
         assert row.usage.prompt_tokens == 9
@@ -123,13 +125,21 @@ class TestRowErrors:
     @pytest.mark.parametrize(
         ("status", "word", "message"),
         [
-            ('Bad Request: {"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}', "INVALID_ARGUMENT", "m"),
+            (
+                'Bad Request: {"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}',
+                "INVALID_ARGUMENT",
+                "m",
+            ),
             ('{"error": {"code": 429, "message": "m"}}', "RESOURCE_EXHAUSTED", "m"),
             ('{"code": 4, "message": "Deadline"}', "DEADLINE_EXCEEDED", "Deadline"),
             ('{"code": 13}', "INTERNAL", '{"code": 13}'),
             ('{"error": "text"}', "UNKNOWN", '{"error": "text"}'),
             ('{"error": {"code": "400"}}', "UNKNOWN", '{"error": {"code": "400"}}'),
-            ("Deadline exceeded: DEADLINE_EXCEEDED before prefill", "DEADLINE_EXCEEDED", "Deadline exceeded: DEADLINE_EXCEEDED before prefill"),
+            (
+                "Deadline exceeded: DEADLINE_EXCEEDED before prefill",
+                "DEADLINE_EXCEEDED",
+                "Deadline exceeded: DEADLINE_EXCEEDED before prefill",
+            ),
             ("503 Service Unavailable", "UNAVAILABLE", "503 Service Unavailable"),
             ("INTERNAL: try again", "INTERNAL", "INTERNAL: try again"),
             ("418 I'm a teapot", "UNKNOWN", "418 I'm a teapot"),
@@ -170,19 +180,30 @@ class TestText:
 
     @pytest.mark.parametrize(
         "content",
-        [{}, {"parts": []}, {"parts": [{"text": ""}]}, {"parts": [{"text": "hm", "thought": True}]}, None, {"parts": [{"functionCall": None}]}],
+        [
+            {},
+            {"parts": []},
+            {"parts": [{"text": ""}]},
+            {"parts": [{"text": "hm", "thought": True}]},
+            None,
+            {"parts": [{"functionCall": None}]},
+        ],
         ids=["no parts", "empty parts", "empty text", "only thoughts", "null", "a null call"],
     )
     def test_saying_nothing_is_no_answer(self, content):
         row = _answered(content=content)
         assert (row.status, row.code, row.text, row.repairable) == (RowStatus.FAILED, "EMPTY_ANSWER", None, True)
 
-    @pytest.mark.parametrize("part", [{"functionCall": {"name": "f"}}, {"inlineData": {"mimeType": "image/png"}}], ids=str)
+    @pytest.mark.parametrize(
+        "part", [{"functionCall": {"name": "f"}}, {"inlineData": {"mimeType": "image/png"}}], ids=str
+    )
     def test_a_call_or_an_image_is_an_answer(self, part):
         row = _answered(content={"parts": [part]})
         assert (row.status, row.text) == (RowStatus.SUCCEEDED, None)
 
-    @pytest.mark.parametrize("response", [{"candidates": []}, {"modelVersion": "m"}, {"candidates": None, "promptFeedback": {}}], ids=str)
+    @pytest.mark.parametrize(
+        "response", [{"candidates": []}, {"modelVersion": "m"}, {"candidates": None, "promptFeedback": {}}], ids=str
+    )
     def test_no_candidate_and_no_reason_is_worth_asking_again(self, response):
         row = _row(an_output(response=response))
         assert (row.status, row.code, row.repairable) == (RowStatus.FAILED, "NO_CANDIDATES", True)
@@ -199,11 +220,13 @@ JSON_REQUEST = a_request(generationConfig={"responseMimeType": "application/json
 
 
 class TestJson:
-    CHECK = staticmethod(answer_checker({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}))
+    CHECK = staticmethod(
+        answer_checker({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+    )
 
     @pytest.mark.parametrize(
         "text",
-        ['{"a": 1}', ' {"a": 1}\n', '```json\n{"a": 1}\n```', "```\n{\"a\": 1}\n```\n"],
+        ['{"a": 1}', ' {"a": 1}\n', '```json\n{"a": 1}\n```', '```\n{"a": 1}\n```\n'],
         ids=["plain", "white space", "fenced as json", "fenced"],
     )
     def test_an_answer_that_fits_is_parsed(self, text):
@@ -257,7 +280,7 @@ class TestOddLines:
             b'{"response": {"candidates": [{"content": {"parts": [{"text": "Hi"}]}}], "modelVersion": "\\ud83d"}}',
             b'{"response": {"candidates": [{"content": {"parts": [{"text": "Hi"}]}}], "modelVersion": "\xff"}}',
             b'{"response": {"candidates": [{"content": {"parts": [{"text": "Hi"}]}}], "unknown": "\xff"}}',
-            b'{"response": {"candidates": [{"content": {"parts": [{"text": "Hi"}]}}], "usageMetadata": "none"}, "new": 1}',
+            b'{"response": {"candidates": [{"content": {"parts": [{"text": "Hi"}]}}], "usageMetadata": "x"}, "new": 1}',
         ],
         ids=["NaN", "half a character", "not UTF-8", "not UTF-8 where nobody looks", "odd usage"],
     )

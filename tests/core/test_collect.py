@@ -21,7 +21,14 @@ INPUT, OUTPUT = "gs://in/requests.jsonl", "gs://out/prediction-model-1"
 class Case:
     """One job with its request file and its output files."""
 
-    def __init__(self, requests: list[Any], *outputs: bytes, state: JobState = JobState.SUCCEEDED, columns: bytes = b"", **job: Any):
+    def __init__(
+        self,
+        requests: list[Any],
+        *outputs: bytes,
+        state: JobState = JobState.SUCCEEDED,
+        columns: bytes = b"",
+        **job: Any,
+    ):
         self.store = MemoryStore(**{INPUT: jsonl(*requests)})
         for number, data in enumerate(outputs):
             self.store.objects[f"{OUTPUT}/predictions.jsonl-{number:05d}-of-{len(outputs):05d}"] = data
@@ -136,7 +143,9 @@ class TestKeysLost:
         assert {key: row.text for key, row in case.by_key().items()} == {key: f"answer {key}" for key in KEYS}
         assert case.odd == (0, 0, 3)
 
-    @pytest.mark.parametrize(("key", "came_back"), [("000123", 123), ("true", True), ("1e3", 1000.0), ("7", 7)], ids=repr)
+    @pytest.mark.parametrize(
+        ("key", "came_back"), [("000123", 123), ("true", True), ("1e3", 1000.0), ("7", 7)], ids=repr
+    )
     def test_a_key_that_was_retyped_is_found_by_its_contents(self, key, came_back):
         case = Case([_asked(key), _asked("r2")], jsonl(_answered(key) | {"key": came_back}, _answered("r2")))
         assert case.by_key()[key].text == f"answer {key}"
@@ -197,7 +206,9 @@ class TestKeysShared:
         assert sorted(rows) == ["a", "a-2"]
         assert sorted(str(row.status) for row in rows.values()) == statuses
 
-    @pytest.mark.parametrize("keys", [["a", "a", "a-2"], ["a-2", "a", "a"], ["a", "a", "a", "a-2", "a-3"]], ids="|".join)
+    @pytest.mark.parametrize(
+        "keys", [["a", "a", "a-2"], ["a-2", "a", "a"], ["a", "a", "a", "a-2", "a-3"]], ids="|".join
+    )
     def test_a_number_behind_a_key_never_takes_another_s_place(self, keys):
         asked = [a_line(key, str(number)) for number, key in enumerate(keys)]
         case = Case(asked, jsonl(*[an_output(key) for key in keys]))
@@ -224,9 +235,14 @@ class TestFiles:
         assert case.by_key()["r1"].status is RowStatus.SUCCEEDED
 
     def test_other_files_are_no_results(self):
-        store = MemoryStore(**{f"{OUTPUT}/{name}": b"" for name in ("predictions.jsonl", "readme.txt", "sub/predictions.jsonl-1")})
+        store = MemoryStore(
+            **{f"{OUTPUT}/{name}": b"" for name in ("predictions.jsonl", "readme.txt", "sub/predictions.jsonl-1")}
+        )
         found = result_files(store, Uri.parse(OUTPUT))
-        assert [uri.name for uri in found] == ["prediction-model-1/predictions.jsonl", "prediction-model-1/sub/predictions.jsonl-1"]
+        assert [uri.name for uri in found] == [
+            "prediction-model-1/predictions.jsonl",
+            "prediction-model-1/sub/predictions.jsonl-1",
+        ]
 
     def test_another_folder_that_begins_alike_is_not_ours(self):
         store = MemoryStore(**{f"{OUTPUT}0/predictions.jsonl": b""})
@@ -270,7 +286,9 @@ class TestHowTheJobEnded:
     )
     @pytest.mark.parametrize("has_output", [True, False], ids=["with output", "without output"])
     def test_an_unanswered_row_ends_as_its_job_did(self, state, status, has_output):
-        case = Case(ASKED, *([jsonl(_answered("r1"))] if has_output else []), state=state, error_message="24 hours are over")
+        case = Case(
+            ASKED, *([jsonl(_answered("r1"))] if has_output else []), state=state, error_message="24 hours are over"
+        )
         if not has_output:
             case.batch = Batch(a_job(state, error_message="24 hours are over"), (INPUT,))
         rows = case.by_key()
@@ -318,15 +336,22 @@ class TestTables:
             return json.dumps(value) if as_text else value
 
         warehouse = MemoryWarehouse()
-        warehouse.put("p.d.in", [{"key": key, "request": column(a_request(f"question {key}")), "id": 1} for key in KEYS])
+        warehouse.put(
+            "p.d.in", [{"key": key, "request": column(a_request(f"question {key}")), "id": 1} for key in KEYS]
+        )
         warehouse.put(
             "p.d.out",
             [
-                {"key": "r2", "status": "", "request": column(a_request("question r2")), "response": column(a_response("answer r2")),
-                 "processed_time": "2026-11-22 03:04:05+00:00"},
-                {"key": "r1", "status": "503 Unavailable", "request": column(a_request()), "response": None, "processed_time": None},
+                {
+                    "key": "r2",
+                    "status": "",
+                    "request": column(a_request("question r2")),
+                    "response": column(a_response("answer r2")),
+                    "processed_time": "2026-11-22 03:04:05+00:00",
+                },
+                {"key": "r1", "status": "503 Unavailable", "request": column(a_request()), "response": None},
             ],
-        )  # fmt: skip
+        )
         collector = Collector(MemoryStore(), warehouse)
         rows = {row.key: row for row in collector.rows(Batch(a_job(output_uri="bq://p.d.out"), ("bq://p.d.in",)))}
         assert (rows["r2"].text, rows["r2"].processed_at) == ("answer r2", "2026-11-22 03:04:05+00:00")
@@ -344,6 +369,12 @@ class TestTables:
     def test_rows_without_keys_are_joined_by_contents(self):
         warehouse = MemoryWarehouse()
         warehouse.put("p.d.in", [{"request": a_request(text)} for text in "ab"])
-        warehouse.put("p.d.out", [{"status": "", "request": a_request(text), "response": a_response(text)} for text in "ba"])
-        rows = list(Collector(MemoryStore(), warehouse).rows(Batch(a_job(output_uri="bq://p.d.out"), (TableId.parse("p.d.in").uri,))))
+        warehouse.put(
+            "p.d.out", [{"status": "", "request": a_request(text), "response": a_response(text)} for text in "ba"]
+        )
+        rows = list(
+            Collector(MemoryStore(), warehouse).rows(
+                Batch(a_job(output_uri="bq://p.d.out"), (TableId.parse("p.d.in").uri,))
+            )
+        )
         assert sorted(row.text for row in rows) == ["a", "b"]

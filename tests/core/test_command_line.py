@@ -139,7 +139,12 @@ class TestLint:
         assert main(["lint", "--format", "json", str(file)]) == 1
         (finding,) = json.loads(capsys.readouterr().out)["findings"]
         assert finding.keys() == {"file", "line", "rule", "severity", "path", "message", "cure"}
-        assert (finding["file"], finding["line"], finding["rule"], finding["severity"]) == (str(file), 2, "empty-object", "error")
+        assert (finding["file"], finding["line"], finding["rule"], finding["severity"]) == (
+            str(file),
+            2,
+            "empty-object",
+            "error",
+        )
         assert main(["lint", str(file)]) == 1
         assert f"{file}:2: error: " in capsys.readouterr().out
 
@@ -161,13 +166,18 @@ class TestProgram:
             "assert 'airflow' not in sys.modules; sys.exit(status)"
         )
         done = subprocess.run(
-            [sys.executable, "-c", program, "report", "--format", "json", str(page)], capture_output=True, text=True, check=False
+            [sys.executable, "-c", program, "report", "--format", "json", str(page)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["statuses"] == {"succeeded": 1, "failed": 1}
 
     def test_python_m_prints_the_version(self):
-        done = subprocess.run([sys.executable, "-m", "airflow_vertex_batch", "--version"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow_vertex_batch", "--version"], capture_output=True, text=True, check=True
+        )
         assert done.stdout.strip() == __version__
 
     @pytest.mark.parametrize("arguments", [[], ["dance"], ["report"], ["lint", "--format", "xml", "x"]], ids=str)

@@ -22,7 +22,9 @@ from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
 FOLDER = Uri.parse("gs://out/answers")
 PLAN = LandPlan(batch_id="nightly/2026-11-22/export", partition_date="2026-11-22", run_id="scheduled__2026-11-22")
 TABLE, DEAD = TableId("p", "d", "answers"), TableId("p", "d", "answers_dead_letters")
-PRICES = PriceTable([Price("gemini-3.8-flash", Decimal("0.375"), Decimal("1.875"), Decimal("0.075"), "test", "2026-11-22")])
+PRICES = PriceTable(
+    [Price("gemini-3.8-flash", Decimal("0.375"), Decimal("1.875"), Decimal("0.075"), "test", "2026-11-22")]
+)
 COLUMNS = [field["name"] for field in SCHEMA]
 
 GOOD = a_row(
@@ -42,7 +44,14 @@ BARE = a_row("r3", RowStatus.MISSING, code="JOB_STATE_SUCCEEDED", reason="No lin
 ROWS = [GOOD, BAD, BARE]
 
 
-def _land(store: MemoryStore, rows: list[ResultRow] = ROWS, *, file_format: str = "jsonl", expected: int | None = None, **plan: Any):
+def _land(
+    store: MemoryStore,
+    rows: list[ResultRow] = ROWS,
+    *,
+    file_format: str = "jsonl",
+    expected: int | None = None,
+    **plan: Any,
+):
     sink = FileSink(store, FOLDER, LandPlan(**{"batch_id": "b", "partition_date": "2026-11-22"} | plan), file_format)
     return land(rows, sink, PLAN, expected=lambda: len(rows) if expected is None else expected, prices=PRICES)
 
@@ -71,7 +80,9 @@ class TestFlat:
             "partition_date", "row_key", "status", "code", "reason", "run_id",
         }  # fmt: skip
 
-    @pytest.mark.parametrize(("cost", "text"), [(None, None), (Decimal(0), "0.000000000"), (Decimal("0.00000002500"), "0.000000025")])
+    @pytest.mark.parametrize(
+        ("cost", "text"), [(None, None), (Decimal(0), "0.000000000"), (Decimal("0.00000002500"), "0.000000025")]
+    )
     def test_no_price_is_null_and_free_is_zero(self, cost, text):
         assert flat(GOOD, PLAN, cost)["cost_usd"] == text
 
@@ -82,8 +93,8 @@ class TestFiles:
         (good,) = _jsonl(store, report.destination)
         assert good == {
             "partition_date": "2026-11-22", "row_key": "r1", "status": "succeeded", "code": None, "reason": None,
-            "text": "two\nlines é😀", "answer": {"mood": "glad", "n": [1, 2.5, None]}, "columns": {"id": 7, "name": "Ä"},
-            "finish_reason": "STOP", "model_version": "gemini-3.8-flash", "prompt_tokens": 10, "output_tokens": 5,
+            "text": "two\nlines é😀", "answer": {"mood": "glad", "n": [1, 2.5, None]},
+            "columns": {"id": 7, "name": "Ä"}, "finish_reason": "STOP", "model_version": "gemini-3.8-flash", "prompt_tokens": 10, "output_tokens": 5,
             "thinking_tokens": 2, "cached_tokens": 1, "total_tokens": 17, "cost_usd": "0.000016575",
             "response": a_response("two\nlines é😀"), "job_name": GOOD.job_name,
             "processed_at": "2026-11-22T03:04:05.678901+00:00", "run_id": "scheduled__2026-11-22",
@@ -141,7 +152,12 @@ class TestFiles:
             raise ServiceError("Cloud Storage went away", status=503)
 
         with pytest.raises(ServiceError, match="went away"):
-            land(breaking(), FileSink(store, FOLDER, LandPlan(batch_id="b", partition_date="2026-11-22"), file_format), PLAN, expected=lambda: 0)
+            land(
+                breaking(),
+                FileSink(store, FOLDER, LandPlan(batch_id="b", partition_date="2026-11-22"), file_format),
+                PLAN,
+                expected=lambda: 0,
+            )
         assert store.objects == before
 
     @pytest.mark.parametrize("expected", [2, 4])
@@ -171,7 +187,13 @@ class TestReport:
 class TestRejectedRows:
     def test_rows_that_were_never_sent_are_rows_too(self, store):
         store.objects["gs://b/rejected.jsonl"] = jsonl(
-            {"source": "gs://in/x.csv", "line": 7, "status": "rejected", "code": "empty-prompt", "reason": "The prompt is empty"},
+            {
+                "source": "gs://in/x.csv",
+                "line": 7,
+                "status": "rejected",
+                "code": "empty-prompt",
+                "reason": "The prompt is empty",
+            },
             {"source": "rows", "line": 9, "status": "rejected", "code": "no-key", "reason": "No key"},
         )
         first, second = rejected_rows(store, "gs://b/rejected.jsonl")
@@ -190,9 +212,13 @@ class TestMergeSql:
         assert lines[0] == "MERGE `p.d.answers` AS T USING `p.d.staging` AS S"
         assert "T.partition_date = @partition_date" in lines[1]
         assert "T.row_key = S.row_key" in lines[1]
-        assert lines[2].startswith("WHEN MATCHED AND S.status = 'succeeded' THEN UPDATE SET partition_date = S.partition_date, ")
+        assert lines[2].startswith(
+            "WHEN MATCHED AND S.status = 'succeeded' THEN UPDATE SET partition_date = S.partition_date, "
+        )
         assert lines[3] == "WHEN MATCHED THEN DELETE"
-        assert lines[4].startswith("WHEN NOT MATCHED BY TARGET AND S.status = 'succeeded' THEN INSERT (partition_date, row_key, ")
+        assert lines[4].startswith(
+            "WHEN NOT MATCHED BY TARGET AND S.status = 'succeeded' THEN INSERT (partition_date, row_key, "
+        )
         assert len(lines) == 5
 
     def test_replacing_a_partition_touches_that_day_only(self):
@@ -237,7 +263,7 @@ class TestTable:
         assert store.objects == {}
 
     def test_the_same_rows_have_the_same_job_ids(self, store, warehouse):
-        """"Already exists" means resume, so the ids come from the content."""
+        """ "Already exists" means resume, so the ids come from the content."""
         self._land(store, warehouse)
         self._land(store, warehouse, ROWS[::-1])
         self._land(store, warehouse, ROWS[:2])

@@ -77,7 +77,9 @@ class TestReadOutput:
 
     @pytest.mark.parametrize("raw", [b'{"key": "r', b"Not found", b"12", b"null", b'["r1"]', b"\xff\xfe"], ids=repr)
     def test_what_is_no_output_line_says_where_it_is(self, raw):
-        with pytest.raises(ResultError, match=r"Line 7 of gs://b/f is no line of a batch output.*look at that line") as caught:
+        with pytest.raises(
+            ResultError, match=r"Line 7 of gs://b/f is no line of a batch output.*look at that line"
+        ) as caught:
             read_output(raw, "gs://b/f", 7)
         assert (caught.value.uri, caught.value.line) == ("gs://b/f", 7)
 
@@ -93,7 +95,10 @@ class TestReadResponse:
             a_response("Hi"),
             json.dumps(a_response("Hi")),
             {"candidates": {"content": {"parts": {"text": "Hi"}}}},
-            {"candidates": [{"content": {"parts": [{"text": "Hi", "thought": "?"}, {"text": 3}, "x", None]}}], "usageMetadata": 5},
+            {
+                "candidates": [{"content": {"parts": [{"text": "Hi", "thought": "?"}, {"text": 3}, "x", None]}}],
+                "usageMetadata": 5,
+            },
             {"candidates": [None, {"content": {"parts": [{"text": "Hi"}]}}], "modelVersion": ["odd"], "score": 1.5},
         ],
         ids=["plain", "as a JSON text", "objects where lists belong", "odd parts", "odd members"],
@@ -127,7 +132,10 @@ class TestContentsFingerprint:
         [
             {"contents": [{"parts": [{"fileData": None, "text": "Hello"}], "role": "user"}]},
             {"contents": [{"parts": {"text": "Hello"}, "role": "user"}]},
-            {"contents": [{"role": "user", "parts": [{"text": "Hello", "file_data": None}]}], "generationConfig": {"topP": 1}},
+            {
+                "contents": [{"role": "user", "parts": [{"text": "Hello", "file_data": None}]}],
+                "generationConfig": {"topP": 1},
+            },
         ],
         ids=["sorted and padded, as the seed page shows", "one object for a list of one", "other members"],
     )

@@ -11,9 +11,8 @@ from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing, job_names, read_jobs, refuse_bad_end
 from airflow_vertex_batch.core.model import JobName, JobState, Manifest, Uri
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.request import OnRejectedRow
 from airflow_vertex_batch.core.report import Report
-from airflow_vertex_batch.core.request import RequestTemplate
+from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate
 from airflow_vertex_batch.core.sources import Requests, Rows
 from tests.builders import JOB_NAME, SEED, a_job, a_line, a_request, an_output, jsonl, seed
 from tests.fakes import MemoryStore, MemoryWarehouse
@@ -94,12 +93,19 @@ class TestManifest:
         landed = [json.loads(line) for line in store.objects[report.destination].splitlines()]
         assert sorted(row["columns"]["id"] for row in landed) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
         (dead,) = [json.loads(line) for line in store.objects[report.dead_letters].splitlines()]
-        assert (dead["status"], dead["code"], dead["reason"]) == ("rejected", "empty-prompt", "rows:5: The prompt is empty for this row")
+        assert (dead["status"], dead["code"], dead["reason"]) == (
+            "rejected",
+            "empty-prompt",
+            "rows:5: The prompt is empty for this row",
+        )
 
     def test_a_shard_without_a_job_lands_nothing(self, store):
         manifest = _prepared(store, [{"text": "a"}, {"text": "b"}], max_requests=1)
         jobs = _answer(store, manifest)
-        with pytest.raises(InputError, match=rf"No job answers {manifest.shards[1].uri}.*Nothing was landed.*created from this manifest"):
+        with pytest.raises(
+            InputError,
+            match=rf"No job answers {manifest.shards[1].uri}.*Nothing was landed.*created from this manifest",
+        ):
             _land(store, jobs[:1], manifest)
         assert not any(name.startswith("gs://out/answers") for name in store.objects)
 
@@ -119,7 +125,9 @@ class TestManifest:
 class TestReadyInput:
     def test_the_job_s_own_input_is_what_must_be_accounted_for(self, store):
         store.objects["gs://in/a.jsonl"] = jsonl(a_line("r1"), a_line("r2"))
-        store.objects["gs://out/0/predictions.jsonl"] = jsonl(an_output("r1"), an_output("r1"), an_output("zzz", request=a_request("?")))
+        store.objects["gs://out/0/predictions.jsonl"] = jsonl(
+            an_output("r1"), an_output("r1"), an_output("zzz", request=a_request("?"))
+        )
         report = _land(store, [a_job(input_uris=("gs://in/a.jsonl",), output_uri="gs://out/0")])
         assert report.statuses == {"succeeded": 1, "missing": 1}
         assert (report.duplicate_count, report.foreign_count) == (1, 1)
@@ -128,7 +136,14 @@ class TestReadyInput:
 class TestJobs:
     @pytest.mark.parametrize(
         ("given", "count"),
-        [(JOB_NAME, 1), ([JOB_NAME, JOB_NAME], 2), (a_job().as_dict(), 1), ([a_job().as_dict()], 1), (None, 0), ([], 0)],
+        [
+            (JOB_NAME, 1),
+            ([JOB_NAME, JOB_NAME], 2),
+            (a_job().as_dict(), 1),
+            ([a_job().as_dict()], 1),
+            (None, 0),
+            ([], 0),
+        ],
         ids=["name", "names", "dict", "dicts", "nothing", "empty"],
     )
     def test_names_are_taken_from_whatever_a_task_was_given(self, given, count):
@@ -159,6 +174,8 @@ class TestRefuseBadEnd:
 
     @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED], ids=str)
     def test_a_bad_end_fails_after_landing_and_says_what_landed(self, state):
-        with pytest.raises(JobError, match=rf"ended as {state}. 24 h. What it answered has landed: 3 rows: 2 succeeded, 1 cancelled") as caught:
+        with pytest.raises(
+            JobError, match=rf"ended as {state}. 24 h. What it answered has landed: 3 rows: 2 succeeded, 1 cancelled"
+        ) as caught:
             refuse_bad_end([a_job(), a_job(state, error_message="24 h")], self.REPORT)
         assert not caught.value.retryable

@@ -1,4 +1,4 @@
-"""The append-only record: nothing is overwritten, two writers never both win, what cannot be read is never "nothing"."""
+"""The append-only record: nothing is overwritten, two writers never both win, unreadable is never "nothing"."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ def test_an_empty_ledger_has_no_entries(ledger):
 
 
 def test_entries_come_back_in_order_as_they_were(ledger, store):
-    entries = (ledger.intent("f1"), ledger.refusal("f1", "QUOTA"), ledger.intent("f1"), ledger.submission("f1", JOB_NAME, "old"))
+    entries = (
+        ledger.intent("f1"),
+        ledger.refusal("f1", "QUOTA"),
+        ledger.intent("f1"),
+        ledger.submission("f1", JOB_NAME, "old"),
+    )
     for number, entry in enumerate(entries):
         assert ledger.append(entry, number)
     assert Ledger(store, FOLDER, "attempt-2").entries() == entries
@@ -65,7 +70,9 @@ def test_it_works_over_local_files(local, folder):
 )
 def test_a_damaged_ledger_is_an_error_never_nothing(ledger, store, name, data):
     store.objects[f"{FOLDER}/{name}"] = data
-    with pytest.raises(LedgerError, match=r"The ledger gs://b/ledger/abc is damaged.*Nothing was sent.*console shows no job"):
+    with pytest.raises(
+        LedgerError, match=r"The ledger gs://b/ledger/abc is damaged.*Nothing was sent.*console shows no job"
+    ):
         ledger.entries()
 
 
@@ -74,7 +81,9 @@ def test_an_unreadable_ledger_is_a_retryable_error_with_its_cause():
         def list(self, folder):
             raise ServiceError(f"Cloud Storage refused {folder}", status=403)
 
-    with pytest.raises(LedgerError, match=r"cannot be read.*Cloud Storage refused.*Nothing was sent.*Restore access") as caught:
+    with pytest.raises(
+        LedgerError, match=r"cannot be read.*Cloud Storage refused.*Nothing was sent.*Restore access"
+    ) as caught:
         Ledger(Closed(), FOLDER, "a").entries()
     assert caught.value.retryable
 

@@ -141,7 +141,12 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         [POLL, 100, POLL, CANCEL],
         _timed_out(None, cancelled=True),
     ),
-    "done in the last moment is done": (WaitPolicy(poll_interval=60, timeout=50), [RUNNING, DONE], [POLL, 50, POLL], Ended(DONE)),
+    "done in the last moment is done": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, DONE],
+        [POLL, 50, POLL],
+        Ended(DONE),
+    ),
 }
 PARAMETERS = pytest.mark.parametrize(("policy", "answers", "steps", "outcome"), SCRIPTS.values(), ids=SCRIPTS)
 
@@ -204,7 +209,8 @@ class TestScripts:
                     seen.append(POLL if isinstance(step, Poll) else CANCEL)
                     reply = answers.pop(0)
         except StopIteration as done:
-            assert (done.value, seen, answers) == (outcome, steps, [])
+            ended = done.value
+        assert (ended, seen, answers) == (outcome, steps, [])
 
     @PARAMETERS
     def test_driven_blocking(self, policy, answers, steps, outcome):
@@ -324,16 +330,30 @@ class TestConclude:
         if state.phase in {Phase.SUCCEEDED, Phase.PARTIAL} or rows > 0:
             assert conclude([Ended(job)]) == [job]
         else:
-            with pytest.raises(JobError, match=rf"{JOB_NAME} ended as {state}. because. It answered no row. .*new job is made") as caught:
+            with pytest.raises(
+                JobError, match=rf"{JOB_NAME} ended as {state}. because. It answered no row. .*new job is made"
+            ) as caught:
                 conclude([Ended(job)])
             assert (caught.value.job_name, caught.value.state, caught.value.retryable) == (JOB_NAME, str(state), False)
 
     @pytest.mark.parametrize(
         ("outcome", "message", "retryable"),
         [
-            (TimedOut(JOB_NAME, RUNNING, cancelled=True), "not done at its deadline.*last seen RUNNING.*being cancelled", True),
-            (TimedOut(JOB_NAME, None, cancelled=False), "not done at its deadline.*never seen.*may still run, and bill", True),
-            (GaveUp(JOB_NAME, 403, "no right"), r"cannot be asked about \(HTTP 403\). no right. It may still run, and bill", True),
+            (
+                TimedOut(JOB_NAME, RUNNING, cancelled=True),
+                "not done at its deadline.*last seen RUNNING.*being cancelled",
+                True,
+            ),
+            (
+                TimedOut(JOB_NAME, None, cancelled=False),
+                "not done at its deadline.*never seen.*may still run, and bill",
+                True,
+            ),
+            (
+                GaveUp(JOB_NAME, 403, "no right"),
+                r"cannot be asked about \(HTTP 403\). no right. It may still run, and bill",
+                True,
+            ),
             (GaveUp(JOB_NAME, 404, "gone"), r"cannot be asked about \(HTTP 404\)", False),
             (GaveUp(JOB_NAME, 400, "odd"), r"cannot be asked about \(HTTP 400\)", False),
         ],

@@ -102,7 +102,10 @@ class TestUri:
             ("gs://b/a/c.jsonl", Uri("gs", "b", "a/c.jsonl")),
             ("gs://b", Uri("gs", "b", "")),
             ("gs://b/", Uri("gs", "b", "")),
-            ("gs://b/prediction-model-2026-09-02T20:06:30.166279Z", Uri("gs", "b", "prediction-model-2026-09-02T20:06:30.166279Z")),
+            (
+                "gs://b/prediction-model-2026-09-02T20:06:30.166279Z",
+                Uri("gs", "b", "prediction-model-2026-09-02T20:06:30.166279Z"),
+            ),
             ("file:///tmp/x", Uri("file", "", "/tmp/x")),
             ("some/file.csv", Uri("file", "", "some/file.csv")),
         ],
@@ -197,7 +200,9 @@ class TestJobName:
     def test_a_bare_id_is_completed(self):
         assert str(JobName.parse("456", "p", "global")) == "projects/p/locations/global/batchPredictionJobs/456"
 
-    @pytest.mark.parametrize("text", ["", "456", f"{JOB_NAME}:cancel", f"/{JOB_NAME}", "projects/p/locations/l/jobs/1"], ids=repr)
+    @pytest.mark.parametrize(
+        "text", ["", "456", f"{JOB_NAME}:cancel", f"/{JOB_NAME}", "projects/p/locations/l/jobs/1"], ids=repr
+    )
     def test_what_is_no_job_s_name_is_refused(self, text):
         with pytest.raises(InputError, match="is not the name of a batch prediction job"):
             JobName.parse(text)
@@ -205,7 +210,10 @@ class TestJobName:
     def test_it_names_its_place_and_its_console_page(self):
         name = JobName.parse(JOB_NAME)
         assert name.parent == "projects/123/locations/global"
-        assert name.console_url == "https://console.cloud.google.com/vertex-ai/locations/global/batch-predictions/456?project=123"
+        assert (
+            name.console_url
+            == "https://console.cloud.google.com/vertex-ai/locations/global/batch-predictions/456?project=123"
+        )
 
 
 class TestModelPath:
@@ -302,7 +310,10 @@ class TestBatchJob:
         [
             (None, "RUNNING"),
             ({"successfulCount": "1200", "incompleteCount": "-1"}, "RUNNING: 1,200 done, 0 failed"),
-            ({"successfulCount": "2", "failedCount": "1", "incompleteCount": "7"}, "RUNNING: 2 done, 1 failed, 7 to go"),
+            (
+                {"successfulCount": "2", "failedCount": "1", "incompleteCount": "7"},
+                "RUNNING: 2 done, 1 failed, 7 to go",
+            ),
             ({}, "RUNNING: 0 done, 0 failed, 0 to go"),
         ],
         ids=["nothing said", "left unknown", "all said", "zeros are omitted"],
@@ -330,7 +341,9 @@ class TestRecords:
 
     def test_a_manifest_survives_xcom(self):
         shards = tuple(Shard(uri=f"gs://b/{i}", request_count=i, size_bytes=10 * i, columns_uri="c") for i in (1, 2))
-        manifest = Manifest(uri="gs://b/m", fingerprint="f", row_count=4, request_count=3, rejected_count=1, shards=shards)
+        manifest = Manifest(
+            uri="gs://b/m", fingerprint="f", row_count=4, request_count=3, rejected_count=1, shards=shards
+        )
         assert Manifest.from_dict(json.loads(json.dumps(manifest.as_dict()))) == manifest
         assert manifest.size_bytes == 30
 
@@ -355,7 +368,9 @@ class TestJobSpec:
         )
         assert spec.body() == json.loads(printed)
 
-    @pytest.mark.parametrize("source", [("gs://in/a.jsonl", "gs://in/b.jsonl"), ("bq://p.d.in",)], ids=["files", "table"])
+    @pytest.mark.parametrize(
+        "source", [("gs://in/a.jsonl", "gs://in/b.jsonl"), ("bq://p.d.in",)], ids=["files", "table"]
+    )
     @pytest.mark.parametrize("output", ["gs://out/o", "bq://p.d.out"], ids=["folder", "table"])
     def test_input_and_output_may_be_of_any_kind(self, source, output):
         body = a_spec(inputs=source, output=output).body()

@@ -13,8 +13,7 @@ import pytest
 from airflow_vertex_batch.core.errors import InputError, ServiceError
 from airflow_vertex_batch.core.model import Manifest, Uri
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare, read_manifest
-from airflow_vertex_batch.core.request import MAX_BYTES, MAX_REQUESTS, OnRejectedRow
-from airflow_vertex_batch.core.request import RequestTemplate
+from airflow_vertex_batch.core.request import MAX_BYTES, MAX_REQUESTS, OnRejectedRow, RequestTemplate
 from airflow_vertex_batch.core.sources import Requests, Rows
 from tests.builders import a_line, a_request, jsonl, seed
 from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
@@ -108,10 +107,14 @@ class TestKeys:
 
     def test_the_user_s_key_twice_is_rejected_by_name(self, store):
         rows = [{"id": "t1", "text": "a"}, {"id": "t2", "text": "b"}, {"id": "t1", "text": "c"}]
-        with pytest.raises(InputError, match=r"1 rows cannot be sent:\nrows:3: The key 't1' occurs more than once \[duplicate-key\]"):
+        with pytest.raises(
+            InputError, match=r"1 rows cannot be sent:\nrows:3: The key 't1' occurs more than once \[duplicate-key\]"
+        ):
             _prepare(rows, store, key_column="id")
 
-    @pytest.mark.parametrize("keys", [["a", "a", "a-2"], ["a-2", "a", "a"], ["a", "a-2", "a", "a-2", "a"]], ids="|".join)
+    @pytest.mark.parametrize(
+        "keys", [["a", "a", "a-2"], ["a-2", "a", "a"], ["a", "a-2", "a", "a-2", "a"]], ids="|".join
+    )
     def test_a_number_never_makes_a_key_that_somebody_has(self, store, keys):
         manifest = _ready([a_line(key, text=str(n)) for n, key in enumerate(keys)], store)
         made = [line["key"] for line in _requests(store, manifest)]
@@ -189,7 +192,9 @@ class TestPreparedBefore:
         manifest = prepare(_placed(rows), plan, store, FOLDER, "two")
         manifests = [name for name in store.objects if "/manifests/" in name]
         assert manifests == [manifest.uri]
-        assert sorted(line["key"] for line in _requests(store, manifest)) == sorted({line["key"] for line in _requests(store, manifest)})
+        assert sorted(line["key"] for line in _requests(store, manifest)) == sorted(
+            {line["key"] for line in _requests(store, manifest)}
+        )
         assert (manifest.request_count, manifest.rejected_count, manifest.row_count) == (4, 1, 5)
 
     def test_a_manifest_that_is_gone_says_how_to_make_it_again(self, store):
@@ -201,7 +206,7 @@ class TestRejectedRows:
     ROWS = ("good", {"text": 1}, {"prompt": " "}, 7, {"prompt": "\ud800"})
 
     def test_they_fail_the_task_each_with_its_place_and_reason(self, store):
-        with pytest.raises(InputError) as caught:  # noqa: PT011 - the whole message follows
+        with pytest.raises(InputError) as caught:
             _prepare(self.ROWS, store, template=RequestTemplate(prompt="{{ prompt }}"))
         assert str(caught.value) == (
             "4 rows cannot be sent:\n"
@@ -215,9 +220,14 @@ class TestRejectedRows:
         assert store.objects == {}
 
     def test_or_they_go_to_a_dead_letter_file_and_are_counted(self, store):
-        manifest = _prepare(self.ROWS, store, template=RequestTemplate(prompt="{{ prompt }}"), on_rejected_row=DEAD_LETTER)
+        manifest = _prepare(
+            self.ROWS, store, template=RequestTemplate(prompt="{{ prompt }}"), on_rejected_row=DEAD_LETTER
+        )
         assert (manifest.row_count, manifest.request_count, manifest.rejected_count) == (5, 1, 4)
-        assert [(line["source"], line["line"], line["status"], line["code"]) for line in _lines(store, manifest.rejected_uri)] == [
+        assert [
+            (line["source"], line["line"], line["status"], line["code"])
+            for line in _lines(store, manifest.rejected_uri)
+        ] == [
             ("rows", 2, "rejected", "prompt-template"),
             ("rows", 3, "rejected", "empty-prompt"),
             ("rows", 4, "rejected", "not-a-row"),
@@ -330,7 +340,9 @@ class TestLint:
             yield
 
         template = RequestTemplate(prompt="{{ text }}", tools=[{"googleSearch": {}}])
-        with pytest.raises(InputError, match=r"No request of this batch could be sent: \$\.request\.tools.*\[empty-object\]"):
+        with pytest.raises(
+            InputError, match=r"No request of this batch could be sent: \$\.request\.tools.*\[empty-object\]"
+        ):
             _prepare(never(), store, template=template)
 
     def test_a_refused_row_is_rejected_by_the_rule_s_name(self, store):
@@ -340,11 +352,18 @@ class TestLint:
         (dead,) = _lines(store, manifest.rejected_uri)
         assert (dead["line"], dead["code"]) == (2, "empty-object")
 
-    @pytest.mark.parametrize(("max_requests", "sent", "rejected"), [(10, 1, 1), (1, 2, 0)], ids=["one shard", "two shards"])
+    @pytest.mark.parametrize(
+        ("max_requests", "sent", "rejected"), [(10, 1, 1), (1, 2, 0)], ids=["one shard", "two shards"]
+    )
     def test_of_two_lines_that_disagree_the_later_is_rejected(self, store, max_requests, sent, rejected):
         """One type per path holds within a job: another shard may take what this one cannot."""
         lines = [
-            {"key": f"r{n}", "request": {"contents": [{"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"x": x}}}]}]}}
+            {
+                "key": f"r{n}",
+                "request": {
+                    "contents": [{"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"x": x}}}]}]
+                },
+            }
             for n, x in enumerate(["a", [1]])
         ]
         manifest = _ready(lines, store, on_rejected_row=DEAD_LETTER, max_requests=max_requests)
@@ -362,7 +381,9 @@ class TestMemory:
             rows = ({"id": f"k{n}", "text": "x" * 1_000} for n in range(count))
             gc.collect()
             tracemalloc.start()
-            prepare(_placed(rows), _plan(key_column="id", columns=("id",), max_requests=1_000), local, folder, str(count))
+            prepare(
+                _placed(rows), _plan(key_column="id", columns=("id",), max_requests=1_000), local, folder, str(count)
+            )
             top = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             return top

@@ -43,7 +43,9 @@ class TestNames:
     def test_a_label_s_value_is_always_legal(self, text):
         assert re.fullmatch(r"[a-z0-9_-]{0,63}", label_value(text))
 
-    @pytest.mark.parametrize(("text", "value"), [("Nightly.Mood", "nightly-mood"), ("a_b-c1", "a_b-c1"), ("übung", "-bung")])
+    @pytest.mark.parametrize(
+        ("text", "value"), [("Nightly.Mood", "nightly-mood"), ("a_b-c1", "a_b-c1"), ("übung", "-bung")]
+    )
     def test_a_label_s_value_stays_readable(self, text, value):
         assert label_value(text) == value
 

@@ -49,8 +49,8 @@ class TestPrice:
         ],
         ids=[
             "prompt", "output", "thinking is output", "cached", "tool prompts are input", "more cached than read",
-            "audio without a price of its own", "nothing", "at the limit", "above the limit, all of it", "long and cached",
-            "audio", "audio partly cached",
+            "audio without a price of its own", "nothing", "at the limit", "above the limit, all of it",
+            "long and cached", "audio", "audio partly cached",
         ],
     )  # fmt: skip
     def test_a_row_pays_its_own_rates(self, price, usage, micro_usd):
@@ -109,7 +109,14 @@ class TestRowCost:
             (_row("", response="", status=RowStatus.FAILED), Decimal(0)),
             (_row("", response="", status=RowStatus.MISSING), Decimal(0)),
         ],
-        ids=["answered", "blocked is billed", "model without a price", "no usage", "row error is free", "missing is free"],
+        ids=[
+            "answered",
+            "blocked is billed",
+            "model without a price",
+            "no usage",
+            "row error is free",
+            "missing is free",
+        ],
     )
     def test_what_cannot_be_known_is_none_and_never_zero(self, row, cost):
         assert TABLE.cost(row) == cost
@@ -140,7 +147,11 @@ class TestTotals:
             totals.add(_row("", response="", key=f"r{number}", status=RowStatus.FAILED))
         assert totals.report().samples == {"failed": ["r0", "r1", "r2"]}
 
-    @given(st.lists(st.tuples(st.sampled_from(["plain", "long", "audio", "?"]), st.integers(0, 400_000), st.integers(0, 9_000))))
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(["plain", "long", "audio", "?"]), st.integers(0, 400_000), st.integers(0, 9_000))
+        )
+    )
     def test_the_sum_is_the_rows(self, rows):
         totals = Totals(TABLE)
         costs = [totals.add(_row(model, prompt_tokens=prompt, output_tokens=output)) for model, prompt, output in rows]
@@ -166,7 +177,13 @@ class TestReport:
 
     @pytest.mark.parametrize(
         "line",
-        [r"succeeded +1,000 +99\.9%", r"blocked +1 +0\.1% +r7", r"prompt tokens +1,234,567", r"cost, USD +1,234\.567890", r"rows not priced +2"],
+        [
+            r"succeeded +1,000 +99\.9%",
+            r"blocked +1 +0\.1% +r7",
+            r"prompt tokens +1,234,567",
+            r"cost, USD +1,234\.567890",
+            r"rows not priced +2",
+        ],
     )
     def test_a_table_for_people(self, line):
         assert re.search(line, self.REPORT.text())

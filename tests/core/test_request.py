@@ -58,15 +58,23 @@ class TestPrompt:
         }  # fmt: skip
         assert compile_prompt(template, {"lang": "it"})(row) == text
 
-    @pytest.mark.parametrize("template", ["{{ text }}", "{{ text }}{% if true %}{% endif %}"], ids=["fast path", "jinja"])
-    @pytest.mark.parametrize("text", ["{{ secret }}", "{% for x in y %}", "{# gone #}", "{{ 7 * 7 }}", "\\ \" ' \x00 \n é 😀"])
+    @pytest.mark.parametrize(
+        "template", ["{{ text }}", "{{ text }}{% if true %}{% endif %}"], ids=["fast path", "jinja"]
+    )
+    @pytest.mark.parametrize(
+        "text", ["{{ secret }}", "{% for x in y %}", "{# gone #}", "{{ 7 * 7 }}", "\\ \" ' \x00 \n é 😀"]
+    )
     def test_row_data_is_never_rendered(self, template, text):
         """A ticket that contains template syntax is a text like any other."""
         assert _parts({"text": text, "secret": "s"}, prompt=template) == [{"text": text}]
 
     @pytest.mark.parametrize(
         ("template", "message"),
-        [("Hi\n{{ name", "mistake in line 2"), ("{% for %}", "mistake in line 1"), ("{{ x|nosuchfilter }}", "No filter named 'nosuchfilter'")],
+        [
+            ("Hi\n{{ name", "mistake in line 2"),
+            ("{% for %}", "mistake in line 1"),
+            ("{{ x|nosuchfilter }}", "No filter named 'nosuchfilter'"),
+        ],
     )
     def test_a_mistake_in_the_template_is_found_before_any_row(self, template, message):
         with pytest.raises(InputError, match=rf"(?s){message}.*Correct `prompt`"):
@@ -89,7 +97,7 @@ class TestPrompt:
         ids=["blank", "lone surrogate"],
     )
     def test_a_text_that_cannot_be_sent_is_a_problem_of_that_row(self, row, code):
-        with pytest.raises(RowProblem) as caught:  # noqa: PT011 - the code is the message
+        with pytest.raises(RowProblem) as caught:
             _build(row, prompt="{{ text }}")
         assert caught.value.code == code
 
@@ -118,7 +126,11 @@ class TestConstantMembers:
         assert request == {
             "contents": [{"role": "user", "parts": [{"text": "hi"}]}],
             "systemInstruction": {"parts": [{"text": "Be brief."}]},
-            "generationConfig": {"temperature": 0.1, "responseMimeType": "application/json", "responseSchema": {"type": "STRING"}},
+            "generationConfig": {
+                "temperature": 0.1,
+                "responseMimeType": "application/json",
+                "responseSchema": {"type": "STRING"},
+            },
             "tools": [{"functionDeclarations": [{"name": "f"}]}],
             "safetySettings": [{"category": "c", "threshold": "t"}],
             "labels": {"team": "x"},
@@ -165,11 +177,16 @@ class TestMedia:
 
     @pytest.mark.parametrize(
         ("row", "code"),
-        [({"file": "gs://b/x"}, "no-mime-type"), ({"file": ""}, "no-content"), ({}, "no-content"), ({"file": "gs://b/\ud800.png"}, "not-unicode")],
+        [
+            ({"file": "gs://b/x"}, "no-mime-type"),
+            ({"file": ""}, "no-content"),
+            ({}, "no-content"),
+            ({"file": "gs://b/\ud800.png"}, "not-unicode"),
+        ],
         ids=["unknown type", "empty", "absent", "lone surrogate"],
     )
     def test_media_that_cannot_be_sent_is_a_problem_of_that_row(self, row, code):
-        with pytest.raises(RowProblem) as caught:  # noqa: PT011 - the code is the message
+        with pytest.raises(RowProblem) as caught:
             _build(row, media={"file": None})
         assert caught.value.code == code
 
@@ -204,7 +221,7 @@ class TestKeys:
 
     @pytest.mark.parametrize(("value", "code"), [(None, "no-key"), ("", "no-key"), ("\ud800", "not-unicode")], ids=repr)
     def test_no_key_is_a_problem_of_that_row(self, value, code):
-        with pytest.raises(RowProblem) as caught:  # noqa: PT011 - the code is the message
+        with pytest.raises(RowProblem) as caught:
             row_key(value)
         assert caught.value.code == code
 
@@ -216,7 +233,12 @@ class TestKeys:
 class TestCarried:
     def test_the_user_s_columns_are_json(self):
         row = {"id": 1, "day": date(2026, 11, 22), "price": Decimal("1.50"), "blob": b"x", "other": object()}
-        assert json.loads(carried(row, ("id", "day", "price", "blob"))) == {"id": 1, "day": "2026-11-22", "price": "1.50", "blob": "eA=="}
+        assert json.loads(carried(row, ("id", "day", "price", "blob"))) == {
+            "id": 1,
+            "day": "2026-11-22",
+            "price": "1.50",
+            "blob": "eA==",
+        }
 
     @pytest.mark.parametrize(
         ("row", "code"),
@@ -224,6 +246,6 @@ class TestCarried:
         ids=["absent", "no JSON type", "lone surrogate"],
     )
     def test_a_column_that_cannot_travel_is_a_problem_of_that_row(self, row, code):
-        with pytest.raises(RowProblem) as caught:  # noqa: PT011 - the code is the message
+        with pytest.raises(RowProblem) as caught:
             carried(row, ("id",))
         assert caught.value.code == code

@@ -36,19 +36,44 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("doc", "usage"),
         [
-            ({"promptTokenCount": 29180, "candidatesTokenCount": 36, "totalTokenCount": 29216}, Usage(29180, 36, total_tokens=29216)),
+            (
+                {"promptTokenCount": 29180, "candidatesTokenCount": 36, "totalTokenCount": 29216},
+                Usage(29180, 36, total_tokens=29216),
+            ),
             ({"promptTokenCount": "7", "candidatesTokenCount": 3.0}, Usage(7, 3, total_tokens=10)),
             (
-                {"promptTokenCount": 11222, "candidatesTokenCount": 134, "thoughtsTokenCount": 1759, "totalTokenCount": 13115},
+                {
+                    "promptTokenCount": 11222,
+                    "candidatesTokenCount": 134,
+                    "thoughtsTokenCount": 1759,
+                    "totalTokenCount": 13115,
+                },
                 Usage(11222, 134, 1759, total_tokens=13115),
             ),
-            ({"promptTokenCount": 5, "toolUsePromptTokenCount": 2, "cachedContentTokenCount": 4}, Usage(5, 0, 0, 4, 2, 7)),
             (
-                {"promptTokenCount": 9, "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 6}, {"modality": "TEXT", "tokenCount": 3}]},
+                {"promptTokenCount": 5, "toolUsePromptTokenCount": 2, "cachedContentTokenCount": 4},
+                Usage(5, 0, 0, 4, 2, 7),
+            ),
+            (
+                {
+                    "promptTokenCount": 9,
+                    "promptTokensDetails": [
+                        {"modality": "AUDIO", "tokenCount": 6},
+                        {"modality": "TEXT", "tokenCount": 3},
+                    ],
+                },
                 Usage(9, total_tokens=9, audio_tokens=6),
             ),
             ({}, Usage()),
-            ({"promptTokenCount": None, "candidatesTokenCount": "many", "totalTokenCount": -3, "promptTokensDetails": "x"}, Usage()),
+            (
+                {
+                    "promptTokenCount": None,
+                    "candidatesTokenCount": "many",
+                    "totalTokenCount": -3,
+                    "promptTokensDetails": "x",
+                },
+                Usage(),
+            ),
             ({"promptTokenCount": True, "promptTokensDetails": [None, {"modality": "AUDIO"}]}, Usage()),
         ],
         ids=["seed page", "texts, no total", "thinking", "tools and cache", "audio", "nothing", "junk", "more junk"],

@@ -65,16 +65,36 @@ class TestResponseSchema:
             ({"type": "STRING", "nullable": True}, {"type": "STRING", "nullable": True}),
             ({"enum": ["a", None]}, {"type": "STRING", "enum": ["a"], "nullable": True}),
             ({"const": "a"}, {"type": "STRING", "enum": ["a"]}),
-            ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {"anyOf": [{"type": "STRING"}, {"type": "INTEGER"}]}),
+            (
+                {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+                {"anyOf": [{"type": "STRING"}, {"type": "INTEGER"}]},
+            ),
             ({"oneOf": [{"type": "string"}, {"type": "null"}]}, {"type": "STRING", "nullable": True}),
             ({"allOf": [{"type": "string"}]}, {"type": "STRING"}),
-            ({"type": "array", "items": {"type": "number"}, "maxItems": 3}, {"type": "ARRAY", "items": {"type": "NUMBER"}, "maxItems": 3}),
-            ({"$schema": "x", "title": "T", "type": "string", "default": "x", "description": "d"}, {"type": "STRING", "description": "d"}),
             (
-                {"type": "object", "properties": {"type": {"type": "string"}, "nullable": {"type": "boolean"}, "items": {"type": "string"}}},
+                {"type": "array", "items": {"type": "number"}, "maxItems": 3},
+                {"type": "ARRAY", "items": {"type": "NUMBER"}, "maxItems": 3},
+            ),
+            (
+                {"$schema": "x", "title": "T", "type": "string", "default": "x", "description": "d"},
+                {"type": "STRING", "description": "d"},
+            ),
+            (
+                {
+                    "type": "object",
+                    "properties": {
+                        "type": {"type": "string"},
+                        "nullable": {"type": "boolean"},
+                        "items": {"type": "string"},
+                    },
+                },
                 {
                     "type": "OBJECT",
-                    "properties": {"type": {"type": "STRING"}, "nullable": {"type": "BOOLEAN"}, "items": {"type": "STRING"}},
+                    "properties": {
+                        "type": {"type": "STRING"},
+                        "nullable": {"type": "BOOLEAN"},
+                        "items": {"type": "STRING"},
+                    },
                 },
             ),
             (
@@ -83,10 +103,20 @@ class TestResponseSchema:
             ),
         ],
         ids=[
-            "plain", "type or null", "the API's own", "enum or null", "const", "union", "union with null", "allOf of one",
-            "array", "what only describes", "properties named like members", "definitions",
+            "plain",
+            "type or null",
+            "the API's own",
+            "enum or null",
+            "const",
+            "union",
+            "union with null",
+            "allOf of one",
+            "array",
+            "what only describes",
+            "properties named like members",
+            "definitions",
         ],
-    )  # fmt: skip
+    )
     def test_it_says_the_same_in_the_api_s_words(self, schema, api):
         assert response_schema(json_schema(schema)) == api
 
@@ -94,12 +124,18 @@ class TestResponseSchema:
         ("schema", "message"),
         [
             ({"type": "object"}, "response_schema is an object without properties"),
-            ({"type": "object", "properties": {"a": {"type": "object", "additionalProperties": {"type": "string"}}}}, r"response_schema\.a is an object without"),
+            (
+                {"type": "object", "properties": {"a": {"type": "object", "additionalProperties": {"type": "string"}}}},
+                r"response_schema\.a is an object without",
+            ),
             ({"type": ["string", "integer"]}, "type has 2 types.*anyOf"),
             ({"type": "null"}, "type has 0 types"),
             ({"$ref": "#/$defs/a"}, "refers to '#/\\$defs/a', which is not defined"),
             ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "refers to itself"),
-            ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object", "properties": {"b": {"$ref": "#/$defs/a"}}}}}, "refers to itself"),
+            (
+                {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object", "properties": {"b": {"$ref": "#/$defs/a"}}}}},
+                "refers to itself",
+            ),
             ({"allOf": [{"type": "string"}, {"type": "string"}]}, "allOf cannot be said.*Merge"),
             ({"type": "integer", "exclusiveMinimum": 0}, "exclusiveMinimum cannot be said.*check it afterwards"),
             ({"type": "integer", "enum": [1, 2]}, "values that are no texts"),
@@ -124,7 +160,10 @@ class TestAnswerChecker:
         [
             ({"mood": "glad", "language": "de", "items": [{"name": "x"}]}, ""),
             ({"mood": "glad", "language": "de", "items": [{"name": "x", "price": None}], "note": None}, ""),
-            ({"mood": "angry", "language": "de", "items": [{"name": "x"}]}, "$.mood breaks 'enum' of the response schema"),
+            (
+                {"mood": "angry", "language": "de", "items": [{"name": "x"}]},
+                "$.mood breaks 'enum' of the response schema",
+            ),
             ({"mood": "glad", "language": "de", "items": []}, "$.items breaks 'minItems' of the response schema"),
             ({"mood": "glad", "language": "de", "items": [{}]}, "$.items[0] breaks 'required' of the response schema"),
             ([], "$ breaks 'type' of the response schema"),

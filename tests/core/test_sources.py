@@ -9,8 +9,8 @@ import sqlite3
 from datetime import date
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from airflow_vertex_batch.core.errors import InputError
@@ -70,8 +70,16 @@ class TestObjects:
     def test_each_object_is_a_row(self):
         store = MemoryStore(**{"gs://b/img/a.png": b"123", "gs://b/img/b.bin": b"", "gs://b/other/c.png": b""})
         assert _read(Objects("gs://b/img/"), store) == [
-            ("gs://b/img/a.png", 1, {"uri": "gs://b/img/a.png", "name": "a.png", "mime_type": "image/png", "size_bytes": 3}),
-            ("gs://b/img/b.bin", 2, {"uri": "gs://b/img/b.bin", "name": "b.bin", "mime_type": "application/octet-stream", "size_bytes": 0}),
+            (
+                "gs://b/img/a.png",
+                1,
+                {"uri": "gs://b/img/a.png", "name": "a.png", "mime_type": "image/png", "size_bytes": 3},
+            ),
+            (
+                "gs://b/img/b.bin",
+                2,
+                {"uri": "gs://b/img/b.bin", "name": "b.bin", "mime_type": "application/octet-stream", "size_bytes": 0},
+            ),
         ]
 
     def test_a_glob_chooses_and_a_type_overrules(self):
@@ -144,7 +152,9 @@ class TestRows:
         rows = Rows({"n": n} for n in itertools.count()).rows(MemoryStore(), MemoryWarehouse())
         assert next(rows) == ("rows", 1, {"n": 0})
 
-    @pytest.mark.parametrize("values", ["one text", b"bytes", {"a": 1}, lambda: "one text"], ids=["str", "bytes", "dict", "callable"])
+    @pytest.mark.parametrize(
+        "values", ["one text", b"bytes", {"a": 1}, lambda: "one text"], ids=["str", "bytes", "dict", "callable"]
+    )
     def test_one_row_is_not_a_list_of_rows(self, values):
         with pytest.raises(InputError, match="Wrap it in a list"):
             _read(Rows(values))
@@ -166,7 +176,12 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ("line", "why"),
-        [(b'{"a": ', "Not JSON"), (b"[1]", "Not a JSON object"), (b"\xff\xfe", "Not JSON"), (b"12", "Not a JSON object")],
+        [
+            (b'{"a": ', "Not JSON"),
+            (b"[1]", "Not a JSON object"),
+            (b"\xff\xfe", "Not JSON"),
+            (b"12", "Not a JSON object"),
+        ],
         ids=["torn", "list", "bytes", "number"],
     )
     def test_a_bad_line_is_data_with_its_place(self, line, why):
@@ -183,7 +198,10 @@ class TestFiles:
             (b"a,b\n1,x\n2,y\n", [(2, {"a": "1", "b": "x"}), (3, {"a": "2", "b": "y"})]),
             (b"\xef\xbb\xbfa,b\r\n1,x\r\n", [(2, {"a": "1", "b": "x"})]),
             (b"a\tb\n1\tx,y\n", [(2, {"a": "1", "b": "x,y"})]),
-            (b'a,b\n1,"two\nlines, ""quoted"""\n2,y\n', [(2, {"a": "1", "b": 'two\nlines, "quoted"'}), (4, {"a": "2", "b": "y"})]),
+            (
+                b'a,b\n1,"two\nlines, ""quoted"""\n2,y\n',
+                [(2, {"a": "1", "b": 'two\nlines, "quoted"'}), (4, {"a": "2", "b": "y"})],
+            ),
             (b'a,b\n1,"long ' + b"x" * 200_000 + b'"\n', [(2, {"a": "1", "b": "long " + "x" * 200_000})]),
             (b"a,b\n\n1,x\n", [(3, {"a": "1", "b": "x"})]),
             (b"a,b\n", []),
@@ -203,9 +221,9 @@ class TestFiles:
         assert last[2] == {"a": "3", "b": "z"}
 
     def test_parquet_keeps_its_types(self):
-        table = pyarrow.table({"id": [1, 2], "day": [date(2026, 11, 22), None], "tags": [["a"], []]})
+        table = pa.table({"id": [1, 2], "day": [date(2026, 11, 22), None], "tags": [["a"], []]})
         stream = io.BytesIO()
-        pyarrow.parquet.write_table(table, stream)
+        pq.write_table(table, stream)
         assert _read(Files(("gs://b/x.parquet",)), _store(**{"x.parquet": stream.getvalue()})) == [
             ("gs://b/x.parquet", 1, {"id": 1, "day": date(2026, 11, 22), "tags": ["a"]}),
             ("gs://b/x.parquet", 2, {"id": 2, "day": None, "tags": []}),
@@ -262,7 +280,10 @@ class TestMatching:
 class TestRequests:
     def test_request_lines_are_rows_with_or_without_their_key(self):
         store = _store(**{"r.jsonl": jsonl(a_line("k1"), seed("request.jsonl"))})
-        assert [row for _, _, row in _read(Requests(("gs://b/r.jsonl",)), store)] == [a_line("k1"), seed("request.jsonl")]
+        assert [row for _, _, row in _read(Requests(("gs://b/r.jsonl",)), store)] == [
+            a_line("k1"),
+            seed("request.jsonl"),
+        ]
 
     def test_the_seed_page_s_line_is_read_as_printed(self, local):
         page = Path(__file__).parent.parent / "seed" / "request.jsonl"

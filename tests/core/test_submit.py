@@ -1,4 +1,4 @@
-"""One paid job, whatever happens: die after every effect, lose every answer, race another writer, and count the jobs."""
+"""One paid job, whatever happens: die after every effect, lose every answer, race another writer, count the jobs."""
 
 from __future__ import annotations
 
@@ -278,7 +278,9 @@ class TestChangedInput:
 
     def test_or_the_task_fails_and_the_old_job_goes_on(self, world):
         old = world.attempt().job
-        with pytest.raises(InputError, match=rf"No job was created. {old.name} is running for other input.*on_changed_input='resubmit'"):
+        with pytest.raises(
+            InputError, match=rf"No job was created. {old.name} is running for other input.*on_changed_input='resubmit'"
+        ):
             world.attempt("c2", token="b", on_changed_input=OnChangedInput.FAIL)
         assert [job.name for job in world.service.running] == [old.name]
 
@@ -291,11 +293,15 @@ class TestChangedInput:
 
 
 class TestTwoWriters:
-    @pytest.mark.parametrize("late", range(4), ids=["after nothing", "after its intent", "after its create", "after its record"])
+    @pytest.mark.parametrize(
+        "late", range(4), ids=["after nothing", "after its intent", "after its create", "after its record"]
+    )
     def test_whoever_comes_second_attaches(self, world, late):
         """One attempt is stopped after each of its effects, the other runs to its end, then the first goes on."""
         interrupt = Interrupt(late, lambda: world.attempt(token="second"))
-        first = world.attempt(store=interrupt.around(world.store), service=interrupt.around(world.service), token="first")
+        first = world.attempt(
+            store=interrupt.around(world.store), service=interrupt.around(world.service), token="first"
+        )
         assert len(world.service.paid) == 1
         assert first.job.name == world.service.paid[0].name == interrupt.result.job.name
 
@@ -319,7 +325,9 @@ class TestTwoWriters:
             def write_new(self, uri, data):
                 return False
 
-        with pytest.raises(LedgerError, match=r"identity me.*another writer.*which other task runs under this identity"):
+        with pytest.raises(
+            LedgerError, match=r"identity me.*another writer.*which other task runs under this identity"
+        ):
             world.attempt(store=Contested())
         assert world.service.paid == []
 

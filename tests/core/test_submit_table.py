@@ -55,7 +55,11 @@ TABLE = {
     "submission, same, waiting: attach": (SENT, [RUNNING], Attach(RUNNING, recorded=True)),
     "submission, same, succeeded: attach": (SENT, [DONE], Attach(DONE, recorded=True)),
     "submission, same, partial: attach": (SENT, [PARTIAL], Attach(PARTIAL, recorded=True)),
-    "submission, same, expired with rows: attach": (SENT, [EXPIRED_WITH_ROWS], Attach(EXPIRED_WITH_ROWS, recorded=True)),
+    "submission, same, expired with rows: attach": (
+        SENT,
+        [EXPIRED_WITH_ROWS],
+        Attach(EXPIRED_WITH_ROWS, recorded=True),
+    ),
     "submission, same, expired without rows: submit again": (
         SENT,
         [_job(SAME, JobState.EXPIRED)],
@@ -89,7 +93,11 @@ TABLE = {
         [],
         Submit("no job exists for this input"),
     ),
-    "intent only, different, old one there: settle first": ([_intent(OTHER, 30)], [_job(OTHER)], Settle(SETTLE_SECONDS - 30)),
+    "intent only, different, old one there: settle first": (
+        [_intent(OTHER, 30)],
+        [_job(OTHER)],
+        Settle(SETTLE_SECONDS - 30),
+    ),
     "intent only, different, old one there, settled: cancel and resubmit": (
         [_intent(OTHER, LONG_AGO)],
         [_job(OTHER)],
@@ -153,12 +161,16 @@ class TestOnChangedInput:
         assert decision == Refuse("old is running for other input of the same task")
 
     def test_fail_submits_when_nothing_runs(self):
-        decision = decide(SENT_OTHER, SAME, [_job(OTHER, JobState.SUCCEEDED)], now=NIGHT, on_changed_input=OnChangedInput.FAIL)
+        decision = decide(
+            SENT_OTHER, SAME, [_job(OTHER, JobState.SUCCEEDED)], now=NIGHT, on_changed_input=OnChangedInput.FAIL
+        )
         assert isinstance(decision, Submit)
 
     def test_fail_attaches_to_the_same_input(self):
         jobs = [_job(OTHER, name="new"), RUNNING]
-        assert decide(SENT, SAME, jobs, now=NIGHT, on_changed_input=OnChangedInput.FAIL) == Attach(RUNNING, recorded=True)
+        assert decide(SENT, SAME, jobs, now=NIGHT, on_changed_input=OnChangedInput.FAIL) == Attach(
+            RUNNING, recorded=True
+        )
 
 
 class TestFingerprint:

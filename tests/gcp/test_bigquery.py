@@ -82,10 +82,16 @@ class TestTables:
 
     def test_a_table_is_made_once_as_asked(self, warehouse, table, bigquery_client):
         for _ in range(2):
-            warehouse.create_table(table, SCHEMA, partition_column="partition_date", clustering=["status"], description="Ours")
+            warehouse.create_table(
+                table, SCHEMA, partition_column="partition_date", clustering=["status"], description="Ours"
+            )
         made = bigquery_client.get_table(str(table))
         assert [field.name for field in made.schema] == [column["name"] for column in SCHEMA]
-        assert (made.time_partitioning.field, made.clustering_fields, made.description) == ("partition_date", ["status"], "Ours")
+        assert (made.time_partitioning.field, made.clustering_fields, made.description) == (
+            "partition_date",
+            ["status"],
+            "Ours",
+        )
 
     def test_dropping_twice_is_dropping_once(self, warehouse, table):
         warehouse.create_table(table, COLUMNS)
@@ -106,7 +112,7 @@ class TestLoad:
         assert list(warehouse.rows(table)) == [{"id": 3, "body": "c"}]
 
     def test_the_same_id_loads_once(self, warehouse, gcs, bucket, table):
-        """"Already exists" means resume: what the file holds now does not matter."""
+        """ "Already exists" means resume: what the file holds now does not matter."""
         _load(warehouse, gcs, bucket, table, [{"id": 1}])
         assert _load(warehouse, gcs, bucket, table, [{"id": 9}]) == 1
         assert [row["id"] for row in warehouse.rows(table)] == [1]
@@ -146,10 +152,14 @@ class TestExecute:
 
 
 class TestErrors:
-    @pytest.mark.parametrize(("status", "kind"), [(400, InputError), (404, InputError), (403, ServiceError), (412, ServiceError)])
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(400, InputError), (404, InputError), (403, ServiceError), (412, ServiceError)]
+    )
     def test_a_server_s_refusal_is_ours(self, table, status, kind):
         with ScriptedServer(route=lambda _: refused(status, message="No access")) as server:
-            client = bigquery.Client(project="demo", credentials=Credentials("token"), client_options={"api_endpoint": server.url})
+            client = bigquery.Client(
+                project="demo", credentials=Credentials("token"), client_options={"api_endpoint": server.url}
+            )
             with pytest.raises(kind, match=f"BigQuery (refused|failed on) {table}.*No access"):
                 list(BigQueryWarehouse(client).rows(table))
 
@@ -159,10 +169,17 @@ PLAN = LandPlan(batch_id="nightly", partition_date="2026-11-22", run_id="run-1")
 
 def _good(key: str, text: str = "Hi", **members: Any):
     return a_row(
-        key, text=text, answer={"mood": "glad", "n": [1, None]}, model_version="gemini-3.8-flash", usage=Usage(10, 5, 1, 0, 0, 16),
-        processed_at="2026-11-22T03:04:05.678901+00:00", response=json.dumps(a_response(text)), columns={"id": key}, finish_reason="STOP",
+        key,
+        text=text,
+        answer={"mood": "glad", "n": [1, None]},
+        model_version="gemini-3.8-flash",
+        usage=Usage(10, 5, 1, 0, 0, 16),
+        processed_at="2026-11-22T03:04:05.678901+00:00",
+        response=json.dumps(a_response(text)),
+        columns={"id": key},
+        finish_reason="STOP",
         **members,
-    )  # fmt: skip
+    )
 
 
 def _bad(key: str, status: RowStatus = RowStatus.BLOCKED):
@@ -187,7 +204,9 @@ class TestLanding:
 
         def there() -> tuple[list[str], list[str]]:
             def read(name: str, column: str) -> list[str]:
-                rows = bigquery_client.query(f"SELECT partition_date, row_key, {column} AS c FROM `{table.sibling(name)}`").result()
+                rows = bigquery_client.query(
+                    f"SELECT partition_date, row_key, {column} AS c FROM `{table.sibling(name)}`"
+                ).result()
                 return sorted(f"{row['partition_date']:%d} {row['row_key']} {row['c']}" for row in rows)
 
             return read("answers", "text"), read("dead", "status")

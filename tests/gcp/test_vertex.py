@@ -1,4 +1,4 @@
-"""How Vertex AI is spoken to: every status sorted, reads repeated, the create sent once whatever happens to its answer."""
+"""How Vertex AI is spoken to: every status sorted, reads repeated, the create sent once whatever becomes of it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def connect(slept):
 
 def _async(server, use, *, credentials=None, **options):
     async def run():
-        async with AsyncVertexClient(credentials or Credentials("token"), "demo", "global", server.url, **options) as client:
+        async with AsyncVertexClient(
+            credentials or Credentials("token"), "demo", "global", server.url, **options
+        ) as client:
             return await use(client)
 
     return asyncio.run(run())
@@ -85,7 +87,11 @@ class TestCalls:
     def test_a_list_asks_for_pages_of_the_labelled(self):
         query = label_filter({"avb-identity": "abc", "team": "x"})
         assert query == 'labels.avb-identity="abc" AND labels.team="x"'
-        assert list_call(PARENT, query, "next").params == {"pageSize": str(PAGE_SIZE), "filter": query, "pageToken": "next"}
+        assert list_call(PARENT, query, "next").params == {
+            "pageSize": str(PAGE_SIZE),
+            "filter": query,
+            "pageToken": "next",
+        }
         assert list_call(PARENT, "").params == {"pageSize": str(PAGE_SIZE)}
 
     @pytest.mark.parametrize(
@@ -115,14 +121,14 @@ class TestEveryStatus:
 
     @pytest.mark.parametrize("status", sorted({int(status) for status in HTTPStatus if status >= 200}))
     def test_a_create_is_refused_or_ambiguous(self, status):
-        with pytest.raises(ServiceError) as caught:  # noqa: PT011 - every status is one
+        with pytest.raises(ServiceError) as caught:
             read_answer(CREATE, status, "not json", {})
         assert isinstance(caught.value, AmbiguousError) is (status in self.MAYBE_DONE)
         assert caught.value.status == status
 
     @pytest.mark.parametrize("status", sorted({int(status) for status in HTTPStatus if status >= 200}))
     def test_a_read_is_never_ambiguous(self, status):
-        with pytest.raises(ServiceError) as caught:  # noqa: PT011 - every status is one
+        with pytest.raises(ServiceError) as caught:
             read_answer(READ, status, "not json", {})
         assert not isinstance(caught.value, AmbiguousError)
         assert caught.value.retryable is (status in {408, 425, 429, 500, 502, 503, 504})
@@ -141,12 +147,15 @@ class TestEveryStatus:
 
     def test_google_s_words_are_kept(self):
         text = '{"error": {"code": 404, "message": "The PublisherModel does not exist.", "status": "NOT_FOUND"}}'
-        with pytest.raises(ServiceError, match=r"HTTP 404 NOT_FOUND to: create. The PublisherModel does not exist. .*location 'global'") as caught:
+        with pytest.raises(
+            ServiceError, match=r"HTTP 404 NOT_FOUND to: create. The PublisherModel does not exist. .*location 'global'"
+        ) as caught:
             read_answer(CREATE, 404, text, {})
         assert (caught.value.reason, caught.value.is_not_found) == ("NOT_FOUND", True)
 
     @pytest.mark.parametrize(
-        ("status", "cure"), [(401, "credentials"), (403, "roles/aiplatform.user"), (404, "Check project, location and model")]
+        ("status", "cure"),
+        [(401, "credentials"), (403, "roles/aiplatform.user"), (404, "Check project, location and model")],
     )
     def test_the_usual_mistakes_have_a_cure(self, status, cure):
         with pytest.raises(ServiceError, match=cure):
@@ -196,13 +205,19 @@ class TestCreate:
         assert slept == []
 
     def test_a_create_that_hangs_is_ambiguous(self, connect):
-        with ScriptedServer(Answer(fate="hang")) as server, pytest.raises(AmbiguousError, match="did not answer to: create. ReadTimeout"):
+        with (
+            ScriptedServer(Answer(fate="hang")) as server,
+            pytest.raises(AmbiguousError, match=r"did not answer to: create. ReadTimeout"),
+        ):
             connect(server, timeout=0.2).create(a_spec())
         assert len(server.asked) == 1
 
     @pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 429])
     def test_a_refusal_is_no_job_and_never_sent_again(self, connect, slept, status):
-        with ScriptedServer(refused(status, "WORD")) as server, pytest.raises(ServiceError, match=f"HTTP {status} WORD") as caught:
+        with (
+            ScriptedServer(refused(status, "WORD")) as server,
+            pytest.raises(ServiceError, match=f"HTTP {status} WORD") as caught,
+        ):
             connect(server).create(a_spec())
         assert not isinstance(caught.value, AmbiguousError)
         assert len(server.asked) == 1
@@ -210,7 +225,10 @@ class TestCreate:
 
     def test_a_redirect_is_not_followed(self, connect):
         """Following would turn the POST into a GET, and its answer into somebody else's."""
-        with ScriptedServer(Answer(302, headers={"Location": "/elsewhere"})) as server, pytest.raises(ServiceError, match="HTTP 302"):
+        with (
+            ScriptedServer(Answer(302, headers={"Location": "/elsewhere"})) as server,
+            pytest.raises(ServiceError, match="HTTP 302"),
+        ):
             connect(server).create(a_spec())
         assert len(server.asked) == 1
 
@@ -218,7 +236,15 @@ class TestCreate:
 class TestReads:
     @pytest.mark.parametrize(
         "answer",
-        [refused(429), refused(500), refused(502), refused(503), refused(504), Answer(fate="drop"), Answer(body=JOB, fate="cut")],
+        [
+            refused(429),
+            refused(500),
+            refused(502),
+            refused(503),
+            refused(504),
+            Answer(fate="drop"),
+            Answer(body=JOB, fate="cut"),
+        ],
         ids=["429", "500", "502", "503", "504", "connection dropped", "answer cut"],
     )
     def test_a_transient_error_is_asked_about_again(self, connect, slept, answer):
@@ -273,7 +299,12 @@ class TestReads:
 class TestList:
     def test_all_pages_are_read(self, connect):
         pages = [
-            Answer(body={"batchPredictionJobs": [a_job_doc(name=f"{JOB_NAME}{n}", labels={"a": "b"})], "nextPageToken": token})
+            Answer(
+                body={
+                    "batchPredictionJobs": [a_job_doc(name=f"{JOB_NAME}{n}", labels={"a": "b"})],
+                    "nextPageToken": token,
+                }
+            )
             for n, token in enumerate(["one", "two", ""])
         ]
         with ScriptedServer(*pages) as server:
@@ -317,7 +348,11 @@ class TestCancel:
     def test_it_says_whether_there_was_anything_to_cancel(self, connect, answer, cancelled):
         with ScriptedServer(answer) as server:
             assert connect(server).cancel(NAME) is cancelled
-        assert (server.asked[0].method, server.asked[0].path, server.asked[0].body) == ("POST", f"/v1/{JOB_NAME}:cancel", {})
+        assert (server.asked[0].method, server.asked[0].path, server.asked[0].body) == (
+            "POST",
+            f"/v1/{JOB_NAME}:cancel",
+            {},
+        )
 
     def test_a_refusal_for_another_reason_is_an_error(self, connect):
         with ScriptedServer(refused(403)) as server, pytest.raises(ServiceError, match="HTTP 403"):
@@ -388,7 +423,10 @@ class TestOnAnEventLoop:
         assert server.asked[0].authorization == "Bearer token"
 
     def test_all_pages_of_a_list(self):
-        pages = [Answer(body={"batchPredictionJobs": [JOB], "nextPageToken": "t"}), Answer(body={"batchPredictionJobs": [JOB]})]
+        pages = [
+            Answer(body={"batchPredictionJobs": [JOB], "nextPageToken": "t"}),
+            Answer(body={"batchPredictionJobs": [JOB]}),
+        ]
         with ScriptedServer(*pages) as server:
             assert len(_async(server, lambda client: _all(client.list('labels.a="b"')))) == 2
         assert [asked.query.get("pageToken") for asked in server.asked] == [None, "t"]
@@ -400,18 +438,27 @@ class TestOnAnEventLoop:
 
     @pytest.mark.parametrize(
         ("answer", "status"),
-        [(refused(503, Retry_After="9"), 503), (refused(404), 404), (Answer(fate="drop"), 0), (Answer(body=JOB, fate="cut"), 0), (Answer(body={}), 502)],
+        [
+            (refused(503, Retry_After="9"), 503),
+            (refused(404), 404),
+            (Answer(fate="drop"), 0),
+            (Answer(body=JOB, fate="cut"), 0),
+            (Answer(body={}), 502),
+        ],
         ids=["503", "404", "connection dropped", "answer cut", "no job"],
     )
     def test_every_error_is_ours_and_left_to_the_waiting_flow(self, answer, status):
         """Twice the same answer: aiohttp itself repeats a GET whose kept connection was dropped."""
-        with ScriptedServer(answer, answer) as server, pytest.raises(ServiceError) as caught:  # noqa: PT011
+        with ScriptedServer(answer, answer) as server, pytest.raises(ServiceError) as caught:
             _async(server, lambda client: client.get(NAME))
         assert caught.value.status == status
         assert len(server.asked) == (2 if answer.fate == "drop" else 1)
 
     def test_a_call_that_hangs_ends(self):
-        with ScriptedServer(Answer(fate="hang")) as server, pytest.raises(ServiceError, match="did not answer to: get .*TimeoutError"):
+        with (
+            ScriptedServer(Answer(fate="hang")) as server,
+            pytest.raises(ServiceError, match=r"did not answer to: get .*TimeoutError"),
+        ):
             _async(server, lambda client: client.get(NAME), timeout=0.2)
 
     def test_it_must_be_opened(self):

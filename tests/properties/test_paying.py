@@ -31,7 +31,13 @@ def test_one_paid_job(attempts, fates, lags, unanswered):
             service.list_errors = [ServiceError("Vertex AI did not answer", status=503)]
         try:
             return ensure_job(
-                a_spec(), identity_key="me", content="c1", ledger=ledger, service=lives.service(service), sleep=clock.sleep, now=clock
+                a_spec(),
+                identity_key="me",
+                content="c1",
+                ledger=ledger,
+                service=lives.service(service),
+                sleep=clock.sleep,
+                now=clock,
             ).job.name
         except (Died, ServiceError):
             return ""

@@ -17,13 +17,17 @@ from tests.fakes import MemoryStore, MemoryWarehouse
 
 FOLDER = Uri.parse("gs://b/run")
 #: Few different texts, so that many rows are the same; some that cannot be sent.
-TEXTS = st.one_of(st.sampled_from(["a", "b", "", " ", "{{ x }}"]), st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+TEXTS = st.one_of(
+    st.sampled_from(["a", "b", "", " ", "{{ x }}"]), st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+)
 ROWS = st.lists(st.fixed_dictionaries({"text": TEXTS, "id": st.integers(0, 9)}), max_size=25)
 KEYS = st.one_of(st.sampled_from(["a", "a-2", "a-3", "b", "7"]), st.none(), st.integers(0, 3))
 
 
 def _prepare(rows, store, *, token="one", **plan):
-    made = PreparePlan(**{"template": RequestTemplate(prompt="{{ text }}"), "on_rejected_row": OnRejectedRow.DEAD_LETTER} | plan)
+    made = PreparePlan(
+        **{"template": RequestTemplate(prompt="{{ text }}"), "on_rejected_row": OnRejectedRow.DEAD_LETTER} | plan
+    )
     return prepare(Rows(rows).rows(store, MemoryWarehouse()), made, store, FOLDER, token)
 
 
@@ -49,14 +53,21 @@ def test_shards_partition_the_input(rows, max_requests, named):
     beside = _lines(store, *[shard.columns_uri for shard in manifest.shards])
     assert [line["key"] for line in beside] == keys
     # The files are all there is: nothing is left over.
-    wanted = {manifest.uri, *(uri for shard in manifest.shards for uri in (shard.uri, shard.columns_uri)), manifest.rejected_uri} - {""}
+    wanted = {
+        manifest.uri,
+        *(uri for shard in manifest.shards for uri in (shard.uri, shard.columns_uri)),
+        manifest.rejected_uri,
+    } - {""}
     assert set(store.objects) == wanted
 
 
 @given(ROWS, st.randoms(use_true_random=False), st.integers(1, 7), st.integers(1, 7))
 def test_the_fingerprint_knows_no_order_and_no_shards(rows, random, first, second):
     shuffled = random.sample(rows, len(rows))
-    assert _prepare(rows, MemoryStore(), max_requests=first).fingerprint == _prepare(shuffled, MemoryStore(), max_requests=second).fingerprint
+    assert (
+        _prepare(rows, MemoryStore(), max_requests=first).fingerprint
+        == _prepare(shuffled, MemoryStore(), max_requests=second).fingerprint
+    )
 
 
 @given(ROWS, st.randoms(use_true_random=False))

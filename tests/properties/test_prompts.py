@@ -19,18 +19,40 @@ NAMES = st.sampled_from(["a", "b", "c", "lang", "row", "self", "loop", "range", 
 VALUES = st.one_of(
     TEXTS,
     st.sampled_from(["{{ a }}", "{% for x in y %}", "{# x #}", "{{", "\r\n", "<b>&</b>"]),
-    st.none(), st.booleans(), st.integers(), st.floats(), st.decimals(allow_nan=False), st.dates(), st.datetimes(), st.binary(max_size=5),
-    st.lists(st.integers(), max_size=3), st.dictionaries(TEXTS, st.integers(), max_size=2), st.just(Decimal("1.50")),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.decimals(allow_nan=False),
+    st.dates(),
+    st.datetimes(),
+    st.binary(max_size=5),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(TEXTS, st.integers(), max_size=2),
+    st.just(Decimal("1.50")),
+)
 ROWS = st.dictionaries(st.sampled_from(["a", "b", "c", "lang", "loop", "range", "caller", "_x"]), VALUES)
 SPACES = st.sampled_from(["", " ", "  ", "\n"])
 PLACES = st.builds(lambda left, name, right: "{{" + left + name + right + "}}", SPACES, NAMES, SPACES)
 #: Trimming dashes, remarks and everything that is more than naming columns.
-OTHERS = st.sampled_from(["{{- a -}}", "{# remark #}", "{{ a|upper }}", "{{ row.a }}", "{% if a %}x{% endif %}", "{{ 1 }}", "\n", "{", "}}", "%"])
+OTHERS = st.sampled_from(
+    [
+        "{{- a -}}",
+        "{# remark #}",
+        "{{ a|upper }}",
+        "{{ row.a }}",
+        "{% if a %}x{% endif %}",
+        "{{ 1 }}",
+        "\n",
+        "{",
+        "}}",
+        "%",
+    ]
+)
 TEMPLATES = st.lists(st.one_of(TEXTS.filter(lambda text: "{" not in text), PLACES, OTHERS), max_size=6).map("".join)
 
 VARIABLES = {"lang": "it"}
-JINJA = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701
+JINJA = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
 def _said(render) -> str:
@@ -50,7 +72,10 @@ def test_the_fast_path_is_jinja_to_the_character(template, row):
         return
     ours = compile_prompt(template, VARIABLES)
     # Objects such as `self` print their address.
-    said, wanted = (text.partition(" object at ")[0].partition(" of None")[0] for text in (_said(lambda: ours(row)), _said(lambda: plain.render(row, row=row))))
+    said, wanted = (
+        text.partition(" object at ")[0].partition(" of None")[0]
+        for text in (_said(lambda: ours(row)), _said(lambda: plain.render(row, row=row)))
+    )
     assert said == wanted
 
 
@@ -64,7 +89,9 @@ def test_a_text_arrives_as_it_is(text, slow):
     assert request["contents"][0]["parts"] == [{"text": text}]
 
 
-LEAVES = st.sampled_from([{"type": "string"}, {"type": "integer"}, {"type": "boolean"}, {"type": ["number", "null"]}, {"enum": ["a", "b"]}])
+LEAVES = st.sampled_from(
+    [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}, {"type": ["number", "null"]}, {"enum": ["a", "b"]}]
+)
 SCHEMAS = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
@@ -77,7 +104,16 @@ SCHEMAS = st.recursive(
 )
 
 
-@given(SCHEMAS, st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.sampled_from(["a", "c"])), lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["type", "items", "x"]), inner, max_size=3), max_leaves=5))
+@given(
+    SCHEMAS,
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.sampled_from(["a", "c"])),
+        lambda inner: (
+            st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["type", "items", "x"]), inner, max_size=3)
+        ),
+        max_leaves=5,
+    ),
+)
 def test_the_api_s_spelling_checks_the_same_answers(schema, answer):
     """There and back: what the service is asked for is what answers are checked against."""
     there_and_back = json_schema(response_schema(json_schema(schema)))

@@ -35,6 +35,9 @@ with DAG("hold", schedule=None, default_args=COMMON):
         destination_uri=f"gs://{BUCKET}/hold",
     )
 
+with DAG("empty_night", schedule=None, default_args=COMMON):
+    vertex_batch("batch", model=MODEL, rows=[], destination_table="bq://demo.support.nothing")
+
 with DAG("blocking", schedule=None, default_args=COMMON):
     vertex_batch(
         "batch", model=MODEL, rows=some_rows, prompt="{{ body }}", poll_interval=1, deferrable=False,
