@@ -58,7 +58,7 @@ class VertexBatchHook(GoogleBaseHook):
         :raises InputError: when neither the task nor the connection names one.
         """
         project = self._jobs_project or self.project_id
-        if not isinstance(project, str) or not project:
+        if not project:
             raise InputError(
                 f"Connection {self.gcp_conn_id!r} names no project",
                 todo="Set project_id on the task or in the connection",

@@ -1,4 +1,6 @@
-"""What do the example DAGs find to work on? The bucket's files and the ticket table; what is there already stays as it is."""
+"""What do the example DAGs find to work on? The bucket's files and the ticket table; what is there already stays as it
+is.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,17 @@ SPEED = 20.0
 
 NIGHTLY = "nightly_tickets"
 EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one")
-CASES = ("hold", "empty_night", "cancelling", "bad_request", "blocking", "rescheduling", "database_rows", "mapped", "from_upstream")
+CASES = (
+    "hold",
+    "empty_night",
+    "cancelling",
+    "bad_request",
+    "blocking",
+    "rescheduling",
+    "database_rows",
+    "mapped",
+    "from_upstream",
+)
 #: The importer refuses the empty object.
 BAD_REQUEST = {
     "key": "a",

@@ -94,7 +94,8 @@ class TestFiles:
         assert good == {
             "partition_date": "2026-11-22", "row_key": "r1", "status": "succeeded", "code": None, "reason": None,
             "text": "two\nlines é😀", "answer": {"mood": "glad", "n": [1, 2.5, None]},
-            "columns": {"id": 7, "name": "Ä"}, "finish_reason": "STOP", "model_version": "gemini-3.8-flash", "prompt_tokens": 10, "output_tokens": 5,
+            "columns": {"id": 7, "name": "Ä"}, "finish_reason": "STOP",
+            "model_version": "gemini-3.8-flash", "prompt_tokens": 10, "output_tokens": 5,
             "thinking_tokens": 2, "cached_tokens": 1, "total_tokens": 17, "cost_usd": "0.000016575",
             "response": a_response("two\nlines é😀"), "job_name": GOOD.job_name,
             "processed_at": "2026-11-22T03:04:05.678901+00:00", "run_id": "scheduled__2026-11-22",
