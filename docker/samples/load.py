@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import sys
 from pathlib import Path
 
 from google.api_core.exceptions import NotFound
@@ -20,7 +21,9 @@ TICKETS = Path(os.environ["TICKETS"])
 
 def main() -> None:
     """Fill both servers and say with how much."""
-    print(f"gs://{BUCKET}: {_fill_bucket()} new objects; {PROJECT}.support.tickets: {_load_tickets()} rows")
+    sys.stdout.write(
+        f"gs://{BUCKET}: {_fill_bucket()} new objects; {PROJECT}.support.tickets: {_load_tickets()} rows\n"
+    )
 
 
 def _fill_bucket() -> int:
