@@ -87,7 +87,14 @@ class LocalModel:
 
 
 def _server(weights: Path) -> Any:
-    import xllamacpp
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise InputError(
+            "The local model's library cannot be loaded",
+            why=str(error),
+            todo="If it names libgomp, install that (Debian: libgomp1); else install the extra local-model",
+        ) from error
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(weights)

@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import decimal
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.errors import InputError, ServiceError
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 PAGE_ROWS = 10_000
 #: Attempts at a deterministic job id: each one that failed in BigQuery stays in the project's history under its number.
 MAX_JOB_ATTEMPTS = 100
+
+#: What BigQuery says, as a 400, to statements that met on one table, and what the local server says to the same
+#: (https://cloud.google.com/bigquery/docs/error-messages, 2026-11-22).
+_CONCURRENT = re.compile(r"could not serialize access|concurrent update|write-write conflict", re.IGNORECASE)
 
 _PARAMETER_TYPES: dict[type, str] = {
     bool: "BOOL",
@@ -206,6 +211,8 @@ def _translated(subject: str) -> Iterator[None]:
     try:
         yield
     except (NotFound, BadRequest) as error:
+        if _CONCURRENT.search(error.message):
+            raise ServiceError(f"BigQuery was busy with {subject}", status=503, why=error.message) from error
         raise InputError(
             f"BigQuery refused {subject}",
             why=error.message,
