@@ -382,7 +382,7 @@ class TestMemory:
             gc.collect()
             tracemalloc.start()
             prepare(
-                _placed(rows), _plan(key_column="id", columns=("id",), max_requests=1_000), local, folder, str(count)
+                _placed(rows), _plan(key_column="id", columns=("id",), max_requests=5_000), local, folder, str(count)
             )
             top = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()

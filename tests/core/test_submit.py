@@ -305,6 +305,14 @@ class TestTwoWriters:
         assert len(world.service.paid) == 1
         assert first.job.name == world.service.paid[0].name == interrupt.result.job.name
 
+    @pytest.mark.parametrize(("stalled", "sends"), [(40, True), (50, False)], ids=["briefly", "for longer than half"])
+    def test_a_writer_that_stalled_after_its_intent_looks_again_before_it_sends(self, world, stalled, sends):
+        """Another writer takes an intent for dead after the settle time; this one must not wake up and send then."""
+        interrupt = Interrupt(1, lambda: world.clock.sleep(stalled) or True)
+        world.attempt(store=interrupt.around(world.store), token="first")
+        assert (world.ledger == [Intent, Submission]) is sends
+        assert len(world.service.paid) == 1
+
     def test_the_second_waits_for_the_first_s_job(self, world):
         """It finds the intent, and while it waits the job appears."""
         with pytest.raises(Died):

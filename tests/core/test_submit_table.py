@@ -65,6 +65,11 @@ TABLE = {
         [_job(SAME, JobState.EXPIRED)],
         Submit("old ended as JOB_STATE_EXPIRED", replaces="old"),
     ),
+    "submission, same, expired with nothing done: submit again": (
+        SENT,
+        [_job(SAME, JobState.EXPIRED, successful_count=0)],
+        Submit("old ended as JOB_STATE_EXPIRED", replaces="old"),
+    ),
     "submission, same, failed: submit again, saying which it replaces": (
         SENT,
         [_job(SAME, JobState.FAILED)],
