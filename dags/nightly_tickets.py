@@ -27,7 +27,7 @@ class Triage(BaseModel):
     language: Literal["en", "de", "fr", "es", "it", "pt", "ja"]
     mood: Literal["angry", "worried", "neutral", "happy"]
     topic: Literal["billing", "delivery", "login", "bug", "praise", "other"]
-    summary: str = Field(max_length=120)
+    summary: str = Field(max_length=60)
 
 
 with DAG(
