@@ -245,9 +245,8 @@ def show(tickets: int) -> bool:
             f"\n{PROJECT}.support.triage_dead_letters\n{tabulate(dead, headers=('day', 'ticket', 'status', 'reason'))}"
         )
     days = [_bill(day, good, bad) for day in DAYS]
-    print(
-        "\n" + tabulate(days, headers=("day", "good", "dead letters", "tokens", "USD at Gemini 2.5 Flash batch prices"))
-    )
+    columns = ("day", "good", "dead letters", "tokens", "USD at Gemini 2.5 Flash batch prices")
+    print("\n" + tabulate(days, headers=columns, disable_numparse=True, colalign=("left", *["right"] * 4)))
     complete = len(good) + len(bad) == tickets and all(day[1] for day in days)
     print(
         f"\n{tickets} tickets in, {len(good)} answered, {len(bad)} dead letters: "

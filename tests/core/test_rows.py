@@ -74,9 +74,20 @@ class TestUsage:
                 },
                 Usage(),
             ),
+            ({"candidatesTokenCount": 1, "thoughtsTokenCount": 3}, Usage(0, 1, 3, total_tokens=4)),
             ({"promptTokenCount": True, "promptTokensDetails": [None, {"modality": "AUDIO"}]}, Usage()),
         ],
-        ids=["seed page", "texts, no total", "thinking", "tools and cache", "audio", "nothing", "junk", "more junk"],
+        ids=[
+            "seed page",
+            "texts, no total",
+            "thinking",
+            "tools and cache",
+            "audio",
+            "nothing",
+            "junk",
+            "thinking, no total",
+            "more junk",
+        ],
     )
     def test_counts_are_read_leniently(self, doc, usage):
         assert Usage.from_api(doc) == usage
