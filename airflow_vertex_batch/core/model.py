@@ -198,6 +198,11 @@ def model_path(model: str) -> str:
     )
 
 
+def model_id(model: str) -> str:
+    """Return the last segment of a model's name: the same however the name was written, or the service spells it."""
+    return model.rpartition("/")[2]
+
+
 class Phase(StrEnum):
     """What a job state means to somebody waiting for rows."""
 
@@ -447,14 +452,35 @@ class Shard(Record, frozen=True, kw_only=True):
     size_bytes: int
     #: The user's own columns of the same rows by key, or empty when none are carried.
     columns_uri: str = ""
+    #: For the service's own resume: the output file that is sent instead of `uri`.
+    resume_uri: str = ""
+
+
+class Weight(Record, frozen=True, kw_only=True):
+    """What the requests of a set weigh together: counted while they are written, priced by `core.estimate`.
+
+    :param ascii_chars: characters of text, system instruction and schema included, of the ASCII kind.
+    :param other_chars: the other characters.
+    :param media: parts with media by kind (``image``, ``video``, ``audio``, ``document``).
+    :param max_output_tokens: the most tokens that all answers together may have; 0 when a request sets no bound.
+    """
+
+    ascii_chars: int = 0
+    other_chars: int = 0
+    media: dict[str, int] = {}
+    max_output_tokens: int = 0
 
 
 class Manifest(Record, frozen=True, kw_only=True):
     """The prepared set: what will be asked, counted and fingerprinted. Small; the requests stay in Cloud Storage.
 
     :param fingerprint: of the requests, whatever their order and sharding.
-    :param row_count: source rows read; equals `request_count` + `rejected_count`.
+    :param row_count: source rows read: the sum of the other four counts.
     :param rejected_uri: the dead-letter file of rows that were never sent, with their reasons.
+    :param duplicates_uri: rows whose request is sent once, under another row's key.
+    :param known_uri: rows that have a good answer from an earlier run and are not sent.
+    :param model: the model the requests are meant for; empty when prepare was not told.
+    :param round: 0 for the whole batch, n for the rows that are sent again in repair round n.
     :param response_schema: what an answer must look like, or None; kept so that export can say which answers do not.
     """
 
@@ -465,8 +491,15 @@ class Manifest(Record, frozen=True, kw_only=True):
     request_count: int
     rejected_count: int = 0
     rejected_uri: str = ""
+    duplicate_count: int = 0
+    duplicates_uri: str = ""
+    known_count: int = 0
+    known_uri: str = ""
     shards: tuple[Shard, ...]
     response_schema: dict[str, Any] | None = None
+    model: str = ""
+    weight: Weight | None = None
+    round: int = 0
 
     @property
     def size_bytes(self) -> int:

@@ -16,6 +16,7 @@ import msgspec
 
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.model import model_id
 from airflow_vertex_batch.core.schema import response_schema
 from airflow_vertex_batch.core.sources import media_type
 
@@ -210,6 +211,16 @@ def _plain_pieces(tree: Any) -> list[tuple[str, bool]] | None:
             else:
                 return None
     return pieces
+
+
+def request_digest(request: bytes, model: str = "") -> str:
+    """Return the digest of a request for a model: 32 hexadecimal digits. Two that share it share an answer.
+
+    :param request: the bytes of the ``request`` member as they stand in the request file.
+    :param model: the model in any spelling; only its last segment counts.
+    """
+    key = model_id(model).encode()[: hashlib.blake2b.MAX_KEY_SIZE]
+    return hashlib.blake2b(request, digest_size=16, key=key).hexdigest()
 
 
 def content_key(request: bytes) -> str:

@@ -115,6 +115,14 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     job_name: str = ""
     #: Whether asking again may help; a row error such as INVALID_ARGUMENT never heals.
     repairable: bool = False
+    #: Digest of the request and its model (`core.request.request_digest`): rows that share it share an answer.
+    request_digest: str = ""
+    #: The key of the row whose answer this is, where an identical request was sent once; empty for a row of its own.
+    same_as: str = ""
+    #: How often the row was sent; 0 when an answer of an earlier run was used.
+    attempts: int = 1
+    #: What its earlier attempts were billed.
+    earlier: tuple[Usage, ...] = ()
 
 
 class Tally(msgspec.Struct, frozen=True):

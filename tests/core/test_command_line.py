@@ -116,18 +116,6 @@ class TestReport:
         assert main(["report", name]) == 2
         assert "airflow-vertex-batch: " in capsys.readouterr().err
 
-    def test_a_cloud_address_without_credentials_is_status_2(self, capsys, monkeypatch, tmp_path):
-        """Not a traceback: the message says what to do."""
-        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-        assert main(["report", "gs://bucket/predictions.jsonl"]) == 2
-        assert "gcloud auth application-default login" in capsys.readouterr().err
-
-    def test_objects_of_cloud_storage_are_read(self, capsys, monkeypatch, gcs, bucket, storage_url):
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
-        with gcs.open_write(bucket / "out/predictions.jsonl") as stream:
-            stream.write(jsonl(an_output("a"), a_failed_output("b")))
-        assert _report(capsys, bucket / "out/")["statuses"] == {"succeeded": 1, "failed": 1}
-
 
 class TestLint:
     def test_the_seed_page_s_request_is_clean(self, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 from google.cloud.storage import Client
 from google.oauth2.credentials import Credentials
 
+from airflow_vertex_batch.__main__ import main
 from airflow_vertex_batch.core.errors import InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.export import FileSink, LandPlan, land
 from airflow_vertex_batch.core.ledger import Ledger
@@ -21,7 +23,7 @@ from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Files, Objects, Rows
 from airflow_vertex_batch.gcp.storage import CHUNK_BYTES, GcsStore, glob_pattern
-from tests.builders import a_row
+from tests.builders import a_failed_output, a_row, an_output, jsonl
 from tests.fakes import MemoryWarehouse
 from tests.gcp.scripted_server import Answer, ScriptedServer, refused
 
@@ -351,3 +353,18 @@ class TestTheEngineOnTheServer:
         assert [row for _, _, row in Files((str(bucket / "*.csv"),)).rows(gcs, MemoryWarehouse())] == [
             {"a": "1", "b": "x"}
         ]
+
+
+class TestCommandLine:
+    """`airflow-vertex-batch report` over objects; the rest of the command line is in tests/core."""
+
+    def test_objects_are_read_by_folder(self, capsys, monkeypatch, gcs, bucket, storage_url):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
+        _put(gcs, bucket / "out/predictions.jsonl", jsonl(an_output("a"), a_failed_output("b")))
+        assert main(["report", "--format", "json", str(bucket / "out/")]) == 0
+        assert json.loads(capsys.readouterr().out)["statuses"] == {"succeeded": 1, "failed": 1}
+
+    def test_no_credentials_is_status_2_not_a_traceback(self, capsys, monkeypatch, tmp_path):
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+        assert main(["report", "gs://bucket/predictions.jsonl"]) == 2
+        assert "gcloud auth application-default login" in capsys.readouterr().err
