@@ -17,8 +17,8 @@ from airflow_vertex_batch.core.errors import VertexBatchError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from airflow_vertex_batch.core.address import Uri
     from airflow_vertex_batch.core.lint import Finding
-    from airflow_vertex_batch.core.model import Uri
     from airflow_vertex_batch.core.ports import ObjectStore
 
 _LAST_PORT = 65535
@@ -155,9 +155,9 @@ def _report(options: argparse.Namespace) -> int:
 
 def _result_files(store: ObjectStore, names: Sequence[str]) -> Iterator[Uri]:
     """Yield the files that were named, and the result files of folders."""
+    from airflow_vertex_batch.core.address import Uri as Address
     from airflow_vertex_batch.core.collect import result_files
     from airflow_vertex_batch.core.errors import InputError
-    from airflow_vertex_batch.core.model import Uri as Address
 
     for name in names:
         uri = Address.parse(name)

@@ -11,8 +11,9 @@ from uuid import uuid4
 from airflow.sdk import BaseOperator
 
 from airflow_vertex_batch.compat import fail_exception, setting
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
-from airflow_vertex_batch.core.model import Identity, Uri
+from airflow_vertex_batch.core.model import Identity
 from airflow_vertex_batch.links import LINKS_KEY
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from airflow_vertex_batch.core.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_vertex_batch.core.model import JobName
+    from airflow_vertex_batch.core.address import JobName
     from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
     from airflow_vertex_batch.gcp.storage import GcsStore
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient, VertexClient

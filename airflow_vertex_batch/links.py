@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 
-from airflow_vertex_batch.core.model import JobName, TableId, Uri
+from airflow_vertex_batch.core.address import JobName, TableId, Uri
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey

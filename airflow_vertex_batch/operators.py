@@ -185,7 +185,7 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
         from airflow_vertex_batch.core import sources
 
         if self.table is not None:
-            from airflow_vertex_batch.core.model import TableId
+            from airflow_vertex_batch.core.address import TableId
 
             return sources.Table(TableId.parse(self.table, self.project_id or ""))
         if self.objects is not None:
@@ -422,7 +422,7 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
         )
 
     def _sink(self, context: Context, landing: Any) -> Any:
-        from airflow_vertex_batch.core.model import TableId, Uri
+        from airflow_vertex_batch.core.address import TableId, Uri
 
         if self.destination_uri is not None:
             return landing.files(Uri.parse(self.destination_uri), self.file_format)

@@ -21,7 +21,8 @@ from airflow_vertex_batch.core.submit import IDENTITY_LABEL
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from airflow_vertex_batch.core.model import BatchJob, JobName
+    from airflow_vertex_batch.core.address import JobName
+    from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 
 #: Up to so many jobs, single questions cost less than listing everything that runs.

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_vertex_batch.core.address import JobName
     from airflow_vertex_batch.core.lifecycle import Outcome, WaitPolicy
-    from airflow_vertex_batch.core.model import BatchJob, JobName
+    from airflow_vertex_batch.core.model import BatchJob
 
 #: Queue (72 h), run (24 h) and an hour of slack: see `core.lifecycle`, which this repeats so that a DAG file need not
 #: load it.

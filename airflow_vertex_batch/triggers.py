@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.lifecycle import OnTimeout, WaitPolicy, adrive, pack, watch
-from airflow_vertex_batch.core.model import BatchJob, JobName
+from airflow_vertex_batch.core.model import BatchJob
 from airflow_vertex_batch.poller import shared_poller
 
 if TYPE_CHECKING:

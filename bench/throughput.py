@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import msgspec
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.jsonl import read_output
-from airflow_vertex_batch.core.model import Uri
 from airflow_vertex_batch.core.ports import LocalStore
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate

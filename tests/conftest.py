@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from airflow_vertex_batch.core.model import TableId, Uri
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.ports import LocalStore
 
 if TYPE_CHECKING:

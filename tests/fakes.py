@@ -12,8 +12,9 @@ import json
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
+from airflow_vertex_batch.core.address import JobName, TableId, Uri
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, JobState, TableId, Uri
+from airflow_vertex_batch.core.model import BatchJob, JobSpec, JobState
 from airflow_vertex_batch.core.ports import ObjectInfo
 from airflow_vertex_batch.gcp.storage import glob_pattern
 from tests.builders import NIGHT, a_job_doc

@@ -8,10 +8,11 @@ from importlib.metadata import distributions
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing
 from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.model import Identity, JobSpec, Uri
+from airflow_vertex_batch.core.model import Identity, JobSpec
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.purchase import purchases
 from airflow_vertex_batch.core.request import RequestTemplate

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.jsonl import (
@@ -26,7 +27,7 @@ from airflow_vertex_batch.core.jsonl import (
     read_output,
     repaired,
 )
-from airflow_vertex_batch.core.model import BatchJob, Phase, TableId, Uri
+from airflow_vertex_batch.core.model import BatchJob, Phase
 from airflow_vertex_batch.core.request import content_key
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally
 

@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
 
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ResultError
 from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.model import TableId, Uri
 from airflow_vertex_batch.core.report import PriceTable, Report, Totals
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 

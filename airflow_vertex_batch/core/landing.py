@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_vertex_batch.core.address import JobName, TableId, Uri
 from airflow_vertex_batch.core.collect import Batch, Collector
 from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.core.export import FileSink, LandPlan, Sink, TableSink, land, rejected_rows
-from airflow_vertex_batch.core.model import BatchJob, JobName, Manifest, Phase, TableId, Uri
+from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase
 from airflow_vertex_batch.core.schema import answer_checker
 
 if TYPE_CHECKING:

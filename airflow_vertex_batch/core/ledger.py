@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import LedgerError, VertexBatchError
-from airflow_vertex_batch.core.model import Uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import JobError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobName, Phase
+from airflow_vertex_batch.core.model import BatchJob, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence

@@ -14,14 +14,15 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import Uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, TableId
+    from airflow_vertex_batch.core.address import JobName, TableId
+    from airflow_vertex_batch.core.model import BatchJob, JobSpec
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):

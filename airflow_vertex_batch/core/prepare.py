@@ -19,10 +19,11 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.lint import Linter
-from airflow_vertex_batch.core.model import Manifest, Shard, Uri
+from airflow_vertex_batch.core.model import Manifest, Shard
 from airflow_vertex_batch.core.request import (
     MAX_BYTES,
     MAX_REQUESTS,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest, Uri
+from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_vertex_batch.core.address import model_id
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.model import model_id
 from airflow_vertex_batch.core.schema import response_schema
 from airflow_vertex_batch.core.sources import media_type
 

@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import decode
-from airflow_vertex_batch.core.model import TableId, Uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

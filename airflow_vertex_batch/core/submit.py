@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Submission
-from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, Phase
+from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

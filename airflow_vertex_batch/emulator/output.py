@@ -17,7 +17,7 @@ from airflow_vertex_batch.emulator.importer import JobFailedError, decode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_vertex_batch.core.model import TableId, Uri
+    from airflow_vertex_batch.core.address import TableId, Uri
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
     from airflow_vertex_batch.emulator.scenario import Switches
     from airflow_vertex_batch.emulator.spool import Answers

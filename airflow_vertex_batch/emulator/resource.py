@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import JobState, TableId, Uri
+from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.emulator.wire import ApiError, camel, error_info, invalid, project_number, rfc3339
 
 if TYPE_CHECKING:

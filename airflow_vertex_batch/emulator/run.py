@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ServiceError, VertexBatchError
-from airflow_vertex_batch.core.model import TableId, Uri
 from airflow_vertex_batch.emulator.importer import OUTPUT_MEMBERS, Importer, JobFailedError, import_failure, read_lines
 from airflow_vertex_batch.emulator.output import FolderOutput, Output, TableOutput
 from airflow_vertex_batch.emulator.resource import table_of

@@ -19,8 +19,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import Uri
 from airflow_vertex_batch.emulator.clock import SystemClock
 from airflow_vertex_batch.emulator.faults import Call, DroppedError, Reply
 from airflow_vertex_batch.emulator.models import load_model

@@ -36,7 +36,7 @@ from airflow_vertex_batch.emulator.wire import ApiError, failed_precondition, in
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow_vertex_batch.core.model import Uri
+    from airflow_vertex_batch.core.address import Uri
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
 
 #: Most jobs of one page, and the default. Not documented for this resource; Google's usual number.

@@ -13,8 +13,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from airflow_vertex_batch.core.address import TableId
 from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.model import TableId
 from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import os
 import re
 from typing import IO, TYPE_CHECKING, Any
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.model import Uri
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.gcp.auth import credentials_error
 

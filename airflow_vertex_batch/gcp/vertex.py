@@ -17,8 +17,9 @@ from urllib.parse import quote
 
 import msgspec
 
+from airflow_vertex_batch.core.address import JobName, api_host
 from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobName, JobSpec, api_host
+from airflow_vertex_batch.core.model import BatchJob, JobSpec
 from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:

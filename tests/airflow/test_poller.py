@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobName, JobState
+from airflow_vertex_batch.core.model import BatchJob, JobState
 from airflow_vertex_batch.poller import _pollers, shared_poller
 
 NAMES = [JobName("1", "us-central1", str(number)) for number in range(50)]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.collect import Batch, Collector, result_files, tally
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.model import JobState, TableId, Uri
+from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 from tests.builders import a_failed_output, a_job, a_line, a_request, a_response, an_output, jsonl, seed
 from tests.fakes import MemoryStore, MemoryWarehouse

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
+from airflow_vertex_batch.core.address import JobName, Uri
 from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing, job_names, read_jobs, refuse_bad_end
-from airflow_vertex_batch.core.model import JobName, JobState, Manifest, Uri
+from airflow_vertex_batch.core.model import JobState, Manifest
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.report import Report
 from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.model import Uri
 from tests.builders import JOB_NAME
 from tests.fakes import MemoryStore
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import JobError, ServiceError
 from airflow_vertex_batch.core.lifecycle import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -28,7 +29,7 @@ from airflow_vertex_batch.core.lifecycle import (
     unpack,
     watch,
 )
-from airflow_vertex_batch.core.model import BatchJob, JobName, JobState, Phase
+from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
 from tests.builders import JOB_NAME, a_job, a_job_doc
 from tests.fakes import Clock
 

@@ -13,22 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_vertex_batch.core.address import JobName, TableId, Uri, api_host, model_path
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import (
-    BatchJob,
-    Identity,
-    JobName,
-    JobSpec,
-    JobState,
-    Manifest,
-    Phase,
-    Shard,
-    TableId,
-    Uri,
-    api_host,
-    model_path,
-    safe_name,
-)
+from airflow_vertex_batch.core.model import BatchJob, Identity, JobSpec, JobState, Manifest, Phase, Shard, safe_name
 from tests.builders import JOB_NAME, a_job, a_job_doc, a_spec, an_identity, seed
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import Uri
 
 
 def _names(store, uri):

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.model import Manifest, Uri
+from airflow_vertex_batch.core.model import Manifest
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare, read_manifest
 from airflow_vertex_batch.core.request import MAX_BYTES, MAX_REQUESTS, OnRejectedRow, RequestTemplate
 from airflow_vertex_batch.core.sources import Requests, Rows

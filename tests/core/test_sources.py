@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import TableId, Uri
 from airflow_vertex_batch.core.sources import (
     DbApiQuery,
     Files,

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from airflow_vertex_batch.core.address import JobName, Uri
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Intent, Ledger, Refusal, Submission
-from airflow_vertex_batch.core.model import JobName, Uri
 from airflow_vertex_batch.core.submit import (
     FINGERPRINT_LABEL,
     IDENTITY_LABEL,

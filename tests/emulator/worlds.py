@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.model import TableId, Uri
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Call, Reply

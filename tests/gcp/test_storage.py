@@ -15,10 +15,10 @@ from google.cloud.storage import Client
 from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.__main__ import main
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.export import FileSink, LandPlan, land
 from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.model import Uri
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Files, Objects, Rows

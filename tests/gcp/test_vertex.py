@@ -11,8 +11,9 @@ from google.auth.credentials import Credentials as AnyCredentials
 from google.auth.exceptions import RefreshError, TransportError
 from google.oauth2.credentials import Credentials
 
+from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
-from airflow_vertex_batch.core.model import JobName, JobState
+from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.gcp.vertex import (
     MAX_RETRY_AFTER_SECONDS,
     PAGE_SIZE,

@@ -10,12 +10,13 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.collect import Batch, Collector
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.export import FileSink, LandPlan, land
 from airflow_vertex_batch.core.jsonl import encode, read_output
-from airflow_vertex_batch.core.model import JobState, Uri
+from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.rows import RowStatus
 from tests.builders import a_failed_output, a_job, a_line, a_request, a_row, an_output, jsonl
 from tests.fakes import MemoryStore, MemoryWarehouse

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.model import Uri
 from airflow_vertex_batch.core.submit import ensure_job
 from tests.builders import a_spec
 from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.model import Uri
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate
 from airflow_vertex_batch.core.sources import Rows

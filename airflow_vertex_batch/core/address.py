@@ -1,0 +1,197 @@
+"""What do we call things that live elsewhere? Objects, tables, jobs and models as frozen addresses.
+
+Invariant: parsing is the only way from text to an address, and `str()` the only way back.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import InputError
+
+#: Multi-region locations have a host shape of their own (API discovery document aiplatform.v1, revision 20261106).
+MULTI_REGIONS = frozenset({"us", "eu"})
+
+
+def api_host(location: str) -> str:
+    """Return the Vertex AI host that serves `location`: regional, ``global``, or multi-region ``us``/``eu``."""
+    if location == "global":
+        return "aiplatform.googleapis.com"
+    if location in MULTI_REGIONS:
+        return f"aiplatform.{location}.rep.googleapis.com"
+    return f"{location}-aiplatform.googleapis.com"
+
+
+class Uri(msgspec.Struct, frozen=True, order=True):
+    """A Cloud Storage object or folder (``gs://``), or a file on local disk (``file://`` or a bare path)."""
+
+    scheme: str
+    bucket: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``gs://bucket/name``, ``file:///path`` or a bare path.
+
+        :raises InputError: when the text is neither.
+        """
+        text = str(text)
+        if text.startswith("gs://"):
+            bucket, _, name = text[5:].partition("/")
+            if not bucket:
+                raise InputError(f"{text!r} names no bucket", todo="Write it as gs://bucket/path")
+            return cls("gs", bucket, name)
+        if text.startswith("file://"):
+            return cls("file", "", text[7:])
+        if "://" in text or not text:
+            raise InputError(
+                f"{text!r} is not an address we can read", todo="Use gs://bucket/path, file:///path or a local path"
+            )
+        return cls("file", "", text)
+
+    def __str__(self) -> str:
+        return f"gs://{self.bucket}/{self.name}" if self.scheme == "gs" else self.name
+
+    def __truediv__(self, part: str) -> Self:
+        """Return the address of `part` below this folder."""
+        base = self.name.rstrip("/")
+        if self.scheme == "file" or base:
+            return type(self)(self.scheme, self.bucket, f"{base}/{part}")
+        return type(self)(self.scheme, self.bucket, part)
+
+    @property
+    def basename(self) -> str:
+        """The last path segment."""
+        return self.name.rstrip("/").rpartition("/")[2]
+
+    @property
+    def has_glob(self) -> bool:
+        """Whether the name holds a wildcard (``*``, ``?`` or ``[``)."""
+        return any(mark in self.name for mark in "*?[")
+
+    @property
+    def glob_prefix(self) -> str:
+        """The name up to its first wildcard: what a listing can be asked for."""
+        return re.split(r"[*?\[]", self.name, maxsplit=1)[0]
+
+    @property
+    def console_url(self) -> str:
+        """The page of this folder or object in the Cloud console; empty for local files."""
+        if self.scheme != "gs":
+            return ""
+        return f"https://console.cloud.google.com/storage/browser/{self.bucket}/{self.name}"
+
+
+class TableId(msgspec.Struct, frozen=True, order=True):
+    """A BigQuery table: ``bq://project.dataset.table``, ``project.dataset.table`` or ``project:dataset.table``."""
+
+    project: str
+    dataset: str
+    table: str
+
+    @classmethod
+    def parse(cls, text: str, project: str = "") -> Self:
+        """Read a table name; `project` completes ``dataset.table``.
+
+        :raises InputError: when the text names no table.
+        """
+        head, _, table = str(text).removeprefix("bq://").rpartition(".")
+        # Old project ids may be domain-scoped ("example.com:p"), so a colon only ends the project before the dataset.
+        owner, _, dataset = head.rpartition(":" if ":" in head.rpartition(".")[2] else ".")
+        owner = owner or project
+        if not (owner and dataset and table) or owner.endswith("."):
+            raise InputError(f"{text!r} names no BigQuery table", todo="Write it as bq://project.dataset.table")
+        return cls(owner, dataset, table)
+
+    def __str__(self) -> str:
+        return f"{self.project}.{self.dataset}.{self.table}"
+
+    @property
+    def uri(self) -> str:
+        """The ``bq://`` spelling that Vertex AI takes."""
+        return f"bq://{self}"
+
+    def sibling(self, table: str) -> Self:
+        """Return the table of another name in the same dataset."""
+        return type(self)(self.project, self.dataset, table)
+
+    @property
+    def console_url(self) -> str:
+        """The table's page in the Cloud console."""
+        return (
+            f"https://console.cloud.google.com/bigquery?project={self.project}"
+            f"&ws=!1m5!1m4!4m3!1s{self.project}!2s{self.dataset}!3s{self.table}"
+        )
+
+
+_JOB_NAME = re.compile(r"projects/([^/]+)/locations/([^/]+)/batchPredictionJobs/([^/:]+)")
+
+
+class JobName(msgspec.Struct, frozen=True, order=True):
+    """The full resource name of a batchPredictionJob. It only resolves in the project and location that made it."""
+
+    project: str
+    location: str
+    job_id: str
+
+    @classmethod
+    def parse(cls, text: str, project: str = "", location: str = "") -> Self:
+        """Read a full name; a bare id is completed with `project` and `location`.
+
+        :raises InputError: when the name is neither.
+        """
+        text = str(text)
+        if match := _JOB_NAME.fullmatch(text):
+            return cls(*match.groups())
+        if text and "/" not in text and project and location:
+            return cls(project, location, text)
+        raise InputError(
+            f"{text!r} is not the name of a batch prediction job",
+            todo="Use projects/PROJECT/locations/LOCATION/batchPredictionJobs/ID",
+        )
+
+    def __str__(self) -> str:
+        return f"{self.parent}/batchPredictionJobs/{self.job_id}"
+
+    @property
+    def parent(self) -> str:
+        """``projects/…/locations/…``."""
+        return f"projects/{self.project}/locations/{self.location}"
+
+    @property
+    def console_url(self) -> str:
+        """The job's page in the Cloud console."""
+        return (
+            f"https://console.cloud.google.com/vertex-ai/locations/{self.location}"
+            f"/batch-predictions/{self.job_id}?project={self.project}"
+        )
+
+
+def model_path(model: str) -> str:
+    """Return the resource path the create call takes for `model`.
+
+    ``gemini-…`` is a Google publisher model, ``publisher/model`` another publisher's; ``publishers/…`` and
+    ``projects/…/models/…`` (a tuned model) stay as they are.
+
+    :raises InputError: when the text is none of these.
+    """
+    if re.fullmatch(
+        r"(projects/[^/]+/locations/[^/]+/)?(publishers/[^/]+/)?models/[^/]+|projects/.+/endpoints/[^/]+", model
+    ):
+        return model
+    if re.fullmatch(r"[\w.@-]+", model):
+        return f"publishers/google/models/{model}"
+    if match := re.fullmatch(r"([\w-]+)/([\w.@-]+)", model):
+        return f"publishers/{match[1]}/models/{match[2]}"
+    raise InputError(
+        f"{model!r} is not a model name",
+        todo="Use gemini-…, publishers/google/models/…, or projects/P/locations/L/models/ID for a tuned model",
+    )
+
+
+def model_id(model: str) -> str:
+    """Return the last segment of a model's name: the same however the name was written, or the service spells it."""
+    return model.rpartition("/")[2]
