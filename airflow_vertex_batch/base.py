@@ -108,3 +108,8 @@ def failing() -> Iterator[None]:
         if error.retryable:
             raise
         raise fail_exception(str(error)) from error
+
+
+def texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one text, or several, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)

@@ -1,0 +1,137 @@
+"""How does a task land answers? Finished jobs in, rows at the destination and a report out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.base import (
+    COMMON_TEMPLATE_FIELDS,
+    VertexBatchBaseOperator,
+    attempt_token,
+    failing,
+    identity_of,
+)
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_vertex_batch.core.model import Manifest
+
+
+class VertexBatchExportOperator(VertexBatchBaseOperator):
+    """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
+
+    Every request ends as exactly one row: with a good answer at the destination, or with its reason among the dead
+    letters. Running it again leaves one copy. The task fails when a job did not end well, after landing what there is.
+
+    :param jobs: what the sensor returned, or job names. Templated.
+    :param manifest: what the prepare task returned; the jobs' own input is read where not given. Templated.
+    :param destination_uri: ``gs://`` folder for files. Templated.
+    :param destination_table: ``bq://project.dataset.table``, made if it does not exist, partitioned by
+        ``partition_date``. Rows are merged on ``partition_date`` and ``row_key``. Templated.
+    :param dead_letter_table: table for rows without a good answer; the destination's name with ``_dead_letters`` where
+        not given. Templated.
+    :param file_format: ``jsonl`` (default) or ``parquet``.
+    :param partition_date: the day the rows belong to, YYYY-MM-DD; the run's own (`macros.partition_date`) where not
+        given. Templated.
+    :param response_schema: a JSON Schema or a Pydantic model class that answers are checked against; the manifest's own
+        where not given.
+    :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
+        fills.
+    :returns: the report: counts by status, tokens and cost.
+    """
+
+    template_fields: Sequence[str] = (
+        *COMMON_TEMPLATE_FIELDS,
+        *("jobs", "manifest", "destination_uri", "destination_table", "dead_letter_table", "partition_date"),
+    )
+    operator_extra_links = (VertexBatchOutputLink(), VertexBatchTableLink(), VertexBatchJobLink())
+
+    def __init__(
+        self,
+        *,
+        jobs: Any,
+        manifest: Any = None,
+        destination_uri: str | None = None,
+        destination_table: str | None = None,
+        dead_letter_table: str | None = None,
+        file_format: str = "jsonl",
+        partition_date: str | None = None,
+        response_schema: Any = None,
+        replace_partition: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.jobs, self.manifest, self.partition_date = jobs, manifest, partition_date
+        self.destination_uri, self.destination_table = destination_uri, destination_table
+        self.dead_letter_table, self.file_format = dead_letter_table, file_format
+        self.response_schema, self.replace_partition = response_schema, replace_partition
+        if (destination_uri is None) == (destination_table is None):
+            raise InputError(
+                f"Task {self.task_id} needs one destination", todo="Give destination_uri or destination_table, not both"
+            )
+        if file_format not in {"jsonl", "parquet"}:
+            raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Land, and return the report."""
+        with failing():
+            from airflow_vertex_batch.core.landing import Landing, read_jobs, refuse_bad_end
+
+            hook = self.hook()
+            landing = Landing(hook.store(), hook.warehouse(), self._plan(context), self._manifest(), self._schema())
+            jobs = read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
+            sink = self._sink(context, landing)
+            self.push_links(
+                context,
+                addresses(
+                    jobs=[job.name for job in jobs],
+                    folder=self.destination_uri or "",
+                    table=self.destination_table or "",
+                ),
+            )
+            report = landing.land(jobs, sink)
+            self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
+            context["ti"].xcom_push("report", report.as_dict())
+            refuse_bad_end(jobs, report)
+            return report.as_dict()
+
+    def _plan(self, context: Context) -> Any:
+        from airflow_vertex_batch.core.export import LandPlan
+        from airflow_vertex_batch.macros import partition_date
+
+        identity = identity_of(context)
+        day = self.partition_date or partition_date(context)
+        return LandPlan(
+            batch_id="\0".join((identity.dag_id, identity.task_id, str(identity.map_index), day)),
+            partition_date=day,
+            run_id=identity.run_id,
+            replace_partition=self.replace_partition,
+        )
+
+    def _sink(self, context: Context, landing: Any) -> Any:
+        from airflow_vertex_batch.core.address import TableId, Uri
+
+        if self.destination_uri is not None:
+            return landing.files(Uri.parse(self.destination_uri), self.file_format)
+        table = TableId.parse(str(self.destination_table), self.project_id or "")
+        dead = (
+            TableId.parse(self.dead_letter_table)
+            if self.dead_letter_table
+            else table.sibling(f"{table.table}_dead_letters")
+        )
+        return landing.table(table, dead, self.staging() / identity_of(context).path / f"landing-{attempt_token()}")
+
+    def _manifest(self) -> Manifest | None:
+        from airflow_vertex_batch.core.model import Manifest
+
+        return Manifest.from_dict(self.manifest) if self.manifest is not None else None
+
+    def _schema(self) -> dict[str, Any] | None:
+        from airflow_vertex_batch.core.schema import json_schema
+
+        return json_schema(self.response_schema) if self.response_schema is not None else None
