@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.operators import VertexBatchCancelJobOperator as VertexBatchCancelJobOperator
     from airflow_vertex_batch.operators import VertexBatchCreateJobOperator as VertexBatchCreateJobOperator
     from airflow_vertex_batch.operators import VertexBatchExportOperator as VertexBatchExportOperator
+    from airflow_vertex_batch.operators import VertexBatchOperator as VertexBatchOperator
     from airflow_vertex_batch.operators import VertexBatchPrepareOperator as VertexBatchPrepareOperator
+    from airflow_vertex_batch.operators import VertexBatchRepairOperator as VertexBatchRepairOperator
     from airflow_vertex_batch.sensors import VertexBatchJobSensor as VertexBatchJobSensor
     from airflow_vertex_batch.triggers import VertexBatchJobTrigger as VertexBatchJobTrigger
 
@@ -28,7 +30,9 @@ _MODULE_OF = {
     "VertexBatchHook": "hooks",
     "VertexBatchJobSensor": "sensors",
     "VertexBatchJobTrigger": "triggers",
+    "VertexBatchOperator": "operators",
     "VertexBatchPrepareOperator": "operators",
+    "VertexBatchRepairOperator": "operators",
     "partition_date": "macros",
     "vertex_batch": "batch",
 }

@@ -82,6 +82,10 @@ class VertexBatchBaseOperator(BaseOperator):
             )
         return Uri.parse(text)
 
+    def folder(self, context: Context) -> Uri:
+        """Return the folder of this task of this run, for whatever it writes on its way."""
+        return self.staging() / identity_of(context).path
+
     def push_links(self, context: Context, links: dict[str, str]) -> None:
         """Store the addresses of this task's links."""
         if links:
@@ -92,6 +96,11 @@ def identity_of(context: Any) -> Identity:
     """Return who a task's work belongs to: dag, task, run and map index, never the try."""
     ti = context["ti"]
     return Identity(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=getattr(ti, "map_index", -1))
+
+
+def generation_of(context: Any) -> str:
+    """Return what changes when a person clears a task, and stays the same over its retries."""
+    return str(context["ti"].max_tries)
 
 
 def attempt_token() -> str:

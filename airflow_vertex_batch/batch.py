@@ -1,4 +1,4 @@
-"""The whole batch in one call: prepare, create, wait, export as one visible TaskGroup."""
+"""The whole batch in one call: prepare, create, wait, repair, export as one visible TaskGroup."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from airflow_vertex_batch.operators import (
     VertexBatchCreateJobOperator,
     VertexBatchExportOperator,
     VertexBatchPrepareOperator,
+    VertexBatchRepairOperator,
 )
 from airflow_vertex_batch.sensors import VertexBatchJobSensor
 
@@ -23,19 +24,22 @@ _STEPS: dict[str, type] = {
     "prepare": VertexBatchPrepareOperator,
     "create": VertexBatchCreateJobOperator,
     "wait": VertexBatchJobSensor,
+    "repair": VertexBatchRepairOperator,
     "export": VertexBatchExportOperator,
 }
 #: What the steps pass to each other.
-_WIRED = {"manifest", "jobs", "input_uri"}
+_WIRED = {"manifest", "jobs", "repairs", "input_uri"}
 
 
 def vertex_batch(
     group_id: str = "vertex_batch", *, model: str, task_args: Mapping[str, Any] | None = None, **arguments: Any
 ) -> TaskGroup:
-    """Make the TaskGroup ``prepare >> create >> wait >> export``.
+    """Make the TaskGroup ``prepare >> create >> wait >> repair >> export``.
 
-    Every argument of the four operators can be given; each goes to the steps that know it (`gcp_conn_id`, `project_id`,
-    `location` and the other common ones to all). The report is the output of the task ``<group_id>.export``.
+    Every argument of the five operators can be given; each goes to the steps that know it (`gcp_conn_id`, `project_id`,
+    `location` and the other common ones to all). With ``repair_rounds=0`` the repair task does nothing until a person
+    clears it: then the rows of that run that are without a good answer go once more. The report is the output of the
+    task ``<group_id>.export``.
 
     :param group_id: name of the group, unique in the DAG.
     :param model: the model to ask, such as ``gemini-2.5-flash``.
@@ -53,7 +57,9 @@ def vertex_batch(
         prepare = VertexBatchPrepareOperator(task_id="prepare", **chosen["prepare"])
         create = VertexBatchCreateJobOperator(task_id="create", manifest=prepare.output, **chosen["create"])
         wait = VertexBatchJobSensor(task_id="wait", jobs=create.output, **chosen["wait"])
-        VertexBatchExportOperator(task_id="export", jobs=wait.output, manifest=prepare.output, **chosen["export"])
+        done: dict[str, Any] = {"jobs": wait.output, "manifest": prepare.output}
+        repair = VertexBatchRepairOperator(task_id="repair", **done, **chosen["repair"])
+        VertexBatchExportOperator(task_id="export", **done, repairs=repair.output, **chosen["export"])
     return group
 
 

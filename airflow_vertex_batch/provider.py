@@ -36,6 +36,9 @@ def get_provider_info() -> dict[str, Any]:
             f"airflow_vertex_batch.links.{name}"
             for name in ("VertexBatchJobLink", "VertexBatchOutputLink", "VertexBatchTableLink")
         ],
+        "task-decorators": [
+            {"name": "vertex_batch", "class-name": "airflow_vertex_batch.decorators.vertex_batch_task"}
+        ],
         "config": {
             "vertex_batch": {
                 "description": "Defaults of the Vertex AI batch provider.",

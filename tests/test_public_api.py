@@ -19,7 +19,9 @@ PUBLIC = {
     "VertexBatchHook": "hooks",
     "VertexBatchJobSensor": "sensors",
     "VertexBatchJobTrigger": "triggers",
+    "VertexBatchOperator": "operators",
     "VertexBatchPrepareOperator": "operators",
+    "VertexBatchRepairOperator": "operators",
     "partition_date": "macros",
     "vertex_batch": "batch",
 }

@@ -55,6 +55,10 @@ class Batch(msgspec.Struct, frozen=True):
     job: BatchJob
     inputs: tuple[str, ...]
     columns_uri: str = ""
+    #: The model that was asked, for the requests' digests.
+    model: str = ""
+    #: Whether the input was an earlier job's output: lines for other requests than ours are no surprise then.
+    resumed: bool = False
 
 
 class Anomalies(msgspec.Struct):

@@ -320,13 +320,7 @@ class TableSink:
 
     def _merge(self) -> None:
         for table in (self._table, self._dead):
-            self._warehouse.create_table(
-                table,
-                SCHEMA,
-                partition_column="partition_date",
-                clustering=["status", "row_key"],
-                description="Written by airflow-vertex-batch",
-            )
+            ensure_table(self._warehouse, table)
         name = hashlib.sha256(f"{self._table}\0{self._plan.batch_id}\0{self._digest}".encode()).hexdigest()[:24]
         staging = self._table.sibling(f"avb_staging_{name}")
         self._warehouse.create_table(staging, SCHEMA, expires_in=_STAGING_LIFE_SECONDS)
@@ -339,6 +333,17 @@ class TableSink:
                 parameters={"partition_date": _date(self._plan.partition_date)},
             )
         self._warehouse.drop(staging)
+
+
+def ensure_table(warehouse: Warehouse, table: TableId) -> None:
+    """Make a destination table unless it exists; add the columns that an older version did not know."""
+    warehouse.create_table(
+        table,
+        SCHEMA,
+        partition_column="partition_date",
+        clustering=["status", "row_key"],
+        description="Written by airflow-vertex-batch",
+    )
 
 
 def merge_sql(table: TableId, staging: TableId, condition: str, *, replace_partition: bool) -> str:

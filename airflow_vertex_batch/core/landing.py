@@ -1,4 +1,12 @@
-"""From finished jobs to a landed report: which job answered which file, and does the whole add up?"""
+"""From finished jobs to a landed report: which job answered which file, which attempt counts, does the whole add up?
+
+A batch is a list of rounds: the whole of it, then the rows that were sent again. Each row's best attempt lands, with
+what all its attempts cost; a row whose request was sent under another key, or was answered by an earlier run, gets that
+answer.
+
+Invariants: every source row lands exactly once, whatever the number of rounds; memory does not grow with the rows,
+since attempts that may be bettered wait on disk.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +19,18 @@ from airflow_vertex_batch.core.address import JobName, TableId, Uri
 from airflow_vertex_batch.core.collect import Batch, Collector
 from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.core.export import FileSink, LandPlan, Sink, TableSink, land, rejected_rows
-from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase
+from airflow_vertex_batch.core.jsonl import decode, encode
+from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase, Record
+from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 from airflow_vertex_batch.core.schema import answer_checker
+from airflow_vertex_batch.core.shelf import Shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from airflow_vertex_batch.core.answers import Answers
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
-    from airflow_vertex_batch.core.report import Report
+    from airflow_vertex_batch.core.report import PriceTable, Report
 
 
 def job_names(jobs: Any) -> list[JobName]:
@@ -30,23 +42,157 @@ def job_names(jobs: Any) -> list[JobName]:
     return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items]
 
 
-class Landing:
-    """Everything between finished jobs and a report.
+class Round(Record, frozen=True, kw_only=True):
+    """One time of asking: what was asked, and the jobs that answered.
 
-    :param schema: what answers are checked against; the manifest's own where None.
+    :param manifest: None when the jobs' own input says what was asked.
+    """
+
+    manifest: Manifest | None
+    jobs: tuple[BatchJob, ...]
+
+
+class Rounds:
+    """The rows of a batch over all its rounds, each once, as its best attempt.
+
+    :param check: says why a JSON answer does not fit the response schema.
     """
 
     def __init__(
         self,
+        rounds: Sequence[Round],
+        store: ObjectStore,
+        warehouse: Warehouse,
+        check: Callable[[Any], str] | None = None,
+    ) -> None:
+        self.rounds = tuple(rounds)
+        self._store = store
+        self._collectors = [Collector(store, warehouse, check) for _ in self.rounds]
+        #: Good answers by the round they came from; complete once `rows` is exhausted.
+        self.cured = [0] * len(self.rounds)
+
+    @property
+    def anomalies(self) -> dict[str, int]:
+        """What the outputs held beside one line a request, added up over the rounds."""
+        odd = [collector.anomalies for collector in self._collectors]
+        return {name: sum(getattr(item, name) for item in odd) for name in type(odd[0]).__struct_fields__}
+
+    @property
+    def expected_count(self) -> int:
+        """Requests in the input of the first round, as far as it has been read."""
+        return self._collectors[0].expected_count
+
+    def rows(self) -> Iterator[ResultRow]:
+        """Yield each request's best attempt, with what its other attempts were billed."""
+        if len(self.rounds) == 1:
+            yield from self._counted(self._answers(0), 0)
+            return
+        with Shelf() as last, Shelf() as earlier:
+            for number, later in enumerate(self.rounds[1:], start=1):
+                for key in request_keys(later.manifest, self._store):
+                    last.put(key, str(number).encode())
+            for number in range(len(self.rounds)):
+                yield from self._counted(self._settled(number, last, earlier), number)
+
+    def _settled(self, number: int, last: Shelf, earlier: Shelf) -> Iterator[ResultRow]:
+        """Yield the rows of one round that were not sent again; put the others aside."""
+        for answer in self._answers(number):
+            row = answer
+            for data in earlier.take(row.key):
+                row = better(_decode_row(data), row)
+            if int(last.last(row.key) or 0) > number:
+                earlier.put(row.key, encode(row))
+            else:
+                yield row
+
+    def _answers(self, number: int) -> Iterator[ResultRow]:
+        return chain.from_iterable(map(self._collectors[number].rows, _batches(self.rounds[number])))
+
+    def _counted(self, rows: Iterable[ResultRow], number: int) -> Iterator[ResultRow]:
+        for row in rows:
+            self.cured[number] += row.status.is_good
+            yield row
+
+
+_decode_row = msgspec.json.Decoder(ResultRow).decode
+
+
+def better(before: ResultRow, now: ResultRow) -> ResultRow:
+    """Return the better of two attempts at one request: a good answer, else any answer, else the later one.
+
+    What belongs to the request stays, and what the other attempt was billed is remembered.
+    """
+    best, other = (before, now) if _worth(before) > _worth(now) else (now, before)
+    billed = (*before.earlier, *now.earlier, *((other.usage,) if other.usage is not None else ()))
+    return msgspec.structs.replace(
+        best,
+        columns=before.columns,
+        request_digest=before.request_digest,
+        attempts=before.attempts + now.attempts,
+        earlier=billed,
+    )
+
+
+def _worth(row: ResultRow) -> int:
+    return 2 if row.status.is_good else 1 if row.response else 0
+
+
+def request_keys(manifest: Manifest | None, store: ObjectStore) -> Iterator[str]:
+    """Yield the keys of a prepared set."""
+    for shard in manifest.shards if manifest is not None else ():
+        with store.open_read(Uri.parse(shard.uri)) as stream:
+            yield from (_decode_key(line).key for line in stream)
+
+
+class _Keyed(msgspec.Struct):
+    key: str
+
+
+_decode_key = msgspec.json.Decoder(_Keyed).decode
+
+
+def _batches(asked: Round) -> list[Batch]:
+    """Return each job with the requests it answers."""
+    manifest = asked.manifest
+    if manifest is None:
+        return [Batch(job, job.input_uris) for job in asked.jobs]
+    by_input = {job.input_uris: job for job in asked.jobs}
+    batches = []
+    for shard in manifest.shards:
+        job = by_input.get((shard.resume_uri or shard.uri,))
+        if job is None:
+            raise InputError(
+                f"No job answers {shard.uri} of manifest {manifest.uri}",
+                left="Nothing was landed",
+                todo="Pass the jobs that were created from this manifest",
+            )
+        model = manifest.model or job.model
+        batches.append(Batch(job, (shard.uri,), shard.columns_uri, model=model, resumed=bool(shard.resume_uri)))
+    return batches
+
+
+class Landing:
+    """Everything between finished jobs and a report.
+
+    :param schema: what answers are checked against; the manifest's own where None.
+    :param answers: where the answers of earlier runs are, for a manifest that left those rows out.
+    """
+
+    def __init__(
+        self,
+        rounds: Sequence[Round],
         store: ObjectStore,
         warehouse: Warehouse,
         plan: LandPlan,
-        manifest: Manifest | None,
+        *,
         schema: dict[str, Any] | None = None,
+        answers: Answers | None = None,
+        prices: PriceTable | None = None,
     ) -> None:
-        self._store, self._warehouse, self._plan, self._manifest = store, warehouse, plan, manifest
-        schema = schema or (manifest.response_schema if manifest else None)
-        self._collector = Collector(store, warehouse, answer_checker(schema) if schema else None)
+        self._store, self._warehouse, self._plan, self._answers, self._prices = store, warehouse, plan, answers, prices
+        self._manifest = rounds[0].manifest
+        schema = schema or (self._manifest.response_schema if self._manifest else None)
+        self._rounds = Rounds(rounds, store, warehouse, answer_checker(schema) if schema else None)
 
     def files(self, folder: Uri, file_format: str) -> Sink:
         """Return a sink for files."""
@@ -56,53 +202,89 @@ class Landing:
         """Return a sink for a table."""
         return TableSink(self._store, self._warehouse, table, dead, self._plan, staging)
 
-    def land(self, jobs: Sequence[BatchJob], sink: Sink) -> Report:
-        """Land every row of `jobs`, and of the rows that were never sent."""
-        batches = self._batches(jobs)
-        rejected = rejected_rows(self._store, self._manifest.rejected_uri if self._manifest else "")
-        rows = chain(chain.from_iterable(map(self._collector.rows, batches)), rejected)
-        report = land(rows, sink, self._plan, expected=self._expected)
-        odd = self._collector.anomalies
+    def land(self, sink: Sink) -> Report:
+        """Land every row: those that were sent, those that were not, and those that were refused."""
+        manifest = self._manifest
+        rows = chain(
+            self._with_duplicates(self._rounds.rows()),
+            self._known_rows(),
+            rejected_rows(self._store, manifest.rejected_uri if manifest else ""),
+        )
+        report = land(rows, sink, self._plan, expected=self._expected, prices=self._prices)
+        rounds = self._rounds.rounds
         return msgspec.structs.replace(
             report,
-            jobs=tuple(job.name for job in jobs),
-            duplicate_count=odd.duplicate_count,
-            foreign_count=odd.foreign_count,
-            rejoined_count=odd.rejoined_count,
+            jobs=tuple(job.name for asked in rounds for job in asked.jobs),
+            rounds=tuple(self._round_facts()),
+            **self._rounds.anomalies,
         )
+
+    def _round_facts(self) -> Iterator[dict[str, int]]:
+        for number, asked in enumerate(self._rounds.rounds):
+            if number and asked.manifest is not None:
+                yield {"round": number, "sent": asked.manifest.request_count, "cured": self._rounds.cured[number]}
 
     def _expected(self) -> int:
         """How many rows there must be: what prepare counted, or what the input files hold."""
-        return self._manifest.row_count if self._manifest else self._collector.expected_count
+        return self._manifest.row_count if self._manifest else self._rounds.expected_count
 
-    def _batches(self, jobs: Sequence[BatchJob]) -> list[Batch]:
-        if self._manifest is None:
-            return [Batch(job, job.input_uris) for job in jobs]
-        by_input = {job.input_uris: job for job in jobs}
-        batches = []
-        for shard in self._manifest.shards:
-            job = by_input.get((shard.uri,))
-            if job is None:
-                raise InputError(
-                    f"No job answers {shard.uri} of manifest {self._manifest.uri}",
-                    left="Nothing was landed",
-                    todo="Pass the jobs that were created from this manifest",
+    def _with_duplicates(self, rows: Iterable[ResultRow]) -> Iterator[ResultRow]:
+        """Yield every row, and behind it those whose request it was sent for too."""
+        if self._manifest is None or not self._manifest.duplicate_count:
+            yield from rows
+            return
+        with Shelf() as others:
+            for line in self._side_lines(self._manifest.duplicates_uri):
+                others.put(line["same_as"], encode(line))
+            for row in rows:
+                yield row
+                for data in others.all(row.key):
+                    other = decode(data)
+                    yield msgspec.structs.replace(
+                        row, key=other["key"], same_as=row.key, columns=other.get("columns"), usage=None, earlier=()
+                    )
+
+    def _known_rows(self) -> Iterator[ResultRow]:
+        """Yield the rows that an earlier run has answered, and say so of those whose answer has gone since."""
+        if self._manifest is None or not self._manifest.known_count:
+            return
+        with Shelf() as asked:
+            for line in self._side_lines(self._manifest.known_uri):
+                asked.put(line["request_digest"], encode(line))
+            for answer in self._answers.rows() if self._answers is not None else ():
+                for data in asked.take(answer.request_digest):
+                    line = decode(data)
+                    yield msgspec.structs.replace(answer, key=line["key"], columns=line.get("columns"))
+            for digest, data in asked.items():
+                line = decode(data)
+                yield ResultRow(
+                    key=line["key"],
+                    status=RowStatus.MISSING,
+                    code="ANSWER_GONE",
+                    reason="Its answer of an earlier run is no longer at the destination",
+                    columns=line.get("columns"),
+                    request_digest=digest,
+                    attempts=0,
                 )
-            batches.append(Batch(job, (shard.uri,), shard.columns_uri))
-        return batches
+
+    def _side_lines(self, uri: str) -> Iterator[dict[str, Any]]:
+        with self._store.open_read(Uri.parse(uri)) as stream:
+            yield from map(decode, stream)
 
 
-def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> list[BatchJob]:
+def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> tuple[BatchJob, ...]:
     """Return the jobs a task was given; those given by name are asked for."""
     items = [jobs] if isinstance(jobs, str | dict) else list(jobs or ())
-    return [BatchJob.from_dict(item) if isinstance(item, dict) else get(JobName.parse(item)) for item in items]
+    return tuple(BatchJob.from_dict(item) if isinstance(item, dict) else get(JobName.parse(item)) for item in items)
 
 
 def refuse_bad_end(jobs: Sequence[BatchJob], report: Report) -> None:
-    """Fail when a job did not end well, although what it answered has been landed.
+    """Fail when a job did not end well and left rows without an answer, although what it answered has been landed.
 
     :raises JobError: naming the first such job.
     """
+    if report.good_count + report.tally[RowStatus.REJECTED] == report.request_count:
+        return
     for job in jobs:
         if job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL}:
             raise JobError(

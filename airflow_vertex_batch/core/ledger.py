@@ -1,14 +1,14 @@
-"""What do we know we have sent? An append-only record per identity, written with create-only preconditions.
+"""What do we know we have sent? Append-only records, written with create-only preconditions.
 
 Each entry is one small object named by its number. Nothing is ever overwritten, so no job name is lost; two writers who
 want the same number cannot both have it, so one of them learns of the other before anything is paid. What cannot be
-read is an error, never "nothing".
+read is an error, never "nothing". `Ledger` records one identity's jobs; `core.course` keeps its rounds in the same way.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
@@ -53,27 +53,20 @@ class Refusal(Entry, frozen=True, kw_only=True, tag="refusal"):
     reason: str
 
 
-_decode = msgspec.json.Decoder(Intent | Submission | Refusal).decode
+E = TypeVar("E", bound=msgspec.Struct)
 
 
-class Ledger:
-    """The entries of one identity.
+class Journal(Generic[E]):
+    """Entries in the order in which they were written.
 
     :param folder: where they lie: beside the results, never inside, so that nobody's clean-up of results takes them.
-    :param attempt: the token of this attempt, stamped on everything it writes.
-    :param now: aware UTC, replaced in tests.
+    :param kind: the type of an entry: a tagged struct, or a union of them.
     """
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        folder: Uri,
-        attempt: str,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._store, self._folder, self._attempt, self._now = store, folder, attempt, now
+    def __init__(self, store: ObjectStore, folder: Uri, kind: type[E]) -> None:
+        self._store, self._folder, self._decoder = store, folder, msgspec.json.Decoder(kind)
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[E, ...]:
         """Read the record in order.
 
         :raises LedgerError: when it cannot be read, has a gap, or holds what we did not write.
@@ -92,13 +85,42 @@ class Ledger:
         if found != wanted or None in texts:
             raise self._broken(f"it holds {[uri.basename for uri in found]}")
         try:
-            return tuple(_decode(text) for text in texts if text is not None)
+            return tuple(self._decoder.decode(text) for text in texts if text is not None)
         except msgspec.DecodeError as error:
             raise self._broken(str(error)) from error
 
-    def append(self, entry: Entry, after: int) -> bool:
+    def append(self, entry: E, after: int) -> bool:
         """Write `entry` as number `after`; False when another writer has that number."""
         return self._store.write_new(self._object(after), msgspec.json.encode(entry))
+
+    def _object(self, number: int) -> Uri:
+        return self._folder / f"{number:06d}.json"
+
+    def _broken(self, why: str) -> LedgerError:
+        return LedgerError(
+            f"The ledger {self._folder} is damaged",
+            why=why,
+            left="Nothing was sent",
+            todo="Look at its objects; remove the folder only when the console shows no job with its identity label",
+        )
+
+
+class Ledger(Journal[Entry]):
+    """The entries of one identity.
+
+    :param attempt: the token of this attempt, stamped on everything it writes.
+    :param now: aware UTC, replaced in tests.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        folder: Uri,
+        attempt: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        super().__init__(store, folder, Intent | Submission | Refusal)  # type: ignore[arg-type]  # a union is no type
+        self._attempt, self._now = attempt, now
 
     def intent(self, fingerprint: str) -> Intent:
         """Make an intent stamped with this attempt and now."""
@@ -113,14 +135,3 @@ class Ledger:
     def refusal(self, fingerprint: str, reason: str) -> Refusal:
         """Make a refusal stamped with this attempt and now."""
         return Refusal(fingerprint=fingerprint, attempt=self._attempt, at=self._now(), reason=reason)
-
-    def _object(self, number: int) -> Uri:
-        return self._folder / f"{number:06d}.json"
-
-    def _broken(self, why: str) -> LedgerError:
-        return LedgerError(
-            f"The ledger {self._folder} is damaged",
-            why=why,
-            left="Nothing was sent",
-            todo="Look at its objects; remove the folder only when the console shows no job with its identity label",
-        )

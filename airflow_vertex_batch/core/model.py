@@ -231,16 +231,20 @@ class Identity(Record, frozen=True, kw_only=True):
     run_id: str
     map_index: int = -1
     shard: int = 0
+    #: 0 for the batch itself, n for its repair round n.
+    round: int = 0
 
     @property
     def key(self) -> str:
         """32 hexadecimal digits, legal as a label value and as an object name."""
-        parts = (self.dag_id, self.task_id, self.run_id, str(self.map_index), str(self.shard))
+        parts = [self.dag_id, self.task_id, self.run_id, str(self.map_index), str(self.shard)]
+        if self.round:
+            parts.append(f"round {self.round}")
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
-    def of_shard(self, shard: int) -> Self:
-        """Return the identity of one job of this task."""
-        return msgspec.structs.replace(self, shard=shard)
+    def of_job(self, shard: int, round: int = 0) -> Self:  # noqa: A002 - the word for it
+        """Return the identity of one job of this task: of one request file, in one round."""
+        return msgspec.structs.replace(self, shard=shard, round=round)
 
     @property
     def path(self) -> str:
@@ -320,3 +324,14 @@ class Manifest(Record, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """Bytes of all request files together."""
         return sum(shard.size_bytes for shard in self.shards)
+
+    def summary(self) -> str:
+        """One sentence with the counts."""
+        others = (
+            (self.duplicate_count, "asked under another row's key"),
+            (self.known_count, "answered by an earlier run"),
+            (self.rejected_count, "rejected"),
+        )
+        said = "".join(f", {count:,} {what}" for count, what in others if count)
+        files = f"{self.request_count:,} requests in {len(self.shards)} files ({self.size_bytes:,} bytes)"
+        return f"{self.row_count:,} rows: {files}{said}"

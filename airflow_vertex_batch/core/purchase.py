@@ -1,4 +1,6 @@
-"""Which jobs does a manifest, or ready input, have to buy? One job a request file, each with an output of its own."""
+"""Which jobs does a manifest, or ready input, have to buy? One job a request file, each with an output of its own, and
+each bought once (`core.submit`).
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,23 @@ import msgspec
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
+from airflow_vertex_batch.core.submit import OnChangedInput, Reuse, ensure_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_vertex_batch.core.ports import ObjectStore
+    from airflow_vertex_batch.core.model import BatchJob
+    from airflow_vertex_batch.core.ports import JobService, ObjectStore
 
 #: Characters of a job's display name (API discovery document aiplatform.v1, 2026-11-22).
 _MAX_DISPLAY_NAME = 128
 #: Characters of a label value that every Google Cloud service takes; this one documents 64
 #: (https://cloud.google.com/compute/docs/labeling-resources#requirements, 2026-11-22).
 _MAX_LABEL = 63
+#: Job label with the repair round, "0" for the batch itself.
+ROUND_LABEL = "avb-round"
 
 
 def display_name(identity: Identity) -> str:
@@ -30,9 +37,67 @@ def display_name(identity: Identity) -> str:
     return f"{identity.dag_id}.{identity.task_id}{mapped} {identity.run_id}"[:_MAX_DISPLAY_NAME]
 
 
+class Buyer(msgspec.Struct, frozen=True, kw_only=True):
+    """Buys the jobs of one task: each once, whatever crashes, retries, is cleared or runs twice.
+
+    :param base: what all jobs have in common; its labels are the user's own.
+    :param ledgers: the folder of the ledgers.
+    :param attempt: the token of this attempt.
+    :param settle_seconds: how long after an interrupted create call its job may still appear.
+    """
+
+    base: JobSpec
+    identity: Identity
+    store: ObjectStore
+    service: JobService
+    ledgers: Uri
+    attempt: str
+    settle_seconds: float
+    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+
+    def buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> Iterator[BatchJob]:
+        """Yield the job of each request file, in their order, creating those that nobody has created.
+
+        :param manifest: what to ask; None for the ready input of `base`.
+        :param reuse: which jobs that ended badly are not bought again.
+        """
+        number = manifest.round if manifest is not None else 0
+        base = self._base_of(number)
+        for shard, (spec, content) in enumerate(purchases(base, manifest, self.store)):
+            owner = self.identity.of_job(shard, number)
+            ensured = ensure_job(
+                spec,
+                identity_key=owner.key,
+                content=content,
+                ledger=Ledger(self.store, self.ledgers / owner.key, self.attempt),
+                service=self.service,
+                settle_seconds=self.settle_seconds,
+                on_changed_input=self.on_changed_input,
+                reuse=reuse,
+            )
+            yield ensured.job
+
+    def _base_of(self, number: int) -> JobSpec:
+        labels = {**owner_labels(self.identity.of_job(0, number)), **self.base.labels}
+        if not number:
+            return msgspec.structs.replace(self.base, labels=labels)
+        name = f"{self.base.display_name[: _MAX_DISPLAY_NAME - 12]} repair {number}"
+        output = f"{self.base.output.rstrip('/')}{'_' if self.base.output.startswith('bq://') else '/'}repair_{number}"
+        return msgspec.structs.replace(self.base, labels=labels, display_name=name, output=output)
+
+
 def owner_labels(identity: Identity) -> dict[str, str]:
     """Return the labels by which a bill can be split; `core.submit` adds those by which a job is found again."""
-    return {"airflow-dag": label_value(identity.dag_id), "airflow-task": label_value(identity.task_id)}
+    return {
+        "airflow-dag": label_value(identity.dag_id),
+        "airflow-task": label_value(identity.task_id),
+        ROUND_LABEL: str(identity.round),
+    }
+
+
+def is_repair(job: BatchJob) -> bool:
+    """Whether a job was bought for a repair round."""
+    return job.labels.get(ROUND_LABEL, "0") != "0"
 
 
 def label_value(text: str) -> str:
@@ -56,7 +121,7 @@ def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> I
         )
         spec = msgspec.structs.replace(
             base,
-            inputs=(shard.uri,),
+            inputs=(shard.resume_uri or shard.uri,),
             output=_output(base.output, number, len(manifest.shards)),
             display_name=name[-_MAX_DISPLAY_NAME:],
         )

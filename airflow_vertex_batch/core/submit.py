@@ -50,6 +50,17 @@ class OnChangedInput(StrEnum):
     FAIL = "fail"
 
 
+class Reuse(StrEnum):
+    """Which jobs that ended badly still answer for their input, so that it is not bought again."""
+
+    #: None: what failed or was cancelled is bought again; what expired after it answered rows is landed.
+    EXPIRED = "expired"
+    #: Those that answered rows: the rows are landed, and only the others are sent again.
+    WITH_ROWS = "with_rows"
+    #: All: one purchase, whatever came of it.
+    ANY = "any"
+
+
 class Attach(msgspec.Struct, frozen=True):
     """Use this job; record it first if the ledger does not know it."""
 
@@ -94,6 +105,7 @@ def decide(
     now: datetime,
     settle_seconds: float = SETTLE_SECONDS,
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
+    reuse: Reuse = Reuse.EXPIRED,
 ) -> Decision:
     """Choose one step.
 
@@ -105,7 +117,7 @@ def decide(
     ours = [job for job in jobs if recorded.get(job.name, job.labels.get(FINGERPRINT_LABEL)) == fingerprint]
     others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
 
-    if usable := next((job for job in ours if _is_usable(job)), None):
+    if usable := next((job for job in ours if _is_usable(job, reuse)), None):
         return Attach(usable, recorded=bool(submissions) and submissions[-1].job_name == usable.name)
     if (pending := _pending_seconds(entries, settle_seconds, now)) > 0:
         return Settle(pending)
@@ -130,11 +142,11 @@ def _submit(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[
     return Submit("no job exists for this input", replaces=last)
 
 
-def _is_usable(job: BatchJob) -> bool:
-    """Whether there is, or will be, something to land. What failed or was cancelled is bought again."""
-    return job.state.phase in {Phase.WAITING, Phase.SUCCEEDED, Phase.PARTIAL} or (
-        job.state.phase is Phase.EXPIRED and job.successful_count > 0
-    )
+def _is_usable(job: BatchJob, reuse: Reuse) -> bool:
+    """Whether there is, or will be, something to land."""
+    if job.state.phase in {Phase.WAITING, Phase.SUCCEEDED, Phase.PARTIAL} or reuse is Reuse.ANY:
+        return True
+    return job.successful_count > 0 and (reuse is Reuse.WITH_ROWS or job.state.phase is Phase.EXPIRED)
 
 
 def _pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
@@ -161,6 +173,7 @@ def ensure_job(
     service: JobService,
     settle_seconds: float = SETTLE_SECONDS,
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
+    reuse: Reuse = Reuse.EXPIRED,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Ensured:
@@ -178,8 +191,9 @@ def ensure_job(
         entries = ledger.entries()
         jobs = _look_up(service, identity_key, entries)
         step = decide(
-            entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input
-        )
+            entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input,
+            reuse=reuse,
+        )  # fmt: skip
         match step:
             case Attach(job, recorded):
                 if recorded or ledger.append(ledger.submission(fingerprint, job.name), len(entries)):

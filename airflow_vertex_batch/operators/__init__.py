@@ -1,14 +1,18 @@
-"""The steps as Airflow operators: prepare, create, export, cancel. Each plugs the engine to the hook; the decisions are
-in `core`.
+"""The steps as Airflow operators: prepare, create, repair, export, cancel, and all of them in one. Each plugs the
+engine to the hook; the decisions are in `core`.
 """
 
 from airflow_vertex_batch.operators.export import VertexBatchExportOperator
 from airflow_vertex_batch.operators.jobs import VertexBatchCancelJobOperator, VertexBatchCreateJobOperator
 from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
+from airflow_vertex_batch.operators.repair import VertexBatchRepairOperator
+from airflow_vertex_batch.operators.whole import VertexBatchOperator
 
 __all__ = [
     "VertexBatchCancelJobOperator",
     "VertexBatchCreateJobOperator",
     "VertexBatchExportOperator",
+    "VertexBatchOperator",
     "VertexBatchPrepareOperator",
+    "VertexBatchRepairOperator",
 ]

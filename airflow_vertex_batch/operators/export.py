@@ -6,23 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import (
     COMMON_TEMPLATE_FIELDS,
-    VertexBatchBaseOperator,
     attempt_token,
     failing,
     identity_of,
 )
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
+from airflow_vertex_batch.operators.shared import CheckingOperator, LandingOperator, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.export import LandPlan
+    from airflow_vertex_batch.core.landing import Round
+    from airflow_vertex_batch.core.report import Report
+    from airflow_vertex_batch.hooks import VertexBatchHook
 
 
-class VertexBatchExportOperator(VertexBatchBaseOperator):
+class VertexBatchExportOperator(CheckingOperator, LandingOperator):
     """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
 
     Every request ends as exactly one row: with a good answer at the destination, or with its reason among the dead
@@ -30,16 +33,12 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
 
     :param jobs: what the sensor returned, or job names. Templated.
     :param manifest: what the prepare task returned; the jobs' own input is read where not given. Templated.
-    :param destination_uri: ``gs://`` folder for files. Templated.
-    :param destination_table: ``bq://project.dataset.table``, made if it does not exist, partitioned by
-        ``partition_date``. Rows are merged on ``partition_date`` and ``row_key``. Templated.
+    :param repairs: what the repair task returned: the rounds in which rows were sent again. Templated.
     :param dead_letter_table: table for rows without a good answer; the destination's name with ``_dead_letters`` where
         not given. Templated.
     :param file_format: ``jsonl`` (default) or ``parquet``.
     :param partition_date: the day the rows belong to, YYYY-MM-DD; the run's own (`macros.partition_date`) where not
         given. Templated.
-    :param response_schema: a JSON Schema or a Pydantic model class that answers are checked against; the manifest's own
-        where not given.
     :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
         fills.
     :returns: the report: counts by status, tokens and cost.
@@ -47,30 +46,31 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
 
     template_fields: Sequence[str] = (
         *COMMON_TEMPLATE_FIELDS,
-        *("jobs", "manifest", "destination_uri", "destination_table", "dead_letter_table", "partition_date"),
+        *("jobs", "manifest", "repairs", "destination_uri", "destination_table", "dead_letter_table", "partition_date"),
     )
-    operator_extra_links = (VertexBatchOutputLink(), VertexBatchTableLink(), VertexBatchJobLink())
+    operator_extra_links: Sequence[BaseOperatorLink] = (
+        VertexBatchOutputLink(),
+        VertexBatchTableLink(),
+        VertexBatchJobLink(),
+    )
 
     def __init__(
         self,
         *,
         jobs: Any,
         manifest: Any = None,
-        destination_uri: str | None = None,
-        destination_table: str | None = None,
+        repairs: Any = None,
         dead_letter_table: str | None = None,
         file_format: str = "jsonl",
         partition_date: str | None = None,
-        response_schema: Any = None,
         replace_partition: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.jobs, self.manifest, self.partition_date = jobs, manifest, partition_date
-        self.destination_uri, self.destination_table = destination_uri, destination_table
+        self.jobs, self.manifest, self.repairs, self.partition_date = jobs, manifest, repairs, partition_date
         self.dead_letter_table, self.file_format = dead_letter_table, file_format
-        self.response_schema, self.replace_partition = response_schema, replace_partition
-        if (destination_uri is None) == (destination_table is None):
+        self.replace_partition = replace_partition
+        if (self.destination_uri is None) == (self.destination_table is None):
             raise InputError(
                 f"Task {self.task_id} needs one destination", todo="Give destination_uri or destination_table, not both"
             )
@@ -80,27 +80,38 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Land, and return the report."""
         with failing():
-            from airflow_vertex_batch.core.landing import Landing, read_jobs, refuse_bad_end
+            from airflow_vertex_batch.core.landing import Round, read_jobs
 
             hook = self.hook()
-            landing = Landing(hook.store(), hook.warehouse(), self._plan(context), self._manifest(), self._schema())
             jobs = read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
-            sink = self._sink(context, landing)
-            self.push_links(
-                context,
-                addresses(
-                    jobs=[job.name for job in jobs],
-                    folder=self.destination_uri or "",
-                    table=self.destination_table or "",
-                ),
-            )
-            report = landing.land(jobs, sink)
-            self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
-            context["ti"].xcom_push("report", report.as_dict())
-            refuse_bad_end(jobs, report)
-            return report.as_dict()
+            first = Round(manifest=read_manifest(self.manifest), jobs=jobs)
+            return self.land(context, hook, [first, *map(Round.from_dict, self.repairs or ())]).as_dict()
 
-    def _plan(self, context: Context) -> Any:
+    def land(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Report:
+        """Land the best answer of every row, then say how it ended.
+
+        :raises JobError: when a job ended badly and left rows without an answer; what it answered has landed.
+        """
+        from airflow_vertex_batch.core.landing import Landing, refuse_bad_end
+
+        landing = Landing(
+            rounds, hook.store(), hook.warehouse(), self._land_plan(context),
+            schema=self.schema(), answers=self.answers(hook),
+        )  # fmt: skip
+        jobs = [job for asked in rounds for job in asked.jobs]
+        self.push_links(
+            context,
+            addresses(
+                jobs=[job.name for job in jobs], folder=self.destination_uri or "", table=self.destination_table or ""
+            ),
+        )
+        report = landing.land(self._sink(context, landing))
+        self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
+        context["ti"].xcom_push("report", report.as_dict())
+        refuse_bad_end(jobs, report)
+        return report
+
+    def _land_plan(self, context: Context) -> LandPlan:
         from airflow_vertex_batch.core.export import LandPlan
         from airflow_vertex_batch.macros import partition_date
 
@@ -124,14 +135,4 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
             if self.dead_letter_table
             else table.sibling(f"{table.table}_dead_letters")
         )
-        return landing.table(table, dead, self.staging() / identity_of(context).path / f"landing-{attempt_token()}")
-
-    def _manifest(self) -> Manifest | None:
-        from airflow_vertex_batch.core.model import Manifest
-
-        return Manifest.from_dict(self.manifest) if self.manifest is not None else None
-
-    def _schema(self) -> dict[str, Any] | None:
-        from airflow_vertex_batch.core.schema import json_schema
-
-        return json_schema(self.response_schema) if self.response_schema is not None else None
+        return landing.table(table, dead, self.folder(context) / f"landing-{attempt_token()}")

@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.base import (
     COMMON_TEMPLATE_FIELDS,
-    VertexBatchBaseOperator,
     attempt_token,
     failing,
-    identity_of,
     texts,
 )
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchOutputLink, addresses
+from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
+    from airflow_vertex_batch.core.model import Manifest
     from airflow_vertex_batch.core.sources import Source
+    from airflow_vertex_batch.hooks import VertexBatchHook
 
 
-class VertexBatchPrepareOperator(VertexBatchBaseOperator):
+class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperator):
     """Turn source rows and a prompt into request files in Cloud Storage, and return their manifest.
 
     Exactly one source is given: `sql`, `table`, `files`, `objects`, `rows` or `requests`. Rows stream: memory does not
@@ -49,8 +50,6 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
     :param system_instruction: text, or a ``Content`` object. Templated.
     :param generation_config: ``GenerationConfig`` of the API: ``temperature``, ``maxOutputTokens`` and so on.
         Templated.
-    :param response_schema: a JSON Schema or a Pydantic model class: asks for JSON, and export checks every answer
-        against it.
     :param tools: ``Tool`` objects of the API. The importer refuses empty objects such as ``{"googleSearch": {}}``.
     :param safety_settings: ``SafetySetting`` objects of the API.
     :param media_columns: columns that hold an address of media: a list, or a dict of column to MIME type.
@@ -58,6 +57,15 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
     :param columns: source columns to keep beside each answer. They do not pass through the model. Templated.
     :param on_rejected_row: ``fail`` (default) names the rows that cannot be sent and sends nothing; ``dead_letter``
         sends the others, and those rows end as ``rejected``.
+    :param max_rejected_ratio: with ``dead_letter``, the share of rows (0 to 1, default 1) that may be rejected; above
+        it the task fails and sends nothing.
+    :param fix_requests: cure what can be cured without changing meaning (a ``$ref``, an empty object, a key that would
+        come back as a number) instead of rejecting the row.
+    :param deduplicate: send identical requests once, and give every such row the answer.
+    :param skip_answered: do not send rows whose prompt, model, schema and parameters have a good answer at the
+        destination; they land again with that answer, for nothing. Needs `model` and a destination.
+    :param correlation: how an answer finds its request where its key did not come back: by its ``contents`` (default),
+        or by a request ``label``, which also tells rows with the same contents apart, and shows in the billing export.
     :param max_requests_per_job: most requests in one job, 1 to 200,000 (the service's limit, 2026-11-22).
     :returns: the manifest: files, counts and fingerprint, no rows.
     """
@@ -66,10 +74,11 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
         *COMMON_TEMPLATE_FIELDS,
         *("sql", "sql_parameters", "sql_conn_id", "table", "files", "objects", "requests"),
         *("prompt_variables", "system_instruction", "generation_config", "key_column", "columns"),
+        *("model", "destination_uri", "destination_table"),
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "generation_config": "json"}
-    operator_extra_links = (VertexBatchOutputLink(),)
+    operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchOutputLink(),)
 
     def __init__(
         self,
@@ -87,13 +96,17 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
         prompt_variables: Mapping[str, Any] | None = None,
         system_instruction: str | dict[str, Any] | None = None,
         generation_config: dict[str, Any] | None = None,
-        response_schema: Any = None,
         tools: list[dict[str, Any]] | None = None,
         safety_settings: list[dict[str, Any]] | None = None,
         media_columns: Sequence[str] | Mapping[str, str] | None = None,
         key_column: str | None = None,
         columns: Sequence[str] = (),
         on_rejected_row: str = "fail",
+        max_rejected_ratio: float = 1.0,
+        fix_requests: bool = False,
+        deduplicate: bool = False,
+        skip_answered: bool = False,
+        correlation: str = "contents",
         max_requests_per_job: int = 200_000,
         **kwargs: Any,
     ) -> None:
@@ -103,9 +116,11 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
         self.table, self.files, self.file_format = table, files, file_format
         self.objects, self.rows, self.requests = objects, rows, requests
         self.system_instruction, self.generation_config = system_instruction, generation_config
-        self.response_schema, self.tools, self.safety_settings = response_schema, tools, safety_settings
+        self.tools, self.safety_settings = tools, safety_settings
         self.media_columns, self.key_column, self.columns = media_columns, key_column, columns
         self.on_rejected_row, self.max_requests_per_job = on_rejected_row, max_requests_per_job
+        self.max_rejected_ratio, self.fix_requests = max_rejected_ratio, fix_requests
+        self.deduplicate, self.skip_answered, self.correlation = deduplicate, skip_answered, correlation
         self._check()
         self._wait_for_rows()
 
@@ -128,11 +143,16 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
             )
         if not 1 <= self.max_requests_per_job <= MAX_REQUESTS:
             raise InputError(f"max_requests_per_job={self.max_requests_per_job}", todo=f"Use 1 to {MAX_REQUESTS:,}")
+        if not 0 <= self.max_rejected_ratio <= 1:
+            raise InputError(f"max_rejected_ratio={self.max_rejected_ratio}", todo="Use a share from 0 to 1")
+        if self.correlation not in {"contents", "label"}:
+            raise InputError(f"correlation={self.correlation!r} is not known", todo="Use 'contents' or 'label'")
+        if self.skip_answered and not (self.model and (self.destination_uri or self.destination_table)):
+            raise InputError(
+                f"Task {self.task_id} cannot know what has been answered",
+                todo="With skip_answered=True, also give model and destination_uri or destination_table",
+            )
         compile_prompt(self.prompt)
-        if self.response_schema is not None:
-            from airflow_vertex_batch.core.schema import json_schema, response_schema
-
-            response_schema(json_schema(self.response_schema))
 
     def _wait_for_rows(self) -> None:
         """Run after the task whose output `rows` is. It is no template field, so that its texts are never rendered."""
@@ -143,23 +163,19 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Prepare, and return the manifest."""
         with failing():
-            from airflow_vertex_batch.core.prepare import prepare
+            self.push_links(context, addresses(folder=str(self.folder(context))))
+            return self.prepare(context, self.hook()).as_dict()
 
-            hook = self.hook()
-            store = hook.store()
-            folder = self.staging() / identity_of(context).path
-            self.push_links(context, addresses(folder=str(folder)))
-            rows = self._source(context).rows(store, hook.warehouse())
-            manifest = prepare(rows, self._plan(), store, folder, attempt_token())
-            self.log.info(
-                "Prepared %s requests in %d files (%s bytes), %d rows rejected; manifest %s",
-                f"{manifest.request_count:,}",
-                len(manifest.shards),
-                f"{manifest.size_bytes:,}",
-                manifest.rejected_count,
-                manifest.uri,
-            )
-            return manifest.as_dict()
+    def prepare(self, context: Context, hook: VertexBatchHook) -> Manifest:
+        """Write the request files, or find those that an earlier attempt wrote from the same rows."""
+        from airflow_vertex_batch.core.prepare import prepare
+
+        store = hook.store()
+        rows = self._source(context).rows(store, hook.warehouse())
+        known = self.answers(hook).digests if self.skip_answered else None
+        manifest = prepare(rows, self._plan(), store, self.folder(context), attempt_token(), known=known)
+        self.log.info("%s; manifest %s", manifest.summary(), manifest.uri)
+        return manifest
 
     def _source(self, context: Context) -> Source:
         from airflow_vertex_batch.core import sources
@@ -199,26 +215,33 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
 
     def _plan(self) -> Any:
         from airflow_vertex_batch.core.prepare import PreparePlan
-        from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate
-        from airflow_vertex_batch.core.schema import json_schema
+        from airflow_vertex_batch.core.request import Correlation, OnRejectedRow
 
-        schema = json_schema(self.response_schema) if self.response_schema is not None else None
+        return PreparePlan(
+            template=None if self.requests is not None else self._template(),
+            key_column=self.key_column,
+            columns=tuple(self.columns),
+            on_rejected_row=OnRejectedRow(self.on_rejected_row),
+            max_rejected_ratio=self.max_rejected_ratio,
+            max_requests=self.max_requests_per_job,
+            schema=self.schema(),
+            model=self.model or "",
+            fix=self.fix_requests,
+            deduplicate=self.deduplicate,
+            correlation=Correlation(self.correlation),
+        )
+
+    def _template(self) -> Any:
+        from airflow_vertex_batch.core.request import RequestTemplate
+
         media = self.media_columns or (("uri",) if self.objects is not None else ())
-        template = RequestTemplate(
+        return RequestTemplate(
             prompt=self.prompt or ("{{ prompt }}" if self.rows is not None and not media else ""),
             system_instruction=self.system_instruction,
             generation_config=self.generation_config or {},
-            response_schema=schema,
+            response_schema=self.schema(),
             tools=self.tools or [],
             safety_settings=self.safety_settings or [],
             media=dict(media) if isinstance(media, dict) else dict.fromkeys(media),
             variables=dict(self.prompt_variables or {}),
-        )
-        return PreparePlan(
-            template=None if self.requests is not None else template,
-            key_column=self.key_column,
-            columns=tuple(self.columns),
-            on_rejected_row=OnRejectedRow(self.on_rejected_row),
-            max_requests=self.max_requests_per_job,
-            schema=schema,
         )

@@ -9,13 +9,14 @@ import pytest
 from airflow_vertex_batch.core.address import JobName, Uri
 from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing, job_names, read_jobs, refuse_bad_end
+from airflow_vertex_batch.core.landing import Landing, Round, better, job_names, read_jobs, refuse_bad_end
 from airflow_vertex_batch.core.model import JobState, Manifest
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.report import Report
 from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate
 from airflow_vertex_batch.core.sources import Requests, Rows
-from tests.builders import JOB_NAME, SEED, a_job, a_line, a_request, an_output, jsonl, seed
+from airflow_vertex_batch.core.rows import RowStatus, Usage
+from tests.builders import JOB_NAME, SEED, a_job, a_line, a_request, a_row, an_output, jsonl, seed
 from tests.fakes import MemoryStore, MemoryWarehouse
 
 PLAN = LandPlan(batch_id="b", partition_date="2026-11-22")
@@ -23,8 +24,9 @@ ANSWERS = Uri.parse("gs://out/answers")
 
 
 def _land(store, jobs, manifest=None, schema=None) -> Report:
-    landing = Landing(store, MemoryWarehouse(), PLAN, manifest, schema)
-    return landing.land(jobs, landing.files(ANSWERS, "jsonl"))
+    first = Round(manifest=manifest, jobs=tuple(jobs))
+    landing = Landing([first], store, MemoryWarehouse(), PLAN, schema=schema)
+    return landing.land(landing.files(ANSWERS, "jsonl"))
 
 
 def _prepared(store, rows, **plan) -> Manifest:
@@ -121,6 +123,40 @@ class TestManifest:
         jobs = _answer(store, manifest, "prose")
         assert _land(store, jobs, manifest).statuses == {"succeeded": 1}
         assert _land(store, jobs, manifest, {"type": "object"}).statuses == {"invalid_output": 1}
+
+
+class TestBetter:
+    """Of two attempts at one request the better one lands, and the bill holds both."""
+
+    GOOD, ANSWERED = a_row(text="yes", response="{}", usage=Usage(1, 1)), a_row(status=RowStatus.TRUNCATED, response="x")
+    SILENT = a_row(status=RowStatus.MISSING)
+
+    @pytest.mark.parametrize(
+        ("before", "now", "best"),
+        [
+            (SILENT, GOOD, GOOD),
+            (ANSWERED, GOOD, GOOD),
+            (ANSWERED, SILENT, ANSWERED),
+            (SILENT, ANSWERED, ANSWERED),
+            (SILENT, a_row(status=RowStatus.FAILED), a_row(status=RowStatus.FAILED)),
+            (ANSWERED, a_row(status=RowStatus.BLOCKED, response="y"), a_row(status=RowStatus.BLOCKED, response="y")),
+        ],
+        ids=["silent-good", "answered-good", "answered-silent", "silent-answered", "both-silent", "both-answered"],
+    )
+    def test_a_good_answer_before_any_answer_before_the_later_one(self, before, now, best):
+        chosen = better(before, now)
+        assert (chosen.status, chosen.response, chosen.text) == (best.status, best.response, best.text)
+        assert chosen.attempts == 2
+
+    def test_what_belongs_to_the_request_stays_and_every_attempt_is_billed(self):
+        first = a_row(status=RowStatus.TRUNCATED, usage=Usage(10, 5), columns={"id": 1}, request_digest="d")
+        second = a_row(status=RowStatus.TRUNCATED, usage=Usage(20, 6), request_digest="other")
+        third = a_row(usage=Usage(30, 7))
+        row = better(better(first, second), third)
+        assert (row.columns, row.request_digest, row.attempts) == ({"id": 1}, "d", 3)
+        assert sorted([row.usage, *row.earlier], key=lambda usage: usage.prompt_tokens) == [
+            Usage(10, 5), Usage(20, 6), Usage(30, 7),
+        ]  # fmt: skip
 
 
 class TestReadyInput:

@@ -1,0 +1,117 @@
+"""Which requests have a good answer already, from an earlier run? The destination itself is asked.
+
+A row's ``request_digest`` says what was asked of which model; a good answer to the same is the same answer. Prepare
+asks for the digests and leaves those rows out; landing asks for the answers and lands them again under tonight's keys
+and date.
+
+Invariant: a row that was left out and whose answer has gone since is a row without an answer, never a lost one.
+"""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from airflow_vertex_batch.core.address import TableId, Uri
+from airflow_vertex_batch.core.export import ensure_table
+from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.rows import ResultRow, RowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+
+_PAGE_ROWS = 1_000
+_GOOD = "status = 'succeeded' AND request_digest IS NOT NULL"
+#: What of a landed row makes the same answer again.
+_MEMBERS = (
+    *("request_digest", "text", "answer", "finish_reason", "model_version", "response", "processed_at", "job_name"),
+)
+
+
+class Answers(Protocol):
+    """Good answers that have landed."""
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digest of every request that has a good answer; one may come twice."""
+
+    def rows(self) -> Iterator[ResultRow]:
+        """Yield a row for each good answer, without a key of its own; a digest may come twice."""
+
+
+class TableAnswers(msgspec.Struct, frozen=True):
+    """Those of a BigQuery table, which is made, or given its newer columns, if need be."""
+
+    warehouse: Warehouse
+    table: TableId
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digests of the table, all days of it."""
+        ensure_table(self.warehouse, self.table)
+        sql = f"SELECT DISTINCT request_digest FROM `{self.table}` WHERE {_GOOD}"  # noqa: S608 - a parsed table name
+        return (row["request_digest"] for row in self.warehouse.rows(sql))
+
+    def rows(self) -> Iterator[ResultRow]:
+        """Yield the newest answer to each request."""
+        newest = "QUALIFY ROW_NUMBER() OVER (PARTITION BY request_digest ORDER BY partition_date DESC) = 1"
+        sql = f"SELECT {', '.join(_MEMBERS)} FROM `{self.table}` WHERE {_GOOD} {newest}"  # noqa: S608 - as above
+        return map(_row, self.warehouse.rows(sql))
+
+
+class FileAnswers(msgspec.Struct, frozen=True):
+    """Those of the answer files in a folder."""
+
+    store: ObjectStore
+    folder: Uri
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digests of the folder's files."""
+        return (record["request_digest"] for record in self._records())
+
+    def rows(self) -> Iterator[ResultRow]:
+        """Yield the answers of the folder's files, in the order of their names."""
+        return map(_row, self._records())
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for info in self.store.list(self.folder / "answers-"):
+            read = _READERS.get(info.uri.basename.rpartition(".")[2])
+            if read is not None:
+                with self.store.open_read(info.uri) as stream:
+                    yield from (record for record in read(stream) if record.get("request_digest"))
+
+
+def _read_jsonl(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+    return map(msgspec.json.Decoder(dict[str, Any]).decode, stream)
+
+
+def _read_parquet(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+    from pyarrow.parquet import ParquetFile
+
+    for batch in ParquetFile(stream).iter_batches(batch_size=_PAGE_ROWS):
+        for record in batch.to_pylist():
+            parsed = {name: msgspec.json.decode(record[name]) for name in ("answer", "response") if record.get(name)}
+            yield {**record, **parsed}
+
+
+_READERS = {"jsonl": _read_jsonl, "parquet": _read_parquet}
+
+
+def _row(record: dict[str, Any]) -> ResultRow:
+    """Return a landed record as the row that it was, but for its key and its cost: this time it was not sent."""
+    at = record.get("processed_at") or ""
+    response = record.get("response")
+    return ResultRow(
+        key="",
+        status=RowStatus.SUCCEEDED,
+        text=record.get("text"),
+        answer=record.get("answer"),
+        finish_reason=record.get("finish_reason") or "",
+        model_version=record.get("model_version") or "",
+        processed_at=at if isinstance(at, str) else at.isoformat(),
+        response=encode(response).decode() if response is not None else "",
+        job_name=record.get("job_name") or "",
+        request_digest=record["request_digest"],
+        attempts=0,
+    )

@@ -1,0 +1,241 @@
+"""What has a batch still to do? Its course from the first job over every repair round to the last, one step at a time.
+
+A task's worker comes and goes while jobs run, so nothing is remembered but what lies in the store: a journal says which
+set the course began from and which sets were asked in repair rounds, the ledgers say which jobs answer them. `advance`
+reads them, does what can be done, and returns either the jobs to wait for or the finished rounds.
+
+Every effect may be the last before a crash: a set that was written and not journalled is written again, with the same
+name; one that was journalled and not bought is bought by the next attempt; what was bought is attached to.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.errors import LedgerError
+from airflow_vertex_batch.core.landing import Round, Rounds
+from airflow_vertex_batch.core.ledger import Journal
+from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase
+from airflow_vertex_batch.core.prepare import read_manifest
+from airflow_vertex_batch.core.repair import RepairPolicy, Selection, select, with_resume
+from airflow_vertex_batch.core.submit import Reuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from decimal import Decimal
+
+    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.purchase import Buyer
+    from airflow_vertex_batch.core.report import PriceTable
+
+log = logging.getLogger(__name__)
+
+
+class Begun(msgspec.Struct, frozen=True, tag_field="kind", tag="begun"):
+    """The course begins, or goes on after a clear.
+
+    :param base: what it begins from: the manifest of the whole batch.
+    :param generation: changes when a person clears the task; retries share it.
+    :param upstream: the same of the task whose jobs are taken over, or empty.
+    :param rounds: repair rounds that may be made from here on.
+    """
+
+    base: str
+    generation: str
+    upstream: str
+    rounds: int
+
+
+class Asked(msgspec.Struct, frozen=True, tag_field="kind", tag="asked"):
+    """A repair round was decided: from here on its jobs may exist.
+
+    :param resume_uri: the output file that its job completes, or empty.
+    """
+
+    manifest_uri: str
+    resume_uri: str = ""
+
+
+Entry = Begun | Asked
+
+
+class State(msgspec.Struct, frozen=True):
+    """What the journal says.
+
+    :param begun: how the course began last; None before it has.
+    :param asked: the repair rounds of that base, oldest first.
+    :param left: repair rounds that may still be made.
+    """
+
+    begun: Begun | None = None
+    asked: tuple[Asked, ...] = ()
+    left: int = 0
+
+
+def read_state(entries: Sequence[Entry]) -> State:
+    """Add the journal up. Another base begins anew: rounds of other requests say nothing about these."""
+    state = State()
+    for entry in entries:
+        if isinstance(entry, Asked):
+            state = State(state.begun, (*state.asked, entry), state.left - 1)
+        elif state.begun is not None and state.begun.base == entry.base:
+            state = State(entry, state.asked, entry.rounds)
+        else:
+            state = State(entry, (), entry.rounds)
+    return state
+
+
+def begin(
+    state: State, base: str, generation: str, upstream: str, *, rounds: int, repair_on_clear: bool
+) -> Begun | None:
+    """Return the entry to write before going on, or None when the course goes on as it was.
+
+    A clear of this task alone asks for another try at the bad rows, if `repair_on_clear`; a clear of the tasks before
+    it too, as of the whole run, asks for the same result again, and buys nothing.
+    """
+    before = state.begun
+    if before is None or before.base != base:
+        return Begun(base, generation, upstream, rounds)
+    if before.generation == generation:
+        return None
+    again = repair_on_clear and before.upstream == upstream
+    return Begun(base, generation, upstream, max(rounds, 1) if again else state.left)
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Jobs that must end before the course goes on.
+
+    :param round: 0 for the whole batch, n for repair round n.
+    """
+
+    round: int
+    job_names: tuple[str, ...]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The course is over."""
+
+    rounds: tuple[Round, ...]
+
+
+Progress = Waiting | Done
+
+
+class Course:
+    """The course of one batch.
+
+    :param buyer: buys jobs once.
+    :param folder: where this task's prepared sets lie, and its journal.
+    :param approve: called before a repair round is bought, with its set and what the rounds before it cost; False gives
+        the round up.
+    """
+
+    def __init__(
+        self,
+        *,
+        buyer: Buyer,
+        store: ObjectStore,
+        warehouse: Warehouse,
+        folder: Uri,
+        policy: RepairPolicy,
+        check: Callable[[Any], str] | None = None,
+        prices: PriceTable | None = None,
+        approve: Callable[[Manifest, Decimal], bool] = lambda _manifest, _spent: True,
+    ) -> None:
+        self._buyer, self._store, self._warehouse, self._folder = buyer, store, warehouse, folder
+        self._policy, self._check, self._prices, self._approve = policy, check, prices, approve
+        self._journal: Journal[Any] = Journal(store, folder / "course", Entry)  # type: ignore[arg-type]
+
+    def begin(self, base: Manifest, generation: str, upstream: str = "", *, rounds: int, repair_on_clear: bool) -> None:
+        """Note where the course begins. Call it once an attempt, not when a wait is over."""
+        entries = self._journal.entries()
+        entry = begin(
+            read_state(entries), base.uri, generation, upstream, rounds=rounds, repair_on_clear=repair_on_clear
+        )
+        if entry is not None:
+            self._write(entry, len(entries))
+
+    @property
+    def base_uri(self) -> str:
+        """The address of the set that the course began from, or an empty text before it has begun."""
+        begun = read_state(self._journal.entries()).begun
+        return begun.base if begun is not None else ""
+
+    def advance(
+        self,
+        base: Manifest,
+        jobs: Sequence[BatchJob] | None = None,
+        *,
+        reuse: Reuse = Reuse.ANY,
+        complete: bool = False,
+    ) -> Progress:
+        """Go as far as possible.
+
+        :param jobs: the jobs of the whole batch where another task has waited for them; None to buy them here.
+        :param reuse: which jobs of the whole batch are not bought again although they ended badly.
+        :param complete: also send what a job did not answer because it ended badly, if no round is left.
+        """
+        found = tuple(self._buyer.buy(base, reuse=reuse)) if jobs is None else tuple(jobs)
+        if waiting := _waiting(0, found):
+            return waiting
+        rounds = [Round(manifest=base, jobs=found)]
+        while True:
+            manifest = self._next_set(rounds, complete=complete)
+            if manifest is None:
+                return Done(tuple(rounds))
+            found = tuple(self._buyer.buy(manifest, reuse=Reuse.ANY))
+            if waiting := _waiting(len(rounds), found):
+                return waiting
+            rounds.append(Round(manifest=manifest, jobs=found))
+
+    def _next_set(self, rounds: list[Round], *, complete: bool) -> Manifest | None:
+        """Return the set of the next round: the one that was decided, or a new one if there may be one."""
+        entries = self._journal.entries()
+        state = read_state(entries)
+        if len(rounds) <= len(state.asked):
+            asked = state.asked[len(rounds) - 1]
+            return with_resume(read_manifest(self._store, Uri.parse(asked.manifest_uri)), asked.resume_uri)
+        if state.left <= 0 and not (complete and _ended_badly(rounds[-1])):
+            return None
+        step = self._selected(rounds)
+        if step.manifest is not None:
+            self._write(Asked(step.manifest.uri, step.manifest.shards[0].resume_uri), len(entries))
+        return step.manifest
+
+    def _selected(self, rounds: list[Round]) -> Selection:
+        """Select what goes again, and have it approved."""
+        merged = Rounds(rounds, self._store, self._warehouse, self._check)
+        step = select(merged, self._policy, self._store, self._folder, self._buyer.attempt, prices=self._prices)
+        if len(rounds) > 1:
+            log.info("Repair round %d gave %s rows a good answer.", len(rounds) - 1, f"{step.cured:,}")
+        if step.manifest is None:
+            log.info("%s rows could go again; none is sent.", f"{step.wanted_count:,}")
+            return step
+        if not self._approve(step.manifest, step.cost_usd):
+            return msgspec.structs.replace(step, manifest=None)
+        log.info(
+            "Repair round %d: %s of %s rows without a good answer go again.",
+            len(rounds), f"{step.manifest.request_count:,}", f"{step.wanted_count:,}",
+        )  # fmt: skip
+        return step
+
+    def _write(self, entry: Entry, number: int) -> None:
+        if not self._journal.append(entry, number):
+            raise LedgerError(
+                f"Another attempt of this task is at work on {self._folder}",
+                left="Nothing was sent",
+                todo="Let it finish; a retry goes on where it ended",
+            )
+
+
+def _ended_badly(asked: Round) -> bool:
+    return any(job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL} for job in asked.jobs)
+
+
+def _waiting(number: int, jobs: Sequence[BatchJob]) -> Waiting | None:
+    running = any(job.state.phase is Phase.WAITING for job in jobs)
+    return Waiting(number, tuple(job.name for job in jobs)) if running else None

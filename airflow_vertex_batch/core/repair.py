@@ -1,0 +1,226 @@
+"""Which rows go again, and how are they asked this time? Only those that another try may give a good answer.
+
+Rows of all rounds so far are read as they would land; those that are worth another try are written into a smaller
+prepared set, their requests changed as their status calls for. Invariants: a row with a good answer is never sent
+again, nor one whose error never heals; the same rounds give the same set, so a retry finds it instead of making
+another.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.classify import PERMANENT_ERRORS
+from airflow_vertex_batch.core.collect import result_files
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.jsonl import decode, encode, read_lines
+from airflow_vertex_batch.core.prepare import PreparePlan, write_set
+from airflow_vertex_batch.core.report import Totals
+from airflow_vertex_batch.core.request import MAX_REQUESTS
+from airflow_vertex_batch.core.rows import ResultRow, RowStatus
+from airflow_vertex_batch.core.shelf import Shelf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from decimal import Decimal
+
+    from airflow_vertex_batch.core.landing import Round, Rounds
+    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.ports import ObjectStore
+    from airflow_vertex_batch.core.report import PriceTable
+
+#: Answer tokens that current Gemini models give at the most
+#: (https://cloud.google.com/vertex-ai/generative-ai/docs/models/gemini/2-5-flash, 2026-11-22).
+MAX_OUTPUT_TOKENS = 65_536
+#: Reasons that another try meets again.
+_HOPELESS = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
+
+
+class Action(StrEnum):
+    """What another try does differently."""
+
+    #: Send the request as it was.
+    AS_IS = "as_is"
+    #: Send it with ``maxOutputTokens`` doubled, up to the cap; give up once the cap is reached.
+    MORE_TOKENS = "more_tokens"
+    #: Do not send it again.
+    GIVE_UP = "give_up"
+
+
+#: What is done about each status where nobody said otherwise.
+ACTIONS: dict[RowStatus, Action] = {
+    RowStatus.SUCCEEDED: Action.GIVE_UP,
+    RowStatus.TRUNCATED: Action.MORE_TOKENS,
+    RowStatus.BLOCKED: Action.GIVE_UP,
+    RowStatus.INVALID_OUTPUT: Action.AS_IS,
+    RowStatus.FAILED: Action.AS_IS,
+    RowStatus.EXPIRED: Action.AS_IS,
+    RowStatus.CANCELLED: Action.AS_IS,
+    RowStatus.MISSING: Action.AS_IS,
+    RowStatus.REJECTED: Action.GIVE_UP,
+}
+
+
+class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows go again, and how.
+
+    :param actions: by status, where not as in `ACTIONS`.
+    :param max_output_tokens: the cap of `Action.MORE_TOKENS`, in tokens.
+    :param resume: where rows failed with a line of their own, hand the service its output file to complete
+        (https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/capabilities/batch-inference/resume-job,
+        2026-11-22); rows without a line, or with an answer that is no good, go as requests in a later round.
+    :param max_requests: most requests in one job.
+    """
+
+    actions: dict[RowStatus, Action] = {}
+    max_output_tokens: int = MAX_OUTPUT_TOKENS
+    resume: bool = False
+    max_requests: int = MAX_REQUESTS
+
+    @classmethod
+    def of(cls, actions: Mapping[str, str] | None, **members: Any) -> RepairPolicy:
+        """Read a policy from texts.
+
+        :raises InputError: for a status or an action that does not exist, or that cannot be repaired.
+        """
+        read: dict[RowStatus, Action] = {}
+        for status, action in (actions or {}).items():
+            if status not in set(RowStatus) - {RowStatus.SUCCEEDED, RowStatus.REJECTED}:
+                raise InputError(f"repair_actions names {status!r}, which is no status of a row that was sent")
+            if action not in set(Action):
+                raise InputError(
+                    f"repair_actions[{status!r}] is {action!r}",
+                    todo=f"Use one of {', '.join(map(repr, map(str, Action)))}",
+                )
+            read[RowStatus(status)] = Action(action)
+        return cls(actions=read, **members)
+
+    def action(self, row: ResultRow) -> Action:
+        """Return what is done about one row."""
+        if row.status.is_good or row.code in _HOPELESS or not row.attempts:
+            return Action.GIVE_UP
+        if row.status in self.actions:
+            return self.actions[row.status]
+        return ACTIONS[row.status] if row.repairable else Action.GIVE_UP
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What a look at the rounds so far came to.
+
+    :param manifest: the rows to send again, or None when there are none, or when the last round cured nothing.
+    :param wanted_count: rows that another try may help.
+    :param cured: rows that the last round gave a good answer.
+    :param cost_usd: what all rounds were billed.
+    """
+
+    manifest: Manifest | None
+    wanted_count: int
+    cured: int
+    cost_usd: Decimal
+
+
+def select(
+    rounds: Rounds,
+    policy: RepairPolicy,
+    store: ObjectStore,
+    folder: Uri,
+    token: str,
+    *,
+    prices: PriceTable | None = None,
+) -> Selection:
+    """Write the set of rows to send again.
+
+    :param folder: where the task's prepared sets lie.
+    :param token: names this attempt's files; anything unique.
+    """
+    first, number = rounds.rounds[0].manifest, len(rounds.rounds)
+    if first is None:
+        raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
+    totals = Totals(prices)
+    with Shelf() as wanted, Shelf() as resumable:
+        for row in rounds.rows():
+            totals.add(row)
+            if (action := policy.action(row)) is not Action.GIVE_UP:
+                wanted.put(row.key, action.encode())
+                if policy.resume and _has_failed_line(row):
+                    resumable.put(row.key, Action.AS_IS.encode())
+        cured, count = rounds.cured[-1], wanted.count
+        if not count or (number > 1 and not cured):
+            return Selection(None, count, cured if number > 1 else 0, totals.cost)
+        output = _output_to_resume(rounds.rounds[-1], store) if resumable.count else ""
+        made = write_set(
+            _lines(rounds.rounds, resumable if output else wanted, policy, store),
+            PreparePlan(template=None, max_requests=policy.max_requests),
+            store, folder, token,
+            round=number, model=first.model, response_schema=first.response_schema,
+        )  # fmt: skip
+    manifest = with_resume(made, output) if made.request_count else None
+    return Selection(manifest, count, cured if number > 1 else 0, totals.cost)
+
+
+def _has_failed_line(row: ResultRow) -> bool:
+    """Whether the output has a line for the row that the service itself would complete."""
+    return row.status is RowStatus.FAILED and not row.response and not row.code.startswith("JOB_STATE_")
+
+
+def _output_to_resume(last: Round, store: ObjectStore) -> str:
+    """Return the one output file of a round, or an empty text: several cannot be completed by one job."""
+    outputs = [uri for job in last.jobs if job.output_uri for uri in _output_files(job.output_uri, store)]
+    return str(outputs[0]) if len(outputs) == 1 else ""
+
+
+def _output_files(output_uri: str, store: ObjectStore) -> list[Uri]:
+    return [] if output_uri.startswith("bq://") else result_files(store, Uri.parse(output_uri))
+
+
+def with_resume(manifest: Manifest, output_uri: str) -> Manifest:
+    """Return a set of one file whose job completes an output file of an earlier job; as it is for an empty address."""
+    if not output_uri or len(manifest.shards) != 1:
+        return manifest
+    shard = msgspec.structs.replace(manifest.shards[0], resume_uri=output_uri)
+    return msgspec.structs.replace(manifest, shards=(shard,))
+
+
+def _lines(
+    rounds: tuple[Round, ...], wanted: Shelf, policy: RepairPolicy, store: ObjectStore
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the wanted requests as they were sent last, changed as their action says."""
+    for asked in reversed(rounds):
+        for shard in asked.manifest.shards if asked.manifest is not None else ():
+            with store.open_read(Uri.parse(shard.uri)) as stream:
+                for _, raw in read_lines(stream):
+                    line = _decode_line(raw)
+                    for action in wanted.take(line.key):
+                        request = _changed(bytes(line.request), Action(action.decode()), policy)
+                        if request is not None:
+                            yield line.key, request
+
+
+class _Line(msgspec.Struct):
+    key: str
+    request: msgspec.Raw
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def _changed(request: bytes, action: Action, policy: RepairPolicy) -> bytes | None:
+    """Return the request for another try, or None when the action cannot help any more."""
+    if action is Action.AS_IS:
+        return request
+    doc = decode(request)
+    config_name = "generation_config" if "generation_config" in doc else "generationConfig"
+    config = doc.get(config_name) or {}
+    name = "max_output_tokens" if "max_output_tokens" in config else "maxOutputTokens"
+    most = config.get(name)
+    if most is None:
+        # It stopped at the model's own limit: a longer answer is not to be had, but a shorter one may come.
+        return request
+    if int(most) >= policy.max_output_tokens:
+        return None
+    doc[config_name] = {**config, name: min(int(most) * 2, policy.max_output_tokens)}
+    return encode(doc)

@@ -1,0 +1,73 @@
+"""Where does a key's data lie while rows pass? On disk: values by key, in constant memory however many there are.
+
+Invariant: what was put under a key comes back in the order in which it was put.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Values that wait in memory for the next write: one statement for each would cost more than all the rest.
+_BUFFERED = 5_000
+
+
+class Shelf:
+    """Values by key in a temporary file. Used as a context; gone when it is left."""
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="avb-shelf-"))
+            self._db = stack.enter_context(contextlib.closing(sqlite3.connect(file.name, isolation_level=None)))
+            for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8192"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.execute("CREATE TABLE shelf (key TEXT, number INTEGER, value BLOB, PRIMARY KEY (key, number))")
+            self._db.execute("BEGIN")
+            self._waiting: list[tuple[str, int, bytes]] = []
+            self.count = 0
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def put(self, key: str, value: bytes = b"") -> None:
+        """Add a value to a key's."""
+        self.count += 1
+        self._waiting.append((key, self.count, value))
+        if len(self._waiting) >= _BUFFERED:
+            self._write()
+
+    def all(self, key: str) -> list[bytes]:
+        """Return a key's values, oldest first."""
+        if not self.count:
+            return []
+        self._write()
+        return [value for (value,) in self._db.execute("SELECT value FROM shelf WHERE key = ? ORDER BY number", (key,))]
+
+    def last(self, key: str) -> bytes | None:
+        """Return a key's newest value, or None when it has none."""
+        found = self.all(key)
+        return found[-1] if found else None
+
+    def take(self, key: str) -> list[bytes]:
+        """Return a key's values and forget them."""
+        found = self.all(key)
+        if found:
+            self._db.execute("DELETE FROM shelf WHERE key = ?", (key,))
+        return found
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """Yield every key and value, keys in order."""
+        self._write()
+        yield from self._db.execute("SELECT key, value FROM shelf ORDER BY key, number")
+
+    def _write(self) -> None:
+        if self._waiting:
+            self._db.executemany("INSERT INTO shelf VALUES (?, ?, ?)", self._waiting)
+            self._waiting.clear()

@@ -1,0 +1,144 @@
+"""How does a task send rows again? What must go again, and when to stop, `core.course` and `core.repair` decide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
+from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
+from airflow_vertex_batch.operators.shared import BuyingOperator, CheckingOperator, RepairingOperator, read_manifest
+from airflow_vertex_batch.sensors import GENERATION_KEY
+from airflow_vertex_batch.waiting import WaitingOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_vertex_batch.core.course import Course, Progress
+    from airflow_vertex_batch.core.landing import Round
+    from airflow_vertex_batch.core.lifecycle import Outcome
+    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.hooks import VertexBatchHook
+
+
+class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, CheckingOperator):
+    """Base of what goes through rounds: it comes back after each wait, reads where it was, and goes on."""
+
+    def course(self, context: Context, hook: VertexBatchHook, schema: dict[str, Any] | None) -> Course:
+        """Return the course of this task's batch."""
+        from airflow_vertex_batch.core.course import Course
+        from airflow_vertex_batch.core.schema import answer_checker
+
+        return Course(
+            buyer=self.buyer(context, hook),
+            store=hook.store(),
+            warehouse=hook.warehouse(),
+            folder=self.folder(context),
+            policy=self.repair_policy(),
+            check=answer_checker(schema) if schema else None,
+        )
+
+    def go_on(self, context: Context, *, fresh: bool) -> Any:
+        """Advance as far as possible.
+
+        :param fresh: whether this is a new attempt, as against the end of a wait.
+        :returns: what the task returns, once the course is done.
+        """
+        from airflow_vertex_batch.core.address import JobName
+        from airflow_vertex_batch.core.course import Waiting
+
+        hook = self.hook()
+        while isinstance(step := self.step(context, hook, fresh=fresh), Waiting):
+            self.push_links(context, addresses(jobs=list(step.job_names), folder=self.output_of(context)))
+            names = [JobName.parse(name) for name in step.job_names]
+            if self.deferrable:
+                self.wait_in_triggerer(names)
+            self.refuse(self.block(names))
+            fresh = False
+        return self.finish(context, hook, step.rounds)
+
+    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+        """Do what can be done now."""
+        raise NotImplementedError
+
+    def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Any:
+        """Return the task's result."""
+        raise NotImplementedError
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Go on after the trigger saw the jobs end."""
+        from airflow_vertex_batch.core.lifecycle import unpack
+
+        with failing():
+            self.refuse(unpack(event["outcomes"]))
+            return self.go_on(context, fresh=False)
+
+    def refuse(self, outcomes: Sequence[Outcome]) -> None:
+        """Fail when jobs did not end, or ended without a row; a repair job that did has only cured nothing.
+
+        :raises JobError: when a job of the batch itself ended without rows, or any is late, or cannot be asked about.
+        """
+        from airflow_vertex_batch.core.lifecycle import Ended, conclude
+        from airflow_vertex_batch.core.purchase import is_repair
+
+        conclude([item for item in outcomes if not (isinstance(item, Ended) and is_repair(item.job))])
+
+
+class VertexBatchRepairOperator(RoundsOperator):
+    """Send only the rows without a good answer again, in rounds of smaller jobs, and return those rounds.
+
+    It reads what the jobs answered, selects the rows that another try may help, and buys a job for them, each once like
+    any other; then it waits, and looks again. What cannot be cured stays for the dead letters. Clear this task alone
+    to try the rows of its run that are still bad once more; a clear of the whole run repeats nothing.
+
+    :param jobs: what the sensor returned. Templated.
+    :param manifest: what the prepare task returned. Templated.
+    :returns: the rounds, to be passed to the export task as `repairs`.
+    """
+
+    template_fields: Sequence[str] = (
+        *COMMON_TEMPLATE_FIELDS,
+        *("model", "manifest", "jobs", "output_uri", "display_name", "labels"),
+    )
+    operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchJobLink(), VertexBatchOutputLink())
+
+    def __init__(self, *, jobs: Any, manifest: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.jobs, self.manifest = jobs, manifest
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Repair as often as may be, and return the rounds."""
+        with failing():
+            return self.go_on(context, fresh=True)  # type: ignore[no-any-return]
+
+    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+        """Take over the jobs of the task before, and go on from them."""
+        from airflow_vertex_batch.core.landing import read_jobs
+
+        manifest = self._manifest()
+        course = self.course(context, hook, self.schema() or manifest.response_schema)
+        if fresh:
+            generation, upstream = generation_of(context), self._upstream_generation(context)
+            course.begin(manifest, generation, upstream, rounds=self.repair_rounds, repair_on_clear=True)
+        return course.advance(manifest, read_jobs(self.jobs, lambda name: hook.jobs(name).get(name)))
+
+    def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> list[dict[str, Any]]:  # noqa: ARG002 - one shape for all
+        """Return the repair rounds as small dicts."""
+        return [asked.as_dict() for asked in rounds[1:]]
+
+    def _manifest(self) -> Manifest:
+        from airflow_vertex_batch.core.errors import InputError
+
+        manifest = read_manifest(self.manifest)
+        if manifest is None:
+            raise InputError(f"Task {self.task_id} was given no manifest", todo="Pass the output of the prepare task")
+        return manifest
+
+    def _upstream_generation(self, context: Context) -> str:
+        """Return in which generation the task before ran: it tells a clear of this task from one of the whole run."""
+        ti = context["ti"]
+        found = ti.xcom_pull(
+            task_ids=sorted(self.upstream_task_ids), key=GENERATION_KEY, map_indexes=getattr(ti, "map_index", -1)
+        )
+        return ",".join(str(value) for value in found or () if value is not None)

@@ -1,0 +1,195 @@
+"""What do several of the operators take? Parameters documented once, with what follows from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, identity_of, texts
+from airflow_vertex_batch.core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_vertex_batch.core.answers import Answers
+    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.purchase import Buyer
+    from airflow_vertex_batch.core.repair import RepairPolicy
+    from airflow_vertex_batch.hooks import VertexBatchHook
+
+
+class AskingOperator(VertexBatchBaseOperator):
+    """Base of what must know the model.
+
+    :param model: ``gemini-…``, ``publishers/…/models/…``, or ``projects/…/locations/…/models/…`` for a tuned model.
+        Templated.
+    """
+
+    def __init__(self, *, model: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+
+
+class CheckingOperator(VertexBatchBaseOperator):
+    """Base of what must know what an answer looks like.
+
+    :param response_schema: a JSON Schema or a Pydantic model class: prepare asks for JSON of that shape, and every
+        answer is checked against it. Where only answers are read, the manifest's own is used if this is not given.
+    """
+
+    def __init__(self, *, response_schema: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.response_schema = response_schema
+        if response_schema is not None:
+            from airflow_vertex_batch.core.schema import json_schema
+            from airflow_vertex_batch.core.schema import response_schema as api_schema
+
+            api_schema(json_schema(response_schema))
+
+    def schema(self) -> dict[str, Any] | None:
+        """Return the JSON Schema of answers, or None."""
+        from airflow_vertex_batch.core.schema import json_schema
+
+        return json_schema(self.response_schema) if self.response_schema is not None else None
+
+
+class LandingOperator(VertexBatchBaseOperator):
+    """Base of what must know where answers land.
+
+    :param destination_uri: ``gs://`` folder for files. Templated.
+    :param destination_table: ``bq://project.dataset.table``, made if it does not exist, partitioned by
+        ``partition_date``. Rows are merged on ``partition_date`` and ``row_key``. Templated.
+    """
+
+    def __init__(
+        self, *, destination_uri: str | None = None, destination_table: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.destination_uri, self.destination_table = destination_uri, destination_table
+
+    def answers(self, hook: VertexBatchHook) -> Answers:
+        """Return the good answers that have landed at the destination."""
+        from airflow_vertex_batch.core.address import TableId, Uri
+        from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers
+
+        if self.destination_table is not None:
+            return TableAnswers(hook.warehouse(), TableId.parse(self.destination_table, self.project_id or ""))
+        return FileAnswers(hook.store(), Uri.parse(str(self.destination_uri)))
+
+
+class BuyingOperator(AskingOperator):
+    """Base of what creates jobs, each once.
+
+    :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``; a folder in the staging folder where not
+        given. Each job of a manifest gets its own folder or table below it. Templated.
+    :param display_name: readable name, up to 128 characters; dag, task and run where not given. Templated.
+    :param labels: further job labels; keys and values of lower-case letters, digits, ``_`` and ``-``. Templated.
+    :param on_changed_input: when this task's running job was made from other input: ``resubmit`` (default) cancels it
+        and creates a new one, ``fail`` does nothing.
+    :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600 seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_uri: str | None = None,
+        display_name: str | None = None,
+        labels: dict[str, str] | None = None,
+        on_changed_input: str = "resubmit",
+        settle_seconds: float = 90.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.output_uri, self.display_name, self.labels = output_uri, display_name, labels
+        self.on_changed_input, self.settle_seconds = on_changed_input, settle_seconds
+        if not self.model:
+            raise InputError(f"Task {self.task_id} has no model", todo="Set model='gemini-…'")
+        if on_changed_input not in {"resubmit", "fail"}:
+            raise InputError(f"on_changed_input={on_changed_input!r} is not known", todo="Use 'resubmit' or 'fail'")
+        # One create call may take 30 s; before that is over, an absent job says nothing.
+        if not 30 <= settle_seconds <= 3600:  # noqa: PLR2004 - the documented range
+            raise InputError(f"settle_seconds={settle_seconds}", todo="Use 30 to 3600 seconds")
+
+    def output_of(self, context: Context) -> str:
+        """Return where the jobs of this task write."""
+        return self.output_uri or str(self.folder(context) / "output")
+
+    def buyer(self, context: Context, hook: VertexBatchHook, inputs: str | Sequence[str] | None = None) -> Buyer:
+        """Return what buys this task's jobs.
+
+        :param inputs: ready input, where there is no manifest.
+        """
+        from airflow_vertex_batch.core.model import JobSpec
+        from airflow_vertex_batch.core.purchase import Buyer, display_name
+        from airflow_vertex_batch.core.submit import OnChangedInput
+
+        identity = identity_of(context)
+        spec = JobSpec(
+            display_name=self.display_name or display_name(identity),
+            model=str(self.model),
+            inputs=texts(inputs) if inputs else (),
+            output=self.output_of(context),
+            labels=self.labels or {},
+        )
+        return Buyer(
+            base=spec,
+            identity=identity,
+            store=hook.store(),
+            service=hook.jobs(),
+            ledgers=self.staging() / "ledger",
+            attempt=attempt_token(),
+            settle_seconds=self.settle_seconds,
+            on_changed_input=OnChangedInput(self.on_changed_input),
+        )
+
+
+class RepairingOperator(VertexBatchBaseOperator):
+    """Base of what sends rows again.
+
+    :param repair_rounds: how often rows without a good answer go again, 0 (default) to 10. A round that gives no row
+        a good answer is the last.
+    :param repair_actions: what is done about a row by its status: ``as_is``, ``more_tokens`` (``maxOutputTokens``
+        doubled, up to `repair_max_output_tokens`) or ``give_up``. Where not given: ``truncated`` gets more tokens,
+        ``blocked`` is given up, ``failed``, ``invalid_output``, ``missing``, ``expired`` and ``cancelled`` go as they
+        were. A row whose error never heals (``INVALID_ARGUMENT``, ``RECITATION`` and the like) is never sent again.
+    :param repair_max_output_tokens: the cap of ``more_tokens``, in tokens; 65,536 where not given.
+    :param repair_by: ``requests`` (default) sends request files of the bad rows; ``resume`` lets the service complete
+        its own output file where rows failed with a line of their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        repair_rounds: int = 0,
+        repair_actions: Mapping[str, str] | None = None,
+        repair_max_output_tokens: int = 65_536,
+        repair_by: str = "requests",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.repair_rounds, self.repair_actions = repair_rounds, repair_actions
+        self.repair_max_output_tokens, self.repair_by = repair_max_output_tokens, repair_by
+        if not 0 <= repair_rounds <= 10:  # noqa: PLR2004 - the documented range
+            raise InputError(f"repair_rounds={repair_rounds}", todo="Use 0 to 10")
+        if repair_by not in {"requests", "resume"}:
+            raise InputError(f"repair_by={repair_by!r} is not known", todo="Use 'requests' or 'resume'")
+        if repair_actions:
+            self.repair_policy()
+
+    def repair_policy(self) -> RepairPolicy:
+        """Return which rows go again, and how."""
+        from airflow_vertex_batch.core.repair import RepairPolicy
+
+        return RepairPolicy.of(
+            self.repair_actions,
+            max_output_tokens=self.repair_max_output_tokens,
+            resume=self.repair_by == "resume",
+        )
+
+
+def read_manifest(value: Any) -> Manifest | None:
+    """Return the manifest that a task was given, if any."""
+    from airflow_vertex_batch.core.model import Manifest
+
+    return Manifest.from_dict(value) if value is not None else None

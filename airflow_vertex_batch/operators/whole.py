@@ -1,0 +1,84 @@
+"""How does one task do it all? Prepare, create, wait, repair and land through the same core as the single steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_vertex_batch.base import failing, generation_of
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink
+from airflow_vertex_batch.operators.export import VertexBatchExportOperator
+from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
+from airflow_vertex_batch.operators.repair import RoundsOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_vertex_batch.core.course import Progress
+    from airflow_vertex_batch.core.landing import Round
+    from airflow_vertex_batch.hooks import VertexBatchHook
+
+#: What the steps pass to each other, and this task keeps to itself.
+_WIRED = {"jobs", "manifest", "repairs"}
+
+
+class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatchExportOperator):
+    """The whole life of a batch in one task: prepare, create, wait in the triggerer, repair, land. Can be mapped.
+
+    It takes the parameters of the steps. A retry prepares again and finds the same set, attaches to the jobs that
+    exist, and lands the same rows once. After a job that ended badly, the next attempt sends only the rows that it did
+    not answer.
+
+    :param on_clear: what a clear of this task, or of its run, means: ``attach`` (default) lands again what was paid
+        for; ``repair`` also sends the rows that are still without a good answer once more.
+    :returns: the report: counts by status, tokens and cost.
+    """
+
+    template_fields: Sequence[str] = tuple(
+        dict.fromkeys(
+            name
+            for name in (
+                *VertexBatchPrepareOperator.template_fields,
+                *("output_uri", "display_name", "labels"),
+                *VertexBatchExportOperator.template_fields,
+            )
+            if name not in _WIRED
+        )
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = VertexBatchPrepareOperator.template_fields_renderers
+    operator_extra_links: Sequence[BaseOperatorLink] = (
+        VertexBatchJobLink(),
+        VertexBatchOutputLink(),
+        VertexBatchTableLink(),
+    )
+
+    def __init__(self, *, on_clear: str = "attach", **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "jobs": None})
+        self.on_clear = on_clear
+        if on_clear not in {"attach", "repair"}:
+            raise InputError(f"on_clear={on_clear!r} is not known", todo="Use 'attach' or 'repair'")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Go through the whole course, and return the report."""
+        with failing():
+            return self.go_on(context, fresh=True)  # type: ignore[no-any-return]
+
+    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+        """Prepare on a new attempt; after a wait, go on from the set it was for, whatever the source holds now."""
+        from airflow_vertex_batch.core.address import Uri
+        from airflow_vertex_batch.core.prepare import read_manifest
+        from airflow_vertex_batch.core.submit import Reuse
+
+        course = self.course(context, hook, self.schema())
+        if not fresh:
+            return course.advance(read_manifest(hook.store(), Uri.parse(course.base_uri)))
+        manifest = self.prepare(context, hook)
+        repairs = self.on_clear == "repair"
+        course.begin(manifest, generation_of(context), rounds=self.repair_rounds, repair_on_clear=repairs)
+        return course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
+
+    def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> dict[str, Any]:
+        """Land."""
+        return self.land(context, hook, rounds).as_dict()

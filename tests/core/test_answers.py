@@ -1,0 +1,81 @@
+"""What has a good answer at the destination is known by its digest, and lands again as it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_vertex_batch.core.address import TableId, Uri
+from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers
+from airflow_vertex_batch.core.export import FileSink, LandPlan, flat, land
+from airflow_vertex_batch.core.jsonl import decode
+from airflow_vertex_batch.core.rows import RowStatus, Usage
+from tests.builders import a_row
+from tests.fakes import MemoryStore, MemoryWarehouse
+
+FOLDER = Uri.parse("gs://out/answers")
+GOOD = a_row(
+    "a", text='{"mood": "glad"}', answer={"mood": "glad"}, finish_reason="STOP", model_version="gemini-x",
+    response='{"candidates":[]}', processed_at="2026-11-22T03:04:05+00:00", job_name="j", request_digest="d1",
+    usage=Usage(3, 4), columns={"id": 1},
+)  # fmt: skip
+BAD = a_row("b", RowStatus.FAILED, request_digest="d2")
+OLD = a_row("c", text="landed by an older version")
+
+
+def _landed(store, file_format, day="2026-11-22"):
+    plan = LandPlan(batch_id=day, partition_date=day)
+    land([GOOD, BAD, OLD], FileSink(store, FOLDER, plan, file_format), plan, expected=lambda: 3)
+
+
+class TestFiles:
+    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+    def test_good_rows_of_every_day_are_known_and_no_others(self, file_format):
+        store = MemoryStore()
+        _landed(store, file_format)
+        _landed(store, file_format, "2026-11-23")
+        assert list(FileAnswers(store, FOLDER).digests()) == ["d1", "d1"]
+
+    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+    def test_an_answer_comes_back_whole_and_free(self, file_format):
+        store = MemoryStore()
+        _landed(store, file_format)
+        [row] = FileAnswers(store, FOLDER).rows()
+        assert (row.text, row.answer, row.finish_reason, row.model_version) == (
+            GOOD.text, GOOD.answer, GOOD.finish_reason, GOOD.model_version,
+        )  # fmt: skip
+        assert decode(row.response) == decode(GOOD.response)
+        assert row.processed_at.startswith("2026-11-22T03:04:05")
+        assert (row.key, row.usage, row.attempts, row.columns) == ("", None, 0, None)
+
+    def test_an_empty_folder_knows_nothing(self):
+        assert list(FileAnswers(MemoryStore(), FOLDER).digests()) == []
+
+
+class TestTables:
+    TABLE = TableId.parse("bq://p.d.t")
+
+    def test_the_table_is_made_or_widened_before_it_is_asked(self):
+        """A destination of an older version has no digests: it must not break the night."""
+        made = []
+
+        class Warehouse(MemoryWarehouse):
+            def create_table(self, table, schema, **options):
+                made.append((str(table), any(field["name"] == "request_digest" for field in schema)))
+
+            def rows(self, query, parameters=None):
+                assert made
+                return iter([{"request_digest": "d1"}])
+
+        assert list(TableAnswers(Warehouse(), self.TABLE).digests()) == ["d1"]
+        assert made == [("p.d.t", True)]
+
+    def test_a_record_is_read_back_as_the_row_it_was(self):
+        record = flat(GOOD, LandPlan(batch_id="b", partition_date="2026-11-22"), None)
+        record["response"] = decode(record["response"])
+
+        class Warehouse(MemoryWarehouse):
+            def rows(self, query, parameters=None):
+                return iter([record])
+
+        [row] = TableAnswers(Warehouse(), self.TABLE).rows()
+        assert (row.text, row.answer, row.request_digest, row.attempts) == (GOOD.text, GOOD.answer, "d1", 0)

@@ -1,0 +1,270 @@
+"""A batch goes through its rounds, whatever dies, is cleared or runs twice on the way."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_vertex_batch.core.course import Asked, Begun, Done, State, Waiting, begin, read_state
+from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.repair import RepairPolicy
+from tests.core.worlds import Task, World, answers, fails, some_rows
+from tests.fakes import Died, Lives
+
+
+class TestJournal:
+    """The journal adds up to one state."""
+
+    ONE = Begun(base="m1", generation="1", upstream="", rounds=2)
+
+    @pytest.mark.parametrize(
+        ("entries", "state"),
+        [
+            ([], State()),
+            ([ONE], State(ONE, (), 2)),
+            ([ONE, Asked("r1")], State(ONE, (Asked("r1"),), 1)),
+            (
+                [ONE, Asked("r1"), Begun("m1", "2", "", 1)],
+                State(Begun("m1", "2", "", 1), (Asked("r1"),), 1),
+            ),
+            ([ONE, Asked("r1"), Begun("m2", "1", "", 2)], State(Begun("m2", "1", "", 2), (), 2)),
+        ],
+        ids=["nothing", "begun", "asked", "cleared", "other-base"],
+    )
+    def test_entries_are_added_up(self, entries, state):
+        assert read_state(entries) == state
+
+    @pytest.mark.parametrize(
+        ("before", "generation", "upstream", "on_clear", "rounds"),
+        [
+            (State(), "1", "", True, 2),
+            (State(ONE, (), 2), "1", "", True, None),
+            (State(ONE, (Asked("r1"), Asked("r2")), 0), "2", "", True, 2),
+            (State(ONE, (Asked("r1"), Asked("r2")), 0), "2", "", False, 0),
+            (State(ONE, (Asked("r1"), Asked("r2")), 0), "2", "changed too", True, 0),
+            (State(ONE, (Asked("r1"),), 1), "2", "changed too", True, 1),
+        ],
+        ids=["first", "retry", "cleared", "cleared-attach", "run-cleared", "run-cleared-with-a-round-left"],
+    )
+    def test_a_clear_of_this_task_alone_asks_for_more(self, before, generation, upstream, on_clear, rounds):
+        entry = begin(before, "m1", generation, upstream, rounds=2, repair_on_clear=on_clear)
+        assert (entry and entry.rounds) == rounds
+
+    def test_a_clear_gives_a_round_where_none_was_planned(self):
+        before = State(Begun("m1", "1", "", 0), (), 0)
+        assert begin(before, "m1", "2", "", rounds=0, repair_on_clear=True).rounds == 1
+
+
+class TestRounds:
+    """Only rows without a good answer go again."""
+
+    def test_a_batch_without_a_bad_row_is_one_job(self):
+        world = World()
+        task = Task(world, some_rows(5), rounds=2)
+        report = task.land(task.to_the_end())
+        assert (report.statuses, report.rounds) == ({"succeeded": 5}, ())
+        assert len(world.jobs.paid) == 1
+
+    def test_each_round_is_smaller_and_no_good_row_is_sent_twice(self):
+        world = World({"a1": [fails(), answers("late")], "a2": [None, fails(), answers("later")], "a3": [fails(400)]})
+        task = Task(world, some_rows(6), rounds=2)
+        report = task.land(task.to_the_end())
+        assert world.batches == [["a0", "a1", "a2", "a3", "a4", "a5"], ["a1", "a2", "a3"], ["a2", "a3"]]
+        assert report.statuses == {"succeeded": 5, "failed": 1}
+        assert report.rounds == ({"round": 1, "sent": 3, "cured": 1}, {"round": 2, "sent": 2, "cured": 1})
+        landed = task.landed()
+        assert [landed[key]["text"] for key in ("a1", "a2")] == ["late", "later"]
+        assert [landed[key]["attempts"] for key in ("a0", "a1", "a2")] == [1, 2, 3]
+
+    @pytest.mark.parametrize(
+        "line", [fails(400, "INVALID_ARGUMENT"), answers("", "RECITATION"), answers("", "SAFETY")],
+        ids=["invalid-argument", "recitation", "safety"],
+    )  # fmt: skip
+    def test_what_never_heals_is_given_up_at_once(self, line):
+        world = World({"a0": [line, answers()]})
+        task = Task(world, some_rows(3), rounds=3)
+        task.to_the_end()
+        assert len(world.jobs.paid) == 1
+
+    def test_a_round_that_cures_nothing_is_the_last(self):
+        world = World({"a0": [fails()]})
+        task = Task(world, some_rows(3), rounds=5)
+        report = task.land(task.to_the_end())
+        assert len(world.jobs.paid) == 2
+        assert report.rounds == ({"round": 1, "sent": 1, "cured": 0},)
+
+    def test_a_round_that_is_not_approved_is_not_bought_and_what_there_is_lands(self):
+        asked = []
+
+        def approve(manifest, spent):
+            asked.append((manifest.request_count, spent > 0))
+            return False
+
+        world = World({"a0": [fails()]})
+        task = Task(world, some_rows(3), rounds=2, approve=approve)
+        report = task.land(task.to_the_end())
+        assert asked == [(1, True)]
+        assert len(world.jobs.paid) == 1
+        assert report.statuses == {"succeeded": 2, "failed": 1}
+
+    def test_the_jobs_of_a_round_say_so(self):
+        world = World({"a0": [fails(), answers()]})
+        Task(world, some_rows(2), rounds=1).to_the_end()
+        first, second = world.jobs.paid
+        assert (first.labels["avb-round"], second.labels["avb-round"]) == ("0", "1")
+        assert first.labels["team"] == second.labels["team"] == "support"
+        assert second.display_name.endswith(" repair 1")
+        assert first.labels["avb-identity"] != second.labels["avb-identity"]
+
+
+class TestMoreTokens:
+    """A truncated row goes again with room for twice as many tokens."""
+
+    def test_the_bound_is_doubled_up_to_the_cap_and_then_given_up(self):
+        cut = answers("half", "MAX_TOKENS")
+        world = World({"a0": [cut, cut, cut, answers("whole")], "a1": [fails(), fails(), answers()]})
+        task = Task(
+            world, some_rows(3), rounds=5, policy=RepairPolicy(max_output_tokens=300),
+            plan={"template": _bounded(100)},
+        )  # fmt: skip
+        task.to_the_end()
+        bounds = [world.bounds("a0", number) for number in range(3)]
+        assert bounds == [100, 200, 300]
+        assert world.batches[1:] == [["a0", "a1"], ["a0", "a1"]]
+
+    def test_without_a_bound_it_goes_as_it_was(self):
+        world = World({"a0": [answers("half", "MAX_TOKENS"), answers("whole")]})
+        task = Task(world, some_rows(2), rounds=1)
+        assert task.land(task.to_the_end()).statuses == {"succeeded": 2}
+
+
+class TestBadEnds:
+    """What a job answered is harvested before anything is sent again."""
+
+    @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED], ids=str)
+    def test_a_job_that_ended_badly_is_completed_not_bought_again(self, state):
+        world = World()
+        task = Task(world, some_rows(6), rounds=1)
+        assert isinstance(task.attempt(), Waiting)
+        world.run(state, only=4)
+        assert isinstance(task.resume(), Waiting)
+        world.run()
+        done = task.resume()
+        assert task.land(done).statuses == {"succeeded": 6}
+        assert [len(keys) for keys in world.batches] == [4, 2]
+
+    def test_without_rounds_it_is_the_next_attempt_that_sends_the_rest(self):
+        world = World()
+        task = Task(world, some_rows(6))
+        task.attempt()
+        world.run(JobState.CANCELLED, only=4)
+        assert isinstance(task.resume(), Done)
+        assert isinstance(task.attempt(), Waiting)
+        world.run()
+        assert task.land(task.resume()).statuses == {"succeeded": 6}
+        assert sum(map(len, world.batches)) == 6
+
+    def test_a_repair_job_that_fails_has_cured_nothing_and_is_not_bought_twice(self):
+        world = World({"a0": [fails(), answers()]})
+        task = Task(world, some_rows(2), rounds=2)
+        task.attempt()
+        world.run()
+        task.resume()
+        world.run(JobState.FAILED, only=0)
+        assert task.land(task.resume()).statuses == {"succeeded": 1, "failed": 1}
+        assert len(world.jobs.paid) == 2
+
+
+class TestClearing:
+    """A clear is told from a retry, and means what was asked for."""
+
+    def test_a_retry_and_a_clear_that_attaches_buy_nothing(self):
+        world = World({"a0": [fails()]})
+        task = Task(world, some_rows(3), rounds=1)
+        task.to_the_end()
+        for step in (lambda: None, task.clear):
+            step()
+            assert isinstance(task.attempt(), Done)
+        assert len(world.jobs.paid) == 2
+
+    def test_a_clear_that_repairs_sends_the_rows_that_are_still_bad(self):
+        world = World({"a0": [fails(), fails(), answers("at last")], "a1": [fails(), answers()]})
+        task = Task(world, some_rows(4), rounds=1, repair_on_clear=True)
+        task.to_the_end()
+        task.clear()
+        report = task.land(task.to_the_end())
+        assert world.batches[1:] == [["a0", "a1"], ["a0"]]
+        assert report.statuses == {"succeeded": 4}
+        assert task.landed()["a0"]["attempts"] == 3
+
+    def test_on_demand_only(self):
+        """With no round planned, nothing goes again until a person asks."""
+        world = World({"a0": [fails(), answers()]})
+        task = Task(world, some_rows(3), repair_on_clear=True)
+        task.to_the_end()
+        assert len(world.jobs.paid) == 1
+        task.clear()
+        assert task.land(task.to_the_end()).statuses == {"succeeded": 3}
+        assert world.batches[1] == ["a0"]
+
+    def test_other_input_begins_anew(self):
+        world = World({"a0": [fails(), answers(), answers()]})
+        task = Task(world, some_rows(3), rounds=1)
+        task.to_the_end()
+        task.rows = [*some_rows(3), {"id": "b", "text": "new"}]
+        task.clear()
+        task.to_the_end()
+        assert world.batches == [["a0", "a1", "a2"], ["a0"], ["a0", "a1", "a2", "b"]]
+
+
+class TestResume:
+    """The service completes its own output."""
+
+    def test_the_output_is_the_input_and_the_rows_it_has_are_not_sent(self):
+        world = World({"a0": [fails(), answers("late")], "a1": [None, answers("found")]})
+        task = Task(world, some_rows(4), rounds=2, policy=RepairPolicy(resume=True))
+        report = task.land(task.to_the_end())
+        second = world.jobs.paid[1]
+        assert second.input_uris[0].endswith("predictions.jsonl")
+        assert report.statuses == {"succeeded": 4}
+        assert world.sent == {"a0": 2, "a1": 2, "a2": 1, "a3": 1}
+        assert report.usage.prompt_tokens == 40
+        assert report.foreign_count == 0
+
+
+class TestDeath:
+    """The process dies after every single effect, and the next attempt goes on."""
+
+    def test_one_job_a_round_and_each_row_once(self):
+        count, script = 1, {"a0": [fails(), answers()], "a1": [None, fails(), answers()]}
+        while True:
+            world, lives = World(script), Lives(count)
+            task = Task(world, some_rows(4), rounds=2)
+            died = self._to_the_end(task, lives)
+            report = task.land(task.to_the_end())
+            assert report.statuses == {"succeeded": 4}
+            assert [sorted(keys) for keys in world.batches] == [["a0", "a1", "a2", "a3"], ["a0", "a1"], ["a1"]]
+            assert len(task.landed()) == 4
+            assert world.jobs.running == []
+            if not died:
+                break
+            count += 1
+        assert count > 15
+
+    @staticmethod
+    def _to_the_end(task, lives):
+        """Go on until death; say whether it came."""
+        store, service = lives.store(task.world.store), lives.service(task.world.jobs)
+        try:
+            step = task.attempt(store, service)
+            while isinstance(step, Waiting):
+                task.world.run()
+                step = task.resume(store, service)
+        except Died:
+            return True
+        return False
+
+
+def _bounded(tokens):
+    from airflow_vertex_batch.core.request import RequestTemplate
+
+    return RequestTemplate(prompt="{{ text }}", generation_config={"maxOutputTokens": tokens})

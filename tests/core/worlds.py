@@ -1,0 +1,171 @@
+"""A whole batch without a cloud: a service that answers jobs as it is told, and the course that a task goes through."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.course import Course, Done, Waiting
+from airflow_vertex_batch.core.export import LandPlan
+from airflow_vertex_batch.core.landing import Landing
+from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.purchase import Buyer
+from airflow_vertex_batch.core.repair import RepairPolicy
+from airflow_vertex_batch.core.request import RequestTemplate
+from airflow_vertex_batch.core.sources import Rows
+from airflow_vertex_batch.core.submit import Reuse
+from tests.builders import a_response, a_spec, an_identity, jsonl
+from tests.fakes import Clock, Jobs, MemoryStore, MemoryWarehouse
+
+FOLDER = Uri.parse("gs://b/run")
+PLAN = LandPlan(batch_id="b", partition_date="2026-11-22")
+
+
+def answers(text: str = "yes", finish: str = "STOP", tokens: int = 5) -> dict[str, Any]:
+    """An output line's members for an answer."""
+    response = a_response(text, finishReason=finish)
+    response["usageMetadata"] = {"promptTokenCount": 10, "candidatesTokenCount": tokens}
+    return {"status": "", "response": response}
+
+
+def fails(code: int = 503, word: str = "UNAVAILABLE") -> dict[str, Any]:
+    """An output line's members for a failed row."""
+    return {"status": json.dumps({"error": {"code": code, "message": "No.", "status": word}}), "response": {}}
+
+
+class World:
+    """A store, a job service and what the service makes of each key, round by round.
+
+    :param script: key → what comes of it in each round it is sent in; the last entry is repeated, None writes no line;
+        keys that are not named are answered well.
+    """
+
+    def __init__(self, script: dict[str, list[dict[str, Any] | None]] | None = None) -> None:
+        self.script = script or {}
+        self.store, self.clock = MemoryStore(), Clock()
+        self.jobs = Jobs(self.clock)
+        self.sent: Counter[str] = Counter()
+        #: Keys by job, in the order in which the jobs ran.
+        self.batches: list[list[str]] = []
+
+    def run(self, state: JobState = JobState.SUCCEEDED, *, only: int | None = None) -> None:
+        """Let every running job write its output and end.
+
+        :param only: how many rows are answered before the job ends.
+        """
+        for job in self.jobs.running:
+            lines = [json.loads(raw) for raw in self.store.objects[job.input_uris[0]].splitlines()]
+            made = [self._line(line) for line in lines[:only]]
+            self.batches.append([line["key"] for line in lines[:only]])
+            output = f"gs://out/{job.job_name.job_id}"
+            self.store.objects[f"{output}/predictions.jsonl"] = jsonl(*[line for line in made if line is not None])
+            done = sum(1 for line in made if line is not None and not line["status"])
+            self.jobs.change(
+                job.name,
+                state=str(state),
+                outputInfo={"gcsOutputDirectory": output},
+                completionStats={"successfulCount": str(done)},
+            )
+
+    def bounds(self, key: str, number: int) -> int:
+        """Return the ``maxOutputTokens`` that a key was sent with in a job."""
+        lines = map(json.loads, self.store.objects[self.jobs.paid[number].input_uris[0]].splitlines())
+        [line] = [line for line in lines if line["key"] == key]
+        return line["request"]["generationConfig"]["maxOutputTokens"]
+
+    def _line(self, line: dict[str, Any]) -> dict[str, Any] | None:
+        key = line["key"]
+        if line.get("response"):
+            return line
+        fates = self.script.get(key, [answers()])
+        fate = fates[min(self.sent[key], len(fates) - 1)]
+        self.sent[key] += 1
+        return None if fate is None else {"key": key, "processed_time": "", "request": line["request"], **fate}
+
+
+class Task:
+    """One task instance: every attempt makes its objects anew, as a worker does."""
+
+    def __init__(self, world: World, rows: list[dict[str, Any]], **options: Any) -> None:
+        self.world, self.rows = world, rows
+        self.plan = {"template": RequestTemplate(prompt="{{ text }}"), "key_column": "id"} | options.pop("plan", {})
+        self.policy = options.pop("policy", RepairPolicy())
+        self.rounds = options.pop("rounds", 0)
+        self.repair_on_clear = options.pop("repair_on_clear", False)
+        self.approve = options.pop("approve", lambda _manifest, _spent: True)
+        self.generation, self.upstream, self.attempts = 1, "", 0
+        assert not options
+
+    def clear(self) -> None:
+        """Let a person clear the task."""
+        self.generation += 1
+
+    def attempt(self, store: Any = None, service: Any = None) -> Waiting | Done:
+        """Begin an attempt, and go as far as it goes."""
+        course, store = self._course(store, service), store or self.world.store
+        rows = Rows(self.rows).rows(store, MemoryWarehouse())
+        manifest = prepare(rows, PreparePlan(**self.plan), store, FOLDER, self._token)
+        course.begin(
+            manifest, str(self.generation), self.upstream, rounds=self.rounds, repair_on_clear=self.repair_on_clear
+        )
+        self.manifest = manifest
+        return course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
+
+    def resume(self, store: Any = None, service: Any = None) -> Waiting | Done:
+        """Go on when a wait is over, in a new process."""
+        return self._course(store, service).advance(self.manifest)
+
+    def to_the_end(self, most: int = 20) -> Done:
+        """Attempt, and let jobs run whenever the course waits for them."""
+        step = self.attempt()
+        for _ in range(most):
+            if isinstance(step, Done):
+                return step
+            self.world.run()
+            step = self.resume()
+        raise AssertionError(f"still waiting after {most} jobs")
+
+    def land(self, done: Done, **options: Any) -> Any:
+        """Land the rounds as files, and return the report."""
+        landing = Landing(done.rounds, self.world.store, MemoryWarehouse(), PLAN, **options)
+        return landing.land(landing.files(Uri.parse("gs://out/landed"), "jsonl"))
+
+    def landed(self) -> dict[str, dict[str, Any]]:
+        """Return every landed record by its key; a key that landed twice fails."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, data in self.world.store.objects.items():
+            if name.startswith("gs://out/landed/"):
+                for line in data.splitlines():
+                    record = json.loads(line)
+                    assert record["row_key"] not in found
+                    found[record["row_key"]] = record
+        return found
+
+    def _course(self, store: Any, service: Any) -> Course:
+        self.attempts += 1
+        self._token = f"attempt{self.attempts}"
+        store, service = store or self.world.store, service or self.world.jobs
+        return Course(
+            buyer=Buyer(
+                base=a_spec(output="gs://b/run/output", labels={"team": "support"}),
+                identity=an_identity(),
+                store=store,
+                service=service,
+                ledgers=Uri.parse("gs://b/ledger"),
+                attempt=self._token,
+                settle_seconds=0.0,
+            ),
+            store=store,
+            warehouse=MemoryWarehouse(),
+            folder=FOLDER,
+            policy=self.policy,
+            approve=self.approve,
+        )
+
+
+def some_rows(count: int) -> list[dict[str, Any]]:
+    """Rows with the ids a0, a1 and so on."""
+    return [{"id": f"a{number}", "text": f"text {number}"} for number in range(count)]
