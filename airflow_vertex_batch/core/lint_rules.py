@@ -149,6 +149,7 @@ _ERRORS: tuple[tuple[str, str, str], ...] = (
 )
 
 _WARNINGS: tuple[tuple[str, str, str], ...] = (
+    ("packed-file", "a .gz file: not documented that batch unpacks it", "Send it unpacked"),
     ("crlf", "the line ends in CR LF: not documented to work", "Use LF line ends"),
     ("key-missing", "no key: answers come in any order and must be joined back by content", 'Add "key": "row-1"'),
     ("key-first-letter", "the key does not begin with a letter: it may come back re-typed", 'Prefix it: "row-…"'),

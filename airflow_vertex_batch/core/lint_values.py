@@ -21,8 +21,8 @@ ValueCheck = Callable[[Any], Fault | None]
 ObjectCheck = Callable[[dict[str, Any]], Iterator[Fault]]
 
 _INT32 = range(-(2**31), 2**31)
-#: Lower and upper bound. Sources: the discovery document's descriptions (see lint_api; its temperature range excludes 0,
-#: which the service has always taken as greedy decoding), and for counts the table of parameters in
+#: Lower and upper bound. Sources: the discovery document's descriptions (see lint_api; its temperature range excludes
+#: 0, which the service has always taken as greedy decoding), and for counts the table of parameters in
 #: https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference, 2026-11-22. How far topK goes
 #: depends on the model, from 40 on; 65,536 tokens is the most any model writes.
 _RANGES: dict[tuple[str, str], tuple[float, float]] = {
@@ -119,10 +119,9 @@ def value_check(message: str, name: str, kind: Type) -> ValueCheck | None:
         return special
     if lengths := _LENGTHS.get((message, name)):
         return lambda value: _length(value, lengths)
-    if bounds := _RANGES.get((message, name)):
+    bounds = _RANGES.get((message, name))
+    if bounds or kind.scalar == "int32":
         return lambda value: _number(value, kind, bounds)
-    if kind.scalar == "int32":
-        return lambda value: _number(value, kind, None)
     if kind.scalar == "bytes":
         return _base64
     if kind.words:

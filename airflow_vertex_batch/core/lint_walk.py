@@ -188,10 +188,8 @@ class Walker:
     def _value(self, value: Any, child: Node, at: str) -> None:
         """Check one value in its place, and what is below it."""
         kind = _KIND[type(value)]
-        if child.faults:
+        if child.faults or len(child.twins) > 1:
             self._name_faults(child, kind, at)
-        if len(child.twins) > 1:
-            self._twins(child, at)
         if kind is not child.kind:
             self._admit(child, kind, value, at)
         if kind is TEXT:
@@ -286,6 +284,7 @@ class Walker:
         for rule, message, cure, is_always in child.faults:
             if is_always or kind is not NULL:
                 self._report(rule, message, cure, at)
+        self._twins(child, at)
 
     def _twins(self, node: Node, at: str) -> None:
         """Report a name that differs from an earlier one in case only."""

@@ -1,4 +1,4 @@
-"""Do lint and the emulator's importer agree about this file? Two readings of one documentation, each checking the other.
+"""Do lint and the emulator's importer agree about this file? Two readings of one documentation check each other.
 
 Three promises, for any bytes: where the importer refuses the job, lint has an error at that line; where the service
 would refuse the row, lint has an error at that line; a file without errors is imported whole.

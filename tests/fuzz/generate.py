@@ -41,8 +41,8 @@ _VALUES: list[Any] = [
 ]  # fmt: skip
 _NAMES = [
     "a", "A", "b", "key", "text", "parts", "role", "contents", "request", "config", "tools", "enum", "required", "type",
-    "items", "anyOf", "any_of", "properties", "propertyOrdering", "description", "nullable", "format", "default", "$ref",
-    "$defs", "$schema", "defs", "definitions", "labels", "temperature", "topP", "top_p", "topK", "candidateCount",
+    "items", "anyOf", "any_of", "properties", "propertyOrdering", "description", "nullable", "format", "default",
+    "$ref", "$defs", "$schema", "defs", "definitions", "labels", "temperature", "topP", "top_p", "topK", "candidateCount",
     "maxOutputTokens", "stopSequences", "seed", "logprobs", "generationConfig", "generation_config",
     "thinking_config", "responseSchema", "response_schema", "responseJsonSchema", "responseMimeType",
     "systemInstruction", "safetySettings", "toolConfig", "cachedContent", "functionDeclarations", "functionCall",
@@ -56,7 +56,31 @@ _NUMBERS = [
     "temperature", "topP", "top_p", "topK", "candidateCount", "candidate_count", "maxOutputTokens", "logprobs",
     "presencePenalty", "frequencyPenalty", "seed",
 ]  # fmt: skip
-_AMOUNTS = [-2.1, -2, -1, -0.1, 0, 0.5, 1, 1.1, 2, 2.1, 8, 9, 20, 21, 41, 65536, 65537, 2**31, "1", "9", "NaN", True, None]
+_AMOUNTS = [
+    -2.1,
+    -2,
+    -1,
+    -0.1,
+    0,
+    0.5,
+    1,
+    1.1,
+    2,
+    2.1,
+    8,
+    9,
+    20,
+    21,
+    41,
+    65536,
+    65537,
+    2**31,
+    "1",
+    "9",
+    "NaN",
+    True,
+    None,
+]
 
 
 def choose(chooser: Chooser, values: list[Any]) -> Any:
@@ -183,7 +207,9 @@ def _schema(chooser: Chooser, depth: int) -> Any:
     else:
         made = {"$ref": "#/$defs/A", "$defs": {"A": {"type": "STRING"}}}
     if chooser.randrange(8) == 0:
-        made[choose(chooser, ["enum", "nullable", "default", "format", "title", "$id", "maxItems", "type"])] = _value(chooser)
+        made[choose(chooser, ["enum", "nullable", "default", "format", "title", "$id", "maxItems", "type"])] = _value(
+            chooser
+        )
     return made
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import random
 
-import pytest
-from hypothesis import event, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.lint import Finding, fix_line
-from tests.core.lint_corpus import BAD, GOOD_LINE
-from tests.core.lint_corpus_good import GOOD, WARNED
-from tests.fuzz.differential import disagreements, lint, refusals
+from tests.fuzz.differential import disagreements
 from tests.fuzz.generate import request_file
 
 #: A fault that one reading of the documentation sees and the other leaves alone: the importer of the emulator is the
