@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.address import Uri
     from airflow_vertex_batch.core.lint import Finding
+    from airflow_vertex_batch.core.lint_rewrite import Cure
     from airflow_vertex_batch.core.ports import ObjectStore
 
 _LAST_PORT = 65535
@@ -52,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         "files", nargs="+", metavar="FILE", help="request JSONL of one job: local path, gs:// object, or glob"
     )
     lint.add_argument("--format", choices=("text", "json"), default="text")
+    lint.add_argument(
+        "--fix", action="store_true", help="write a cured copy of each file, name.fixed.jsonl, and lint the copies"
+    )
+    lint.add_argument(
+        "--output", default=None, metavar="DIR", help="with --fix: the folder of the copies, local or gs://"
+    )
     lint.set_defaults(run=_lint)
 
     report = commands.add_parser(
@@ -98,15 +105,33 @@ def _port(text: str) -> int:
 
 
 def _lint(options: argparse.Namespace) -> int:
-    """Check request files as one job before they cost a queue: every finding with file, line, rule and cure."""
+    """Check request files as one job before they cost a queue: every finding with file, line, rule and cure.
+
+    With --fix, what can be cured without changing its meaning is cured in copies, and the findings are about those.
+    """
     from airflow_vertex_batch.core.lint import lint_files
     from airflow_vertex_batch.core.sources import matching
     from airflow_vertex_batch.gcp.storage import GcsStore
 
     store = GcsStore()
-    found = lint_files((str(uri), _lines(store, uri)) for uri in matching(store, options.files))
+    uris = matching(store, options.files)
+    found: Iterator[Finding | Cure]
+    if options.fix or options.output is not None:
+        found = _rewritten(store, uris, options)
+    else:
+        found = lint_files((str(uri), _lines(store, uri)) for uri in uris)
     worst = _print_json(found) if options.format == "json" else _print_text(found)
     return 1 if worst else 0
+
+
+def _rewritten(store: ObjectStore, uris: Iterator[Uri], options: argparse.Namespace) -> Iterator[Finding | Cure]:
+    from airflow_vertex_batch.core.address import Uri as Address
+    from airflow_vertex_batch.core.errors import InputError
+    from airflow_vertex_batch.core.lint_rewrite import rewrite, targets
+
+    if not options.fix:
+        raise InputError("--output says where copies go, and there are none without --fix", todo="Add --fix")
+    return rewrite(store, targets(uris, Address.parse(options.output) if options.output is not None else None))
 
 
 def _lines(store: ObjectStore, uri: Uri) -> Iterator[bytes]:
@@ -116,24 +141,28 @@ def _lines(store: ObjectStore, uri: Uri) -> Iterator[bytes]:
         yield from stream
 
 
-def _print_json(findings: Iterator[Finding]) -> int:
-    """Print one object, finding by finding, and return the number of errors."""
-    errors, separator = 0, "\n"
+def _print_json(found: Iterator[Finding | Cure]) -> int:
+    """Print one object, finding by finding, then the cures, and return the number of errors."""
+    errors, separator, cures = 0, "\n", []
     print('{"findings": [', end="")
-    for finding in findings:
-        errors += finding.severity == "error"
-        print(separator + json.dumps(finding.as_dict(), ensure_ascii=False), end="")
+    for item in found:
+        if not hasattr(item, "severity"):
+            cures.append(item.as_dict())
+            continue
+        errors += item.severity == "error"
+        print(separator + json.dumps(item.as_dict(), ensure_ascii=False), end="")
         separator = ",\n"
-    print("]}")
+    print("]" + (f', "cures": {json.dumps(cures, ensure_ascii=False)}' if cures else "") + "}")
     return errors
 
 
-def _print_text(findings: Iterator[Finding]) -> int:
+def _print_text(found: Iterator[Finding | Cure]) -> int:
     errors = warnings = 0
-    for finding in findings:
-        errors += finding.severity == "error"
-        warnings += finding.severity != "error"
-        print(finding)
+    for item in found:
+        severity = getattr(item, "severity", "")
+        errors += severity == "error"
+        warnings += severity == "warning"
+        print(item)
     print(f"errors: {errors}, warnings: {warnings}" if errors or warnings else "clean")
     return errors
 

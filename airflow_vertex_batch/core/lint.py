@@ -87,10 +87,15 @@ class Linter:
 
     def finish(self) -> list[Finding]:
         """Return what is wrong with the job as a whole, after its last line."""
-        if self.request_count or (self._rejecting and self.error_count):
-            return []
         here = (len(self._files) - 1, 1)
-        return self._findings([(here, "$", "no-requests", "no line with a request", "")], here)
+        found: list[Found] = [
+            ((index, 1), "$", "packed-file", f"{name} was unpacked to be read", "")
+            for index, name in enumerate(self._files)
+            if name.endswith(".gz")
+        ]
+        if not self.request_count and not (self._rejecting and self.error_count):
+            found.append((here, "$", "no-requests", "no line with a request", ""))
+        return self._findings(found, here)
 
     def _is_known(self, line_number: int, raw: bytes) -> bool:
         """Take a line that differs from a clean one in its key and texts only."""

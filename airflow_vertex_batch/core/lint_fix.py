@@ -1,8 +1,8 @@
 """Which faults can be cured without changing what is asked? `fix_line` cures those, and only those.
 
-Cured: byte order marks and CR LF; keys without a letter in front; nulls; empty objects the API treats as absent; in
-schemas references (inlined), ``$`` members, lists of types and nulls that mean "nullable", Python's trailing
-underscores. Everything else needs its author.
+Cured: byte order marks, CR LF and blank lines; keys without a letter in front; nulls; empty objects the API treats as
+absent; one object where a list is documented; in schemas references (inlined), ``$`` members, lists of types and nulls
+that mean "nullable", Python's trailing underscores. Everything else needs its author.
 
 Invariants: a line without a cure comes back byte for byte; texts never change; fixing twice is fixing once.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_vertex_batch.core.lint_api import ANY, Type, camel, member_type, messages
+from airflow_vertex_batch.core.lint_api import ANY, LIST, Type, camel, member_type, messages
 from airflow_vertex_batch.core.lint_lines import read_line, repeated_members
 from airflow_vertex_batch.core.lint_values import key_fault, member
 
@@ -36,6 +36,7 @@ _DATA = frozenset({"enum", "const", "default", "example", "examples", "required"
 _NAMED = frozenset({"properties", "$defs", "definitions", "defs", "patternProperties"})
 #: Inlining can multiply: a schema that grows beyond this stays as it is.
 _MAX_NODES = 5_000
+_BOM = b"\xef\xbb\xbf"
 
 
 class _UnfixableError(Exception):
@@ -46,9 +47,12 @@ def fix_line(raw: bytes) -> tuple[bytes, list[str]]:
     """Cure what can be cured without changing meaning.
 
     :param raw: one request line, with or without its line end.
-    :return: the line, and what was done to it in words; the same bytes and no words when there was nothing to do.
+    :return: the line, and what was done to it in words; the same bytes and no words when there was nothing to do. No
+        bytes at all for a line that was blank.
     """
     made, notes = _bytes(raw)
+    if not made.strip():
+        return b"", ["removed the blank line"] if raw else []
     line, faults = read_line(made)
     if faults or not isinstance(line, dict) or any(True for _ in repeated_members(made)):
         return made, notes
@@ -65,8 +69,9 @@ def fix_line(raw: bytes) -> tuple[bytes, list[str]]:
 
 def _bytes(raw: bytes) -> tuple[bytes, list[str]]:
     notes = []
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raw = raw[3:]
+    if raw.startswith(_BOM):
+        while raw.startswith(_BOM):
+            raw = raw[len(_BOM) :]
         notes.append("removed the byte order mark")
     if raw.endswith((b"\r\n", b"\r")):
         raw = raw.rstrip(b"\r\n") + (b"\n" if raw.endswith(b"\n") else b"")
@@ -89,41 +94,49 @@ def _request(line: dict[str, Any]) -> list[str]:
     notes: list[str] = []
     request = line.get("request")
     if isinstance(request, dict):
-        _message(request, "GenerateContentRequest", "request", notes)
+        _message(request, "GenerateContentRequest", "request", notes, may_vanish=False)
     return notes
 
 
-def _message(obj: dict[str, Any], message: str, path: str, notes: list[str]) -> None:
-    """Cure the members of one of the API's messages, in place."""
+def _message(obj: dict[str, Any], message: str, path: str, notes: list[str], *, may_vanish: bool) -> None:
+    """Cure the members of one of the API's messages, in place.
+
+    :param may_vanish: whether the message says the same empty as absent; if not, its only member stays even as a null.
+    """
     for name in list(obj):
         kind = member_type(message, name)
-        where = f"{path}.{name}"
         if kind is None:
             continue
-        if obj[name] is None and len(obj) > 1:
-            del obj[name]
-            notes.append(f"removed the null at {where}")
-        elif obj[name] is None:
-            # Alone in its object: without it, the object would be empty, which is worse.
-            continue
+        where = f"{path}.{name}"
+        droppable = camel(name) in _ABSENT_WHEN_EMPTY.get(message, ())
+        if obj[name] is None:
+            if may_vanish or len(obj) > 1:
+                del obj[name]
+                notes.append(f"removed the null at {where}")
         elif kind.message == "Schema" or kind.is_json_schema:
             _replace_schema(obj, name, kind, where, notes)
         elif camel(name) == "googleSearch" and obj[name] == {}:
             obj[name] = dict(_SEARCH)
             notes.append(f"gave {where} a harmless member")
         else:
-            _value(obj[name], kind, where, notes)
-        if obj.get(name) == {} and camel(name) in _ABSENT_WHEN_EMPTY.get(message, ()):
+            obj[name] = _value(obj[name], kind, where, notes, may_vanish=droppable)
+        if obj.get(name) == {} and droppable and (may_vanish or len(obj) > 1):
             del obj[name]
             notes.append(f"removed the empty {where}")
 
 
-def _value(value: Any, kind: Type, path: str, notes: list[str]) -> None:
+def _value(value: Any, kind: Type, path: str, notes: list[str], *, may_vanish: bool) -> Any:
+    if isinstance(value, dict) and value and LIST in kind.kinds and kind.inner is not None:
+        notes.append(f"wrote {path} as a list")
+        value = [value]
     if isinstance(value, list):
-        for index, item in enumerate(value):
-            _value(item, kind.inner or ANY, f"{path}[{index}]", notes)
-    elif isinstance(value, dict) and kind.message in messages():
-        _message(value, kind.message, path, notes)
+        return [
+            _value(item, kind.inner or ANY, f"{path}[{index}]", notes, may_vanish=False)
+            for index, item in enumerate(value)
+        ]
+    if isinstance(value, dict) and kind.message in messages():
+        _message(value, kind.message, path, notes, may_vanish=may_vanish)
+    return value
 
 
 def _replace_schema(owner: dict[str, Any], name: str, kind: Type, path: str, notes: list[str]) -> None:

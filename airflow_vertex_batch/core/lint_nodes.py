@@ -102,8 +102,8 @@ class Node:
 
     __slots__ = (
         "canonical", "check", "children", "depth", "element", "faults", "has_spellings", "is_constant", "is_disputed",
-        "is_plain", "kind",
-        "message", "null_at", "place", "seen", "step", "stray", "type", "whole",
+        "is_plain", "is_twin", "kind", "message", "named", "null_at", "place", "seen", "step", "stray", "twins", "type",
+        "whole",
     )  # fmt: skip
 
     def __init__(self, step: str, kind: Type, depth: int) -> None:
@@ -114,6 +114,11 @@ class Node:
         self.element: Node | None = None
         self.canonical = ""
         self.seen: set[str] = set()
+        #: Children by lower-case name: BigQuery's columns do not know case.
+        self.named: dict[str, list[Node]] = {}
+        #: The paths whose names differ from this one in case only, itself included; whether another of them came first.
+        self.twins: list[Node] = []
+        self.is_twin = False
         #: Whether two children are spellings of one name: only then objects are searched for both.
         self.has_spellings = False
         self.faults: tuple[NameFault, ...] = ()
@@ -157,6 +162,8 @@ class Node:
         self.has_spellings = self.has_spellings or child.canonical in self.seen
         self.seen.add(child.canonical)
         self.children[name] = child
+        child.twins = self.named.setdefault(name.lower(), [])
+        child.twins.append(child)
 
     def elements(self) -> Node:
         """Return the node of this list's elements, which share one column."""
@@ -166,6 +173,10 @@ class Node:
             if self.element.type.words:
                 self.element.check = value_check(self.message, "", self.element.type)
         return self.element
+
+    def is_used(self) -> bool:
+        """Whether a line of the job has this path."""
+        return self.kind is not None or self.null_at is not None or self.stray is not None
 
     def single(self) -> bool:
         """Whether this is one object where a list of messages is documented."""

@@ -88,6 +88,7 @@ _ERRORS: tuple[tuple[str, str, str], ...] = (
     ("truncated-line", "the line ends in the middle of a value", "Write the file again; one request is one line"),
     ("trailing-garbage", "something follows the object", "Put the rest on its own line, or remove it"),
     ("lone-surrogate", "half of a surrogate pair: no text in UTF-8", "Cut texts between characters, not inside one"),
+    ("line-too-long", "more bytes than BigQuery takes as one row", "Pass media as fileData instead of inline"),
     ("number-range", "a number no column can hold", "Write a smaller number, or a text"),
     ("duplicate-member", "one name twice in one object: which one counts is chance", "Keep one of the two"),
     # The line as an object.
@@ -106,7 +107,7 @@ _ERRORS: tuple[tuple[str, str, str], ...] = (
     ("nested-list", "a list directly inside a list cannot be stored", "Wrap the inner list in an object"),
     ("too-deep", "members nested in more than 15 levels", "Flatten it"),
     ("field-name", "a name BigQuery refuses", "Use letters, digits and _; begin with a letter or _; at most 300"),
-    ("field-name-case", "two names in one object differ in case only: one column", "Rename one of them"),
+    ("field-name-case", "two names in one place differ in case only: one column", "Use one spelling in the whole job"),
     ("too-many-columns", "more than 10,000 distinct key paths in the job", "Keep data in values, not in member names"),
     # What the API refuses: this request fails.
     ("both-spellings", "one member in camelCase and in snake_case in one object", "Keep one spelling"),
@@ -115,6 +116,7 @@ _ERRORS: tuple[tuple[str, str, str], ...] = (
     ("wrong-type", "a member that holds the wrong type", "Write the type the API documents"),
     ("unknown-value", "a word the API does not list", "Use one of the documented words"),
     ("out-of-range", "a number outside its documented range", "Choose a value within the range"),
+    ("list-length", "a list longer or shorter than documented", "Leave out, or add, elements"),
     ("no-contents", "a request without contents", 'Add "contents": [{"role": "user", "parts": [{"text": …}]}]'),
     ("role", "the role must be user or model", 'Write "user" or "model"'),
     ("no-parts", "a content without parts", 'Add "parts": [{"text": …}]'),
@@ -147,8 +149,8 @@ _ERRORS: tuple[tuple[str, str, str], ...] = (
 )
 
 _WARNINGS: tuple[tuple[str, str, str], ...] = (
+    ("packed-file", "a .gz file: not documented that batch unpacks it", "Send it unpacked"),
     ("crlf", "the line ends in CR LF: not documented to work", "Use LF line ends"),
-    ("line-too-long", "more bytes than BigQuery takes as one row", "Pass media as fileData instead of inline"),
     ("key-missing", "no key: answers come in any order and must be joined back by content", 'Add "key": "row-1"'),
     ("key-first-letter", "the key does not begin with a letter: it may come back re-typed", 'Prefix it: "row-…"'),
     ("sibling-nested", "a list or object beside the request: may come back empty", "Join it back by key instead"),

@@ -7,6 +7,7 @@ value.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -20,20 +21,34 @@ ValueCheck = Callable[[Any], Fault | None]
 ObjectCheck = Callable[[dict[str, Any]], Iterator[Fault]]
 
 _INT32 = range(-(2**31), 2**31)
-#: Lower and upper bound, source: the discovery document's descriptions (see lint_api). Its temperature range excludes
-#: 0, which the service has always taken as greedy decoding.
+#: Lower and upper bound. Sources: the discovery document's descriptions (see lint_api; its temperature range excludes
+#: 0, which the service has always taken as greedy decoding), and for counts the table of parameters in
+#: https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference, 2026-11-22. How far topK goes
+#: depends on the model, from 40 on; 65,536 tokens is the most any model writes.
 _RANGES: dict[tuple[str, str], tuple[float, float]] = {
     ("GenerationConfig", "temperature"): (0, 2),
     ("GenerationConfig", "topP"): (0, 1),
     ("GenerationConfig", "topK"): (1, 2**31),
-    ("GenerationConfig", "candidateCount"): (1, 2**31),
-    ("GenerationConfig", "maxOutputTokens"): (1, 2**31),
+    ("GenerationConfig", "candidateCount"): (1, 8),
+    ("GenerationConfig", "maxOutputTokens"): (1, 65_536),
+    ("GenerationConfig", "logprobs"): (0, 20),
     ("GenerationConfig", "presencePenalty"): (-2, 2),
     ("GenerationConfig", "frequencyPenalty"): (-2, 2),
     # -1 lets the model decide.
     ("GenerationConfigThinkingConfig", "thinkingBudget"): (-1, 2**31),
+    # The document's lower bound is "above 0".
+    ("VideoMetadata", "fps"): (5e-324, 24),
+    ("VertexAISearch", "maxResults"): (0, 10),
     ("GoogleTypeLatLng", "latitude"): (-90, 90),
     ("GoogleTypeLatLng", "longitude"): (-180, 180),
+}
+#: Fewest and most elements of a list, from the same sources.
+_LENGTHS: dict[tuple[str, str], tuple[int, int]] = {
+    ("GenerationConfig", "stopSequences"): (0, 5),
+    ("Tool", "functionDeclarations"): (0, 512),
+    ("ToolGoogleSearch", "excludeDomains"): (0, 2_000),
+    ("EnterpriseWebSearch", "excludeDomains"): (0, 2_000),
+    ("MultiSpeakerVoiceConfig", "speakerVoiceConfigs"): (2, 2),
 }
 #: The union of a part: exactly one of these may be set.
 _PART_UNION = frozenset({
@@ -102,10 +117,11 @@ def value_check(message: str, name: str, kind: Type) -> ValueCheck | None:
     """Return the check of one member's values; `name` in the document's spelling."""
     if special := _SPECIAL.get((message, name)):
         return special
-    if bounds := _RANGES.get((message, name)):
+    if lengths := _LENGTHS.get((message, name)):
+        return lambda value: _length(value, lengths)
+    bounds = _RANGES.get((message, name))
+    if bounds or kind.scalar == "int32":
         return lambda value: _number(value, kind, bounds)
-    if kind.scalar == "int32":
-        return lambda value: _number(value, kind, None)
     if kind.scalar == "bytes":
         return _base64
     if kind.words:
@@ -114,14 +130,33 @@ def value_check(message: str, name: str, kind: Type) -> ValueCheck | None:
 
 
 def _number(value: Any, kind: Type, bounds: tuple[float, float] | None) -> Fault | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    value = _as_number(value)
+    if value is None:
         return None
-    if kind.scalar == "int32" and (value != int(value) or int(value) not in _INT32):
+    if kind.scalar == "int32" and (not math.isfinite(value) or value != int(value) or int(value) not in _INT32):
         return ("", "wrong-type", "must be a whole number of 32 bits", "")
     if bounds and not bounds[0] <= value <= bounds[1]:
-        upper = "" if bounds[1] == _INT32.stop else f" and at most {bounds[1]:g}"
-        return ("", "out-of-range", f"must be at least {bounds[0]:g}{upper}", "")
+        lower = "above 0" if 0 < bounds[0] < 1 else f"at least {bounds[0]:g}"
+        upper = "" if bounds[1] == _INT32.stop else f" and at most {bounds[1]:,}"
+        return ("", "out-of-range", f"must be {lower}{upper}", "")
     return None
+
+
+def _as_number(value: Any) -> int | float | None:
+    """Return a number, also one written as a text; what is none has been reported as a wrong type."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
+def _length(value: Any, lengths: tuple[int, int]) -> Fault | None:
+    if not isinstance(value, list) or lengths[0] <= len(value) <= lengths[1]:
+        return None
+    allowed = f"exactly {lengths[0]}" if lengths[0] == lengths[1] else f"at most {lengths[1]:,}"
+    return ("", "list-length", f"the list has {len(value)} elements, must have {allowed}", "")
 
 
 def _word(value: Any, words: frozenset[str]) -> Fault | None:
@@ -193,11 +228,15 @@ _SPECIAL: dict[tuple[str, str], ValueCheck] = {
 
 
 def _request(obj: dict[str, Any]) -> Iterator[Fault]:
-    if member(obj, "contents") in (None, []):
+    if _is_nothing(member(obj, "contents")):
         yield ("", "no-contents", "the request has no contents", "")
     labels = member(obj, "labels")
     if isinstance(labels, dict) and len(labels) > _LABEL_COUNT:
         yield (".labels", "label", f"{len(labels)} labels, {_LABEL_COUNT} are allowed", "")
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(item is None for item in value))
 
 
 def _content(obj: dict[str, Any]) -> Iterator[Fault]:
@@ -210,7 +249,7 @@ def _content(obj: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _instruction(obj: dict[str, Any]) -> Iterator[Fault]:
-    if obj.get("parts") in (None, []):
+    if _is_nothing(obj.get("parts")):
         yield ("", "no-parts", "the content has no parts", "")
 
 
@@ -257,11 +296,17 @@ def _schema(obj: dict[str, Any]) -> Iterator[Fault]:
     if kind is None and not any(member(obj, name) is not None for name in ("anyOf", "ref")) and "$ref" not in obj:
         yield ("", "schema-no-type", "the schema has no type", "")
     if isinstance(properties, dict) and isinstance(required, list):
-        for index, name in enumerate(required):
-            if isinstance(name, str) and name not in properties:
-                yield (f".required[{index}]", "schema-required", "names no property of this schema", "")
+        yield from _unknown_names("required", required, properties)
     if isinstance(kind, str) and kind.upper() == "ARRAY" and obj.get("items") is None:
         yield ("", "schema-items", "an array without items", "")
+
+
+def _unknown_names(at: str, names: list[Any], properties: dict[str, Any]) -> Iterator[Fault]:
+    for index, name in enumerate(names):
+        if isinstance(name, str) and name not in properties:
+            meant = suggestion(name, set(properties))
+            cure = f"Did you mean {meant}?" if meant else ""
+            yield (f".{at}[{index}]", f"schema-{at}", "names no property of this schema", cure)
 
 
 def _named(obj: dict[str, Any]) -> Iterator[Fault]:

@@ -105,8 +105,11 @@ class Walker:
                 self.is_partial = True
             elif name == "request" and not isinstance(value, dict):
                 self._report("request-not-object", f"request is {_KIND[type(value)]}", at=".request")
+                self._stray(child, _KIND[type(value)])
                 self.is_partial = True
-            elif name != "key":
+            elif name == "key":
+                self._key_kind(child, value)
+            else:
                 if name != "request":
                     self._sibling(name, child, value, is_bare="request" not in line)
                 self._value(value, child, child.step)
@@ -143,6 +146,17 @@ class Walker:
                 self.keys[hash(key)] = self._here[0] * FILE + self._here[1]
                 self._undo.append((self.keys, hash(key), None))
 
+    def _key_kind(self, child: Node, value: Any) -> None:
+        """Compare the key's kind with other lines'; what is wrong with this one by itself has been said."""
+        kind = _KIND[type(value)]
+        self._twins(child, child.step)
+        if kind is NULL:
+            self._null(child, child.step)
+        elif kind is OBJECT or kind is LIST:
+            self._stray(child, kind)
+        elif kind is TEXT and child.kind is None:
+            self._first(child, TEXT, child.step)
+
     def _sibling(self, name: str, child: Node, value: Any, *, is_bare: bool) -> None:
         if name in _RESERVED_SIBLINGS:
             self._report("sibling-reserved", f"the service writes {name} itself", at=child.step)
@@ -174,7 +188,7 @@ class Walker:
     def _value(self, value: Any, child: Node, at: str) -> None:
         """Check one value in its place, and what is below it."""
         kind = _KIND[type(value)]
-        if child.faults:
+        if child.faults or len(child.twins) > 1:
             self._name_faults(child, kind, at)
         if kind is not child.kind:
             self._admit(child, kind, value, at)
@@ -270,6 +284,15 @@ class Walker:
         for rule, message, cure, is_always in child.faults:
             if is_always or kind is not NULL:
                 self._report(rule, message, cure, at)
+        self._twins(child, at)
+
+    def _twins(self, node: Node, at: str) -> None:
+        """Report a name that differs from an earlier one in case only."""
+        if not node.is_twin and any(other.is_used() and not other.is_twin for other in node.twins if other is not node):
+            self._set(node, "is_twin", True)
+            self._set(node, "is_plain", False)
+        if node.is_twin:
+            self._report("field-name-case", "another name of this job differs in case only", at=at)
 
     def _admit(self, node: Node, kind: str, value: Any, at: str) -> None:
         """Take a kind this path did not hold so far, or report it."""
@@ -284,10 +307,12 @@ class Walker:
             self._conflict(node, kind, node.kind, node.place, at)
 
     def _null(self, node: Node, at: str) -> None:
-        if node.kind is LIST or (LIST in node.type.kinds and node.kind is None):
-            if not self._is_resumed:
-                self._report("null-in-list", "null where a list is expected", at=at)
-        elif node.null_at is None:
+        if self._is_resumed:
+            return
+        known = node.stray[0] if node.kind is None and node.stray is not None else node.kind
+        if known is LIST or (LIST in node.type.kinds and known is None):
+            self._report("null-in-list", "null where a list is expected", at=at)
+        if node.null_at is None and known is not LIST:
             self._set(node, "null_at", self._here)
 
     def _first(self, node: Node, kind: str, at: str) -> None:
@@ -302,7 +327,7 @@ class Walker:
         if kind is LIST and node.null_at is not None:
             message = f"null in {self._named(node.null_at)}, a list in {self._named(self._here)}"
             self._report("null-in-list", message, at=at)
-            if node.null_at != self._here:
+            if node.null_at != self._here and LIST not in node.type.kinds:
                 self._report("null-in-list", message, at=at, place=node.null_at)
         if node.stray is not None:
             stray, place = node.stray
@@ -314,7 +339,11 @@ class Walker:
             self._report("schema-type-list", "a list of types", at=at)
         else:
             self._report("wrong-type", f"is {kind}, must be {wanted}", at=at)
-        if node.kind is None and node.stray is None:
+        self._stray(node, kind)
+
+    def _stray(self, node: Node, kind: str) -> None:
+        """Remember a kind the API does not document here: the first line that has the right one will not fit it."""
+        if node.kind is None and node.stray is None and kind is not NULL:
             self._set(node, "stray", (kind, self._here))
 
     def _number_text(self, node: Node, value: str, at: str) -> bool:
@@ -342,8 +371,8 @@ class Walker:
             child = node.children.get(name)
             if child is None or counts[child.canonical] < 2:  # noqa: PLR2004
                 continue
-            alike = sum(other.lower() == name.lower() for other in obj) > 1
-            self._report("field-name-case" if alike else "both-spellings", "the name stands twice", at=child.step)
+            if sum(other.lower() == name.lower() for other in obj) == 1:
+                self._report("both-spellings", "the name stands twice", at=child.step)
 
     def _one_schema(self, config: dict[str, Any]) -> None:
         schema = member(config, "responseSchema")

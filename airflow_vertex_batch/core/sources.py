@@ -180,11 +180,15 @@ def _readable(uri: Uri) -> Iterator[None]:
         raise
     # pyarrow's and the text decoder's errors are ValueErrors.
     except (ValueError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(
-            f"{uri} cannot be read",
-            why=f"{type(error).__name__}: {error}",
-            todo="Check its format, and that it is whole and UTF-8",
-        ) from error
+        raise _unreadable(uri, error) from error
+
+
+def _unreadable(uri: Uri, error: Exception) -> InputError:
+    return InputError(
+        f"{uri} cannot be read",
+        why=f"{type(error).__name__}: {error}",
+        todo="Check its format, and that it is whole and UTF-8",
+    )
 
 
 def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[Uri]:
@@ -203,11 +207,17 @@ def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[Uri]:
 
 @contextlib.contextmanager
 def open_text(store: ObjectStore, uri: Uri) -> Iterator[IO[bytes]]:
-    """Open an object, unpacking ``.gz``."""
+    """Open an object, unpacking ``.gz``.
+
+    :raises InputError: also while reading, when the packed file is cut or damaged.
+    """
     with store.open_read(uri) as stream:
         if uri.name.endswith(".gz"):
-            with gzip.open(stream) as unpacked:
-                yield unpacked  # type: ignore[misc]
+            try:
+                with gzip.open(stream) as unpacked:
+                    yield unpacked  # type: ignore[misc]
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise _unreadable(uri, error) from error
         else:
             yield stream
 

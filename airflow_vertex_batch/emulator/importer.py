@@ -19,35 +19,32 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: BigQuery's limit of nested records. ``request`` is level 1; a list of records counts once.
+#: Levels of names, the innermost included; ``request`` is level 1, and a list of records counts once. That the
+#: innermost counts is from a captured load: "Schema nested too deeply for field protoPayload…apiGroups.items, maximum
+#: allowed depth is 15" names a record that is itself the 15th (bxparks/bigquery-schema-generator#51).
 MAX_DEPTH = 15
 #: BigQuery's rule for column names (classic, without flexible names: ``$defs`` and spaces are refused, as captured).
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,299}")
+#: "Column names can't use any of the following prefixes", and "Duplicate column names are not allowed even if the case
+#: differs" (https://cloud.google.com/bigquery/docs/schemas#column_names, 2026-11-22).
+_RESERVED = (
+    "_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier", "_change_sequence_number",
+    "_change_type", "_change_timestamp",
+)  # fmt: skip
 #: Members of a request that hold lists, whatever a file shows of them: a null there is refused even if no line has a
-#: list.
-_LISTS = frozenset(
-    {
-        "contents",
-        "parts",
-        "tools",
-        "enum",
-        "required",
-        "anyOf",
-        "any_of",
-        "propertyOrdering",
-        "property_ordering",
-        "functionDeclarations",
-        "function_declarations",
-        "safetySettings",
-        "safety_settings",
-        "stopSequences",
-        "stop_sequences",
-        "responseModalities",
-        "response_modalities",
-        "allowedFunctionNames",
-        "allowed_function_names",
-    }
-)
+#: list. In snake_case too.
+_LISTS = frozenset({
+    "contents", "parts", "tools", "enum", "required", "anyOf", "any_of", "propertyOrdering", "property_ordering",
+    "functionDeclarations", "function_declarations", "safetySettings", "safety_settings", "stopSequences",
+    "stop_sequences", "responseModalities", "response_modalities", "allowedFunctionNames", "allowed_function_names",
+})  # fmt: skip
+#: Below these the names are the caller's own: one called ``parts`` says nothing about its type.
+_OWN = frozenset({
+    "args", "response", "labels", "default", "example", "const", "additionalProperties", "additional_properties",
+    "customConfigs", "custom_configs",
+})  # fmt: skip
+#: Maps: the names are the caller's own, what they name is the API's again.
+_MAPS = frozenset({"properties", "defs"})
 #: Members an output line has besides its request. As input (native resume, S4) they are the service's own, not columns.
 OUTPUT_MEMBERS = frozenset({"response", "status", "processed_time"})
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
@@ -85,6 +82,8 @@ def read_lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[int, bytes]]
     while chunk := stream.read(_CHUNK_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
+            if len(line) > max_bytes:
+                raise ValueError(f"Row size is larger than: {max_bytes}.")
             if line.strip():
                 yield position, line
             position += len(line) + 1
@@ -97,17 +96,33 @@ def read_lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[int, bytes]]
 class _Node:
     """What is known about one member path: how it is shaped, and whether a null was seen there."""
 
-    __slots__ = ("fields", "kinds", "null_seen", "shape")
+    __slots__ = ("fields", "folded", "kinds", "null_seen", "shape")
 
     def __init__(self) -> None:
         self.shape = ""  # "", "scalar", "record", "list of scalars", "list of records", "list"
         self.null_seen = False
         self.fields: dict[str, _Node] = {}
+        self.folded: dict[str, str] = {}
         self.kinds: set[str] = set()
 
     @property
     def repeated(self) -> bool:
         return self.shape.startswith("list")
+
+    def new_field(self, name: str) -> _Node:
+        """Add a column.
+
+        :raises _RuleError: when BigQuery does not take its name.
+        """
+        if not _FIELD_NAME.fullmatch(name) or name.lower().startswith(_RESERVED):
+            raise _RuleError(
+                f'Invalid field name "{name}". Fields must contain only letters, numbers, and underscores, '
+                "start with a letter or underscore, and be at most 300 characters long."
+            )
+        if (twin := self.folded.setdefault(name.lower(), name)) != name:
+            raise _RuleError(f"Duplicate(Case Insensitive) field names: {twin} and {name}")
+        made = self.fields[name] = _Node()
+        return made
 
 
 class _RuleError(Exception):
@@ -122,6 +137,7 @@ class Importer:
 
     def __init__(self) -> None:
         self._root = _Node()
+        self._is_resumed = False
 
     def feed(self, line: bytes, source: str, position: int) -> None:
         """Check one line against all lines before it.
@@ -131,14 +147,13 @@ class Importer:
         at = f" (in the row that starts at position {position})"
         try:
             row = decode(line.removeprefix(b"\xef\xbb\xbf") if position == 0 else line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise import_failure(source, f"JSON parsing error: {error}", at) from error
         if not isinstance(row, dict):
             raise import_failure(source, "JSON parsing error: Start of object expected", at)
+        self._is_resumed = _is_output(row)
         try:
-            self._record(
-                self._root, {name: row[name] for name in row if name not in OUTPUT_MEMBERS}, (), in_request=False
-            )
+            self._record(self._root, {name: row[name] for name in row if name not in OUTPUT_MEMBERS}, (), "outside")
         except _RuleError as error:
             raise import_failure(source, str(error), at) from error
 
@@ -153,45 +168,54 @@ class Importer:
         del columns["request"]
         return columns
 
-    def _record(self, node: _Node, record: dict[str, Any], path: tuple[str, ...], *, in_request: bool) -> None:
+    def _record(self, node: _Node, record: dict[str, Any], path: tuple[str, ...], names: str) -> None:
         # The captured rule is "no empty objects anywhere", not only where no line has a member (F1).
         if not record:
             raise _RuleError(f"Cannot store struct '{'.'.join(path)}' with no fields")
-        if len(path) > MAX_DEPTH:
-            raise _RuleError(f"Schema nested too deeply, at least {MAX_DEPTH + 1}: {'.'.join(path)}")
+        if len(path) >= MAX_DEPTH:
+            raise _RuleError(f"Schema nested too deeply, at least {len(path) + 1}: {'.'.join(path)}")
         for name, value in record.items():
             child = node.fields.get(name)
             if child is None:
-                child = node.fields[name] = _new_field(name)
-            self._value(child, value, (*path, name), in_request=in_request or (not path and name == "request"))
+                child = node.new_field(name)
+            self._value(child, value, (*path, name), names)
 
-    def _value(self, node: _Node, value: Any, path: tuple[str, ...], *, in_request: bool) -> None:
+    def _value(self, node: _Node, value: Any, path: tuple[str, ...], names: str) -> None:
         if value is None:
-            node.null_seen = True
-            if node.repeated or (in_request and path[-1] in _LISTS):
-                raise _null_in_list(path)
+            self._null(node, path, names)
         elif isinstance(value, list):
-            self._list(node, value, path, in_request=in_request)
+            self._list(node, value, path, names)
         elif isinstance(value, dict):
             self._shape(node, "record", path)
-            self._record(node, value, path, in_request=in_request)
+            self._record(node, value, path, _names_below(path, names))
         else:
             self._shape(node, "scalar", path)
             node.kinds.add(_kind(value))
 
-    def _list(self, node: _Node, items: list[Any], path: tuple[str, ...], *, in_request: bool) -> None:
+    def _null(self, node: _Node, path: tuple[str, ...], names: str) -> None:
+        # The service's own output is padded with nulls, and is valid input (S4).
+        if self._is_resumed:
+            return
+        node.null_seen = True
+        if node.repeated or (names == "api" and path[-1] in _LISTS):
+            raise _null_in_list(path)
+
+    def _list(self, node: _Node, items: list[Any], path: tuple[str, ...], names: str) -> None:
         if node.null_seen:
             raise _null_in_list(path)
         self._shape(node, node.shape if node.repeated else "list", path)
         for item in items:
+            if item is None and self._is_resumed:
+                continue
             if item is None:
                 raise _null_in_list(path)
             if isinstance(item, dict):
                 self._shape(node, "list of records", path)
-                self._record(node, item, path, in_request=in_request)
+                self._record(node, item, path, _names_below(path, names))
             elif isinstance(item, list):
-                # Nothing is known about lists of lists: their items are taken as items of the one list.
-                self._list(node, item, path, in_request=in_request)
+                # "An array cannot contain another array directly" (cloud.google.com/bigquery/docs/nested-repeated,
+                # 2026-11-22).
+                raise _RuleError(f"Nested arrays not allowed. Field: {'.'.join(path)}.")
             else:
                 self._shape(node, "list of scalars", path)
 
@@ -205,13 +229,18 @@ class Importer:
             raise _RuleError(f"JSON object specified for non-record field: {'.'.join(path)}")
 
 
-def _new_field(name: str) -> _Node:
-    if not _FIELD_NAME.fullmatch(name):
-        raise _RuleError(
-            f'Invalid field name "{name}". Fields must contain only letters, numbers, and underscores, '
-            "start with a letter or underscore, and be at most 300 characters long."
-        )
-    return _Node()
+def _is_output(row: dict[str, Any]) -> bool:
+    """Whether the service wrote this line: an earlier job's output is a later job's input (S4)."""
+    return isinstance(row.get("status"), str) and not OUTPUT_MEMBERS.isdisjoint(row.keys() - {"status"})
+
+
+def _names_below(path: tuple[str, ...], names: str) -> str:
+    """Say whose names stand below a path: the API's, the caller's ("own"), or the caller's for one level ("map")."""
+    if names == "outside":
+        return "api" if path == ("request",) else names
+    if names == "api":
+        return "own" if path[-1] in _OWN else "map" if path[-1] in _MAPS else "api"
+    return "api" if names == "map" else "own"
 
 
 def _null_in_list(path: tuple[str, ...]) -> _RuleError:

@@ -8,6 +8,7 @@ property names, function arguments, labels) are never respelt.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,6 @@ _REQUEST = frozenset(
         "modelArmorConfig",
         "outputConfig",
         "continuationToken",
-        "model",
     }
 )
 _CONFIG = frozenset(
@@ -58,8 +58,8 @@ _CONFIG = frozenset(
         "speechConfig",
         "audioTimestamp",
         "enableAffectiveDialog",
-        "modelConfig",
-        "modelSelectionConfig",
+        "translationConfig",
+        "audioTranscriptionConfig",
     }
 )
 #: Members of ``Schema`` (same source).
@@ -94,17 +94,19 @@ _SCHEMA = frozenset(
         "$defs",
     }
 )
-#: (member, lowest, highest): ranges of Google's model reference, read 2026-11-22.
+#: (member, lowest, highest): ranges of Google's model reference, read 2026-11-22. How far topK goes depends on the
+#: model, from 40 on.
 _RANGES = (
     ("temperature", 0, 2),
     ("topP", 0, 1),
-    ("topK", 1, 1000),
+    ("topK", 1, math.inf),
     ("candidateCount", 1, 8),
     ("maxOutputTokens", 1, 65536),
     ("presencePenalty", -2, 2),
     ("frequencyPenalty", -2, 2),
     ("logprobs", 0, 20),
 )
+_MOST_STOP_SEQUENCES = 5
 _DATA = frozenset(
     {"text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult"}
 )
@@ -176,7 +178,7 @@ def _bad_contents(request: dict[str, Any]) -> str:
     for content in contents:
         if not isinstance(content, dict):
             return "Invalid value at 'contents': an object is expected."
-        if content.get("role", "user") not in {"user", "model"}:
+        if content.get("role", "user") not in ("user", "model"):
             return "Please use a valid role: user, model."
         parts = content.get("parts")
         if not isinstance(parts, list) or not parts:
@@ -196,12 +198,22 @@ def _bad_config(request: dict[str, Any]) -> str:
             return f"Invalid JSON payload received. Unknown name \"{name}\" at 'generation_config': Cannot find field."
     for name, low, high in _RANGES:
         value = config.get(name)
-        if value is not None and not (isinstance(value, int | float) and low <= value <= high):
+        if value is not None and not low <= _number(value) <= high:
             return (
                 f"Unable to submit request because it has a {name} value of {value} "
                 f"but the supported range is from {low} (inclusive) to {high} (inclusive)."
             )
+    if isinstance(stops := config.get("stopSequences"), list) and len(stops) > _MOST_STOP_SEQUENCES:
+        return f"Unable to submit request because it has more than {_MOST_STOP_SEQUENCES} stop sequences."
     return _bad_schema(config.get("responseSchema"), "generation_config.response_schema")
+
+
+def _number(value: Any) -> float:
+    """Return a number, also one written as a text, as protobuf's JSON takes it; NaN, in no range, for anything else."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _bad_schema(schema: Any, where: str) -> str:
@@ -218,8 +230,9 @@ def _bad_schema(schema: Any, where: str) -> str:
 def _inner(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if "items" in schema:
         yield "items", schema["items"]
-    for index, inner in enumerate(schema.get("anyOf", [])):
-        yield f"any_of[{index}]", inner
+    choices = schema.get("anyOf")
+    if isinstance(choices, list):
+        yield from ((f"any_of[{index}]", inner) for index, inner in enumerate(choices))
     properties = schema.get("properties", {})
     if isinstance(properties, dict):
         yield from ((f"properties[{name}]", inner) for name, inner in properties.items())
@@ -249,7 +262,7 @@ def _bad_media(part: dict[str, Any], readable: Callable[[str], bool]) -> str:
         return ""
     data = part["fileData"] if isinstance(part["fileData"], dict) else {}
     uri = data.get("fileUri", "")
-    if not uri:
+    if not isinstance(uri, str) or not uri:
         return "Unable to submit request because it must have a fileUri parameter."
     if not data.get("mimeType"):
         return f"Unable to submit request because it must have a mimeType parameter for {uri}."

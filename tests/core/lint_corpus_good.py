@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from .lint_corpus import (
+from .lint_corpus_lines import (
     GOOD_LINE,
     HELLO,
     MOOD,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -142,9 +143,96 @@ class TestLint:
         assert main(["lint", "--format", "json", str(file)]) == 0
         assert json.loads(capsys.readouterr().out) == {"findings": []}
 
+    def test_a_packed_file_is_read_with_a_warning(self, capsys, tmp_path):
+        file = tmp_path / "requests.jsonl.gz"
+        file.write_bytes(gzip.compress(jsonl(a_line("r1"))))
+        assert main(["lint", str(file)]) == 0
+        assert "[packed-file]" in capsys.readouterr().out
+
     def test_what_cannot_be_read_is_status_2(self, capsys, tmp_path):
         assert main(["lint", str(tmp_path / "none.jsonl")]) == 2
         assert "matches no file" in capsys.readouterr().err
+
+
+#: One of every cure, one thing that only its author can cure, and a line that is good.
+CURABLE = b"".join([
+    b"\xef\xbb\xbf" + jsonl(a_line("000123")),
+    b"\r\n",
+    jsonl({"key": "r2", "request": a_request(tools=[{"googleSearch": {}}], generationConfig={"stopSequences": None})}),
+    jsonl(a_line("r3")).replace(b"\n", b"\r\n"),
+])  # fmt: skip
+
+
+class TestLintFix:
+    def test_the_copy_is_clean_and_the_original_as_it_was(self, capsys, tmp_path):
+        file = tmp_path / "requests.jsonl"
+        file.write_bytes(CURABLE)
+        assert main(["lint", "--fix", str(file)]) == 0
+        copy = tmp_path / "requests.fixed.jsonl"
+        assert [json.loads(line)["key"] for line in copy.read_bytes().splitlines()] == ["row-000123", "r2", "r3"]
+        assert file.read_bytes() == CURABLE
+        printed = capsys.readouterr().out
+        assert f"{file}:1: cured: removed the byte order mark (1 line)" in printed
+        assert f"{file}:2: cured: removed the blank line (1 line)" in printed
+        assert printed.endswith("clean\n")
+        assert main(["lint", str(copy)]) == 0
+
+    def test_what_remains_is_status_1_with_the_copy_s_line(self, capsys, tmp_path):
+        file = tmp_path / "requests.jsonl"
+        file.write_bytes(b"\n" + jsonl(a_line("7")) + b"{\n")
+        assert main(["lint", "--fix", "--format", "json", str(file)]) == 1
+        printed = json.loads(capsys.readouterr().out)
+        (finding,) = printed["findings"]
+        assert (finding["file"], finding["line"]) == (str(tmp_path / "requests.fixed.jsonl"), 2)
+        assert finding["rule"] == "truncated-line"
+        assert printed["cures"][1] == {
+            "source": str(file), "what": "prefixed the key with row-", "line_count": 1, "first_line": 2,
+        }  # fmt: skip
+
+    def test_copies_go_into_a_folder_by_their_names_and_are_one_job(self, capsys, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / f"{name}.jsonl").write_bytes(jsonl(a_line("7")))
+        assert main(["lint", "--fix", str(tmp_path / "*.jsonl"), "--output", str(tmp_path / "out")]) == 1
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jsonl", "b.jsonl"]
+        assert "[key-duplicate]" in capsys.readouterr().out
+
+    def test_a_second_run_over_a_glob_leaves_the_first_one_s_copies_out(self, capsys, tmp_path):
+        (tmp_path / "a.jsonl").write_bytes(CURABLE)
+        for _ in range(2):
+            assert main(["lint", "--fix", str(tmp_path / "*.jsonl")]) == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.fixed.jsonl", "a.jsonl"]
+
+    def test_a_packed_file_is_copied_unpacked(self, tmp_path):
+        (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(CURABLE))
+        assert main(["lint", "--fix", str(tmp_path / "a.jsonl.gz")]) == 0
+        assert (tmp_path / "a.fixed.jsonl").read_bytes().startswith(b"{")
+
+    @pytest.mark.parametrize("output", [".", "../{name}"], ids=["the folder itself", "the folder by another path"])
+    def test_a_copy_never_stands_in_an_original_s_place(self, capsys, tmp_path, output):
+        file = tmp_path / "requests.jsonl"
+        file.write_bytes(CURABLE)
+        folder = f"{tmp_path}/{output.format(name=tmp_path.name)}"
+        assert main(["lint", "--fix", str(file), "--output", folder]) == 2
+        assert "would stand in place of" in capsys.readouterr().err
+        assert file.read_bytes() == CURABLE
+
+    def test_two_files_of_one_name_are_not_written_over_each_other(self, capsys, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "r.jsonl").write_bytes(CURABLE)
+        assert main(["lint", "--fix", f"{tmp_path}/*/r.jsonl", "--output", str(tmp_path / "out")]) == 2
+        assert not (tmp_path / "out").exists()
+
+    def test_a_file_that_cannot_be_read_to_its_end_leaves_no_copy(self, tmp_path):
+        packed = gzip.compress(b"".join(jsonl(a_line(f"r{number}")) for number in range(5_000)))
+        (tmp_path / "a.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+        assert main(["lint", "--fix", str(tmp_path / "a.jsonl.gz")]) == 2
+        assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl.gz"]
+
+    def test_output_without_fix_is_status_2(self, capsys, tmp_path):
+        (tmp_path / "a.jsonl").write_bytes(CURABLE)
+        assert main(["lint", str(tmp_path / "a.jsonl"), "--output", str(tmp_path)]) == 2
+        assert "Add --fix" in capsys.readouterr().err
 
 
 class TestProgram:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.lint import RULES, Finding, Limits, Linter, lint_files, lint_lines
 
-from .lint_corpus import BAD, GOOD_LINE, HELLO, asks, calls, config, content, dump, line, prop, raw, says, tool
+from .lint_corpus import BAD
 from .lint_corpus_good import GOOD, LIMITED, WARNED
+from .lint_corpus_lines import GOOD_LINE, HELLO, asks, calls, config, content, dump, line, prop, raw, says, tool
 
 
 def lint(lines: list[bytes], **options: Any) -> list[Finding]:
@@ -67,6 +68,7 @@ class TestCorpus:
         shown = {rule for _, found in BAD.values() for _, rule in found}
         shown |= {rule for _, _, found in LIMITED.values() for _, rule in found}
         shown |= {rule for _, rules in WARNED.values() for rule in rules}
+        shown |= {finding.rule for finding in lint_lines("requests.jsonl.gz", [GOOD_LINE])}
         assert shown == RULES.keys()
 
     def test_the_corpus_is_large(self) -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.lint import Finding, Linter, fix_line
 
-from .lint_corpus import BAD, HELLO, asks, calls, dump, line, says, schema, tool
+from .lint_corpus import BAD
 from .lint_corpus_good import GOOD
+from .lint_corpus_lines import HELLO, asks, calls, dump, line, says, schema, tool
 
 MEDIA = {"fileData": {"fileUri": "gs://b/o.png", "mimeType": "image/png"}}
 TYPED = {"responseMimeType": "application/json"}

@@ -23,11 +23,11 @@ def with_schema(schema, **members):
 
 
 def nested(levels):
-    """A schema whose innermost object is `levels` deep: request is 1, generationConfig 2, responseSchema 3."""
-    schema = {"type": "STRING"}
-    for _ in range((levels - 3) // 2):
-        schema = {"type": "OBJECT", "properties": {"a": schema}}
-    return schema
+    """A call whose arguments end in a name that is `levels` deep: request is 1, args 5, its first member 6."""
+    args = "x"
+    for _ in range(levels - 5):
+        args = {"a": args}
+    return {"key": "k", "request": {"contents": [{"parts": [{"functionCall": {"name": "f", "args": args}}]}]}}
 
 
 class TestALineIsRefused:
@@ -77,7 +77,7 @@ class TestALineIsRefused:
                 "JSON object specified for non-record field: meta",
                 id="a text, then an object",
             ),
-            pytest.param([with_schema(nested(17))], "Schema nested too deeply, at least 16", id="sixteen levels"),
+            pytest.param([nested(16)], "Schema nested too deeply, at least 16", id="sixteen levels"),
             pytest.param(
                 [with_schema({"type": "OBJECT", "properties": {"a": {"$ref": "#/$defs/A"}}})],
                 'Invalid field name "$ref"',
@@ -113,6 +113,10 @@ class TestALineIsRefused:
             pytest.param(
                 [{**a_line(), "tags": ["x", None]}], "Only optional fields can be set to NULL", id="a null in a list"
             ),
+            pytest.param(
+                [{**a_line(), "tags": [["x"]]}], "Nested arrays not allowed. Field: tags", id="a list of lists"
+            ),
+            pytest.param([b"[" * 100_000], "JSON parsing error", id="nested beyond any decoder"),
             pytest.param([b'{"request": {"contents"'], "JSON parsing error", id="half a line"),
             pytest.param([b"[1, 2]"], "Start of object expected", id="no object"),
             pytest.param([b'{"request": "\xff"}'], "JSON parsing error", id="no UTF-8"),
@@ -135,7 +139,7 @@ class TestALineIsTaken:
     @pytest.mark.parametrize(
         "lines",
         [
-            pytest.param([with_schema(nested(15))], id="fifteen levels"),
+            pytest.param([nested(15)], id="fifteen levels"),
             pytest.param(
                 [a_line(tools=[{"googleSearch": {"excludeDomains": ["example.invalid"]}}])], id="a tool with a field"
             ),
@@ -148,6 +152,17 @@ class TestALineIsTaken:
                 [a_line(), {**a_line(), "status": "", "response": {}}], id="an output line with an empty response"
             ),
             pytest.param([{"key": "a", "request": {"contents": [{"parts": {"text": "x"}}]}}], id="parts as an object"),
+            pytest.param(
+                [
+                    {**a_line(), "status": "", "response": {}, "tags": ["x", None]},
+                    {"key": "k", "status": "", "response": None, "request": {"contents": [{"parts": None}]}},
+                ],
+                id="an output line's own nulls",
+            ),
+            pytest.param(
+                [a_line(labels={"tools": None, "team": "x"}), with_schema({"properties": {"parts": None}})],
+                id="a null under a name of the caller's own",
+            ),
         ],
     )
     def test_when_it_breaks_no_rule(self, lines):
@@ -191,3 +206,5 @@ class TestLines:
     def test_have_a_greatest_length(self):
         with pytest.raises(ValueError, match="Row size is larger than: 100"):
             list(read_lines(io.BytesIO(b"x" * (2 << 20)), 100))
+        with pytest.raises(ValueError, match="Row size is larger than: 100"):
+            list(read_lines(io.BytesIO(b"x" * 101 + b"\n"), 100))
