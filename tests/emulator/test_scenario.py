@@ -9,6 +9,7 @@ import pytest
 
 from airflow_vertex_batch.emulator.faults import (
     Blocked,
+    Cached,
     Delay,
     Drop,
     DroppedError,
@@ -19,12 +20,14 @@ from airflow_vertex_batch.emulator.faults import (
     Finish,
     Http,
     InvalidJson,
+    Key,
     Missing,
     NoUsage,
     Pass,
     RowError,
     Stale,
     ThoughtsFirst,
+    ToolUse,
     Truncated,
 )
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches, UnusedFaultError, fault_tags
@@ -290,6 +293,14 @@ class TestFaultsOfARow:
                 id="another finish reason",
             ),
             pytest.param(
+                Finish(keys=("k3",), reason="SAFETY", partial=True),
+                lambda line: (
+                    line["response"]["candidates"][0]["finishReason"] == "SAFETY"
+                    and line["response"]["candidates"][0]["content"]["parts"] == [{"text": "In short: "}]
+                ),
+                id="a filter that strikes half way through",
+            ),
+            pytest.param(
                 Truncated(keys=("k3",)),
                 lambda line: (
                     line["response"]["candidates"][0]["finishReason"] == "MAX_TOKENS"
@@ -302,7 +313,7 @@ class TestFaultsOfARow:
                 lambda line: (
                     "parts" not in line["response"]["candidates"][0]["content"]
                     and line["response"]["usageMetadata"]["thoughtsTokenCount"] > 0
-                    and "candidatesTokenCount" not in line["response"]["usageMetadata"]
+                    and not [name for name in line["response"]["usageMetadata"] if name.startswith("candidates")]
                 ),
                 id="truncated while thinking",
             ),
@@ -361,6 +372,23 @@ class TestFaultsOfARow:
                 ),
                 id="no total",
             ),
+            pytest.param(
+                Cached(keys=("k3",), share=0.5),
+                lambda line: (
+                    line["response"]["usageMetadata"]["promptTokenCount"] == 3
+                    and line["response"]["usageMetadata"]["cachedContentTokenCount"] == 1
+                ),
+                id="a cached part of the prompt",
+            ),
+            pytest.param(
+                ToolUse(keys=("k3",), tokens=50),
+                lambda line: (
+                    line["response"]["usageMetadata"]["toolUsePromptTokenCount"] == 50
+                    and line["response"]["usageMetadata"]["promptTokenCount"] == 3
+                    and line["response"]["usageMetadata"]["totalTokenCount"] > 53
+                ),
+                id="tokens of tools",
+            ),
         ],
     )
     def test_change_exactly_the_row_they_choose(self, fault, check):
@@ -398,12 +426,33 @@ class TestFaultsOfARow:
             ThoughtsFirst(keys=("k3",)),
             Duplicated(keys=("k4",)),
             RowError(keys=("k5",)),
+            Cached(keys=("k6",), share=0.7),
+            ToolUse(keys=("k7",)),
+            Finish(keys=("k8",), reason="SAFETY"),
         )
-        world, _, lines = self.lines(*faults)
-        shown = sum(
-            found[0]["response"]["usageMetadata"]["totalTokenCount"] for found in lines.values() if found[0]["response"]
+        world, _, lines = self.lines(
+            *faults,
+            lines=[
+                a_line(f"k{n}", generationConfig={"thinkingConfig": {"thinkingBudget": 5}, "candidateCount": 2})
+                for n in range(10)
+            ],
         )
-        assert world.emulator.books()["billed"]["tokens"] == shown
+        usages = [found[0]["response"]["usageMetadata"] for found in lines.values() if found[0]["response"]]
+        shown = {
+            ours: sum(usage.get(theirs, 0) for usage in usages)
+            for ours, theirs in (
+                ("prompt", "promptTokenCount"),
+                ("output", "candidatesTokenCount"),
+                ("thinking", "thoughtsTokenCount"),
+                ("tool", "toolUsePromptTokenCount"),
+                ("cached", "cachedContentTokenCount"),
+                ("total", "totalTokenCount"),
+            )
+        }
+        books = world.emulator.books()
+        assert books["jobs"][0]["tokens"] == shown | {"audio": 0}
+        assert books["billed"]["tokens"] == shown["total"]
+        assert 0 not in shown.values()
 
     def test_choose_by_glob_by_position_and_by_a_seeded_share(self):
         chosen = lambda **how: {key for key, (line,) in self.lines(RowError(**how))[2].items() if line["status"]}  # noqa: E731
@@ -415,6 +464,50 @@ class TestFaultsOfARow:
         assert share != chosen(ratio=0.5, seed=2)
         assert chosen(ratio=0.0) == set()
         assert len(chosen(times=3)) == 3
+
+    def test_take_neighbouring_slices_of_one_seed(self):
+        """Slices of one seed never meet, and together they are the whole."""
+        slices = [Missing(from_ratio=start / 10, ratio=0.1, seed=3) for start in range(10)]
+        chosen = [[n for n in range(1000) if one.chooses(f"k{n}", n)] for one in slices]
+        assert sorted(number for found in chosen for number in found) == list(range(1000))
+        assert all(60 < len(found) < 140 for found in chosen)
+
+    @pytest.mark.parametrize(
+        ("labels", "struck"), [({"avb-round": "0"}, [0]), ({"avb-round": "[01]"}, [0, 1]), ({}, [0, 1, 2])]
+    )
+    def test_strike_the_rounds_whose_label_fits(self, labels, struck):
+        """A row of round 0 is well again in round 1; one of rounds 0 and 1 in round 2."""
+        world = a_world(RowError(keys=("k3",), labels=labels))
+        failed = []
+        for number in range(3):
+            job = world.ended(world.create(a_body(labels={"avb-round": str(number)})))
+            failed += [number] if job["completionStats"].get("failedCount") else []
+        assert failed == struck
+
+    @pytest.mark.parametrize("thinking", [False, True])
+    @pytest.mark.parametrize(("budget", "reason"), [(199, "MAX_TOKENS"), (200, "STOP"), (None, "STOP")])
+    def test_truncate_only_while_the_budget_is_small(self, budget, reason, thinking):
+        config = {"generationConfig": {"max_output_tokens": budget}} if budget else {}
+        _, _, lines = self.lines(Truncated(thinking=thinking, below_tokens=200), lines=[a_line("a", **config)])
+        assert lines["a"][0]["response"]["candidates"][0]["finishReason"] == reason
+
+    @pytest.mark.parametrize(
+        ("how", "member", "key", "got"),
+        [
+            ("dropped", "key", "r-007", {}),
+            ("null", "key", "r-007", {"key": None}),
+            ("number", "key", "r-007", {"key": 7}),
+            ("number", "key", "abc", {"key": 0}),
+            ("number", "custom_id", "id17", {"custom_id": 17}),
+        ],
+    )
+    def test_spoil_a_key(self, how, member, key, got):
+        world = a_world(Key(becomes=how), lines=[{member: key, "request": a_line()["request"]}])
+        job = world.ended(world.create())
+        (line,) = world.output(job)
+        assert {name: line[name] for name in ("key", "custom_id") if name in line} == got
+        (bill,) = world.emulator.books(rows=True)["jobs"][0]["bills"]
+        assert bill["key"] == key
 
     def test_of_the_answer_leave_rows_alone_that_failed_by_themselves(self):
         _, _, lines = self.lines(Finish(reason="SAFETY"), lines=[BAD, a_line("good")])
@@ -428,6 +521,11 @@ class TestFaultsOfARow:
     def test_take_what_is_left_when_the_first_is_used_up(self):
         _, _, lines = self.lines(Missing(times=4), Duplicated())
         assert sorted(len(found) for found in lines.values()) == [2] * 6
+
+
+def test_every_fault_stands_in_the_readme():
+    readme = (Path(__file__).parents[2] / "airflow_vertex_batch" / "emulator" / "README.md").read_text()
+    assert [tag for tag in fault_tags() if f"`{tag}`" not in readme] == []
 
 
 class TestAScript:
@@ -449,8 +547,8 @@ class TestAScript:
             Stale(seconds=5),
             Pass(on="cancel", times=3),
             End(state="JOB_STATE_FAILED", code=13),
-            Finish(reason="SAFETY", ratio=0.1, seed=7),
-            Truncated(thinking=True),
+            Finish(reason="SAFETY", ratio=0.1, from_ratio=0.2, seed=7, partial=True),
+            Truncated(thinking=True, below_tokens=64),
             Blocked(),
             RowError(text="x"),
             Missing(times=2),
@@ -459,6 +557,9 @@ class TestAScript:
             InvalidJson(text="```json"),
             Empty(),
             NoUsage(only_total=True),
+            Cached(share=0.1),
+            ToolUse(tokens=3),
+            Key(becomes="number"),
         )
         scenario = Scenario(switches=Switches(live_stats=True), pace=Pace(pending_s=1), faults=faults)
         assert Scenario.parse(json.dumps(scenario.as_dict())) == scenario
