@@ -95,7 +95,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_un
     def concerns(self, display_name: str, labels: dict[str, str]) -> bool:
         """Whether a job of this name and these labels is meant."""
         return fnmatchcase(display_name, self.job) and all(
-            name in labels and fnmatchcase(labels[name], glob) for name, glob in self.labels.items()
+            # Labels of a create call may still be anything.
+            name in labels and fnmatchcase(str(labels[name]), glob)
+            for name, glob in self.labels.items()
         )
 
 

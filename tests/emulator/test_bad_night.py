@@ -113,9 +113,8 @@ class TestItsBill:
         assert (usage.cached_tokens, usage.tool_tokens) == (cached, tool)
         assert usage.total_tokens == prompt + output + thinking + tool
         price = PriceTable.shipped().of("gemini-2.5-flash")
-        spent = (
-            (prompt - cached + tool) * price.input + cached * price.cached_input + (output + thinking) * price.output
-        )
+        read, said = prompt - cached + tool, output + thinking
+        spent = read * price.input + cached * price.cached_input + said * price.output
         report = rounds.totals.report()
         assert Decimal(report.cost_usd) == (spent / 1_000_000).quantize(Decimal("0.000001"))
         assert report.unpriced_count == len(unpriced)

@@ -241,6 +241,10 @@ class TestFaultsOfACall:
         assert world.call("POST", f"/v1/{day['name']}:cancel").status == 200
         assert world.call("POST", f"/v1/{night['name']}:cancel").status == 500
 
+    def test_leave_labels_that_are_no_text_to_the_api(self):
+        world = a_world(Http(on="create", status=500, labels={"a": "b"}))
+        assert world.call("POST", PARENT, a_body(labels={"a": 1})).status == 400
+
     def test_let_a_token_expire_until_another_comes(self):
         world = a_world(Pass(on="get"), ExpireToken(on="get"))
         job = world.create()
