@@ -11,12 +11,28 @@ import msgspec
 
 
 class Bill(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The price of one request in tokens. ``copied`` rows came from an earlier output and cost nothing."""
+    """The price of one request in tokens. ``copied`` rows came from an earlier output and cost nothing.
 
-    outcome: Literal["answered", "failed", "missing", "copied"] = "answered"
+    :param key: the request's key as it was sent, empty when it had none.
+    :param outcome: ``unanswered`` for rows that their job did not get to before it ended.
+    :param prompt: tokens read, `cached` and `audio` included, `tool` not.
+    :param cached: the part of `prompt` read from a cache.
+    :param tool: prompt tokens that came from tools.
+    :param audio: the part of `prompt` that was audio.
+    """
+
+    key: str = ""
+    outcome: Literal["answered", "failed", "missing", "copied", "unanswered"] = "answered"
     prompt: int = 0
     output: int = 0
     thinking: int = 0
+    cached: int = 0
+    tool: int = 0
+    audio: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as the books print it, zeros included."""
+        return msgspec.structs.asdict(self)
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -36,13 +52,19 @@ class Account(msgspec.Struct, omit_defaults=True):
     prompt: int = 0
     output: int = 0
     thinking: int = 0
+    cached: int = 0
+    tool: int = 0
+    audio: int = 0
 
     def add(self, bill: Bill) -> None:
-        """Add one row."""
+        """Add one row that was done."""
         setattr(self, bill.outcome, getattr(self, bill.outcome) + 1)
         self.prompt += bill.prompt
         self.output += bill.output
         self.thinking += bill.thinking
+        self.cached += bill.cached
+        self.tool += bill.tool
+        self.audio += bill.audio
 
     @property
     def row_count(self) -> int:
@@ -55,10 +77,11 @@ class Account(msgspec.Struct, omit_defaults=True):
         return self.answered + self.copied
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the account as the books print it."""
-        tokens = {"prompt": self.prompt, "output": self.output, "thinking": self.thinking}
+        """Return the account as the books print it; cached and audio tokens are parts of the prompt's."""
+        parts = {"cached": self.cached, "audio": self.audio}
+        tokens = {"prompt": self.prompt, "output": self.output, "thinking": self.thinking, "tool": self.tool}
         return {
             "rows": {"answered": self.answered, "failed": self.failed, "missing": self.missing, "copied": self.copied},
             "billedRows": self.answered,
-            "tokens": tokens | {"total": sum(tokens.values())},
+            "tokens": tokens | parts | {"total": sum(tokens.values())},
         }

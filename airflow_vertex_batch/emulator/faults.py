@@ -13,12 +13,14 @@ same rows in every job and every order of work, because rows are chosen by key.
 from __future__ import annotations
 
 import hashlib
+import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
 from airflow_vertex_batch.emulator.billing import Bill, Written
+from airflow_vertex_batch.emulator.models import output_budget
 from airflow_vertex_batch.emulator.wire import ApiError, row_status
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 Operation = Literal["create", "get", "list", "cancel", "delete", "operation"]
 When = Literal["before", "after"]
+#: What users call the member that names a request, most used first.
+KEY_MEMBERS = ("key", "custom_id", "id")
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -80,7 +84,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_un
 
     :param times: how often it acts; None for ever.
     :param job: a glob on the display name of the job concerned.
-    :param labels: labels the job concerned must carry.
+    :param labels: labels the job concerned must carry; values are globs: ``{"avb-round": "[01]"}`` strikes the first
+        job and the first repair round.
     """
 
     times: int | None = 1
@@ -89,7 +94,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_un
 
     def concerns(self, display_name: str, labels: dict[str, str]) -> bool:
         """Whether a job of this name and these labels is meant."""
-        return fnmatchcase(display_name, self.job) and self.labels.items() <= labels.items()
+        return fnmatchcase(display_name, self.job) and all(
+            # Labels of a create call may still be anything.
+            name in labels and fnmatchcase(str(labels[name]), glob)
+            for name, glob in self.labels.items()
+        )
 
 
 # Faults of a call -----------------------------------------------------------------------------------------------------
@@ -216,9 +225,12 @@ class RowFault(Fault, frozen=True, kw_only=True):
     """Base of the faults that rewrite what one request came to.
 
     Rows are chosen by `keys` (globs) and `positions` (0-based, in the input's order); with neither, by a seeded hash
-    of the key that falls below `ratio`.
+    of the key that falls into the slice of `ratio` that begins at `from_ratio`. Faults of one seed whose slices do
+    not overlap choose different rows; faults of different seeds choose independently, and the first in the script wins.
 
     :param times: how many rows in all; None for every chosen one.
+    :param ratio: the share of rows, 0 to 1.
+    :param from_ratio: where the slice begins: ``from_ratio=0.02, ratio=0.01`` takes the third hundredth.
     """
 
     #: Whether it also acts on rows that failed by themselves; the others need an answer to rewrite.
@@ -228,6 +240,7 @@ class RowFault(Fault, frozen=True, kw_only=True):
     keys: tuple[str, ...] = ()
     positions: tuple[int, ...] = ()
     ratio: float = 1.0
+    from_ratio: float = 0.0
     seed: int = 0
 
     def chooses(self, key: str, position: int) -> bool:
@@ -235,7 +248,11 @@ class RowFault(Fault, frozen=True, kw_only=True):
         if self.keys or self.positions:
             return position in self.positions or any(fnmatchcase(key, glob) for glob in self.keys)
         digest = hashlib.blake2b(f"{self.seed}:{key or position}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest) / 2**64 < self.ratio
+        return self.from_ratio <= int.from_bytes(digest) / 2**64 < self.from_ratio + self.ratio
+
+    def suits(self, request: dict[str, Any]) -> bool:  # noqa: ARG002 - most faults take any request
+        """Whether a chosen row's canonical request is of the kind that this fault happens to."""
+        return True
 
     def apply(self, row: Written) -> Written:
         """Return what is written and billed instead of `row`."""
@@ -243,14 +260,16 @@ class RowFault(Fault, frozen=True, kw_only=True):
 
 
 def _with_candidate(row: Written, usage: dict[str, Any] | None = None, **members: Any) -> Written:
-    """Return `row` with members of its first candidate (None removes one) and of its usage replaced."""
+    """Return `row` with members of its first candidate (None removes one) and its usage replaced."""
+    first, *others = row.lines[0]["response"]["candidates"]
+    changed = {name: value for name, value in {**first, **members}.items() if value is not None}
+    return _with_response(row, candidates=[changed, *others], usageMetadata=usage or _usage(row))
+
+
+def _with_response(row: Written, **members: Any) -> Written:
+    """Return `row` with members of its response replaced; None removes one."""
     line = row.lines[0]
-    response = line["response"]
-    first = {**response["candidates"][0], **members}
-    first = {name: value for name, value in first.items() if value is not None}
-    changed = {**response, "candidates": [first, *response["candidates"][1:]]}
-    if usage is not None:
-        changed["usageMetadata"] = usage
+    changed = {name: value for name, value in {**line["response"], **members}.items() if value is not None}
     return msgspec.structs.replace(row, lines=({**line, "response": changed},))
 
 
@@ -262,31 +281,49 @@ def _usage(row: Written) -> dict[str, Any]:
     return row.lines[0]["response"]["usageMetadata"]  # type: ignore[no-any-return]
 
 
+def _half(row: Written) -> dict[str, Any]:
+    """The content of the first candidate up to the middle of its text."""
+    text = "".join(part.get("text", "") for part in _parts(row))
+    return {"parts": [{"text": text[: len(text) // 2]}], "role": "model"}
+
+
 class Finish(RowFault, frozen=True, kw_only=True, tag="finish"):
-    """End a candidate with another ``finishReason`` and no content; billed, as refusals are."""
+    """End a candidate with another ``finishReason``; billed, as refusals are.
+
+    :param reason: any text, so that reasons which don't exist yet can be tried.
+    :param partial: keep the first half of the text, as a filter does that strikes in the middle; else no content.
+    """
 
     reason: str
     message: str = ""
+    partial: bool = False
 
     def apply(self, row: Written) -> Written:
-        return _with_candidate(row, content=None, finishReason=self.reason, finishMessage=self.message or None)
+        content = _half(row) if self.partial else None
+        return _with_candidate(row, content=content, finishReason=self.reason, finishMessage=self.message or None)
 
 
 class Truncated(RowFault, frozen=True, kw_only=True, tag="truncated"):
-    """Stop at MAX_TOKENS half way through, or with the whole budget spent on thinking."""
+    """Stop at MAX_TOKENS half way through, or with the whole budget spent on thinking.
+
+    :param below_tokens: only while the request's ``maxOutputTokens`` is below this, so that a larger one is the cure;
+        a request without one has the model's own limit (`models.MAX_OUTPUT_TOKENS`).
+    """
 
     thinking: bool = False
+    below_tokens: int | None = None
+
+    def suits(self, request: dict[str, Any]) -> bool:
+        return self.below_tokens is None or output_budget(request) < self.below_tokens
 
     def apply(self, row: Written) -> Written:
-        if self.thinking:
-            usage = dict(_usage(row))
-            usage["thoughtsTokenCount"] = usage.pop("candidatesTokenCount", 0)
-            bill = msgspec.structs.replace(row.bill, output=0, thinking=row.bill.output)
-            changed = _with_candidate(row, usage, content={"role": "model"}, finishReason="MAX_TOKENS")
-            return msgspec.structs.replace(changed, bill=bill)
-        text = "".join(part.get("text", "") for part in _parts(row))
-        content = {"parts": [{"text": text[: len(text) // 2]}], "role": "model"}
-        return _with_candidate(row, content=content, finishReason="MAX_TOKENS")
+        if not self.thinking:
+            return _with_candidate(row, content=_half(row), finishReason="MAX_TOKENS")
+        kept = {name: count for name, count in _usage(row).items() if not name.startswith("candidatesToken")}
+        thinking = row.bill.thinking + row.bill.output
+        candidate = {"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}
+        changed = _with_response(row, candidates=[candidate], usageMetadata=kept | {"thoughtsTokenCount": thinking})
+        return msgspec.structs.replace(changed, bill=msgspec.structs.replace(row.bill, output=0, thinking=thinking))
 
 
 class Blocked(RowFault, frozen=True, kw_only=True, tag="blocked"):
@@ -296,15 +333,12 @@ class Blocked(RowFault, frozen=True, kw_only=True, tag="blocked"):
     message: str = ""
 
     def apply(self, row: Written) -> Written:
-        line = row.lines[0]
-        response = {name: value for name, value in line["response"].items() if name != "candidates"}
-        feedback = {"blockReason": self.reason}
-        response["promptFeedback"] = feedback | ({"blockReasonMessage": self.message} if self.message else {})
+        feedback = {"blockReason": self.reason} | ({"blockReasonMessage": self.message} if self.message else {})
         kept = {"promptTokenCount", "promptTokensDetails", "trafficType"}
         usage = {name: value for name, value in _usage(row).items() if name in kept}
-        response["usageMetadata"] = usage | {"totalTokenCount": usage.get("promptTokenCount", 0)}
-        bill = msgspec.structs.replace(row.bill, output=0, thinking=0)
-        return Written(({**line, "response": response},), bill)
+        usage["totalTokenCount"] = usage.get("promptTokenCount", 0)
+        changed = _with_response(row, candidates=None, promptFeedback=feedback, usageMetadata=usage)
+        return msgspec.structs.replace(changed, bill=msgspec.structs.replace(row.bill, output=0, thinking=0))
 
 
 class RowError(RowFault, frozen=True, kw_only=True, tag="row_error"):
@@ -350,7 +384,7 @@ class ThoughtsFirst(RowFault, frozen=True, kw_only=True, tag="thoughts_first"):
         thought, tokens = {"text": "First, let me think about what is asked.", "thought": True}, 10
         usage = dict(_usage(row))
         usage["thoughtsTokenCount"] = usage.get("thoughtsTokenCount", 0) + tokens
-        usage["totalTokenCount"] = usage.get("totalTokenCount", 0) + tokens
+        usage["totalTokenCount"] += tokens
         changed = _with_candidate(row, usage, content={"parts": [thought, *_parts(row)], "role": "model"})
         bill = msgspec.structs.replace(row.bill, thinking=row.bill.thinking + tokens)
         return msgspec.structs.replace(changed, bill=bill)
@@ -378,9 +412,57 @@ class NoUsage(RowFault, frozen=True, kw_only=True, tag="no_usage"):
     only_total: bool = False
 
     def apply(self, row: Written) -> Written:
-        line = row.lines[0]
-        if self.only_total:
-            usage = {name: value for name, value in _usage(row).items() if name != "totalTokenCount"}
-            return _with_candidate(row, usage)
-        response = {name: value for name, value in line["response"].items() if name != "usageMetadata"}
-        return msgspec.structs.replace(row, lines=({**line, "response": response},))
+        without_total = {name: value for name, value in _usage(row).items() if name != "totalTokenCount"}
+        return _with_response(row, usageMetadata=without_total if self.only_total else None)
+
+
+class Cached(RowFault, frozen=True, kw_only=True, tag="cached"):
+    """Read a part of the prompt from a cache (``cachedContentTokenCount``), as implicit caching does.
+
+    :param share: the part of the prompt's tokens, 0 to 1.
+    """
+
+    share: float = 0.5
+
+    def apply(self, row: Written) -> Written:
+        count = int(row.bill.prompt * self.share)
+        details = [{"modality": "TEXT", "tokenCount": count}]
+        usage = _usage(row) | {"cacheTokensDetails": details, "cachedContentTokenCount": count}
+        bill = msgspec.structs.replace(row.bill, cached=count)
+        return msgspec.structs.replace(_with_candidate(row, usage), bill=bill)
+
+
+class ToolUse(RowFault, frozen=True, kw_only=True, tag="tool_use"):
+    """Bill prompt tokens that a tool brought in (``toolUsePromptTokenCount``), which ``promptTokenCount`` leaves
+    out.
+    """
+
+    tokens: int = 20
+
+    def apply(self, row: Written) -> Written:
+        usage = dict(_usage(row))
+        usage["toolUsePromptTokenCount"] = self.tokens
+        usage["toolUsePromptTokensDetails"] = [{"modality": "TEXT", "tokenCount": self.tokens}]
+        usage["totalTokenCount"] += self.tokens
+        bill = msgspec.structs.replace(row.bill, tool=self.tokens)
+        return msgspec.structs.replace(_with_candidate(row, usage), bill=bill)
+
+
+class Key(RowFault, frozen=True, kw_only=True, tag="key"):
+    """Spoil the key of the row's line: leave it out, make it null, or make its digits a number (F1)."""
+
+    takes_failed: ClassVar[bool] = True
+
+    becomes: Literal["dropped", "null", "number"] = "dropped"
+
+    def apply(self, row: Written) -> Written:
+        return msgspec.structs.replace(row, lines=tuple(map(self._spoilt, row.lines)))
+
+    def _spoilt(self, line: dict[str, Any]) -> dict[str, Any]:
+        name = next((name for name in KEY_MEMBERS if line.get(name) is not None), None)
+        if name is None:
+            return line
+        if self.becomes == "dropped":
+            return {member: value for member, value in line.items() if member != name}
+        digits = "".join(re.findall(r"\d", str(line[name]))) or "0"
+        return line | {name: int(digits) if self.becomes == "number" else None}

@@ -127,7 +127,9 @@ class Rest:
     def _own(self, call: Call) -> Reply:
         handlers: dict[tuple[str, str], Callable[[Call], Reply]] = {
             ("GET", "/healthz"): lambda _: Reply(200, {"status": "ok"}),
-            ("GET", "/emulator/books"): lambda _: Reply(200, self._emulator.books()),
+            ("GET", "/emulator/books"): lambda call: Reply(
+                200, self._emulator.books(rows=call.query.get("rows") == "1")
+            ),
             ("GET", "/emulator/scenario"): lambda _: Reply(200, self._scenario()),
             ("PUT", "/emulator/scenario"): self._put_scenario,
             ("DELETE", "/emulator/scenario"): lambda _: self._delete_scenario(),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.emulator.billing import Bill, Written
-from airflow_vertex_batch.emulator.faults import RowFault
+from airflow_vertex_batch.emulator.faults import KEY_MEMBERS, RowFault
 from airflow_vertex_batch.emulator.importer import OUTPUT_MEMBERS, decode, retyped
 from airflow_vertex_batch.emulator.rowcheck import canonical, problem_of
 from airflow_vertex_batch.emulator.wire import rfc3339, row_status
@@ -54,12 +54,19 @@ class RowMaker:
                 "request": request,
                 "response": earlier,
             }
-            return Written(({**columns, **members},), Bill(outcome="copied"))
+            return Written(({**columns, **members},), Bill(key=_key_of(doc), outcome="copied"))
         echo = normalised(request) if self._switches.echo == "normalised" else request
-        made = self._made(canonical(request), line)
+        asked, key = canonical(request), _key_of(doc)
+        made = self._made(asked, line)
         head = {"status": made.lines[0]["status"], "processed_time": self._time(line), **columns, "request": echo}
         row = msgspec.structs.replace(made, lines=({**head, **made.lines[0]},))
-        return self._finished(self._with_faults(row, _key_of(doc), position))
+        done = self._finished(self._with_faults(row, asked, key, position))
+        return msgspec.structs.replace(done, bill=msgspec.structs.replace(done.bill, key=key))
+
+    @staticmethod
+    def unanswered(line: bytes) -> Bill:
+        """Return the bill of a request that was sent and never answered."""
+        return Bill(key=_key_of(decode(line)), outcome="unanswered")
 
     @property
     def _switches(self) -> Switches:
@@ -75,7 +82,12 @@ class RowMaker:
             return _failed(500, f"Internal error encountered: {type(error).__name__}.")
         response = response_of(answer, self._version, _digest(line), self._tools.clock.now())
         output = sum(candidate.token_count for candidate in answer.candidates)
-        bill = Bill(prompt=sum(answer.prompt_tokens.values()), output=output, thinking=answer.thinking_tokens)
+        bill = Bill(
+            prompt=sum(answer.prompt_tokens.values()),
+            output=output,
+            thinking=answer.thinking_tokens,
+            audio=answer.prompt_tokens.get("AUDIO", 0),
+        )
         return Written(({"status": "", "response": response},), bill)
 
     def _columns(self, doc: dict[str, Any]) -> dict[str, Any]:
@@ -86,12 +98,12 @@ class RowMaker:
             return {}
         return {name: normalised(retyped(value, self._job.columns.get(name, ""))) for name, value in columns.items()}
 
-    def _with_faults(self, row: Written, key: str, position: int) -> Written:
+    def _with_faults(self, row: Written, request: Any, key: str, position: int) -> Written:
         job, answered = self._job, row.bill.outcome == "answered"
 
         def hits(fault: RowFault) -> bool:
             concerned = fault.concerns(job.display_name, job.labels) and (answered or fault.takes_failed)
-            return concerned and fault.chooses(key, position)
+            return concerned and fault.chooses(key, position) and fault.suits(request)
 
         fault = self._tools.script.take(RowFault, hits)
         return fault.apply(row) if fault else row
@@ -130,8 +142,10 @@ def _request_of(doc: dict[str, Any]) -> Any:
 
 
 def _earlier_response(doc: dict[str, Any]) -> dict[str, Any] | None:
-    """The response of an output line used as input (native resume, S4): a row that has one is not asked again."""
-    response = doc.get("response")
+    """The response of an output line used as input (native resume, S4): a row that has one and did not fail is not
+    asked again.
+    """
+    response = None if doc.get("status") else doc.get("response")
     if isinstance(response, str):
         try:
             response = decode(response)
@@ -141,13 +155,13 @@ def _earlier_response(doc: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _key_of(doc: dict[str, Any]) -> str:
-    return next((str(doc[name]) for name in ("key", "custom_id", "id") if doc.get(name) is not None), "")
+    return next((str(doc[name]) for name in KEY_MEMBERS if doc.get(name) is not None), "")
 
 
 def response_of(answer: Answer, version: str, digest: bytes, now: datetime) -> dict[str, Any]:
     """Return a GenerateContentResponse with the members of a real batch line (F4), sorted as the service sorts them."""
     return {
-        "candidates": [_candidate(candidate, digest) for candidate in answer.candidates],
+        "candidates": [_candidate(candidate, digest, index) for index, candidate in enumerate(answer.candidates)],
         "createTime": rfc3339(now),
         "modelVersion": version,
         "responseId": base64.urlsafe_b64encode(digest).decode().rstrip("="),
@@ -155,14 +169,16 @@ def response_of(answer: Answer, version: str, digest: bytes, now: datetime) -> d
     }
 
 
-def _candidate(candidate: Candidate, digest: bytes) -> dict[str, Any]:
+def _candidate(candidate: Candidate, digest: bytes, index: int) -> dict[str, Any]:
     average = -0.01 - digest[1] / 256
-    return {
+    made = {
         "avgLogprobs": average,
         "content": {"parts": list(candidate.parts), "role": "model"},
         "finishReason": candidate.finish_reason,
         "score": average * candidate.token_count,
     }
+    # JSON made from a protobuf message leaves out a zero.
+    return made | {"index": index} if index else made
 
 
 def _usage(answer: Answer) -> dict[str, Any]:

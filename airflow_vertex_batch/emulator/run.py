@@ -238,13 +238,13 @@ class Run:
 
     def close(self, *, remove: bool = False) -> None:
         """Close the files; they stay, for a next `Run` to go on with, unless they are of no more use."""
-        self._requests.close()
         self._answers.close()
         if self._pool:
             self._pool.shutdown(wait=False)
         if remove:
+            self._answers.remove(self._rows.unanswered(self._requests[number]) for number in self._order)
             self._requests.remove()
-            self._answers.remove()
+        self._requests.close()
 
     # Output -----------------------------------------------------------------------------------------------------------
 

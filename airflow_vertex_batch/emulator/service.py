@@ -31,6 +31,7 @@ from airflow_vertex_batch.emulator.models import DeterministicModel, Model
 from airflow_vertex_batch.emulator.resource import accept, full_name, masked, resource_of
 from airflow_vertex_batch.emulator.run import Tools
 from airflow_vertex_batch.emulator.scenario import Scenario, Script
+from airflow_vertex_batch.emulator.spool import bills
 from airflow_vertex_batch.emulator.wire import ApiError, failed_precondition, invalid, project_number, rfc3339
 
 if TYPE_CHECKING:
@@ -216,11 +217,19 @@ class Emulator:
             self._calls[operation] += 1
             self._replies.setdefault(operation, Counter())[outcome] += 1
 
-    def books(self) -> dict[str, Any]:
-        """Return what was asked and billed: every call, and every job ever created, deleted ones included."""
+    def books(self, *, rows: bool = False) -> dict[str, Any]:
+        """Return what was asked and billed: every call, and every job ever created, deleted ones included.
+
+        :param rows: also each job's requests, with key, outcome and tokens: those done so far while it runs, all of
+            them when it is over.
+        """
         with self._lock:
-            jobs = [_entry(job) for job in sorted(self._jobs.values(), key=_age)]
+            known = sorted(self._jobs.values(), key=_age)
+            jobs = [_entry(job) for job in known]
             calls, replies = dict(self._calls), {name: dict(counts) for name, counts in self._replies.items()}
+        if rows:
+            for job, entry in zip(known, jobs, strict=True):
+                entry["bills"] = [bill.as_dict() for bill in bills(self._job_folder(job))]
         billed = {"rows": sum(job["billedRows"] for job in jobs), "tokens": sum(job["tokens"]["total"] for job in jobs)}
         return {
             "version": 1,

@@ -3,13 +3,15 @@ goes on.
 
 `Requests` is the imported input with an index of fixed width, so that rows can be read in any order. `Answers` is
 append-only: one record per request done, its bill and its output lines together. That file is the truth about what was
-answered: after a crash it is read back, a torn last record is cut off, and no row is answered or billed twice.
+answered: after a crash it is read back, a torn last record is cut off, and no row is answered or billed twice. When the
+job is over the rows go, and only their bills stay: keys and tokens, no prompt and no answer.
 
 Invariants: memory does not grow with the number of rows; a record counts once its newline is written.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,11 +129,13 @@ class Answers:
         """Close the file."""
         self._stream.close()
 
-    def remove(self) -> None:
-        """Delete the file."""
+    def remove(self, unanswered: Iterator[Bill]) -> None:
+        """Delete the file; the bills stay, in a file of their own, with those of requests never answered."""
+        _archive(self._path.parent, unanswered)
         self._path.unlink(missing_ok=True)
 
     def _recount(self) -> Account:
+        """Add up what is there, and cut off a torn record."""
         account, whole = Account(), 0
         with self._path.open("rb") as stream:
             for record in stream:
@@ -141,3 +145,27 @@ class Answers:
                 whole += len(record)
         self._stream.truncate(whole)
         return account
+
+
+def bills(folder: Path) -> Iterator[Bill]:
+    """Yield the bill of each request of a job: those done so far while it runs, all of them when it is over.
+
+    May be called while another thread works on the job.
+    """
+    # A job's end writes the second file before it removes the first, so one of three looks finds one.
+    for name in ("bills.jsonl", "answers.jsonl", "bills.jsonl"):
+        try:
+            stream = (folder / name).open("rb")
+        except FileNotFoundError:
+            continue
+        with stream:
+            yield from (_decode_bill(line.partition(b"\t")[0]) for line in stream if line.endswith(b"\n"))
+        return
+
+
+def _archive(folder: Path, unanswered: Iterator[Bill]) -> None:
+    new = folder / "bills.new"
+    with new.open("wb") as stream:
+        for bill in itertools.chain(bills(folder), unanswered):
+            stream.write(_encode(bill) + b"\n")
+    new.replace(folder / "bills.jsonl")

@@ -3,8 +3,10 @@ servers."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,18 +55,31 @@ class Cloud:
         self._bigquery = client(bigquery.Client, "BIGQUERY_EMULATOR_HOST")
         self._bucket = client(storage.Client, "STORAGE_EMULATOR_HOST").bucket(demo.BUCKET)
 
-    def books(self) -> dict:
-        """What was asked of the service, and billed."""
-        return requests.get(f"{self._vertex}/emulator/books", timeout=10).json()
+    def books(self, *, rows: bool = False) -> dict:
+        """What was asked of the service, and billed; with `rows` also the bill of every request."""
+        return requests.get(f"{self._vertex}/emulator/books", params={"rows": int(rows)}, timeout=30).json()
 
-    def jobs(self, dag_id: str) -> list[dict]:
+    def jobs(self, dag_id: str, *, rows: bool = False) -> list[dict]:
         """The jobs that a DAG has created, in order."""
-        return [job for job in self.books()["jobs"] if job["labels"].get("airflow-dag") == dag_id]
+        return [job for job in self.books(rows=rows)["jobs"] if job["labels"].get("airflow-dag") == dag_id]
 
     def behave(self, **scenario: object) -> None:
         """Let the service behave differently from now on; nothing restores its defaults."""
         answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=10)
         assert answer.ok, answer.text
+
+    @contextlib.contextmanager
+    def misbehaving(self, faults: list[dict]) -> Iterator[None]:
+        """Add faults to those of the scenario for the length of a block; insist that each was met."""
+        address = f"{self._vertex}/emulator/scenario"
+        before = [entry["fault"] for entry in requests.get(address, timeout=10).json()["faults"]]
+        self.behave(faults=[*faults, *before])
+        try:
+            yield
+            used = requests.get(address, timeout=10).json()["faults"][: len(faults)]
+            assert [entry["fault"] for entry in used if not entry["used"]] == []
+        finally:
+            self.behave(faults=before)
 
     def query(self, sql: str) -> list[dict]:
         """Rows of a query."""

@@ -82,10 +82,20 @@ class TestARestart:
         assert world.emulator.books()["billed"]["rows"] == 40
         assert done < 40
 
-    def test_leaves_no_files_of_rows_behind_in_the_end(self, again, tmp_path):
+    def test_leaves_no_prompt_and_no_answer_behind_in_the_end(self, again, tmp_path):
         world = again()
         world.ended(world.create())
-        assert {path.name for path in tmp_path.glob("jobs/*/*")} == {"job.json"}
+        files = {path.name: path.read_bytes() for path in tmp_path.glob("jobs/*/*")}
+        assert files.keys() == {"job.json", "bills.jsonl"}
+        assert not [name for name, data in files.items() if b"text 7" in data]
+
+    @pytest.mark.parametrize("moment", [0, 91, 150, 3600])
+    def test_keeps_the_bill_of_every_row(self, again, moment):
+        world = again()
+        world.create()
+        world.emulator.advance(moment)
+        before = world.emulator.books(rows=True)["jobs"][0]["bills"]
+        assert again().emulator.books(rows=True)["jobs"][0]["bills"] == before
 
     def test_without_a_data_folder_forgets(self):
         store = MemoryStore()

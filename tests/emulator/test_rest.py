@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -346,6 +347,25 @@ class TestTheEmulatorsOwnPages:
         assert entry["tokens"]["prompt"] == sum(usage["promptTokenCount"] for usage in usages) == 4
         assert entry["tokens"]["total"] == sum(usage["totalTokenCount"] for usage in usages)
         assert (entry["requests"], entry["billedRows"]) == (2, 2)
+
+    def test_the_books_list_every_request_when_asked(self):
+        """Whatever became of it: answered, refused, or not reached before the end."""
+        world = World()
+        refused = {"key": "bad", "request": {"labels": {"a": "b"}}}
+        world.store.put(INPUT, *(a_line(f"k{number}") for number in range(9)), refused)
+        job = world.create()
+        world.emulator.advance(150)
+        running = world.call("GET", "/emulator/books", query={"rows": "1"}).document["jobs"][0]
+        assert 0 < len(running["bills"]) == sum(running["rows"].values()) < 10
+        world.call("POST", f"/v1/{job['name']}:cancel")
+        world.emulator.advance(3600)
+        done = world.call("GET", "/emulator/books", query={"rows": "1"}).document["jobs"][0]
+        assert sorted(bill["key"] for bill in done["bills"]) == sorted(["bad", *(f"k{number}" for number in range(9))])
+        counts = {"answered": done["billedRows"], "failed": done["rows"]["failed"]}
+        outcomes = Counter(bill["outcome"] for bill in done["bills"])
+        assert outcomes == Counter(counts | {"unanswered": 10 - sum(done["rows"].values())})
+        assert sum(bill["prompt"] + bill["output"] for bill in done["bills"]) == done["tokens"]["total"]
+        assert "bills" not in world.call("GET", "/emulator/books").document["jobs"][0]
 
     def test_the_health_page_answers(self):
         assert World().call("GET", "/healthz").status == 200

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_vertex_batch.emulator.billing import Bill
+from airflow_vertex_batch.emulator.faults import Missing
 from airflow_vertex_batch.emulator.rows import normalised
 from airflow_vertex_batch.emulator.scenario import Scenario, Switches
 from airflow_vertex_batch.emulator.wire import row_status
@@ -287,8 +289,48 @@ class TestNativeResume:
         assert merged["good"] == before["good"]
         assert merged["bad"]["status"] == ""
         assert merged["bad"]["response"]["candidates"]
-        assert world.emulator.books()["jobs"][1]["rows"] == {"answered": 1, "failed": 0, "missing": 0, "copied": 1}
+        entry = world.emulator.books(rows=True)["jobs"][1]
+        assert entry["rows"] == {"answered": 1, "failed": 0, "missing": 0, "copied": 1}
+        assert entry["billedRows"] == 1
+        bills = {bill["key"]: bill for bill in entry["bills"]}
+        assert bills["good"] == Bill(key="good", outcome="copied").as_dict()
+        assert entry["tokens"]["total"] == sum(bills["bad"][name] for name in ("prompt", "output", "thinking", "tool"))
+        assert entry["tokens"]["total"] > 0
         assert again["completionStats"] == {"successfulCount": "2"}
+
+    @pytest.mark.parametrize(
+        ("members", "outcome"),
+        [
+            ({"status": "", "response": {"promptFeedback": {"blockReason": "SAFETY"}}}, "copied"),
+            ({"status": "", "response": {}}, "answered"),
+            ({"status": "", "response": None}, "answered"),
+            ({"status": "Bad Request: …", "response": {"candidates": [{}]}}, "answered"),
+        ],
+        ids=["blocked: an answer", "empty response", "null response", "failed, whatever its response"],
+    )
+    def test_asks_again_only_what_has_no_response_or_failed(self, members, outcome):
+        world = World()
+        world.run({**a_line("a"), **members})
+        assert [bill["outcome"] for bill in world.emulator.books(rows=True)["jobs"][0]["bills"]] == [outcome]
+
+    def test_faults_do_not_strike_what_is_copied(self):
+        world = World(scenario=Scenario(faults=(Missing(),)))
+        response = {"candidates": [{"finishReason": "STOP"}]}
+        lines = world.output(world.run({**a_line("done"), "status": "", "response": response}, a_line("new")))
+        assert [(line["key"], line["response"]) for line in lines] == [("done", response)]
+
+
+class TestSeveralCandidates:
+    def test_come_numbered_and_are_billed_together(self):
+        world = World()
+        job = world.run(a_line("one"), a_line("three", generationConfig={"candidateCount": 3}))
+        responses = {line["key"]: line["response"] for line in world.output(job)}
+        candidates = responses["three"]["candidates"]
+        assert [candidate.get("index") for candidate in candidates] == [None, 1, 2]
+        assert all(candidate["content"]["parts"][0]["text"] for candidate in candidates)
+        counts = [responses[key]["usageMetadata"]["candidatesTokenCount"] for key in ("one", "three")]
+        assert counts[1] == 3 * counts[0]
+        assert world.emulator.books()["jobs"][0]["tokens"]["output"] == sum(counts)
 
 
 class TestAModelThatFails:

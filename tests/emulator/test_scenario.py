@@ -9,6 +9,7 @@ import pytest
 
 from airflow_vertex_batch.emulator.faults import (
     Blocked,
+    Cached,
     Delay,
     Drop,
     DroppedError,
@@ -19,24 +20,18 @@ from airflow_vertex_batch.emulator.faults import (
     Finish,
     Http,
     InvalidJson,
+    Key,
     Missing,
     NoUsage,
     Pass,
     RowError,
     Stale,
     ThoughtsFirst,
+    ToolUse,
     Truncated,
 )
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches, UnusedFaultError, fault_tags
-from tests.emulator.worlds import INPUT, PARENT, World, a_body, a_line, from_table, to_table
-
-BAD = {"key": "bad", "request": {"contents": []}}
-
-
-def a_world(*faults, lines=None, **switches):
-    world = World(scenario=Scenario(switches=Switches(**switches), faults=faults))
-    world.store.put(INPUT, *(lines or [a_line(f"k{number}", f"Question {number}.") for number in range(10)]))
-    return world
+from tests.emulator.worlds import BAD, INPUT, PARENT, a_body, a_line, a_world, from_table, to_table
 
 
 class TestTheSwitches:
@@ -246,6 +241,10 @@ class TestFaultsOfACall:
         assert world.call("POST", f"/v1/{day['name']}:cancel").status == 200
         assert world.call("POST", f"/v1/{night['name']}:cancel").status == 500
 
+    def test_leave_labels_that_are_no_text_to_the_api(self):
+        world = a_world(Http(on="create", status=500, labels={"a": "b"}))
+        assert world.call("POST", PARENT, a_body(labels={"a": 1})).status == 400
+
     def test_let_a_token_expire_until_another_comes(self):
         world = a_world(Pass(on="get"), ExpireToken(on="get"))
         job = world.create()
@@ -268,166 +267,9 @@ class TestFaultsOfACall:
         assert listed() == ["new", "old"]
 
 
-class TestFaultsOfARow:
-    def lines(self, *faults, **options):
-        world = a_world(*faults, **options)
-        job = world.ended(world.create())
-        lines = {}
-        for line in world.output(job):
-            lines.setdefault(line["key"], []).append(line)
-        return world, job, lines
-
-    @pytest.mark.parametrize(
-        ("fault", "check"),
-        [
-            pytest.param(
-                Finish(keys=("k3",), reason="RECITATION"),
-                lambda line: (
-                    line["status"] == ""
-                    and line["response"]["candidates"][0]["finishReason"] == "RECITATION"
-                    and "content" not in line["response"]["candidates"][0]
-                ),
-                id="another finish reason",
-            ),
-            pytest.param(
-                Truncated(keys=("k3",)),
-                lambda line: (
-                    line["response"]["candidates"][0]["finishReason"] == "MAX_TOKENS"
-                    and line["response"]["candidates"][0]["content"]["parts"][0]["text"] == "In short: "
-                ),
-                id="truncated",
-            ),
-            pytest.param(
-                Truncated(keys=("k3",), thinking=True),
-                lambda line: (
-                    "parts" not in line["response"]["candidates"][0]["content"]
-                    and line["response"]["usageMetadata"]["thoughtsTokenCount"] > 0
-                    and "candidatesTokenCount" not in line["response"]["usageMetadata"]
-                ),
-                id="truncated while thinking",
-            ),
-            pytest.param(
-                Blocked(keys=("k3",), reason="PROHIBITED_CONTENT"),
-                lambda line: (
-                    line["status"] == ""
-                    and "candidates" not in line["response"]
-                    and line["response"]["promptFeedback"] == {"blockReason": "PROHIBITED_CONTENT"}
-                ),
-                id="blocked",
-            ),
-            pytest.param(
-                RowError(keys=("k3",)),
-                lambda line: (
-                    line["status"].startswith("Too Many Requests: {")
-                    and json.loads(line["status"].partition(": ")[2])["error"]["status"] == "RESOURCE_EXHAUSTED"
-                    and line["response"] == {}
-                ),
-                id="a row error",
-            ),
-            pytest.param(
-                RowError(keys=("k3",), text="Deadline exceeded before prefill"),
-                lambda line: line["status"] == "Deadline exceeded before prefill",
-                id="a row error that is no JSON",
-            ),
-            pytest.param(
-                RowError(keys=("k3",), code=499, message="x"),
-                lambda line: line["status"].startswith("Client Closed Request: {"),
-                id="a row error without a standard phrase",
-            ),
-            pytest.param(
-                ThoughtsFirst(keys=("k3",)),
-                lambda line: (
-                    [part.get("thought") for part in line["response"]["candidates"][0]["content"]["parts"]]
-                    == [True, None]
-                ),
-                id="thoughts first",
-            ),
-            pytest.param(
-                InvalidJson(keys=("k3",)),
-                lambda line: line["response"]["candidates"][0]["content"]["parts"] == [{"text": '{"answer": "cut'}],
-                id="invalid JSON",
-            ),
-            pytest.param(
-                Empty(keys=("k3",)),
-                lambda line: line["response"]["candidates"][0]["content"]["parts"] == [],
-                id="no parts",
-            ),
-            pytest.param(NoUsage(keys=("k3",)), lambda line: "usageMetadata" not in line["response"], id="no usage"),
-            pytest.param(
-                NoUsage(keys=("k3",), only_total=True),
-                lambda line: (
-                    "totalTokenCount" not in line["response"]["usageMetadata"]
-                    and line["response"]["usageMetadata"]["promptTokenCount"]
-                ),
-                id="no total",
-            ),
-        ],
-    )
-    def test_change_exactly_the_row_they_choose(self, fault, check):
-        world, _, lines = self.lines(fault)
-        assert check(lines["k3"][0])
-        untouched = [line for key, found in lines.items() if key != "k3" for line in found]
-        assert len(untouched) == 9
-        assert all(
-            line["response"]["candidates"][0]["content"]["parts"][0]["text"].startswith("In short: Question")
-            for line in untouched
-        )
-        assert all(line["response"]["usageMetadata"]["totalTokenCount"] for line in untouched)
-        world.emulator.script.check_used()
-
-    @pytest.mark.parametrize(
-        ("fault", "count", "stats", "billed"),
-        [
-            pytest.param(Missing(keys=("k3",)), 0, {"successfulCount": "9", "incompleteCount": "1"}, 9, id="missing"),
-            pytest.param(Duplicated(keys=("k3",)), 2, {"successfulCount": "10"}, 10, id="duplicated"),
-            pytest.param(RowError(keys=("k3",)), 1, {"successfulCount": "9", "failedCount": "1"}, 9, id="failed"),
-            pytest.param(Blocked(keys=("k3",)), 1, {"successfulCount": "10"}, 10, id="blocked"),
-            pytest.param(NoUsage(keys=("k3",)), 1, {"successfulCount": "10"}, 10, id="without usage"),
-        ],
-    )
-    def test_are_counted_and_billed_as_the_service_would(self, fault, count, stats, billed):
-        world, job, lines = self.lines(fault)
-        assert len(lines.get("k3", [])) == count
-        assert job["completionStats"] == stats
-        assert world.emulator.books()["billed"]["rows"] == billed
-
-    def test_bill_the_tokens_that_the_rows_show(self):
-        faults = (
-            Blocked(keys=("k1",)),
-            Truncated(keys=("k2",), thinking=True),
-            ThoughtsFirst(keys=("k3",)),
-            Duplicated(keys=("k4",)),
-            RowError(keys=("k5",)),
-        )
-        world, _, lines = self.lines(*faults)
-        shown = sum(
-            found[0]["response"]["usageMetadata"]["totalTokenCount"] for found in lines.values() if found[0]["response"]
-        )
-        assert world.emulator.books()["billed"]["tokens"] == shown
-
-    def test_choose_by_glob_by_position_and_by_a_seeded_share(self):
-        chosen = lambda **how: {key for key, (line,) in self.lines(RowError(**how))[2].items() if line["status"]}  # noqa: E731
-        assert chosen(keys=("k[12]", "k9")) == {"k1", "k2", "k9"}
-        assert chosen(positions=(0, 4)) == {"k0", "k4"}
-        share = chosen(ratio=0.5, seed=1)
-        assert 0 < len(share) < 10
-        assert share == chosen(ratio=0.5, seed=1)
-        assert share != chosen(ratio=0.5, seed=2)
-        assert chosen(ratio=0.0) == set()
-        assert len(chosen(times=3)) == 3
-
-    def test_of_the_answer_leave_rows_alone_that_failed_by_themselves(self):
-        _, _, lines = self.lines(Finish(reason="SAFETY"), lines=[BAD, a_line("good")])
-        assert lines["bad"][0]["status"].startswith("Bad Request")
-        assert lines["good"][0]["response"]["candidates"][0]["finishReason"] == "SAFETY"
-
-    def test_of_the_row_strike_them_too(self):
-        _, _, lines = self.lines(Missing(keys=("bad",)), lines=[BAD, a_line("good")])
-        assert list(lines) == ["good"]
-
-    def test_take_what_is_left_when_the_first_is_used_up(self):
-        _, _, lines = self.lines(Missing(times=4), Duplicated())
-        assert sorted(len(found) for found in lines.values()) == [2] * 6
+def test_every_fault_stands_in_the_readme():
+    readme = (Path(__file__).parents[2] / "airflow_vertex_batch" / "emulator" / "README.md").read_text()
+    assert [tag for tag in fault_tags() if f"`{tag}`" not in readme] == []
 
 
 class TestAScript:
@@ -449,8 +291,8 @@ class TestAScript:
             Stale(seconds=5),
             Pass(on="cancel", times=3),
             End(state="JOB_STATE_FAILED", code=13),
-            Finish(reason="SAFETY", ratio=0.1, seed=7),
-            Truncated(thinking=True),
+            Finish(reason="SAFETY", ratio=0.1, from_ratio=0.2, seed=7, partial=True),
+            Truncated(thinking=True, below_tokens=64),
             Blocked(),
             RowError(text="x"),
             Missing(times=2),
@@ -459,6 +301,9 @@ class TestAScript:
             InvalidJson(text="```json"),
             Empty(),
             NoUsage(only_total=True),
+            Cached(share=0.1),
+            ToolUse(tokens=3),
+            Key(becomes="number"),
         )
         scenario = Scenario(switches=Switches(live_stats=True), pace=Pace(pending_s=1), faults=faults)
         assert Scenario.parse(json.dumps(scenario.as_dict())) == scenario

@@ -21,8 +21,9 @@ from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ServiceError
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.emulator.clock import VirtualClock
-from airflow_vertex_batch.emulator.faults import Call, Reply
+from airflow_vertex_batch.emulator.faults import Call, Fault, Reply
 from airflow_vertex_batch.emulator.rest import Rest
+from airflow_vertex_batch.emulator.scenario import Scenario, Switches
 from airflow_vertex_batch.emulator.server import make_server
 from airflow_vertex_batch.emulator.service import Emulator
 
@@ -283,3 +284,14 @@ def from_table(table: str) -> dict[str, Any]:
 def to_table(table: str) -> dict[str, Any]:
     """Return an ``outputConfig`` into BigQuery."""
     return {"predictionsFormat": "bigquery", "bigqueryDestination": {"outputUri": f"bq://{table}"}}
+
+
+#: A line whose row is refused.
+BAD = {"key": "bad", "request": {"contents": []}}
+
+
+def a_world(*faults: Fault, lines: Iterable[Any] = (), **switches: Any) -> World:
+    """Return a world with faults and switches, and requests: ten with the keys k0 to k9 by default."""
+    world = World(scenario=Scenario(switches=Switches(**switches), faults=faults))
+    world.store.put(INPUT, *(lines or [a_line(f"k{number}", f"Question {number}.") for number in range(10)]))
+    return world
