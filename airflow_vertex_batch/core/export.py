@@ -19,7 +19,8 @@ import msgspec
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ResultError
 from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.report import PriceTable, Report, Totals
+from airflow_vertex_batch.core.prices import PriceTable
+from airflow_vertex_batch.core.report import Report, Totals
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 
 if TYPE_CHECKING:

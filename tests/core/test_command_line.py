@@ -34,7 +34,7 @@ class TestReport:
         assert report["request_count"] == 2
         assert report["usage"] == {
             "prompt_tokens": 29180, "output_tokens": 36, "thinking_tokens": 0, "cached_tokens": 0, "tool_tokens": 0,
-            "total_tokens": 29216, "audio_tokens": 0,
+            "total_tokens": 29216, "audio_tokens": 0, "image_tokens": 0,
         }  # fmt: skip
         assert report["samples"] == {"failed": ["line-2"]}
 

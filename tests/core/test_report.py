@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.report import LongContext, Price, PriceTable, Report, Totals
+from airflow_vertex_batch.core.prices import LongContext, Price, PriceTable
+from airflow_vertex_batch.core.report import Report, Totals
 from airflow_vertex_batch.core.rows import RowStatus, Usage
 from tests.builders import a_row
 
@@ -21,7 +22,8 @@ LONG = Price(
     long_context=LongContext(200_000, Decimal(4), Decimal(15), Decimal("0.4")),
 )  # fmt: skip
 AUDIO = Price("audio", Decimal(2), Decimal(10), Decimal("0.2"), "test", "2026-11-22", audio_input=Decimal(6))
-TABLE = PriceTable([PLAIN, LONG, AUDIO])
+IMAGES = Price("images", Decimal(2), Decimal(10), Decimal("0.2"), "test", "2026-11-22", image_output=Decimal(60))
+TABLE = PriceTable([PLAIN, LONG, AUDIO, IMAGES])
 MILLION = Decimal(1_000_000)
 
 
@@ -56,9 +58,11 @@ class TestPrice:
     def test_a_row_pays_its_own_rates(self, price, usage, micro_usd):
         assert price.cost(usage) == micro_usd / MILLION
 
-    @given(st.builds(Usage, *[st.integers(0, 10**6)] * 7))
-    def test_a_cost_is_never_negative(self, usage):
-        assert all(price.cost(usage) >= 0 for price in (PLAIN, LONG, AUDIO))
+    @given(st.builds(Usage, *[st.integers(0, 10**6)] * 8))
+    def test_a_cost_is_never_negative_and_unknown_tokens_are_never_free(self, usage):
+        told = usage.prompt_tokens + usage.output_tokens + usage.thinking_tokens + usage.tool_tokens
+        for cost in (price.cost(usage) for price in (PLAIN, LONG, AUDIO, IMAGES)):
+            assert cost is None or (cost >= 0 and usage.total_tokens <= told)
 
 
 class TestPriceTable:
