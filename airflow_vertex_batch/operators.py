@@ -1,5 +1,5 @@
 """The steps as Airflow operators: prepare, create, export, cancel. Each plugs the engine to the hook; the decisions are
-in `core`.
+in `core`. The step that pays has a module of its own, `create`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from airflow_vertex_batch.base import (
     attempt_token,
     failing,
     identity_of,
+    texts,
 )
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.create import VertexBatchCreateJobOperator
 from airflow_vertex_batch.links import (
     VertexBatchJobLink,
     VertexBatchOutputLink,
@@ -26,8 +28,17 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_vertex_batch.core.model import JobSpec, Manifest
+    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.report import Thresholds
     from airflow_vertex_batch.core.sources import Source
+
+
+__all__ = [
+    "VertexBatchCancelJobOperator",
+    "VertexBatchCreateJobOperator",
+    "VertexBatchExportOperator",
+    "VertexBatchPrepareOperator",
+]
 
 
 class VertexBatchPrepareOperator(VertexBatchBaseOperator):
@@ -176,7 +187,7 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
                 return sources.DbApiQuery(self._connect, self.sql, self.sql_parameters)
             return sources.Query(self.sql, dict(self.sql_parameters or {}))
         if self.requests is not None:
-            return sources.Requests(_texts(self.requests))
+            return sources.Requests(texts(self.requests))
         if self.rows is not None:
             return sources.Rows(self._rows(context))
         return self._stored_source()
@@ -190,7 +201,7 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
             return sources.Table(TableId.parse(self.table, self.project_id or ""))
         if self.objects is not None:
             return sources.Objects(self.objects)
-        return sources.Files(_texts(self.files or ()), self.file_format)
+        return sources.Files(texts(self.files or ()), self.file_format)
 
     def _connect(self) -> Any:
         from airflow.sdk import BaseHook
@@ -231,105 +242,6 @@ class VertexBatchPrepareOperator(VertexBatchBaseOperator):
         )
 
 
-class VertexBatchCreateJobOperator(VertexBatchBaseOperator):
-    """Create the batch prediction jobs of a manifest or of ready input, once, and return their names.
-
-    The task owns at most one job for each request file. A retry, a crash, a clear or a second worker attaches to the
-    job that exists; it is found by its labels even when nothing was recorded. A job that failed or was cancelled is
-    bought again.
-
-    :param model: ``gemini-…``, ``publishers/…/models/…``, or ``projects/…/locations/…/models/…`` for a tuned model.
-        Templated.
-    :param manifest: what the prepare task returned. Templated.
-    :param input_uri: instead of a manifest: ``gs://….jsonl`` files (a list, or a glob), or one ``bq://`` table.
-        Templated.
-    :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``; a folder in the staging folder where not
-        given. Each job of a manifest gets its own folder or table below it. Templated.
-    :param display_name: readable name, up to 128 characters; dag, task and run where not given. Templated.
-    :param labels: further job labels; keys and values of lower-case letters, digits, ``_`` and ``-``. Templated.
-    :param on_changed_input: when this task's running job was made from other input: ``resubmit`` (default) cancels it
-        and creates a new one, ``fail`` does nothing.
-    :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600 seconds.
-    :returns: full names of the jobs, in the order of the manifest's files; empty for an empty manifest.
-    """
-
-    template_fields: Sequence[str] = (
-        *COMMON_TEMPLATE_FIELDS,
-        *("model", "manifest", "input_uri", "output_uri", "display_name", "labels"),
-    )
-    operator_extra_links = (VertexBatchJobLink(), VertexBatchOutputLink())
-
-    def __init__(
-        self,
-        *,
-        model: str,
-        manifest: Any = None,
-        input_uri: str | Sequence[str] | None = None,
-        output_uri: str | None = None,
-        display_name: str | None = None,
-        labels: dict[str, str] | None = None,
-        on_changed_input: str = "resubmit",
-        settle_seconds: float = 90.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.model, self.manifest, self.input_uri, self.output_uri = model, manifest, input_uri, output_uri
-        self.display_name, self.labels = display_name, labels
-        self.on_changed_input, self.settle_seconds = on_changed_input, settle_seconds
-        if (manifest is None) == (input_uri is None):
-            raise InputError(f"Task {self.task_id} needs a manifest or an input_uri", todo="Give exactly one of them")
-        if on_changed_input not in {"resubmit", "fail"}:
-            raise InputError(f"on_changed_input={on_changed_input!r} is not known", todo="Use 'resubmit' or 'fail'")
-        # One create call may take 30 s; before that is over, an absent job says nothing.
-        if not 30 <= settle_seconds <= 3600:  # noqa: PLR2004 - the documented range
-            raise InputError(f"settle_seconds={settle_seconds}", todo="Use 30 to 3600 seconds")
-
-    def execute(self, context: Context) -> list[str]:
-        """Create or attach, and return the job names."""
-        with failing():
-            from airflow_vertex_batch.core.ledger import Ledger
-            from airflow_vertex_batch.core.purchase import purchases
-            from airflow_vertex_batch.core.submit import OnChangedInput, ensure_job
-
-            hook = self.hook()
-            store, service, staging = hook.store(), hook.jobs(), self.staging()
-            identity = identity_of(context)
-            output = self.output_uri or str(staging / identity.path / "output")
-            names = []
-            for number, (spec, content) in enumerate(purchases(self._spec(context, output), self._manifest(), store)):
-                owner = identity.of_shard(number)
-                ensured = ensure_job(
-                    spec,
-                    identity_key=owner.key,
-                    content=content,
-                    ledger=Ledger(store, staging / "ledger" / owner.key, attempt_token()),
-                    service=service,
-                    settle_seconds=self.settle_seconds,
-                    on_changed_input=OnChangedInput(self.on_changed_input),
-                )
-                names.append(ensured.job.name)
-                self.push_links(context, addresses(jobs=names, folder=output))
-            return names
-
-    def _manifest(self) -> Manifest | None:
-        from airflow_vertex_batch.core.model import Manifest
-
-        return Manifest.from_dict(self.manifest) if self.manifest is not None else None
-
-    def _spec(self, context: Context, output: str) -> JobSpec:
-        from airflow_vertex_batch.core.model import JobSpec
-        from airflow_vertex_batch.core.purchase import display_name, owner_labels
-
-        identity = identity_of(context)
-        return JobSpec(
-            display_name=self.display_name or display_name(identity),
-            model=self.model,
-            inputs=_texts(self.input_uri) if self.input_uri else (),
-            output=output,
-            labels={**owner_labels(identity), **(self.labels or {})},
-        )
-
-
 class VertexBatchExportOperator(VertexBatchBaseOperator):
     """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
 
@@ -350,6 +262,8 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
         where not given.
     :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
         fills.
+    :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
+    :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer.
     :returns: the report: counts by status, tokens and cost.
     """
 
@@ -371,6 +285,8 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
         partition_date: str | None = None,
         response_schema: Any = None,
         replace_partition: bool = False,
+        max_failed_ratio: float | None = None,
+        min_succeeded_rows: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -378,12 +294,14 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
         self.destination_uri, self.destination_table = destination_uri, destination_table
         self.dead_letter_table, self.file_format = dead_letter_table, file_format
         self.response_schema, self.replace_partition = response_schema, replace_partition
+        self.max_failed_ratio, self.min_succeeded_rows = max_failed_ratio, min_succeeded_rows
         if (destination_uri is None) == (destination_table is None):
             raise InputError(
                 f"Task {self.task_id} needs one destination", todo="Give destination_uri or destination_table, not both"
             )
         if file_format not in {"jsonl", "parquet"}:
             raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
+        self._thresholds()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Land, and return the report."""
@@ -405,8 +323,14 @@ class VertexBatchExportOperator(VertexBatchBaseOperator):
             report = landing.land(jobs, sink)
             self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
             context["ti"].xcom_push("report", report.as_dict())
+            self._thresholds().check(report)
             refuse_bad_end(jobs, report)
             return report.as_dict()
+
+    def _thresholds(self) -> Thresholds:
+        from airflow_vertex_batch.core.report import Thresholds
+
+        return Thresholds.of(self.max_failed_ratio, self.min_succeeded_rows)
 
     def _plan(self, context: Context) -> Any:
         from airflow_vertex_batch.core.export import LandPlan
@@ -469,7 +393,3 @@ class VertexBatchCancelJobOperator(VertexBatchBaseOperator):
             cancelled = [str(name) for name in names if hook.jobs(name).cancel(name)]
             self.log.info("Cancelling %s of %s jobs: %s", len(cancelled), len(names), cancelled)
             return cancelled
-
-
-def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
