@@ -71,7 +71,11 @@ def asked(monkeypatch) -> list:
     from airflow.sdk.execution_time import task_runner
 
     sent: list = []
-    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(send=sent.append), raising=False)
+
+    def send(msg):
+        sent.append(msg)
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(send=send), raising=False)
     return sent
 
 
