@@ -1,4 +1,4 @@
-"""The command line: ``airflow-vertex-batch emulator | lint | report``. Loads no Airflow.
+"""The command line: ``airflow-vertex-batch emulator | lint | prices | report``. Loads no Airflow.
 
 Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work.
 """
@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch import __version__
 from airflow_vertex_batch.core.errors import VertexBatchError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.ports import ObjectStore
 
 _LAST_PORT = 65535
+_PRICE_FILE_HELP = "price file, local or gs://, whose entries replace the shipped ones by model"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +61,12 @@ def _parser() -> argparse.ArgumentParser:
         "--output", default=None, metavar="DIR", help="with --fix: the folder of the copies, local or gs://"
     )
     lint.set_defaults(run=_lint)
+    _add_money(commands)
+    _add_emulator(commands)
+    return parser
 
+
+def _add_money(commands: Any) -> None:
     report = commands.add_parser(
         "report", help="what came of a batch, and what did it cost?", description=_report.__doc__
     )
@@ -70,9 +76,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PREDICTIONS",
         help="predictions.jsonl or an output folder: local path or gs://",
     )
-    report.add_argument("--format", choices=("text", "json"), default="text")
+    report.add_argument("--format", choices=("text", "json", "markdown"), default="text")
+    report.add_argument("--prices", default=None, metavar="FILE", help=_PRICE_FILE_HELP)
     report.set_defaults(run=_report)
 
+    prices = commands.add_parser("prices", help="what does a token cost?", description=_prices.__doc__)
+    prices.add_argument("--file", default=None, metavar="FILE", help=_PRICE_FILE_HELP)
+    prices.add_argument("--format", choices=("text", "json"), default="text")
+    prices.set_defaults(run=_prices)
+
+
+def _add_emulator(commands: Any) -> None:
     emulator = commands.add_parser(
         "emulator", help="serve batchPredictionJobs on this machine", description=_emulator.__doc__
     )
@@ -95,7 +109,6 @@ def _parser() -> argparse.ArgumentParser:
         "--staging", default=None, metavar="URI", help="gs:// folder for rows on their way from BigQuery to BigQuery"
     )
     emulator.set_defaults(run=_emulator)
-    return parser
 
 
 def _port(text: str) -> int:
@@ -171,14 +184,37 @@ def _report(options: argparse.Namespace) -> int:
     """Count the rows of output files by status, add up their tokens, and price them."""
     from airflow_vertex_batch.core.classify import classify
     from airflow_vertex_batch.core.collect import file_lines
+    from airflow_vertex_batch.core.prices import PriceTable
     from airflow_vertex_batch.core.report import Totals
     from airflow_vertex_batch.gcp.storage import GcsStore
 
-    store, totals = GcsStore(), Totals()
+    store = GcsStore()
+    totals = Totals(PriceTable.load(store, options.prices))
     for number, line in enumerate(file_lines(store, _result_files(store, options.predictions)), start=1):
         totals.add(classify(line, str(line.key) if line.key is not None else f"line-{number}"))
     report = totals.report()
-    print(json.dumps(report.as_dict(), indent=2) if options.format == "json" else report.text())
+    written = {
+        "json": lambda: json.dumps(report.as_dict(), indent=2),
+        "markdown": report.markdown,
+        "text": report.text,
+    }
+    print(written[options.format]())
+    return 0
+
+
+def _prices(options: argparse.Namespace) -> int:
+    """List the prices in force, US dollars per million tokens at the batch rate, with source and date of each."""
+    import msgspec
+
+    from airflow_vertex_batch.core.prices import PriceTable
+    from airflow_vertex_batch.gcp.storage import GcsStore
+
+    table = PriceTable.load(GcsStore(), options.file)
+    if options.format == "json":
+        # The same shape as a price file: what is printed can be edited and read back.
+        print(json.dumps({"prices": [msgspec.to_builtins(price) for price in table]}, indent=1, ensure_ascii=False))
+    else:
+        print(table.text())
     return 0
 
 

@@ -10,11 +10,12 @@ from uuid import uuid4
 
 from airflow.sdk import BaseOperator
 
-from airflow_vertex_batch.compat import fail_exception, setting
+from airflow_vertex_batch.compat import fail_exception
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.model import Identity
 from airflow_vertex_batch.links import LINKS_KEY
+from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +75,7 @@ class VertexBatchBaseOperator(BaseOperator):
 
         :raises InputError: when none is set.
         """
-        text = self.staging_uri or setting("staging_uri")
+        text = self.staging_uri or Settings.read().staging_uri
         if not text:
             raise InputError(
                 f"Task {self.task_id} has no staging folder",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,18 +11,34 @@ if TYPE_CHECKING:
 ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
 
 
-def setting(option: str, fallback: str = "") -> str:
-    """Return an option of the ``[vertex_batch]`` section of the Airflow configuration."""
-    from airflow.sdk import conf
-
-    return str(conf.get("vertex_batch", option, fallback=fallback) or fallback)
-
-
 def fail_exception(message: str) -> Exception:
     """Return the exception that fails a task without further retries."""
     from airflow.sdk.exceptions import AirflowFailException
 
     return AirflowFailException(message)
+
+
+def skip_exception(message: str) -> Exception:
+    """Return the exception that skips a task."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    return AirflowSkipException(message)
+
+
+def ask_a_person(
+    context: Any, *, subject: str, body: str, options: list[str], resume: str, kwargs: dict[str, Any]
+) -> NoReturn:
+    """Put a question into the UI (Required Actions) and park the task until it is answered; no worker is held.
+
+    :param body: Markdown.
+    :param resume: the operator's method that is called with `kwargs` and ``event``: ``chosen_options``,
+        ``responded_by_user`` (a dict of ``id`` and ``name``) and ``responded_at``. The try stays the same.
+    """
+    from airflow.sdk.exceptions import TaskAwaitingInput
+    from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+
+    upsert_hitl_detail(ti_id=context["ti"].id, options=options, subject=subject, body=body)
+    raise TaskAwaitingInput(method_name=resume, kwargs=kwargs)
 
 
 def task_state(dag_id: str, task_id: str, run_id: str, map_index: int) -> str | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
 
-from airflow_vertex_batch.compat import setting
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ class VertexBatchHook(GoogleBaseHook):
 
         :raises InputError: when nobody named one: it decides which models are served, and at what price.
         """
-        location = self._jobs_location or setting("location")
+        location = self._jobs_location or Settings.read().location
         if not location:
             raise InputError(
                 "No location is set",

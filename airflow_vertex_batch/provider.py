@@ -50,6 +50,10 @@ def get_provider_info() -> dict[str, Any]:
                         "Cloud Storage folder for request files and the ledger, where a task names none.",
                         "gs://my-bucket/vertex-batch",
                     ),
+                    "prices_file": _option(
+                        "JSON price file, local or in Cloud Storage, whose entries replace the shipped ones by model.",
+                        "gs://my-bucket/prices.json",
+                    ),
                 },
             }
         },

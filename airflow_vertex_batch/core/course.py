@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.prices import PriceTable
     from airflow_vertex_batch.core.purchase import Buyer
-    from airflow_vertex_batch.core.report import PriceTable
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ import msgspec
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ResultError
 from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.report import PriceTable, Report, Totals
+from airflow_vertex_batch.core.prices import PriceTable
+from airflow_vertex_batch.core.report import Report, Totals
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 
 if TYPE_CHECKING:
@@ -123,13 +124,15 @@ def land(
     *,
     expected: Callable[[], int],
     prices: PriceTable | None = None,
+    model: str = "",
 ) -> Report:
     """Land every row and return what there was.
 
+    :param model: the model that was asked, for the price of rows that do not name one.
     :param expected: says how many rows there must be, once all have been read.
     :raises ResultError: when there are more or fewer; nothing was landed then.
     """
-    totals = Totals(prices)
+    totals = Totals(prices, model)
     with sink:
         for row in rows:
             sink.add(flat(row, plan, totals.add(row)), good=row.status.is_good)

@@ -18,9 +18,11 @@ import msgspec
 from airflow_vertex_batch.core.address import JobName, TableId, Uri
 from airflow_vertex_batch.core.collect import Batch, Collector
 from airflow_vertex_batch.core.errors import InputError, JobError
+from airflow_vertex_batch.core.estimate import estimate_cost
 from airflow_vertex_batch.core.export import FileSink, LandPlan, Sink, TableSink, land, rejected_rows
 from airflow_vertex_batch.core.jsonl import decode, encode
 from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase, Record
+from airflow_vertex_batch.core.prices import PriceTable
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 from airflow_vertex_batch.core.schema import answer_checker
 from airflow_vertex_batch.core.shelf import Shelf
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.answers import Answers
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
-    from airflow_vertex_batch.core.report import PriceTable, Report
+    from airflow_vertex_batch.core.report import Report
 
 
 def job_names(jobs: Any) -> list[JobName]:
@@ -210,14 +212,27 @@ class Landing:
             self._known_rows(),
             rejected_rows(self._store, manifest.rejected_uri if manifest else ""),
         )
-        report = land(rows, sink, self._plan, expected=self._expected, prices=self._prices)
+        report = land(rows, sink, self._plan, expected=self._expected, prices=self._prices, model=self._model)
         rounds = self._rounds.rounds
         return msgspec.structs.replace(
             report,
             jobs=tuple(job.name for asked in rounds for job in asked.jobs),
-            rounds=tuple(self._round_facts()),
+            rounds=list(self._round_facts()),
+            estimate=self._estimate(),
             **self._rounds.anomalies,
         )
+
+    def _estimate(self) -> dict[str, Any] | None:
+        """What was estimated before the batch was bought, by the same figures."""
+        if self._manifest is None or self._manifest.weight is None:
+            return None
+        return estimate_cost(self._manifest, self._model, self._prices or PriceTable.shipped()).as_dict()
+
+    @property
+    def _model(self) -> str:
+        """The model that was asked."""
+        asked = self._rounds.rounds[0]
+        return (self._manifest.model if self._manifest else "") or (asked.jobs[0].model if asked.jobs else "")
 
     def _round_facts(self) -> Iterator[dict[str, int]]:
         for number, asked in enumerate(self._rounds.rounds):
@@ -283,7 +298,7 @@ def refuse_bad_end(jobs: Sequence[BatchJob], report: Report) -> None:
 
     :raises JobError: naming the first such job.
     """
-    if report.good_count + report.tally[RowStatus.REJECTED] == report.request_count:
+    if not report.unanswered_count:
         return
     for job in jobs:
         if job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL}:

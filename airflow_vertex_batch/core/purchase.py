@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,7 +14,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import OnChangedInput, Reuse, ensure_job
+from airflow_vertex_batch.core.submit import OnChangedInput, Reuse, ensure_job, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,21 +61,28 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :param manifest: what to ask; None for the ready input of `base`.
         :param reuse: which jobs that ended badly are not bought again.
         """
+        for order in self._orders(manifest, reuse):
+            yield ensure_job(**order).job
+
+    def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
+        """Say whether `buy` would pay for anything, as things stand. Reads only."""
+        return any(would_buy(**order) for order in self._orders(manifest, reuse))
+
+    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[dict[str, Any]]:
         number = manifest.round if manifest is not None else 0
         base = self._base_of(number)
         for shard, (spec, content) in enumerate(purchases(base, manifest, self.store)):
             owner = self.identity.of_job(shard, number)
-            ensured = ensure_job(
-                spec,
-                identity_key=owner.key,
-                content=content,
-                ledger=Ledger(self.store, self.ledgers / owner.key, self.attempt),
-                service=self.service,
-                settle_seconds=self.settle_seconds,
-                on_changed_input=self.on_changed_input,
-                reuse=reuse,
-            )
-            yield ensured.job
+            yield {
+                "spec": spec,
+                "identity_key": owner.key,
+                "content": content,
+                "ledger": Ledger(self.store, self.ledgers / owner.key, self.attempt),
+                "service": self.service,
+                "settle_seconds": self.settle_seconds,
+                "on_changed_input": self.on_changed_input,
+                "reuse": reuse,
+            }
 
     def _base_of(self, number: int) -> JobSpec:
         labels = {**owner_labels(self.identity.of_job(0, number)), **self.base.labels}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.landing import Round, Rounds
     from airflow_vertex_batch.core.model import Manifest
     from airflow_vertex_batch.core.ports import ObjectStore
-    from airflow_vertex_batch.core.report import PriceTable
+    from airflow_vertex_batch.core.prices import PriceTable
 
 #: Answer tokens that current Gemini models give at the most
 #: (https://cloud.google.com/vertex-ai/generative-ai/docs/models/gemini/2-5-flash, 2026-11-22).

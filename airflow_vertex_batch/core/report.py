@@ -1,104 +1,26 @@
-"""What came of it, and what did it cost? Tallies, tokens and money as one small record: text for people, a dict for
-XCom.
+"""What came of it, what did it cost, and is that good enough? Tallies, tokens and money as one small record: text for
+people, a dict for XCom; and the thresholds a batch must meet.
 
-Invariants: rows are priced one by one, so that a long-context row pays its own tier; a row that cannot be priced (no
-usage, or a model without a price) is counted as such and never as zero; every price has a source and a date.
+Invariants: rows are counted once and priced one by one, every attempt at its own tier; a row that cannot be priced is
+counted as such and never as zero; a row that was answered without being sent adds neither tokens nor money.
 """
 
 from __future__ import annotations
 
 import functools
-import re
 from decimal import Decimal
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from airflow_vertex_batch.core.errors import InputError, ResultError
+from airflow_vertex_batch.core.estimate import Estimate, dollars
 from airflow_vertex_batch.core.model import Record
+from airflow_vertex_batch.core.prices import PriceTable, was_sent
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally, Usage
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-_MILLION = Decimal(1_000_000)
 #: Keys shown of each status in a message.
 _SAMPLES = 3
-
-
-class LongContext(msgspec.Struct, frozen=True):
-    """The rates of a request whose prompt is longer than `above_tokens`."""
-
-    above_tokens: int
-    input: Decimal
-    output: Decimal
-    cached_input: Decimal
-
-
-class Price(msgspec.Struct, frozen=True):
-    """USD per million tokens at the batch rate, and where that is written."""
-
-    model: str
-    input: Decimal
-    output: Decimal
-    cached_input: Decimal
-    source: str
-    date: str
-    audio_input: Decimal | None = None
-    long_context: LongContext | None = None
-
-    def cost(self, usage: Usage) -> Decimal:
-        """Return the USD of one row. Thinking is billed as output, tool-use prompt tokens as input."""
-        rates: Price | LongContext = self
-        if self.long_context is not None and usage.prompt_tokens > self.long_context.above_tokens:
-            rates = self.long_context
-        fresh = max(usage.prompt_tokens - usage.cached_tokens, 0) + usage.tool_tokens
-        audio = min(usage.audio_tokens, fresh) if self.audio_input is not None else 0
-        spent = (
-            (fresh - audio) * rates.input
-            + audio * (self.audio_input or Decimal(0))
-            + usage.cached_tokens * rates.cached_input
-            + (usage.output_tokens + usage.thinking_tokens) * rates.output
-        )
-        return spent / _MILLION
-
-
-class _PriceFile(msgspec.Struct):
-    prices: tuple[Price, ...]
-
-
-class PriceTable:
-    """Prices by model."""
-
-    def __init__(self, prices: Iterable[Price]) -> None:
-        self._prices = {price.model: price for price in prices}
-
-    @classmethod
-    @functools.cache
-    def shipped(cls) -> PriceTable:
-        """Return the table that ships with the package (`core/prices.json`)."""
-        data = resources.files("airflow_vertex_batch.core").joinpath("prices.json").read_bytes()
-        return cls(msgspec.json.decode(data, type=_PriceFile).prices)
-
-    def __iter__(self) -> Iterator[Price]:
-        return iter(self._prices.values())
-
-    def of(self, model_version: str) -> Price | None:
-        """Return the price of a model as a response names it (``gemini-2.0-flash-001@default``), or None."""
-        name = model_version.rpartition("/")[2].partition("@")[0]
-        return self._prices.get(name) or self._prices.get(re.sub(r"-(\d{3}|\d{2}-\d{2}|\d{2}-\d{4}|latest)$", "", name))
-
-    def cost(self, row: ResultRow) -> Decimal | None:
-        """Return what a row cost; None when it cannot be known. A row the service failed costs nothing."""
-        if row.usage is None:
-            return Decimal(0) if _is_free(row) else None
-        price = self.of(row.model_version)
-        return None if price is None else price.cost(row.usage)
-
-
-def _is_free(row: ResultRow) -> bool:
-    """Whether nothing was answered: a row error, or no line at all. Cent-exact bills show such rows at zero."""
-    return not row.response
 
 
 class Report(Record, frozen=True, kw_only=True):
@@ -107,11 +29,17 @@ class Report(Record, frozen=True, kw_only=True):
     :param request_count: rows that had to be accounted for, rejected ones included.
     :param statuses: rows by status; they add up to `request_count`.
     :param samples: up to three keys of each status that is not good.
+    :param usage: tokens of all attempts at all rows.
     :param cost_usd: what the priced rows cost, US dollars with six decimals, as text so that no digit is lost.
     :param unpriced_count: rows that were billed but could not be priced.
+    :param unanswered_count: rows that no job has a line for.
+    :param known_count: rows answered by an earlier run, and not sent.
+    :param shared_count: rows answered by another row's identical request, and not sent themselves.
+    :param rounds: what each repair round sent and cured: ``{"round": 1, "sent": 70, "cured": 61}``.
+    :param estimate: what was estimated before (`core.estimate.Estimate` as a dict), or None.
     """
 
-    version: int = 1
+    version: int = 2
     request_count: int
     statuses: dict[str, int]
     samples: dict[str, list[str]] = {}  # noqa: RUF012 - msgspec copies defaults
@@ -125,6 +53,11 @@ class Report(Record, frozen=True, kw_only=True):
     destination: str = ""
     dead_letters: str = ""
     partition_date: str = ""
+    unanswered_count: int = 0
+    known_count: int = 0
+    shared_count: int = 0
+    rounds: list[dict[str, int]] = []  # noqa: RUF012 - msgspec copies defaults
+    estimate: dict[str, Any] | None = None
 
     @property
     def tally(self) -> Tally:
@@ -142,67 +75,206 @@ class Report(Record, frozen=True, kw_only=True):
         return f"{self.tally}; {self.usage.total_tokens:,} tokens, ${Decimal(self.cost_usd):,.6f}{unpriced}"
 
     def text(self) -> str:
-        """Return a table for people."""
+        """Return tables for people."""
+        return "\n\n".join(self._tables("simple", "plain"))
+
+    def markdown(self) -> str:
+        """Return the same tables as Markdown."""
+        return "\n\n".join((f"**{self.summary()}**", *self._tables("github", "github")))
+
+    def _tables(self, grid: str, plain: str) -> list[str]:
+        """Return rows by status, repair rounds where there were any, then tokens and money."""
         from tabulate import tabulate
 
-        total = max(self.request_count, 1)
-        rows = [
-            (status, f"{count:,}", f"{count / total:.1%}", ", ".join(self.samples.get(status, [])))
-            for status, count in self.tally.as_dict().items()
-        ]
-        usage = self.usage
-        money = [
-            ("prompt tokens", f"{usage.prompt_tokens:,}"),
-            ("  of these cached", f"{usage.cached_tokens:,}"),
-            ("output tokens", f"{usage.output_tokens:,}"),
-            ("thinking tokens", f"{usage.thinking_tokens:,}"),
-            ("cost, USD", f"{Decimal(self.cost_usd):,.6f}"),
-            ("rows not priced", f"{self.unpriced_count:,}"),
-        ]
         # Left to itself it reads figures as numbers, and rounds money to six digits.
         table = functools.partial(tabulate, disable_numparse=True)
-        headers, aligned = ("status", "rows", "share", "for example"), ("left", "right", "right", "left")
-        head = table(rows, headers=headers, colalign=aligned if rows else None)
-        return f"{head}\n\n{table(money, colalign=('left', 'right'), tablefmt='plain')}"
+        # A key is the user's own text: a bar in it must not end a Markdown cell.
+        statuses = self._status_rows("|" if grid == "simple" else "\\|")
+        aligned = ("left", "right", "right", "left")
+        made = [
+            table(
+                statuses,
+                headers=("status", "rows", "share", "for example"),
+                colalign=aligned if statuses else None,
+                tablefmt=grid,
+            )
+        ]
+        if self.rounds:
+            rounds = [[f"{each.get(name, 0):,}" for name in ("round", "sent", "cured")] for each in self.rounds]
+            made.append(
+                table(rounds, headers=("repair round", "sent", "cured"), colalign=("right",) * 3, tablefmt=grid)
+            )
+        headers = ("", "actual", "estimated") if self.estimate or plain != "plain" else ()
+        made.append(table(self._money_rows(), headers=headers, colalign=("left", "right", "left"), tablefmt=plain))
+        return made
+
+    def _status_rows(self, bar: str) -> list[tuple[str, ...]]:
+        total = max(self.request_count, 1)
+        return [
+            (status, f"{count:,}", f"{count / total:.1%}", ", ".join(self.samples.get(status, [])).replace("|", bar))
+            for status, count in self.tally.as_dict().items()
+        ]
+
+    def _money_rows(self) -> list[tuple[str, str, str]]:
+        usage = self.usage
+        estimate = Estimate.from_dict(self.estimate) if self.estimate else None
+        rows = [
+            ("prompt tokens", usage.prompt_tokens, estimate.prompt_tokens if estimate else None),
+            ("  of these cached", usage.cached_tokens, None),
+            # The estimate's output includes thinking, as its price does.
+            ("output tokens", usage.output_tokens, estimate.output_tokens if estimate else None),
+            ("thinking tokens", usage.thinking_tokens, "included above" if estimate else None),
+            ("rows known, not sent", self.known_count, None),
+            ("rows sent as another", self.shared_count, None),
+            ("rows not priced", self.unpriced_count, None),
+        ]
+        optional = {"rows known, not sent", "rows sent as another"}
+        made = [(name, f"{count:,}", str(guess or "")) for name, count, guess in rows if count or name not in optional]
+        made.insert(4, ("cost, USD", f"{Decimal(self.cost_usd):,.6f}", self._against(estimate)))
+        return made
+
+    def _against(self, estimate: Estimate | None) -> str:
+        """Say what was estimated, and how near that was."""
+        if estimate is None:
+            return ""
+        if estimate.cost_usd is None:
+            return f"not known: {estimate.unknown}"
+        expected = estimate.cost_usd.expected
+        share = f"; actual is {Decimal(self.cost_usd) / expected:.0%} of expected" if expected else ""
+        return f"{estimate.cost_usd}{share}"
 
 
 class Totals:
-    """Adds rows up as they pass."""
+    """Adds rows up as they pass.
 
-    def __init__(self, prices: PriceTable | None = None) -> None:
-        self._prices = prices or PriceTable.shipped()
+    :param prices: the shipped table where not given.
+    :param model: the model that was asked, for rows that do not name the one that answered.
+    """
+
+    def __init__(self, prices: PriceTable | None = None, model: str = "") -> None:
+        self._prices, self._model = prices or PriceTable.shipped(), model
         self._statuses: dict[str, int] = {}
         self._samples: dict[str, list[str]] = {}
         self._cost = Decimal(0)
         self.usage = Usage()
-        self.unpriced_count = 0
+        self.unpriced_count = self.known_count = self.shared_count = self.unanswered_count = 0
 
     def add(self, row: ResultRow) -> Decimal | None:
-        """Count one row and return what it cost."""
+        """Count one row and return what all attempts at it cost."""
         status = str(row.status)
         self._statuses[status] = self._statuses.get(status, 0) + 1
         if not row.status.is_good:
             keys = self._samples.setdefault(status, [])
             if len(keys) < _SAMPLES:
                 keys.append(row.key)
-        if row.usage is not None:
-            self.usage += row.usage
-        cost = self._prices.cost(row)
+        if was_sent(row):
+            self._add_sent(row)
+        elif row.same_as:
+            self.shared_count += 1
+        elif row.status.is_good:
+            self.known_count += 1
+        # Such a row has its job's state as its code: see `core.collect`.
+        self.unanswered_count += row.code.startswith("JOB_STATE_")
+        cost = self._prices.cost(row, self._model)
         if cost is None:
             self.unpriced_count += 1
         else:
             self._cost += cost
         return cost
 
+    def _add_sent(self, row: ResultRow) -> None:
+        if row.usage is not None:
+            self.usage += row.usage
+        for usage in row.earlier:
+            self.usage += usage
+
+    @property
+    def cost(self) -> Decimal:
+        """What the priced rows cost so far, US dollars."""
+        return self._cost
+
     def report(self, **facts: Any) -> Report:
-        """Return the totals with the facts the counter does not know."""
+        """Return the totals with the facts the counter does not know; a fact given here wins."""
         tally = Tally(self._statuses)
-        return Report(
-            request_count=tally.total,
-            statuses=tally.as_dict(),
-            samples=self._samples,
-            usage=self.usage,
-            cost_usd=f"{self._cost:.6f}",
-            unpriced_count=self.unpriced_count,
-            **facts,
+        counted: dict[str, Any] = {
+            "request_count": tally.total,
+            "statuses": tally.as_dict(),
+            "samples": self._samples,
+            "usage": self.usage,
+            "cost_usd": f"{self._cost:.6f}",
+            "unpriced_count": self.unpriced_count,
+            "known_count": self.known_count,
+            "shared_count": self.shared_count,
+            "unanswered_count": self.unanswered_count,
+        }
+        return Report(**counted | facts)
+
+
+class Thresholds(msgspec.Struct, frozen=True):
+    """How many rows may fail. A row has failed when it has no good answer, whatever the reason.
+
+    :param max_failed_ratio: largest share of failed rows that passes, 0 to 1; None for any.
+    :param min_succeeded_rows: fewest good rows that pass, 0 or more; None for any.
+    """
+
+    max_failed_ratio: float | None = None
+    min_succeeded_rows: int | None = None
+
+    @classmethod
+    def of(cls, max_failed_ratio: float | None, min_succeeded_rows: int | None) -> Thresholds:
+        """Read an author's parameters.
+
+        :raises InputError: when one is out of its range.
+        """
+        if max_failed_ratio is not None and not 0 <= max_failed_ratio <= 1:
+            raise InputError(f"max_failed_ratio={max_failed_ratio!r}", todo="Use a share of the rows, 0 to 1")
+        if min_succeeded_rows is not None and min_succeeded_rows < 0:
+            raise InputError(f"min_succeeded_rows={min_succeeded_rows!r}", todo="Use 0 or more rows")
+        return cls(max_failed_ratio, min_succeeded_rows)
+
+    def check(self, report: Report) -> None:
+        """Pass what has landed, or refuse it.
+
+        :raises ResultError: naming every limit that was missed, the statuses and sample keys.
+        """
+        missed = [why for why in (self._too_many_failed(report), self._too_few_good(report)) if why]
+        if missed:
+            raise ResultError(
+                "; ".join(missed),
+                uri=report.destination,
+                why=_failed_statuses(report),
+                left=_landed(report),
+                todo="Look at the dead letters, then repair those rows or change the limit",
+            )
+
+    def _too_many_failed(self, report: Report) -> str:
+        failed, total = report.request_count - report.good_count, report.request_count
+        if self.max_failed_ratio is None or not total or failed / total <= self.max_failed_ratio:
+            return ""
+        return (
+            f"{failed:,} of {total:,} rows failed, {failed / total:.2%}, "
+            f"and max_failed_ratio allows {self.max_failed_ratio:.2%}"
         )
+
+    def _too_few_good(self, report: Report) -> str:
+        if self.min_succeeded_rows is None or report.good_count >= self.min_succeeded_rows:
+            return ""
+        return f"{report.good_count:,} rows succeeded, and min_succeeded_rows asks for {self.min_succeeded_rows:,}"
+
+
+def _failed_statuses(report: Report) -> str:
+    counts = {status: count for status, count in report.tally.as_dict().items() if not RowStatus(status).is_good}
+    parts = [f"{count:,} {status} ({_some(report.samples.get(status, []), count)})" for status, count in counts.items()]
+    return "; ".join(parts)
+
+
+def _some(keys: list[str], count: int) -> str:
+    return ", ".join(keys) + (", …" if count > len(keys) else "")
+
+
+def _landed(report: Report) -> str:
+    where = f" at {report.destination}" if report.destination else ""
+    dead = f", the others at {report.dead_letters}" if report.dead_letters else ""
+    return (
+        f"{report.good_count:,} good rows have landed{where}{dead}; the batch cost {dollars(Decimal(report.cost_usd))}"
+    )

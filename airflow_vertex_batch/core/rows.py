@@ -52,6 +52,7 @@ class Usage(msgspec.Struct, frozen=True):
     :param tool_tokens: prompt tokens that came from tools (``toolUsePromptTokenCount``).
     :param total_tokens: the service's total; the sum of the parts where it did not say.
     :param audio_tokens: the part of `prompt_tokens` that was audio, which some models price apart.
+    :param image_tokens: the part of `output_tokens` that was images, priced apart.
     """
 
     prompt_tokens: int = 0
@@ -61,6 +62,7 @@ class Usage(msgspec.Struct, frozen=True):
     tool_tokens: int = 0
     total_tokens: int = 0
     audio_tokens: int = 0
+    image_tokens: int = 0
 
     @classmethod
     def from_api(cls, doc: dict[str, Any]) -> Self:
@@ -68,18 +70,23 @@ class Usage(msgspec.Struct, frozen=True):
         prompt, output = _count(doc.get("promptTokenCount")), _count(doc.get("candidatesTokenCount"))
         thinking, tool = _count(doc.get("thoughtsTokenCount")), _count(doc.get("toolUsePromptTokenCount"))
         total = _count(doc.get("totalTokenCount")) or prompt + output + thinking + tool
-        details = doc.get("promptTokensDetails")
-        audio = sum(
-            _count(item.get("tokenCount"))
-            for item in (details if isinstance(details, list) else ())
-            if isinstance(item, dict) and item.get("modality") == "AUDIO"
-        )
-        return cls(prompt, output, thinking, _count(doc.get("cachedContentTokenCount")), tool, total, audio)
+        audio = _modality(doc.get("promptTokensDetails"), "AUDIO")
+        images = _modality(doc.get("candidatesTokensDetails"), "IMAGE")
+        return cls(prompt, output, thinking, _count(doc.get("cachedContentTokenCount")), tool, total, audio, images)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             *(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
         )
+
+
+def _modality(details: object, name: str) -> int:
+    """Add up the tokens of one modality in a ``…TokensDetails`` list."""
+    return sum(
+        _count(item.get("tokenCount"))
+        for item in (details if isinstance(details, list) else ())
+        if isinstance(item, dict) and item.get("modality") == name
+    )
 
 
 def _count(value: object) -> int:

@@ -222,6 +222,36 @@ def ensure_job(
     )
 
 
+def would_buy(
+    spec: JobSpec,
+    *,
+    identity_key: str,
+    content: str,
+    ledger: Ledger,
+    service: JobService,
+    settle_seconds: float = SETTLE_SECONDS,
+    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
+    reuse: Reuse = Reuse.EXPIRED,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> bool:
+    """Say whether `ensure_job` with the same arguments would pay for a job, as things stand. Reads only.
+
+    No while a create call for the same input may be under way: whoever sent it has been allowed to.
+
+    :raises ServiceError: when the service could not be asked.
+    :raises LedgerError: when the ledger cannot be trusted.
+    """
+    fingerprint, entries = job_fingerprint(content, spec), ledger.entries()
+    jobs = _look_up(service, identity_key, entries)
+    step = decide(
+        entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input,
+        reuse=reuse,
+    )  # fmt: skip
+    if isinstance(step, Settle):
+        return entries[-1].fingerprint != fingerprint
+    return isinstance(step, Submit)
+
+
 def _cancel(step: Submit, service: JobService) -> None:
     for name in step.cancel:
         service.cancel(JobName.parse(name))

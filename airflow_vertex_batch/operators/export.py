@@ -10,6 +10,7 @@ from airflow_vertex_batch.base import (
     failing,
     identity_of,
 )
+from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
 from airflow_vertex_batch.operators.shared import CheckingOperator, LandingOperator, read_manifest
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.export import LandPlan
     from airflow_vertex_batch.core.landing import Round
-    from airflow_vertex_batch.core.report import Report
+    from airflow_vertex_batch.core.report import Report, Thresholds
     from airflow_vertex_batch.hooks import VertexBatchHook
 
 
@@ -41,6 +42,8 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         given. Templated.
     :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
         fills.
+    :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
+    :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer.
     :returns: the report: counts by status, tokens and cost.
     """
 
@@ -64,18 +67,22 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         file_format: str = "jsonl",
         partition_date: str | None = None,
         replace_partition: bool = False,
+        max_failed_ratio: float | None = None,
+        min_succeeded_rows: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.jobs, self.manifest, self.repairs, self.partition_date = jobs, manifest, repairs, partition_date
         self.dead_letter_table, self.file_format = dead_letter_table, file_format
         self.replace_partition = replace_partition
+        self.max_failed_ratio, self.min_succeeded_rows = max_failed_ratio, min_succeeded_rows
         if (self.destination_uri is None) == (self.destination_table is None):
             raise InputError(
                 f"Task {self.task_id} needs one destination", todo="Give destination_uri or destination_table, not both"
             )
         if file_format not in {"jsonl", "parquet"}:
             raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
+        self.thresholds()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Land, and return the report."""
@@ -90,13 +97,15 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
     def land(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Report:
         """Land the best answer of every row, then say how it ended.
 
+        :raises ResultError: when too many rows are without a good answer; the others have landed.
         :raises JobError: when a job ended badly and left rows without an answer; what it answered has landed.
         """
         from airflow_vertex_batch.core.landing import Landing, refuse_bad_end
 
+        store = hook.store()
         landing = Landing(
-            rounds, hook.store(), hook.warehouse(), self._land_plan(context),
-            schema=self.schema(), answers=self.answers(hook),
+            rounds, store, hook.warehouse(), self._land_plan(context),
+            schema=self.schema(), answers=self.answers(hook), prices=price_table(store),
         )  # fmt: skip
         jobs = [job for asked in rounds for job in asked.jobs]
         self.push_links(
@@ -108,8 +117,15 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         report = landing.land(self._sink(context, landing))
         self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
         context["ti"].xcom_push("report", report.as_dict())
+        self.thresholds().check(report)
         refuse_bad_end(jobs, report)
         return report
+
+    def thresholds(self) -> Thresholds:
+        """Return how many rows may fail."""
+        from airflow_vertex_batch.core.report import Thresholds
+
+        return Thresholds.of(self.max_failed_ratio, self.min_succeeded_rows)
 
     def _land_plan(self, context: Context) -> LandPlan:
         from airflow_vertex_batch.core.export import LandPlan

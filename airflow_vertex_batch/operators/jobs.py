@@ -40,14 +40,34 @@ class VertexBatchCreateJobOperator(BuyingOperator):
         if (manifest is None) == (input_uri is None):
             raise InputError(f"Task {self.task_id} needs a manifest or an input_uri", todo="Give exactly one of them")
 
+        if self.budget() and input_uri is not None:
+            raise InputError(
+                f"Task {self.task_id} has max_cost_usd and an input_uri",
+                why="what ready input weighs is not known before it is sent",
+                todo="Give the files to VertexBatchPrepareOperator(requests=…) and its manifest to this task, or drop "
+                "the limit",
+            )
+
     def execute(self, context: Context) -> list[str]:
         """Create or attach, and return the job names."""
         with failing():
+            from airflow_vertex_batch.core.submit import Reuse
+
+            manifest = read_manifest(self.manifest)
+            buyer = self.buyer(context, self.hook(), self.input_uri)
+            if manifest is not None:
+                self.check_budget(context, manifest, buyer, Reuse.EXPIRED)
             names: list[str] = []
-            for job in self.buyer(context, self.hook(), self.input_uri).buy(read_manifest(self.manifest)):
+            for job in buyer.buy(manifest):
                 names.append(job.name)
                 self.push_links(context, addresses(jobs=names, folder=self.output_of(context)))
             return names
+
+    def execute_answered(self, context: Context, event: dict[str, Any], question: str) -> list[str]:
+        """Go on with a person's answer to `question`."""
+        with failing():
+            self.gate(context, self.hook().store()).take_answer(event, question)
+        return self.execute(context)
 
 
 class VertexBatchCancelJobOperator(VertexBatchBaseOperator):

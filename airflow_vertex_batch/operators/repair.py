@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
+from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import BuyingOperator, CheckingOperator, RepairingOperator, read_manifest
 from airflow_vertex_batch.sensors import GENERATION_KEY
@@ -12,6 +13,7 @@ from airflow_vertex_batch.waiting import WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
 
     from airflow.sdk import BaseOperatorLink, Context
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.landing import Round
     from airflow_vertex_batch.core.lifecycle import Outcome
     from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.purchase import Buyer
     from airflow_vertex_batch.hooks import VertexBatchHook
 
 
@@ -30,14 +33,55 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         from airflow_vertex_batch.core.course import Course
         from airflow_vertex_batch.core.schema import answer_checker
 
+        buyer = self.buyer(context, hook)
         return Course(
-            buyer=self.buyer(context, hook),
-            store=hook.store(),
+            buyer=buyer,
+            store=buyer.store,
             warehouse=hook.warehouse(),
             folder=self.folder(context),
             policy=self.repair_policy(),
             check=answer_checker(schema) if schema else None,
+            prices=price_table(buyer.store),
+            approve=lambda manifest, spent: self._approves(context, manifest, spent, buyer),
         )
+
+    def _approves(self, context: Context, manifest: Manifest, spent: Decimal, buyer: Buyer) -> bool:
+        """Whether a repair round is within the budget, or a person says so; above it, the round is given up."""
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from airflow_vertex_batch.core.errors import InputError
+        from airflow_vertex_batch.core.estimate import estimate_cost
+
+        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store))
+        try:
+            self.gate(context, buyer.store).check(
+                context,
+                estimate,
+                # A person who clears the task may be asked about the same rows again.
+                purchase=f"{manifest.fingerprint} {generation_of(context)}",
+                would_buy=lambda: True,
+                spent_usd=spent,
+                resume_kwargs={"number": manifest.round},
+            )
+        except (InputError, AirflowSkipException) as over:
+            self.log.warning("Repair round %d is given up: %s", manifest.round, over)
+            return False
+        self.log.info("Repair round %d: %s.", manifest.round, estimate)
+        return True
+
+    def execute_answered(self, context: Context, event: dict[str, Any], question: str, number: int = 0) -> Any:
+        """Go on with a person's answer to `question`: about the whole batch, or about repair round `number`."""
+        from airflow_vertex_batch.core.errors import InputError
+
+        with failing():
+            gate = self.gate(context, self.hook().store())
+            try:
+                gate.take_answer(event, question)
+            except InputError:
+                if not number:
+                    raise
+                gate.decline(event, question)
+            return self.go_on(context, fresh=False)
 
     def go_on(self, context: Context, *, fresh: bool) -> Any:
         """Advance as far as possible.

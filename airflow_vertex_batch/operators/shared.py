@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, identity_of, texts
+from airflow_vertex_batch.budget import BudgetGate, price_table
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,9 +14,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_vertex_batch.core.answers import Answers
+    from airflow_vertex_batch.core.estimate import Budget
     from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.ports import ObjectStore
     from airflow_vertex_batch.core.purchase import Buyer
     from airflow_vertex_batch.core.repair import RepairPolicy
+    from airflow_vertex_batch.core.submit import Reuse
     from airflow_vertex_batch.hooks import VertexBatchHook
 
 
@@ -88,6 +92,12 @@ class BuyingOperator(AskingOperator):
     :param on_changed_input: when this task's running job was made from other input: ``resubmit`` (default) cancels it
         and creates a new one, ``fail`` does nothing.
     :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600 seconds.
+    :param max_cost_usd: the most the batch may cost, US dollars; no limit where not given. The upper figure of the
+        estimate is compared with it before anything is paid, so set ``maxOutputTokens`` too. A retry or a clear that
+        only attaches to a job always passes. Needs a manifest.
+    :param on_over_budget: above the limit, or when the cost is not known: ``fail`` (default), ``skip`` this task, or
+        ``ask`` a person to approve in the Airflow UI. An approval holds for retries of the same batch. A repair round
+        above the limit is given up, and what there is lands, unless a person who was asked approves it.
     """
 
     def __init__(
@@ -98,11 +108,15 @@ class BuyingOperator(AskingOperator):
         labels: dict[str, str] | None = None,
         on_changed_input: str = "resubmit",
         settle_seconds: float = 90.0,
+        max_cost_usd: float | None = None,
+        on_over_budget: str = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.output_uri, self.display_name, self.labels = output_uri, display_name, labels
         self.on_changed_input, self.settle_seconds = on_changed_input, settle_seconds
+        self.max_cost_usd, self.on_over_budget = max_cost_usd, on_over_budget
+        self.budget()
         if not self.model:
             raise InputError(f"Task {self.task_id} has no model", todo="Set model='gemini-…'")
         if on_changed_input not in {"resubmit", "fail"}:
@@ -141,6 +155,30 @@ class BuyingOperator(AskingOperator):
             attempt=attempt_token(),
             settle_seconds=self.settle_seconds,
             on_changed_input=OnChangedInput(self.on_changed_input),
+        )
+
+    def budget(self) -> Budget | None:
+        """Return the limit, if there is one."""
+        from airflow_vertex_batch.core.estimate import Budget
+
+        return Budget.of(self.max_cost_usd, self.on_over_budget)
+
+    def gate(self, context: Context, store: ObjectStore) -> BudgetGate:
+        """Return what stands between this task and spending more than its limit."""
+        return BudgetGate(self.budget(), store, self.staging(), identity_of(context))
+
+    def check_budget(self, context: Context, manifest: Manifest, buyer: Buyer, reuse: Reuse) -> None:
+        """Say what the batch will cost, and stop above the limit when any of its jobs has yet to be paid."""
+        from airflow_vertex_batch.core.estimate import estimate_cost
+
+        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store))
+        self.log.info("%s.", estimate)
+        context["ti"].xcom_push("estimate", estimate.as_dict())
+        self.gate(context, buyer.store).check(
+            context,
+            estimate,
+            purchase=manifest.fingerprint,
+            would_buy=lambda: buyer.would_buy(manifest, reuse=reuse),
         )
 
 

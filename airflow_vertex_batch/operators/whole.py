@@ -72,12 +72,14 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
         from airflow_vertex_batch.core.submit import Reuse
 
         course = self.course(context, hook, self.schema())
-        if not fresh:
-            return course.advance(read_manifest(hook.store(), Uri.parse(course.base_uri)))
-        manifest = self.prepare(context, hook)
-        repairs = self.on_clear == "repair"
-        course.begin(manifest, generation_of(context), rounds=self.repair_rounds, repair_on_clear=repairs)
-        return course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
+        reuse = Reuse.WITH_ROWS if fresh else Reuse.ANY
+        if fresh:
+            manifest, repairs = self.prepare(context, hook), self.on_clear == "repair"
+            course.begin(manifest, generation_of(context), rounds=self.repair_rounds, repair_on_clear=repairs)
+        else:
+            manifest = read_manifest(hook.store(), Uri.parse(course.base_uri))
+        self.check_budget(context, manifest, self.buyer(context, hook), reuse)
+        return course.advance(manifest, reuse=reuse, complete=fresh)
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> dict[str, Any]:
         """Land."""

@@ -35,7 +35,7 @@ class TestReport:
         assert report["request_count"] == 2
         assert report["usage"] == {
             "prompt_tokens": 29180, "output_tokens": 36, "thinking_tokens": 0, "cached_tokens": 0, "tool_tokens": 0,
-            "total_tokens": 29216, "audio_tokens": 0,
+            "total_tokens": 29216, "audio_tokens": 0, "image_tokens": 0,
         }  # fmt: skip
         assert report["samples"] == {"failed": ["line-2"]}
 
@@ -67,6 +67,19 @@ class TestReport:
         file.write_bytes(jsonl(an_output(response=response), a_failed_output()))
         report = _report(capsys, file)
         assert (report["cost_usd"], report["unpriced_count"]) == ("1.400000", 0)
+
+    def test_prices_of_ones_own(self, capsys, page, tmp_path):
+        """The seed page's answer names a model that has no shipped price."""
+        model = seed("success.json")["response"]["modelVersion"]
+        file = tmp_path / "prices.json"
+        price = {"model": model.partition("@")[0], "input": 1, "output": 2, "cached_input": 0.1}
+        file.write_text(json.dumps({"prices": [price | {"source": "a contract", "date": "2026-11-24"}]}))
+        report = _report(capsys, "--prices", file, page)
+        assert (report["cost_usd"], report["unpriced_count"]) == ("0.029252", 0)
+
+    def test_as_markdown(self, capsys, page):
+        assert main(["report", "--format", "markdown", str(page)]) == 0
+        assert capsys.readouterr().out.startswith("**2 rows: 1 succeeded, 1 failed; 29,216 tokens, ")
 
     def test_a_model_without_a_price_is_counted_not_zero(self, capsys, page):
         assert _report(capsys, page)["unpriced_count"] == 1
@@ -116,6 +129,37 @@ class TestReport:
     def test_an_address_we_do_not_speak_is_status_2(self, capsys, name):
         assert main(["report", name]) == 2
         assert "airflow-vertex-batch: " in capsys.readouterr().err
+
+
+class TestPrices:
+    def test_the_table_has_source_and_date(self, capsys):
+        assert main(["prices"]) == 0
+        printed = capsys.readouterr().out
+        for text in ("US dollars per million tokens", "gemini-2.5-flash ", "2026-11-22", "LiteLLM", "… prompts above"):
+            assert text in printed
+
+    def test_what_json_prints_is_a_price_file(self, capsys, tmp_path):
+        assert main(["prices", "--format", "json"]) == 0
+        printed = capsys.readouterr().out
+        file = tmp_path / "prices.json"
+        file.write_text(printed)
+        assert main(["prices", "--format", "json", "--file", str(file)]) == 0
+        assert capsys.readouterr().out == printed
+        assert all(price["source"] and price["date"] for price in json.loads(printed)["prices"])
+
+    def test_entries_of_a_file_take_the_place_of_the_shipped(self, capsys, tmp_path):
+        mine = {"model": "gemini-2.5-flash", "input": 9, "output": 9, "cached_input": 9}
+        file = tmp_path / "prices.json"
+        file.write_text(json.dumps({"prices": [mine | {"source": "a contract", "date": "2026-11-24"}]}))
+        assert main(["prices", "--file", str(file)]) == 0
+        assert re.search(r"gemini-2\.5-flash +9 +9 +9 +2026-11-24 +a contract", capsys.readouterr().out)
+
+    def test_a_file_that_cannot_be_used_is_status_2(self, capsys, tmp_path):
+        file = tmp_path / "prices.json"
+        file.write_text('{"prices": [{"model": "m"}]}')
+        for arguments in (["prices", "--file", str(file)], ["prices", "--file", str(tmp_path / "none")]):
+            assert main(arguments) == 2
+            assert re.search(r"Entry 1 of .*prices\.json is no price|does not exist", capsys.readouterr().err)
 
 
 class TestLint:

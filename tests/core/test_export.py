@@ -14,7 +14,7 @@ import pytest
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ResultError, ServiceError
 from airflow_vertex_batch.core.export import SCHEMA, FileSink, LandPlan, TableSink, flat, land, merge_sql, rejected_rows
-from airflow_vertex_batch.core.report import Price, PriceTable
+from airflow_vertex_batch.core.prices import Price, PriceTable
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 from tests.builders import a_response, a_row, jsonl
 from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse

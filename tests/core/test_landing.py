@@ -14,8 +14,8 @@ from airflow_vertex_batch.core.model import JobState, Manifest
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.report import Report
 from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate
-from airflow_vertex_batch.core.sources import Requests, Rows
 from airflow_vertex_batch.core.rows import RowStatus, Usage
+from airflow_vertex_batch.core.sources import Requests, Rows
 from tests.builders import JOB_NAME, SEED, a_job, a_line, a_request, a_row, an_output, jsonl, seed
 from tests.fakes import MemoryStore, MemoryWarehouse
 
@@ -128,7 +128,10 @@ class TestManifest:
 class TestBetter:
     """Of two attempts at one request the better one lands, and the bill holds both."""
 
-    GOOD, ANSWERED = a_row(text="yes", response="{}", usage=Usage(1, 1)), a_row(status=RowStatus.TRUNCATED, response="x")
+    GOOD, ANSWERED = (
+        a_row(text="yes", response="{}", usage=Usage(1, 1)),
+        a_row(status=RowStatus.TRUNCATED, response="x"),
+    )
     SILENT = a_row(status=RowStatus.MISSING)
 
     @pytest.mark.parametrize(

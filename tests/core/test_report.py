@@ -1,17 +1,20 @@
-"""What came of it and what it cost: to the last digit, and never zero for what is not known."""
+"""What came of it and what it cost: rows, tokens and money that add up, and the limits a batch must keep."""
 
 from __future__ import annotations
 
 import json
 import re
-from datetime import date
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.report import LongContext, Price, PriceTable, Report, Totals
+from airflow_vertex_batch.core.errors import InputError, ResultError
+from airflow_vertex_batch.core.estimate import Estimate, Span, Usd
+from airflow_vertex_batch.core.prices import LongContext, Price, PriceTable
+from airflow_vertex_batch.core.report import Report, Thresholds, Totals
 from airflow_vertex_batch.core.rows import RowStatus, Usage
 from tests.builders import a_row
 
@@ -20,106 +23,16 @@ LONG = Price(
     "long", Decimal(2), Decimal(10), Decimal("0.2"), "test", "2026-11-22",
     long_context=LongContext(200_000, Decimal(4), Decimal(15), Decimal("0.4")),
 )  # fmt: skip
-AUDIO = Price("audio", Decimal(2), Decimal(10), Decimal("0.2"), "test", "2026-11-22", audio_input=Decimal(6))
-TABLE = PriceTable([PLAIN, LONG, AUDIO])
-MILLION = Decimal(1_000_000)
+TABLE = PriceTable([PLAIN, LONG])
 
 
-def _row(model="plain", *, response="{}", status=RowStatus.SUCCEEDED, key="r1", **usage):
-    return a_row(key, status, model_version=model, response=response, usage=Usage(**usage) if usage else None)
-
-
-class TestPrice:
-    @pytest.mark.parametrize(
-        ("price", "usage", "micro_usd"),
-        [
-            (PLAIN, Usage(prompt_tokens=100), 200),
-            (PLAIN, Usage(output_tokens=100), 1_000),
-            (PLAIN, Usage(thinking_tokens=100), 1_000),
-            (PLAIN, Usage(prompt_tokens=100, cached_tokens=40), 60 * 2 + 40 * Decimal("0.2")),
-            (PLAIN, Usage(prompt_tokens=10, tool_tokens=5), 15 * 2),
-            (PLAIN, Usage(prompt_tokens=10, cached_tokens=50), 50 * Decimal("0.2")),
-            (PLAIN, Usage(prompt_tokens=10, audio_tokens=10), 20),
-            (PLAIN, Usage(), 0),
-            (LONG, Usage(prompt_tokens=200_000, output_tokens=1), 400_000 + 10),
-            (LONG, Usage(prompt_tokens=200_001, output_tokens=1, thinking_tokens=1), 800_004 + 30),
-            (LONG, Usage(prompt_tokens=300_000, cached_tokens=100_000), 200_000 * 4 + 100_000 * Decimal("0.4")),
-            (AUDIO, Usage(prompt_tokens=100, audio_tokens=30), 70 * 2 + 30 * 6),
-            (AUDIO, Usage(prompt_tokens=100, cached_tokens=90, audio_tokens=30), 90 * Decimal("0.2") + 10 * 6),
-        ],
-        ids=[
-            "prompt", "output", "thinking is output", "cached", "tool prompts are input", "more cached than read",
-            "audio without a price of its own", "nothing", "at the limit", "above the limit, all of it",
-            "long and cached", "audio", "audio partly cached",
-        ],
+def _row(
+    model="plain", *, response="{}", status=RowStatus.SUCCEEDED, key="r1", earlier=(), attempts=1, same_as="", **usage
+):
+    return a_row(
+        key, status, model_version=model, response=response, usage=Usage(**usage) if usage else None,
+        earlier=tuple(earlier), attempts=attempts, same_as=same_as,
     )  # fmt: skip
-    def test_a_row_pays_its_own_rates(self, price, usage, micro_usd):
-        assert price.cost(usage) == micro_usd / MILLION
-
-    @given(st.builds(Usage, *[st.integers(0, 10**6)] * 7))
-    def test_a_cost_is_never_negative(self, usage):
-        assert all(price.cost(usage) >= 0 for price in (PLAIN, LONG, AUDIO))
-
-
-class TestPriceTable:
-    @pytest.mark.parametrize("price", list(PriceTable.shipped()), ids=lambda price: price.model)
-    def test_every_shipped_price_is_sane_and_has_source_and_date(self, price):
-        assert len(price.source) > 10
-        assert date.fromisoformat(price.date)
-        assert 0 < price.cached_input < price.input < price.output
-        if price.long_context:
-            assert price.long_context.input > price.input
-            assert price.long_context.output > price.output
-
-    def test_the_seed_of_the_sheet_is_what_the_field_pays(self):
-        """Spot checks against the fact sheet, section 6: batch is half of list."""
-        rates = {price.model: (price.input, price.output) for price in PriceTable.shipped()}
-        assert rates["gemini-2.5-pro"] == (Decimal("0.625"), Decimal(5))
-        assert rates["gemini-2.5-flash"] == (Decimal("0.15"), Decimal("1.25"))
-        assert rates["gemini-3.8-flash"] == (Decimal("0.375"), Decimal("1.875"))
-
-    @pytest.mark.parametrize(
-        ("name", "known"),
-        [
-            ("plain", True),
-            ("plain@default", True),
-            ("plain-001", True),
-            ("plain-001@default", True),
-            ("plain-09-2025", True),
-            ("plain-05-20", True),
-            ("plain-latest", True),
-            ("publishers/google/models/plain", True),
-            ("plain-lite", False),
-            ("plainer", False),
-            ("", False),
-        ],
-    )
-    def test_a_model_is_found_by_how_responses_name_it(self, name, known):
-        assert (TABLE.of(name) is not None) is known
-
-
-class TestRowCost:
-    @pytest.mark.parametrize(
-        ("row", "cost"),
-        [
-            (_row(prompt_tokens=1_000_000), Decimal(2)),
-            (_row(status=RowStatus.BLOCKED, prompt_tokens=1_000_000), Decimal(2)),
-            (_row("unheard-of", prompt_tokens=1), None),
-            (_row(), None),
-            (_row("", response="", status=RowStatus.FAILED), Decimal(0)),
-            (_row("", response="", status=RowStatus.MISSING), Decimal(0)),
-        ],
-        ids=[
-            "answered",
-            "blocked is billed",
-            "model without a price",
-            "no usage",
-            "row error is free",
-            "missing is free",
-        ],
-    )
-    def test_what_cannot_be_known_is_none_and_never_zero(self, row, cost):
-        assert TABLE.cost(row) == cost
 
 
 class TestTotals:
@@ -147,11 +60,7 @@ class TestTotals:
             totals.add(_row("", response="", key=f"r{number}", status=RowStatus.FAILED))
         assert totals.report().samples == {"failed": ["r0", "r1", "r2"]}
 
-    @given(
-        st.lists(
-            st.tuples(st.sampled_from(["plain", "long", "audio", "?"]), st.integers(0, 400_000), st.integers(0, 9_000))
-        )
-    )
+    @given(st.lists(st.tuples(st.sampled_from(["plain", "long", "?"]), st.integers(0, 400_000), st.integers(0, 9_000))))
     def test_the_sum_is_the_rows(self, rows):
         totals = Totals(TABLE)
         costs = [totals.add(_row(model, prompt_tokens=prompt, output_tokens=output)) for model, prompt, output in rows]
@@ -159,6 +68,51 @@ class TestTotals:
         assert Decimal(report.cost_usd) == round(sum((cost for cost in costs if cost is not None), Decimal(0)), 6)
         assert report.unpriced_count == costs.count(None) == sum(model == "?" for model, _, _ in rows)
         assert report.request_count == len(rows) == report.tally.total
+
+    def test_tokens_and_money_of_every_attempt_count(self):
+        totals = Totals(TABLE)
+        earlier = [Usage(100_000, 1_000, total_tokens=101_000), Usage(100_000, 2_000, total_tokens=102_000)]
+        cost = totals.add(_row(earlier=earlier, attempts=3, prompt_tokens=100_000, total_tokens=100_000))
+        assert cost == Decimal("0.63")
+        report = totals.report()
+        assert report.usage == Usage(300_000, 3_000, total_tokens=303_000)
+        assert report.cost_usd == "0.630000"
+
+    def test_rows_that_were_not_sent_add_no_tokens_and_no_money_and_are_counted(self):
+        totals = Totals(TABLE)
+        totals.add(_row(prompt_tokens=10))
+        totals.add(_row(attempts=0, prompt_tokens=10))
+        totals.add(_row("unheard-of", attempts=0, prompt_tokens=10))
+        totals.add(_row(same_as="r0", prompt_tokens=10))
+        totals.add(_row("", same_as="r9", response="", status=RowStatus.MISSING))
+        totals.add(_row("", response="", status=RowStatus.REJECTED, attempts=0))
+        report = totals.report()
+        assert (report.known_count, report.shared_count, report.unpriced_count) == (2, 2, 0)
+        assert (report.usage.prompt_tokens, report.cost_usd) == (10, "0.000020")
+        assert report.request_count == 6
+
+    def test_repair_rounds_follow_from_how_often_rows_were_sent(self):
+        totals = Totals(TABLE)
+        for attempts, status in [
+            (1, "succeeded"), (1, "blocked"), (2, "succeeded"), (2, "succeeded"), (2, "failed"), (3, "succeeded"),
+            (3, "truncated"), (0, "succeeded"),
+        ]:  # fmt: skip
+            totals.add(_row(status=RowStatus(status), attempts=attempts, prompt_tokens=1))
+        totals.add(_row(same_as="r2", attempts=2, prompt_tokens=1))
+        assert totals.report().rounds == [
+            {"round": 1, "sent": 5, "cured": 2},
+            {"round": 2, "sent": 2, "cured": 1},
+        ]
+        assert Totals(TABLE).report().rounds == []
+
+    def test_a_fact_wins_over_what_was_counted(self):
+        assert Totals(TABLE).report(known_count=7).known_count == 7
+
+    def test_a_row_that_names_no_model_is_priced_by_the_one_that_was_asked(self):
+        totals = Totals(TABLE, "plain")
+        assert totals.add(_row("", earlier=[Usage(100)], attempts=2, response="", status=RowStatus.FAILED)) == Decimal(
+            "0.0002"
+        )
 
 
 class TestReport:
@@ -188,5 +142,116 @@ class TestReport:
     def test_a_table_for_people(self, line):
         assert re.search(line, self.REPORT.text())
 
+    ESTIMATE = Estimate(
+        model="m", request_count=1_001, prompt_tokens=Span(1, 2_000, 3_000), output_tokens=Span(4, 5_000, 6_000),
+        is_bounded=True, cost_usd=Usd(Decimal(1), Decimal(2000), Decimal(3000)),
+    )  # fmt: skip
+
+    def full(self, **members):
+        made = {name: getattr(self.REPORT, name) for name in self.REPORT.__struct_fields__}
+        more = {"known_count": 5, "shared_count": 6, "rounds": [{"round": 1, "sent": 70, "cured": 61}]}
+        return Report(**made | more | {"estimate": self.ESTIMATE.as_dict()} | members)
+
+    def test_a_full_one_survives_xcom_and_an_old_one_still_reads(self):
+        full = self.full()
+        assert Report.from_dict(json.loads(json.dumps(full.as_dict()))) == full
+        old = {"version": 1, "request_count": 1, "statuses": {"succeeded": 1}, "usage": {"prompt_tokens": 3}}
+        report = Report.from_dict(old)
+        assert (report.version, report.estimate, report.rounds, report.usage.image_tokens) == (1, None, [], 0)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            r"1 +70 +61",
+            r"rows known, not sent +5",
+            r"rows sent as another +6",
+            r"prompt tokens +1,234,567 +2,000 \(1 to 3,000\)",
+            r"output tokens +10 +5,000 \(4 to 6,000\)",
+            r"cost, USD +1,234\.567890 +\$2,000\.00 \(\$1\.00 to \$3,000\.00\); actual is 62% of expected",
+        ],
+    )
+    def test_rounds_rows_not_sent_and_the_estimate_against_the_actual(self, line):
+        assert re.search(line, self.full().text())
+        assert re.search(line.replace(" +", " *(?:\\| +)?"), self.full().markdown())
+
+    def test_an_estimate_without_a_figure_says_so(self):
+        unknown = msgspec.structs.replace(self.ESTIMATE, cost_usd=None, unknown="there is no price")
+        assert "not known: there is no price" in self.full(estimate=unknown.as_dict()).text()
+
+    def test_an_estimate_of_nothing_is_no_division_by_zero(self):
+        nothing = msgspec.structs.replace(self.ESTIMATE, cost_usd=Usd(Decimal(0), Decimal(0), Decimal(0)))
+        assert "$0.00 ($0.00 to $0.00)" in self.full(estimate=nothing.as_dict()).text()
+
+    def test_markdown_begins_with_the_totals_and_keys_cannot_break_its_tables(self):
+        markdown = self.full(samples={"blocked": ["r|7"]}).markdown()
+        assert markdown.startswith("**1,001 rows: 1,000 succeeded, 1 blocked; ")
+        assert "| r\\|7 " in markdown
+        rows = [line for line in markdown.splitlines() if line.startswith("| ")]
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {4, 5}
+
     def test_no_rows_are_no_division_by_zero(self):
         assert "cost, USD" in Report(request_count=0, statuses={}).text()
+
+
+class TestThresholds:
+    """What has landed stays; the task says what was missed."""
+
+    @staticmethod
+    def report(**statuses):
+        samples = {status: [f"{status}-{n}" for n in range(min(count, 3))] for status, count in statuses.items()}
+        samples.pop("succeeded", None)
+        return Report(
+            request_count=sum(statuses.values()), statuses=statuses, samples=samples, cost_usd="1.5",
+            destination="bq://p.d.answers", dead_letters="bq://p.d.dead",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("ratio", "least", "statuses", "passes"),
+        [
+            (None, None, {"failed": 9}, True),
+            (0.07, None, {"succeeded": 93, "failed": 7}, True),
+            (0.07, None, {"succeeded": 93, "failed": 3, "blocked": 3, "rejected": 2}, False),
+            (0, None, {"succeeded": 10}, True),
+            (0, None, {"succeeded": 10, "missing": 1}, False),
+            (1, None, {"failed": 9}, True),
+            (0.5, None, {}, True),
+            (None, 10, {"succeeded": 10, "failed": 90}, True),
+            (None, 10, {"succeeded": 9, "failed": 90}, False),
+            (None, 0, {}, True),
+            (None, 1, {}, False),
+            (0.5, 10, {"succeeded": 9}, False),
+        ],
+        ids=[
+            "no limits", "at the ratio", "above it, whatever the status", "none may fail", "one did", "all may fail",
+            "an empty night", "enough good rows", "one too few", "none asked for", "some asked of an empty night",
+            "either is enough",
+        ],
+    )  # fmt: skip
+    def test_table(self, ratio, least, statuses, passes):
+        thresholds, report = Thresholds.of(ratio, least), self.report(**statuses)
+        if passes:
+            thresholds.check(report)
+        else:
+            with pytest.raises(ResultError, match=r"max_failed_ratio|min_succeeded_rows") as caught:
+                thresholds.check(report)
+            assert not caught.value.retryable
+
+    def test_the_message_says_counts_limits_statuses_samples_and_what_has_landed(self):
+        with pytest.raises(ResultError) as caught:
+            Thresholds(0.05, 95).check(self.report(succeeded=90, failed=7, blocked=3))
+        assert str(caught.value) == (
+            "10 of 100 rows failed, 10.00%, and max_failed_ratio allows 5.00%; "
+            "90 rows succeeded, and min_succeeded_rows asks for 95. "
+            "3 blocked (blocked-0, blocked-1, blocked-2); 7 failed (failed-0, failed-1, failed-2, …). "
+            "90 good rows have landed at bq://p.d.answers, the others at bq://p.d.dead; the batch cost $1.50. "
+            "Look at the dead letters, then repair those rows or change the limit."
+        )
+
+    @pytest.mark.parametrize(
+        ("ratio", "least", "message"),
+        [(1.1, None, "max_failed_ratio=1.1. Use a share of the rows, 0 to 1"), (-0.1, None, "max_failed_ratio=-0.1"),
+         (float("nan"), None, "max_failed_ratio=nan"), (None, -1, "min_succeeded_rows=-1. Use 0 or more")],
+    )  # fmt: skip
+    def test_limits_that_mean_nothing_are_refused(self, ratio, least, message):
+        with pytest.raises(InputError, match=message):
+            Thresholds.of(ratio, least)

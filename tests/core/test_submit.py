@@ -9,12 +9,15 @@ import pytest
 from airflow_vertex_batch.core.address import JobName, Uri
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Intent, Ledger, Refusal, Submission
+from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.submit import (
     FINGERPRINT_LABEL,
     IDENTITY_LABEL,
     SETTLE_SECONDS,
     OnChangedInput,
     ensure_job,
+    job_fingerprint,
+    would_buy,
 )
 from tests.builders import a_spec
 from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
@@ -40,6 +43,12 @@ class World:
             sleep=options.pop("sleep", self.clock.sleep),
             now=self.clock,
             **options,
+        )
+
+    def would_buy(self, content: str = "c1", **options) -> bool:
+        ledger = Ledger(self.store, FOLDER, "reader", self.clock)
+        return would_buy(
+            a_spec(), identity_key="me", content=content, ledger=ledger, service=self.service, now=self.clock, **options
         )
 
     @property
@@ -385,3 +394,36 @@ def test_the_settle_time_outlasts_one_create_call():
     from airflow_vertex_batch.gcp.vertex import TIMEOUT_SECONDS
 
     assert timedelta(seconds=SETTLE_SECONDS) >= 2 * timedelta(seconds=TIMEOUT_SECONDS)
+
+
+class TestWouldBuy:
+    """The question a budget asks first: is anything paid at all? It changes nothing."""
+
+    def test_only_what_is_not_bought_yet(self, world):
+        assert world.would_buy()
+        assert world.ledger == []
+        world.attempt()
+        assert not world.would_buy()
+        assert world.would_buy("c2")
+
+    def test_not_when_the_ledger_is_lost_and_the_service_has_the_job(self, world):
+        world.attempt()
+        world.store.objects.clear()
+        assert not world.would_buy()
+
+    @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+    def test_again_when_the_job_ended_without_rows(self, world, state):
+        world.service.change(world.attempt().job.name, state=state)
+        assert world.would_buy()
+
+    def test_not_while_a_create_call_may_be_under_way_but_for_other_input(self, world):
+        ledger = Ledger(world.store, FOLDER, "a", world.clock)
+        assert ledger.append(ledger.intent(job_fingerprint("c1", a_spec())), 0)
+        assert not world.would_buy("c1")
+        assert world.would_buy("c2")
+        world.clock.sleep(SETTLE_SECONDS + 1)
+        assert world.would_buy("c1")
+
+    def test_not_when_a_person_must_choose_first(self, world):
+        world.attempt("c1")
+        assert not world.would_buy("c2", on_changed_input=OnChangedInput.FAIL)

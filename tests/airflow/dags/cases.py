@@ -85,6 +85,23 @@ with DAG("from_upstream", schedule=None, default_args=COMMON):
 
     vertex_batch("batch", model=MODEL, rows=texts(), poll_interval=2, destination_uri=f"gs://{BUCKET}/from_upstream")
 
+for policy in ("fail", "ask"):
+    # Three answers may have 65,536 tokens each: up to 0.25 dollars. It fails, or asks, although it may be tried again.
+    with DAG(f"over_budget_{policy}", schedule=None, default_args=COMMON):
+
+        @task
+        def weighed(manifest: dict) -> dict:
+            """Return the manifest with the weight of its requests."""
+            return manifest | {"weight": {"ascii_chars": 18}}
+
+        VertexBatchCreateJobOperator(
+            task_id="create",
+            model=MODEL,
+            manifest=weighed(VertexBatchPrepareOperator(task_id="prepare", rows=some_rows, prompt="{{ body }}").output),
+            max_cost_usd=0.1,
+            on_over_budget=policy,
+        )
+
 with DAG("cancelling", schedule=None, default_args=COMMON):
     made = VertexBatchPrepareOperator(task_id="prepare", rows=some_rows, prompt="{{ body }}")
     bought = VertexBatchCreateJobOperator(task_id="create", model=MODEL, manifest=made.output)

@@ -1,0 +1,265 @@
+"""What will a batch cost, and is that within the budget? A lower, an expected and an upper figure, from the characters
+and media that prepare counted.
+
+Nothing is asked of the service, so every figure is a range. The upper one is meant to be safe: it assumes dense text,
+long media, and that every answer uses all the output it is allowed; a budget is compared with it. What the ranges leave
+out: discounts for cached tokens (the bill is lower then), and what is billed beside tokens, such as search queries of
+grounded answers. A model without a price has no figure at all: unknown is not zero.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.model import Manifest, Record, Weight
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_vertex_batch.core.prices import Price, PriceTable
+
+_MILLION = Decimal(1_000_000)
+_MICRO = Decimal("0.000001")
+_CENT = Decimal("0.01")
+_ZERO = Decimal(0)
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Tokens between two bounds, and the figure to expect."""
+
+    low: int
+    expected: int
+    high: int
+
+    def __add__(self, other: Span) -> Span:
+        return Span(self.low + other.low, self.expected + other.expected, self.high + other.high)
+
+    def __mul__(self, count: int) -> Span:
+        return Span(self.low * count, self.expected * count, self.high * count)
+
+    def capped(self, most: int) -> Span:
+        """Return the span with no figure above `most`."""
+        return Span(min(self.low, most), min(self.expected, most), min(self.high, most))
+
+    def __str__(self) -> str:
+        return f"{self.expected:,} ({self.low:,} to {self.high:,})"
+
+
+#: Tokens of 100 ASCII characters. "A token is equivalent to about 4 characters. 100 tokens is equal to about 60-80
+#: English words" (https://ai.google.dev/gemini-api/docs/tokens, 2026-11-24), and 60 to 80 words of English are 3.4 to
+#: 4.6 characters a token. Low: 5 characters a token, plain prose. High: 2 a token, code, JSON and figures.
+_ASCII = Span(20, 25, 50)
+#: Tokens of 100 other characters. Google publishes no figure. Expected: 1.5 characters a token, between alphabets
+#: with a large share of the vocabulary (2 to 3) and Chinese or Japanese (about 1). Low: 3 a token. High: 2 tokens a
+#: character, rare scripts and emoji, which fall back to pieces of their UTF-8 bytes (2 to 4 a character).
+_OTHER = Span(33, 67, 200)
+#: Tokens of one piece of media. Its size is not known here, so the range runs from the smallest to the largest that
+#: the service takes. Rates: https://ai.google.dev/gemini-api/docs/tokens (image 258 a tile, video 263 and audio 32 a
+#: second), https://ai.google.dev/gemini-api/docs/document-processing (258 a page); for Gemini 3 at its default
+#: resolution https://ai.google.dev/gemini-api/docs/media-resolution (video 70 a frame, image 1,120, page 560). Longest:
+#: https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/video-understanding (about 1 hour),
+#: …/audio-understanding (about 8.4 hours), …/document-understanding (1,000 pages). All 2026-11-24.
+_MEDIA: Mapping[str, Span] = {
+    "image": Span(258, 4 * 258, 16 * 258),  # one tile; 1,024 x 1,024 pixels; 16 tiles, above 3,000 x 3,000
+    "video": Span(70, 60 * 263, 3_600 * 263),  # a second; a minute; an hour
+    "audio": Span(32, 60 * 32, 30_240 * 32),  # a second; a minute; 8.4 hours
+    "document": Span(258, 10 * 258, 1_000 * 560),  # a page; 10 pages; 1,000 pages
+}
+_ANY_MEDIA = Span(32, 10 * 258, 30_240 * 32)
+#: Most prompt tokens of one request (https://cloud.google.com/vertex-ai/generative-ai/docs/models, 2026-11-24: the same
+#: for every Gemini of 2.0 and above).
+_MAX_PROMPT_TOKENS = 1_048_576
+#: Most output tokens of one request, thinking included, where it sets no `maxOutputTokens` (same page).
+_MAX_OUTPUT_TOKENS = 65_536
+_MAX_OUTPUT_TOKENS_BEFORE_2_5 = 8_192
+#: Output tokens to expect of one request, thinking included. A guess from what batches show: an answer of 134 tokens
+#: with 1,759 of thinking, classifications of 30 without. Never more than half of what is allowed.
+_EXPECTED_OUTPUT_TOKENS = 1_000
+
+
+class Usd(msgspec.Struct, frozen=True):
+    """Money between two bounds, US dollars, and the figure to expect."""
+
+    low: Decimal
+    expected: Decimal
+    high: Decimal
+
+    def __str__(self) -> str:
+        return f"{dollars(self.expected)} ({dollars(self.low)} to {dollars(self.high)})"
+
+
+def dollars(amount: Decimal) -> str:
+    """Write an amount for people, rounded up: whole cents from one dollar on, up to six decimals below."""
+    if amount >= 1:
+        return f"${amount.quantize(_CENT, rounding=ROUND_CEILING):,f}"
+    whole, _, part = f"{amount.quantize(_MICRO, rounding=ROUND_CEILING):f}".partition(".")
+    return f"${whole}.{part.rstrip('0').ljust(2, '0')}"
+
+
+class Estimate(Record, frozen=True, kw_only=True):
+    """What a batch will weigh and cost. Small, for XCom and for people.
+
+    :param prompt_tokens: None when the requests were not weighed.
+    :param is_bounded: whether every request sets `maxOutputTokens`; if not, the model's own limit is the upper figure.
+    :param cost_usd: None when it is not known, and `unknown` says why.
+    :param price_date: when the price was read, ISO; `price_source` says where.
+    """
+
+    version: int = 1
+    model: str
+    request_count: int
+    prompt_tokens: Span | None = None
+    output_tokens: Span
+    is_bounded: bool
+    cost_usd: Usd | None = None
+    unknown: str = ""
+    price_source: str = ""
+    price_date: str = ""
+
+    def __str__(self) -> str:
+        requests = f"{self.request_count:,} requests to {self.model}"
+        if self.cost_usd is None:
+            return f"What {requests} will cost is not known: {self.unknown}"
+        why = "" if self.is_bounded else ", the model's own limit, because not every request sets maxOutputTokens"
+        return (
+            f"{requests} are estimated at {self.cost_usd}: {self.prompt_tokens} prompt tokens and "
+            f"{self.output_tokens.expected:,} output tokens (at most {self.output_tokens.high:,}{why})"
+        )
+
+
+def estimate_cost(manifest: Manifest, model: str, prices: PriceTable) -> Estimate:
+    """Estimate a prepared set before anything is paid.
+
+    :param model: the model that will be asked, as the job names it.
+    """
+    output, bounded = _output(manifest, model)
+    name, count = model.rpartition("/")[2], manifest.request_count
+    base = Estimate(model=name, request_count=count, output_tokens=output, is_bounded=bounded)
+    if count == 0:
+        free = Usd(_ZERO, _ZERO, _ZERO)
+        return msgspec.structs.replace(base, prompt_tokens=Span(0, 0, 0), is_bounded=True, cost_usd=free)
+    if manifest.weight is None:
+        return msgspec.structs.replace(base, unknown="its requests were not weighed when they were prepared")
+    audio = _MEDIA["audio"] * manifest.weight.media.get("audio", 0)
+    prompt = _prompt(manifest.weight).capped(count * _MAX_PROMPT_TOKENS)
+    price = prices.of(model)
+    if price is None:
+        return msgspec.structs.replace(
+            base, prompt_tokens=prompt, unknown=f"there is no price for {name} in the price table"
+        )
+    return msgspec.structs.replace(
+        base,
+        prompt_tokens=prompt,
+        cost_usd=_cost(price, count, prompt, audio, output),
+        price_source=price.source,
+        price_date=price.date,
+    )
+
+
+def _prompt(weight: Weight) -> Span:
+    # Rounded up for the whole set, not for each request: a token is never shared, and the ranges are far wider.
+    texts = _ASCII * weight.ascii_chars + _OTHER * weight.other_chars
+    total = Span(*(-(-figure // 100) for figure in msgspec.structs.astuple(texts)))
+    for kind, count in weight.media.items():
+        total += _MEDIA.get(kind, _ANY_MEDIA) * count
+    return total
+
+
+def _output(manifest: Manifest, model: str) -> tuple[Span, bool]:
+    """Return the output tokens, and whether the requests bound them themselves."""
+    count, bound = manifest.request_count, manifest.weight.max_output_tokens if manifest.weight else 0
+    before_2_5 = re.match(r"gemini-(1|2\.0)\b", model.rpartition("/")[2])
+    limit = _MAX_OUTPUT_TOKENS_BEFORE_2_5 if before_2_5 else _MAX_OUTPUT_TOKENS
+    most = min(bound, count * limit) if bound else count * limit
+    low = min(count, most)
+    return Span(low, max(low, min(count * _EXPECTED_OUTPUT_TOKENS, most // 2)), most), bound > 0
+
+
+def _cost(price: Price, count: int, prompt: Span, audio: Span, output: Span) -> Usd:
+    """Price the three figures. The long-context tier applies when the average prompt is that long."""
+
+    def usd(read: int, heard: int, written: int, image_output: Decimal) -> Decimal:
+        heard = min(heard, read) if price.audio_input is not None else 0
+        rates = price.rates(-(-read // count))
+        spent = (read - heard) * rates.input + heard * (price.audio_input or _ZERO)
+        spent += written * max(rates.output, image_output)
+        return (spent / _MILLION).quantize(_MICRO, rounding=ROUND_CEILING)
+
+    # A model that makes images bills them far above its text: only the lowest figure hopes for none.
+    images = price.image_output or _ZERO
+    return Usd(
+        usd(prompt.low, audio.low, output.low, _ZERO),
+        usd(prompt.expected, audio.expected, output.expected, images),
+        usd(prompt.high, audio.high, output.high, images),
+    )
+
+
+class OnOverBudget(StrEnum):
+    """What to do with a batch that may cost more than its limit."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    ASK = "ask"
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """The most a batch may cost, and what happens above it."""
+
+    max_cost_usd: Decimal
+    on_over_budget: OnOverBudget = OnOverBudget.FAIL
+
+    @classmethod
+    def of(cls, max_cost_usd: Any, on_over_budget: str) -> Budget | None:
+        """Read an author's parameters; None without a limit.
+
+        :raises InputError: when they mean nothing.
+        """
+        if on_over_budget not in set(OnOverBudget):
+            raise InputError(
+                f"on_over_budget={on_over_budget!r} is not known", todo=f"Use one of {', '.join(OnOverBudget)}"
+            )
+        policy = OnOverBudget(on_over_budget)
+        if max_cost_usd is None:
+            if policy is not OnOverBudget.FAIL:
+                raise InputError(f"on_over_budget={on_over_budget!r} without a limit", todo="Set max_cost_usd")
+            return None
+        try:
+            limit = Decimal(str(max_cost_usd))
+        except InvalidOperation:
+            limit = Decimal("NaN")
+        if isinstance(max_cost_usd, bool) or not limit.is_finite() or limit < 0:
+            raise InputError(f"max_cost_usd={max_cost_usd!r} is no limit", todo="Give US dollars, 0 or more")
+        return cls(limit, policy)
+
+    def excess(self, estimate: Estimate, spent_usd: Decimal = _ZERO) -> InputError | None:
+        """Return why this batch must not be bought, or None when its upper figure is within the limit.
+
+        :param spent_usd: what earlier rounds of the same batch have cost: it counts.
+        """
+        left = "No further job was created" if spent_usd else "No job was created and nothing was paid"
+        limit = dollars(self.max_cost_usd)
+        if estimate.cost_usd is None:
+            return InputError(
+                f"There is a limit of {limit}, and no figure to compare with it",
+                why=str(estimate),
+                left=left,
+                todo="Add the model to a price file ([vertex_batch] prices_file), prepare again, or drop max_cost_usd",
+            )
+        total = estimate.cost_usd.high + spent_usd
+        if total <= self.max_cost_usd:
+            return None
+        spent = f" beside {dollars(spent_usd)} already spent, {dollars(total)} together" if spent_usd else ""
+        verb = "Lower" if estimate.is_bounded else "Set"
+        return InputError(
+            f"This batch may cost up to {dollars(estimate.cost_usd.high)}{spent}; the limit, max_cost_usd, is {limit}",
+            why=str(estimate),
+            left=left,
+            todo=f"{verb} maxOutputTokens in generation_config, send fewer rows, or raise max_cost_usd to "
+            f"{dollars(total)[1:].replace(',', '')}",
+        )
