@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
@@ -221,6 +222,13 @@ class Hold(JobFault, frozen=True, kw_only=True, tag="hold"):
 # Faults of a row ------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)
+def _place(seed: int, subject: str) -> float:
+    """Return where a row lies between 0 and 1. Remembered, because all faults of a script ask it of the same row."""
+    digest = hashlib.blake2b(f"{seed}:{subject}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
 class RowFault(Fault, frozen=True, kw_only=True):
     """Base of the faults that rewrite what one request came to.
 
@@ -247,8 +255,7 @@ class RowFault(Fault, frozen=True, kw_only=True):
         """Whether this row is meant."""
         if self.keys or self.positions:
             return position in self.positions or any(fnmatchcase(key, glob) for glob in self.keys)
-        digest = hashlib.blake2b(f"{self.seed}:{key or position}".encode(), digest_size=8).digest()
-        return self.from_ratio <= int.from_bytes(digest) / 2**64 < self.from_ratio + self.ratio
+        return self.from_ratio <= _place(self.seed, key or str(position)) < self.from_ratio + self.ratio
 
     def suits(self, request: dict[str, Any]) -> bool:  # noqa: ARG002 - most faults take any request
         """Whether a chosen row's canonical request is of the kind that this fault happens to."""

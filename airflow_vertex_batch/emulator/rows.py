@@ -102,8 +102,9 @@ class RowMaker:
         job, answered = self._job, row.bill.outcome == "answered"
 
         def hits(fault: RowFault) -> bool:
-            concerned = fault.concerns(job.display_name, job.labels) and (answered or fault.takes_failed)
-            return concerned and fault.chooses(key, position) and fault.suits(request)
+            # Asked of every fault for every row, and most choose few rows: the choice comes first.
+            chosen = (answered or fault.takes_failed) and fault.chooses(key, position)
+            return chosen and fault.concerns(job.display_name, job.labels) and fault.suits(request)
 
         fault = self._tools.script.take(RowFault, hits)
         return fault.apply(row) if fault else row
