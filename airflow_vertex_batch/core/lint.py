@@ -22,9 +22,10 @@ from airflow_vertex_batch.core.lint_fix import fix_line
 from airflow_vertex_batch.core.lint_lines import BLANK, UNREADABLE, read_line, repeated_members
 from airflow_vertex_batch.core.lint_nodes import Place
 from airflow_vertex_batch.core.lint_rules import LIMITS, RULES, Finding, Limits, Rule
+from airflow_vertex_batch.core.lint_values import file_uri
 from airflow_vertex_batch.core.lint_walk import FILE, Found, Walker
 
-__all__ = ["LIMITS", "RULES", "Finding", "Limits", "Linter", "Rule", "fix_line", "lint_files", "lint_lines"]
+__all__ = ["LIMITS", "RULES", "Finding", "Limits", "Linter", "Rule", "file_uri", "fix_line", "lint_files", "lint_lines"]
 
 _QUOTE = b"\\u0022"
 _NUMBERS = re.compile(r"\[\d+\]")
@@ -37,6 +38,7 @@ class Linter:
     :param ignore: names of rules to leave out.
     :param rejecting: whether a line with an error will be left out of the job (prepare does that). Then it does not
         count, and leaves no trace in what later lines are compared with.
+    :param unique_keys: whether the caller knows that no key stands twice. Then keys are not remembered.
     :param limits: the service's limits.
     :param shortcut: False walks every line in full; the findings are the same, only later.
     :raises ValueError: for a rule that does not exist.
@@ -48,6 +50,7 @@ class Linter:
         *,
         ignore: frozenset[str] = frozenset(),
         rejecting: bool = False,
+        unique_keys: bool = False,
         limits: Limits = LIMITS,
         shortcut: bool = True,
     ) -> None:
@@ -57,8 +60,9 @@ class Linter:
         self._base = 0
         self._ignore = ignore
         self._rejecting = rejecting
+        self._unique_keys = unique_keys
         self._limits = limits
-        self._walker = Walker(limits, self._files)
+        self._walker = Walker(limits, self._files, unique_keys=unique_keys)
         self._keys = self._walker.keys
         self._shapes = Shapes() if shortcut else None
         self._warned: set[tuple[str, str]] = set()
@@ -113,7 +117,8 @@ class Linter:
             hashed = hash(key)
             if hashed in self._keys or not is_plain_key(key):
                 return False
-            self._keys[hashed] = self._base + line_number
+            if not self._unique_keys:
+                self._keys[hashed] = self._base + line_number
         self.byte_count += size
         self.request_count += 1
         return True

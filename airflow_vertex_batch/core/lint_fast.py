@@ -29,8 +29,6 @@ _KEY, _LABEL = "the key", "a label"
 _CHECKS: dict[str, ValueCheck] = {"fileUri": file_uri, "file_uri": file_uri, _LABEL: label_value}
 #: Shapes kept; a job has one or two. And how often to learn at all, for files where every line is another shape.
 _KEPT, _LEARNED = 4, 64
-#: "infinity": what begins with a letter and is longer is nothing but text.
-_LONGEST_WORD = 8
 _decode = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -181,4 +179,4 @@ def _named(value: Any, name: str) -> Iterator[tuple[str, str]]:
 
 def is_plain_key(key: str) -> bool:
     """Whether a key needs no finding of its own."""
-    return key[:1].isalpha() and (len(key) > _LONGEST_WORD or not is_retyped(key))
+    return key[:1].isalpha() and not is_retyped(key)

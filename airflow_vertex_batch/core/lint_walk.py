@@ -41,10 +41,12 @@ class Walker:
 
     :param limits: depth, columns, and how many keys to remember.
     :param files: the names of the files so far, for messages; the caller adds to it.
+    :param unique_keys: whether the caller knows that no key stands twice.
     """
 
-    def __init__(self, limits: Limits, files: list[str]) -> None:
+    def __init__(self, limits: Limits, files: list[str], *, unique_keys: bool = False) -> None:
         self._limits = limits
+        self._unique_keys = unique_keys
         self._files = files
         self._root = Node.root()
         self._columns = 0
@@ -139,6 +141,8 @@ class Walker:
             fault = key_fault(key)
             if fault:
                 self._report(*fault[1:], at=".key")
+            if self._unique_keys:
+                return
             if hash(key) in self.keys:
                 first = divmod(self.keys[hash(key)], FILE)
                 self._report("key-duplicate", f"the key {key[:64]!r} stands in {self._named(first)} too", at=".key")

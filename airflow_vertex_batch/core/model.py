@@ -298,6 +298,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     :param rejected_uri: the dead-letter file of rows that were never sent, with their reasons.
     :param duplicates_uri: rows whose request is sent once, under another row's key.
     :param known_uri: rows that have a good answer from an earlier run and are not sent.
+    :param fixed_count: requests that lint refused and cured; they are among those that are sent.
     :param model: the model the requests are meant for; empty when prepare was not told.
     :param round: 0 for the whole batch, n for the rows that are sent again in repair round n.
     :param response_schema: what an answer must look like, or None; kept so that export can say which answers do not.
@@ -314,6 +315,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     duplicates_uri: str = ""
     known_count: int = 0
     known_uri: str = ""
+    fixed_count: int = 0
     shards: tuple[Shard, ...]
     response_schema: dict[str, Any] | None = None
     model: str = ""

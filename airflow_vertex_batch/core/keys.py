@@ -1,0 +1,185 @@
+"""Was this key, or this request, or this whole set of lines there before?
+
+Two sets that hold any number of entries in constant memory, and a digest that knows no order.
+
+Nearly every key of a batch is new. A filter of fixed size in front says so for all but a few; what it cannot tell is
+looked up in a temporary file, and that file gets an index only when somebody has to look.
+
+Invariants: no entry is ever forgotten or taken for new twice; memory does not grow with the entries. Keys are compared
+by Python's 64-bit hash (two of ten million share one in a run of 400,000), digests by all their digits.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sqlite3
+import tempfile
+from array import array
+from itertools import combinations, compress, count
+from typing import TYPE_CHECKING, Self
+
+from xxhash import xxh3_128_intdigest
+
+from airflow_vertex_batch.core.jsonl import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Entries held in memory before they go to the file; entries that are sorted to go into the index.
+_HELD, _SORTED = 1 << 12, 1 << 16
+
+
+def digest_sum(lines: Iterable[bytes]) -> int:
+    """Return a digest of some lines, whatever their order: a sum does not depend on it.
+
+    It tells sets of one task apart, against accidents, not against forgers.
+    """
+    return sum(map(xxh3_128_intdigest, lines))
+
+
+class _Bloom:
+    """Says "new" or "perhaps not" of a hash: 16 bits a word, four of them set for an entry.
+
+    32 MB: of ten million entries, one in a thousand is "perhaps not".
+    """
+
+    _WORDS = 1 << 24
+    #: Which four bits: as many patterns as 11 bits of the hash tell apart.
+    _PATTERNS = tuple(sum(1 << bit for bit in bits) for bits in combinations(range(16), 4))
+    _PATTERNS += _PATTERNS[: 2048 - len(_PATTERNS)]
+
+    def __init__(self) -> None:
+        # Anonymous memory costs nothing until it is touched.
+        self._words = memoryview(mmap.mmap(-1, self._WORDS * 2)).cast("H")
+
+    def add(self, hashes: Iterable[int]) -> list[int]:
+        """Take some hashes in, and return those that may have been there."""
+        words, patterns, last = self._words, self._PATTERNS, self._WORDS - 1
+        perhaps = []
+        for hashed in hashes:
+            pattern, at = patterns[hashed >> 24 & 2047], hashed & last
+            word = words[at]
+            if word & pattern == pattern:
+                perhaps.append(hashed)
+            else:
+                words[at] = word | pattern
+        return perhaps
+
+    def may_hold(self, hashed: int) -> bool:
+        """Whether a hash may be there."""
+        pattern = self._PATTERNS[hashed >> 24 & 2047]
+        return self._words[hashed & self._WORDS - 1] & pattern == pattern
+
+
+class _Table:
+    """A table in a temporary file that is gone when it is closed."""
+
+    def __enter__(self) -> Self:
+        self._file = tempfile.NamedTemporaryFile(prefix="avb-keys-")
+        self._db = sqlite3.connect(self._file.name, isolation_level=None)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8192"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.execute("BEGIN")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._db.close()
+        self._file.close()
+
+
+class SeenKeys(_Table):
+    """The keys of a batch. Enter it as a context."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._bloom = _Bloom()
+        self._recent: set[int] = set()
+        self._log = tempfile.TemporaryFile(prefix="avb-keys-")
+        self._unindexed = 0
+        self._db.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
+        self._db.execute("CREATE TABLE numbers (hash INTEGER PRIMARY KEY, last INTEGER)")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__(*exc_info)
+        self._log.close()
+
+    def repeated(self, keys: list[str]) -> list[int]:
+        """Take some keys in, and return which of them, by index, were there before or earlier in the list."""
+        hashes = list(map(hash, keys))
+        perhaps = self._bloom.add(hashes)
+        found = self._known_of(hashes, set(perhaps)) if perhaps else []
+        self._recent.update(hashes)
+        if len(self._recent) > _HELD:
+            self._put_away()
+        return found
+
+    def numbered(self, key: str) -> str:
+        """Return a key that is taken with a number behind it that nobody has; "a-2" may be another row's own key."""
+        wanted = "INSERT INTO numbers VALUES (?, 2) ON CONFLICT (hash) DO UPDATE SET last = last + 1 RETURNING last"
+        for _ in count():
+            ((number,),) = self._db.execute(wanted, (hash(key),)).fetchall()
+            if not self.repeated([made := f"{key}-{number}"]):
+                return made
+        raise AssertionError
+
+    def _known_of(self, hashes: list[int], perhaps: set[int]) -> list[int]:
+        found, earlier = [], set()
+        for index, hashed in enumerate(hashes):
+            if hashed in perhaps and (hashed in earlier or self._holds(hashed)):
+                found.append(index)
+            earlier.add(hashed)
+        return found
+
+    def _holds(self, hashed: int) -> bool:
+        if hashed in self._recent:
+            return True
+        if self._unindexed:
+            self._index()
+        return self._db.execute("SELECT 1 FROM seen WHERE hash = ?", (hashed,)).fetchone() is not None
+
+    def _put_away(self) -> None:
+        self._log.seek(0, 2)
+        self._unindexed += self._log.write(array("q", self._recent).tobytes())
+        self._recent.clear()
+
+    def _index(self) -> None:
+        self._log.seek(-self._unindexed, 2)
+        while block := self._log.read(_SORTED * 8):
+            # In order, neighbours in the table are written together.
+            self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", zip(sorted(array("q", block)), strict=True))
+        self._unindexed = 0
+
+
+class Digests(_Table):
+    """Digests of requests, each with the key it was first used under. Enter it as a context."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._bloom = _Bloom()
+        self._recent: dict[str, str] = {}
+        self._db.execute("CREATE TABLE known (digest TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
+        return self
+
+    def add(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Keep digests with their keys; a digest that is there keeps its key."""
+        recent = self._recent
+        for digest, key in pairs:
+            self._bloom.add((hash(digest),))
+            recent.setdefault(digest, key)
+            if len(recent) >= _HELD:
+                self._put_away()
+
+    def find(self, digests: list[str]) -> dict[str, str]:
+        """Return those of the digests that are kept, each with its key."""
+        may_hold = self._bloom.may_hold
+        perhaps = list(compress(digests, map(may_hold, map(hash, digests))))
+        if not perhaps:
+            return {}
+        wanted = "SELECT digest, key FROM known WHERE digest IN (SELECT value FROM json_each(?))"
+        recent = {digest: self._recent[digest] for digest in perhaps if digest in self._recent}
+        return recent | dict(self._db.execute(wanted, (encode(perhaps).decode(),)))
+
+    def _put_away(self) -> None:
+        self._db.executemany("INSERT OR IGNORE INTO known VALUES (?, ?)", sorted(self._recent.items()))
+        self._recent.clear()

@@ -1,0 +1,91 @@
+"""What do the requests of a batch weigh? Characters, media and the bound of the answers, counted as they are written.
+
+Requests made from a template are counted by their texts. Ready-made ones are counted by their bytes: names and
+punctuation of JSON count as characters, inline media do not; that is a little too much, and costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.model import Weight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MIME = re.compile(rb'"mime_?[tT]ype":"([a-z]+)/')
+_DATA = re.compile(rb'"data":"[^"\\]*"')
+_MOST = re.compile(rb'"max_?[oO]utput_?[tT]okens":(\d+)')
+_CANDIDATES = re.compile(rb'"candidate_?[cC]ount":(\d+)')
+_KINDS = frozenset({"image", "video", "audio"})
+#: Members of a request that the model reads.
+_READ = ("systemInstruction", "system_instruction", "tools")
+_SCHEMAS = ("responseSchema", "responseJsonSchema", "response_schema", "response_json_schema")
+
+
+def media_kind(mime: str) -> str:
+    """Return ``image``, ``video``, ``audio`` or ``document`` for a MIME type."""
+    kind = mime.partition("/")[0]
+    return kind if kind in _KINDS else "document"
+
+
+class Scale:
+    """Sums the weight of requests."""
+
+    def __init__(self) -> None:
+        self._ascii = self._other = self._most = 0
+        self._media: Counter[str] = Counter()
+        self._is_bounded = True
+
+    @property
+    def weight(self) -> Weight:
+        """What all requests so far weigh together."""
+        return Weight(
+            ascii_chars=self._ascii,
+            other_chars=self._other,
+            media=dict(sorted(self._media.items())),
+            max_output_tokens=self._most if self._is_bounded else 0,
+        )
+
+    def add_texts(self, texts: list[str]) -> None:
+        """Add texts."""
+        total = sum(map(len, texts))
+        if all(map(str.isascii, texts)):
+            self._ascii += total
+            return
+        plain = sum(len(text.encode("ascii", "ignore")) for text in texts)
+        self._ascii += plain
+        self._other += total - plain
+
+    def add_media(self, mimes: Iterable[str]) -> None:
+        """Add parts with media by their MIME types."""
+        self._media.update(map(media_kind, mimes))
+
+    def add_constant(self, members: dict[str, Any], count: int) -> None:
+        """Add what is the same for `count` requests: their members without the contents."""
+        config = members.get("generationConfig") or members.get("generation_config") or {}
+        read = [members[name] for name in _READ if name in members]
+        read += [config[name] for name in _SCHEMAS if name in config]
+        text = "".join(encode(value).decode() for value in read)
+        plain = len(text.encode("ascii", "ignore"))
+        self._ascii += plain * count
+        self._other += (len(text) - plain) * count
+        self._bound(encode(config), count)
+
+    def add_request(self, request: bytes) -> None:
+        """Add one ready-made request by its bytes."""
+        self._bound(request, 1)
+        if b'"mime' in request:
+            self.add_media(kind.decode() for kind in _MIME.findall(request))
+            request = _DATA.sub(b"", request)
+        self.add_texts([request.decode()])
+
+    def _bound(self, config: bytes, count: int) -> None:
+        most, candidates = _MOST.search(config), _CANDIDATES.search(config)
+        if most is None:
+            self._is_bounded = self._is_bounded and not count
+        else:
+            self._most += int(most[1]) * int(candidates[1] if candidates else 1) * count
