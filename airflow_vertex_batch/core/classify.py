@@ -68,6 +68,8 @@ _HTTP_CODES = {
 }  # fmt: skip
 #: Both by the number an error may give instead of the word; the two ranges do not meet.
 _WORDS = {**dict(enumerate(_GRPC_CODES)), **_HTTP_CODES}
+#: ``2026-11-22T03:04:05Z``
+_TIME_LENGTH = 20
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)(?:\n?\s*```\s*)?", re.DOTALL)
 #: Where the decoder stopped, in its own words.
 _BYTE = re.compile(r"\(byte (\d+)\)$")
@@ -111,13 +113,16 @@ def classify(
 
 def time_or_nothing(text: str | None) -> str:
     """Return an RFC 3339 time as it is, anything else as nothing: one odd text would make a table refuse all rows."""
-    # `fromisoformat` knows the calendar; the shape rules out the other forms that it takes.
-    if not text or text[4:5] + text[7:8] + text[13:14] + text[16:17] != "--::" or text[10] not in "T " or "," in text:
+    # `fromisoformat` knows the calendar; the rest rules out the other forms that it takes.
+    if not text or len(text) < _TIME_LENGTH or text[13:17:3] != "::" or text[10] not in "T " or text[5] == "W":
+        return ""
+    if text[-1] != "Z" and (text[-6] not in "+-" or text[-3] != ":" or text[19] == ","):
         return ""
     try:
-        return text if datetime.fromisoformat(text).tzinfo is not None else ""
+        datetime.fromisoformat(text)
     except ValueError:
         return ""
+    return text
 
 
 def _response(line: OutputLine) -> tuple[bytes, Response | None]:

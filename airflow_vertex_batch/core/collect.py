@@ -130,47 +130,35 @@ class _Sorting:
 
     def file(self, stream: IO[bytes], uri: str) -> Iterator[ResultRow]:
         """Yield the good rows of a file. A torn last line is a row that is missing, not a file that cannot be read."""
-        torn: ResultError | None = None
-        read_count = 0
+        reader = _FileReader(uri)
         for first, block in read_blocks(stream):
-            lines = _quick_lines(block)
-            if lines is not None and torn is None:
-                read_count += len(lines)
+            lines = None if reader.torn else _quick_lines(block)
+            if lines is not None:
+                reader.count += len(lines)
                 yield from self._block(lines, block, uri, first)
                 continue
             for number, raw in lines_of(block, first):
-                if torn is not None:
-                    raise torn
-                try:
-                    line = read_output(raw, uri, number)
-                except ResultError as error:
-                    torn = error
-                    continue
-                read_count += 1
-                yield from self._row(line, raw)
-        # A file without one good line was not torn: it never was an output.
-        if torn is not None and not read_count:
-            raise torn
+                if (line := reader.read(raw, number)) is not None:
+                    yield from self._row(line, raw)
+        reader.end()
 
     def line(self, raw: bytes, uri: str, number: int) -> Iterator[ResultRow]:
         """Yield the row of a line if it is a good one."""
         yield from self._row(read_output(raw, uri, number), raw)
 
-    def _block(self, lines: list[QuickLine], block: bytes, uri: str, first: int) -> Iterator[ResultRow]:
+    def _block(self, lines: list[QuickLine], block: list[bytes], uri: str, first: int) -> Iterator[ResultRow]:
         """Yield the good rows of a block: the plain ones at once, the others by way of their bytes."""
-        find, job_name, check = self._expected.find, self._job.name, self._check
-        raws: list[bytes] = []
+        job_name, check, mark = self._job.name, self._check, self._expected.mark
+        find = self._expected.find
         for index, line in enumerate(lines):
             key = line.key
-            place = find(key) if type(key) is str and not self._expected.shares else None
-            if place is not None and place[0][place[1]] == NOTHING:
+            if isinstance(key, str) and (place := find(key)) is not None and place[0][place[1]] == NOTHING:
                 row = quick_row(line, key, job_name=job_name, request_digest=digest_at(place), check=check)
-                if row is not None and row.status is RowStatus.SUCCEEDED:
-                    self._expected.mark(place, GOOD)
+                if row is not None:
+                    mark(place, GOOD)
                     yield row
                     continue
-            raws = raws or block.split(b"\n")
-            yield from self.line(raws[index], uri, first + index)
+            yield from self.line(block[index].strip(), uri, first + index)
 
     def _row(self, line: OutputLine, raw: bytes) -> Iterator[ResultRow]:
         name = self._expected.name_of(line.key) if isinstance(line.key, str) else None
@@ -275,25 +263,36 @@ def file_lines(store: ObjectStore, files: Iterable[Uri]) -> Iterator[OutputLine]
     """Yield the output lines of files. A torn last line is a row that is missing, not a file that cannot be read."""
     for uri in files:
         with store.open_read(uri) as stream:
-            yield from _stream_lines(stream, str(uri))
+            reader = _FileReader(str(uri))
+            for number, raw in read_lines(stream):
+                if (line := reader.read(raw, number)) is not None:
+                    yield line
+            reader.end()
 
 
-def _stream_lines(stream: IO[bytes], uri: str) -> Iterator[OutputLine]:
-    torn: ResultError | None = None
-    read_count = 0
-    for number, raw in read_lines(stream):
-        if torn is not None:
-            raise torn
+class _FileReader:
+    """Lets one line pass that is torn, if it is the last of its file."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self.count = uri, 0
+        self.torn: ResultError | None = None
+
+    def read(self, raw: bytes, number: int) -> OutputLine | None:
+        """Decode a line; None when it is torn. :raises ResultError: when a torn line came before."""
+        if self.torn is not None:
+            raise self.torn
         try:
-            line = read_output(raw, uri, number)
+            line = read_output(raw, self._uri, number)
         except ResultError as error:
-            torn = error
-            continue
-        read_count += 1
-        yield line
-    # A file without one good line was not torn: it never was an output.
-    if torn is not None and not read_count:
-        raise torn
+            self.torn = error
+            return None
+        self.count += 1
+        return line
+
+    def end(self) -> None:
+        """Check the whole. :raises ResultError: when there was no good line: that file never was an output."""
+        if self.torn is not None and not self.count:
+            raise self.torn
 
 
 def _request_line(raw: bytes, uri: str, number: int) -> dict[str, Any]:

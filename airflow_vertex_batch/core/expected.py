@@ -110,11 +110,10 @@ class Expected:
     def _read(self, model: str) -> None:
         add, state = self._table.add, bytes([NOTHING])
         for key, request in self._requests():
-            data = state + bytes.fromhex(request_digest(request, model))  # type: ignore[arg-type]
+            data = state + bytes.fromhex(request_digest(request, model))
             own = own_key(key, request)
             if not add(own, data):
-                name = _free_name(own, lambda name, data=data: add(name, data))
-                self._sharing.setdefault(own, [own]).append(name)
+                self._sharing.setdefault(own, [own]).append(_free_name(own, self._table, data))
 
     def named(self) -> Iterator[tuple[str, bytes | msgspec.Raw]]:
         """Yield every name with its request, once more from the input."""
@@ -122,7 +121,7 @@ class Expected:
         for key, request in self._requests():
             name = own_key(key, request)
             if taken is not None and not taken.add(name, b""):
-                name = _free_name(name, lambda name: taken.add(name, b""))
+                name = _free_name(name, taken, b"")
             yield name, request
 
     def find(self, key: str) -> Place | None:
@@ -140,11 +139,6 @@ class Expected:
         if key in self._sharing:
             return min(self._sharing[key], key=self.state)
         return key if self._table.find(key) else None
-
-    @property
-    def shares(self) -> bool:
-        """Whether any requests share a key."""
-        return bool(self._sharing)
 
     def state(self, name: str) -> int:
         """Return what a name has, to sort by."""
@@ -184,9 +178,9 @@ def _compact(request: bytes | msgspec.Raw) -> bytes:
         return bytes(request)
 
 
-def _free_name(own: str, take: Callable[[str], bool]) -> str:
-    """Put the first free number behind a key: "a-2" may be another request's own key."""
+def _free_name(own: str, taken: KeyTable, data: bytes) -> str:
+    """Put the first free number behind a key, and take it: "a-2" may be another request's own key."""
     number = 2
-    while not take(name := f"{own}-{number}"):
+    while not taken.add(name := f"{own}-{number}", data):
         number += 1
     return name

@@ -109,45 +109,40 @@ def request_line(key: str, request: object) -> bytes:
     return encode({"key": key, "request": request}) + b"\n"
 
 
+def read_blocks(stream: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield blocks of lines as they stand in the stream, each with the 1-based number of its first line."""
+    number = 1
+    while block := stream.readlines(BLOCK_BYTES):
+        yield number, block
+        number += len(block)
+
+
+def lines_of(block: list[bytes], first: int = 1) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbers and lines of a block without their line ends; blank lines are skipped."""
+    for number, line in enumerate(block, start=first):
+        stripped = line.strip()
+        if stripped:
+            yield number, stripped
+
+
 def read_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield 1-based line numbers and lines without their line end; blank lines are skipped."""
-    for number, line in enumerate(stream, start=1):
-        stripped = line.strip()
-        if stripped:
-            yield number, stripped
+    for first, block in read_blocks(stream):
+        yield from lines_of(block, first)
 
 
-def read_blocks(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield blocks of whole lines, each with the 1-based number of its first line."""
-    number = 1
-    while block := stream.read(BLOCK_BYTES):
-        # What is read to the end of the line is small beside the block.
-        whole = block if block.endswith(b"\n") else block + stream.readline()
-        yield number, whole
-        number += whole.count(b"\n")
-
-
-def lines_of(block: bytes, first: int = 1) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbers and lines of a block as `read_lines` does those of a stream."""
-    for number, line in enumerate(block.split(b"\n"), start=first):
-        stripped = line.strip()
-        if stripped:
-            yield number, stripped
-
-
-def block_decoder(kind: type[T]) -> Callable[[bytes], list[T] | None]:
+def block_decoder(kind: type[T]) -> Callable[[list[bytes]], list[T] | None]:
     """Return a function that decodes all lines of a block at once, or returns None when one of them is out of the
     ordinary: not of this shape, blank, or two on one line.
     """
     decode_lines = msgspec.json.Decoder(kind).decode_lines
 
-    def decoded(block: bytes) -> list[T] | None:
+    def decoded(block: list[bytes]) -> list[T] | None:
         try:
-            lines = decode_lines(block)
+            lines = decode_lines(b"".join(block))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        count = block.count(b"\n") + (not block.endswith(b"\n"))
-        return lines if len(lines) == count else None
+        return lines if len(lines) == len(block) else None
 
     return decoded
 

@@ -65,31 +65,35 @@ class QuickLine(msgspec.Struct, gc=False):
     key: str | int | float | bool | None = None
 
 
+_SUCCEEDED = RowStatus.SUCCEEDED
+_PLAIN: dict[str, Any] = {"status": _SUCCEEDED}
 _decode = msgspec.json.Decoder(_Response).decode
 
 
 def quick_row(
     line: QuickLine, key: str, *, job_name: str, request_digest: str, check: Callable[[Any], str] | None
 ) -> ResultRow | None:
-    """Return the row of a line that is one plain answer, or None where `classify` has to look at it."""
+    """Return the row of a line that is one plain and good answer, or None where `classify` has to look at it."""
     if line.status:
         return None
     try:
-        response, raw = _decode(line.response), str(line.response, "utf-8")  # type: ignore[call-overload]
+        response, raw = _decode(line.response), str(line.response, "utf-8")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if len(response.candidates) != 1 or (candidate := response.candidates[0]).finish_reason != "STOP":
+    candidates = response.candidates
+    if len(candidates) != 1 or candidates[0].finish_reason != "STOP":
         return None
-    parts = candidate.content.parts
-    if len(parts) != 1 or parts[0].thought or not (text := parts[0].text):
+    parts, usage = candidates[0].content.parts, _usage(response.usage_metadata)
+    if len(parts) != 1 or parts[0].thought or not (text := parts[0].text) or not usage.total_tokens:
         return None
-    usage = _usage(response.usage_metadata)
-    if not usage.total_tokens:
+    judged = judged_json(text, check) if check is not None or asks_json(line.request) else _PLAIN
+    if judged["status"] is not _SUCCEEDED:
         return None
-    judged = judged_json(text, check) if check is not None or asks_json(line.request) else _GOOD
     return ResultRow(
         key=key,
+        status=_SUCCEEDED,
         text=text,
+        answer=judged.get("answer"),
         finish_reason="STOP",
         model_version=response.model_version,
         usage=usage,
@@ -97,11 +101,7 @@ def quick_row(
         response=raw,
         job_name=job_name,
         request_digest=request_digest,
-        **judged,
     )
-
-
-_GOOD: dict[str, Any] = {"status": RowStatus.SUCCEEDED}
 
 
 def _usage(tokens: _Usage) -> Usage:
