@@ -1,17 +1,28 @@
 """What does one output line mean? One table of finish reasons and error words, one row out.
 
 Invariants: every line becomes exactly one `ResultRow`, whatever it holds; a word that is not in the tables is a failed
-row that may be asked again, never an exception; thoughts are no answer.
+row that may be asked again, never an exception; thoughts are no answer; of several candidates the first good one is
+the answer, and where none is good the first one says why.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.jsonl import Candidate, OutputLine, Response, decode, read_response, repaired
+from airflow_vertex_batch.core.jsonl import (
+    Candidate,
+    Echo,
+    OutputLine,
+    Response,
+    decode,
+    read_echo,
+    read_response,
+    repaired,
+)
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
@@ -57,19 +68,32 @@ _HTTP_CODES = {
 }  # fmt: skip
 #: Both by the number an error may give instead of the word; the two ranges do not meet.
 _WORDS = {**dict(enumerate(_GRPC_CODES)), **_HTTP_CODES}
-#: One text that is no time would make a table refuse all rows.
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
-_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+#: ``2026-11-22T03:04:05Z``
+_TIME_LENGTH = 20
+_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)(?:\n?\s*```\s*)?", re.DOTALL)
+#: Where the decoder stopped, in its own words.
+_BYTE = re.compile(r"\(byte (\d+)\)$")
 
 
-def classify(line: OutputLine, key: str, *, job_name: str = "", check: Callable[[Any], str] | None = None) -> ResultRow:
+def classify(
+    line: OutputLine,
+    key: str,
+    *,
+    job_name: str = "",
+    request_digest: str = "",
+    check: Callable[[Any], str] | None = None,
+) -> ResultRow:
     """Return the row of one output line.
 
     :param key: the key of the request that this line answers.
     :param check: says why a JSON answer does not fit, or nothing; given when a schema was asked for.
     """
-    at = line.processed_time or ""
-    made: dict[str, Any] = {"key": key, "processed_at": at if _TIME.fullmatch(at) else "", "job_name": job_name}
+    made: dict[str, Any] = {
+        "key": key,
+        "processed_at": time_or_nothing(line.processed_time),
+        "job_name": job_name,
+        "request_digest": request_digest,
+    }
     if line.status:
         code, reason = row_error(line.status)
         return ResultRow(
@@ -77,19 +101,28 @@ def classify(line: OutputLine, key: str, *, job_name: str = "", check: Callable[
         )
     raw, response = _response(line)
     if response is None:
-        return ResultRow(
-            **made,
-            status=RowStatus.FAILED,
-            code="NO_RESPONSE",
-            reason="The line has neither a status nor a response",
-            repairable=True,
-        )
+        return ResultRow(**made, **_failed("NO_RESPONSE", "The line has neither a status nor a response"))
     made |= {
         "response": raw.decode("utf-8", "replace"),
         "model_version": response.model_version or "",
         "usage": Usage.from_api(response.usage_metadata) if response.usage_metadata else None,
     }
-    return _answered(made, response, wants_json=check is not None or _asks_json(line), check=check)
+    wants_json = check is not None or asks_json(read_echo(line.request))
+    return ResultRow(**made, **_verdict(response, wants_json=wants_json, check=check))
+
+
+def time_or_nothing(text: str | None) -> str:
+    """Return an RFC 3339 time as it is, anything else as nothing: one odd text would make a table refuse all rows."""
+    # `fromisoformat` knows the calendar; the rest rules out the other forms that it takes.
+    if not text or len(text) < _TIME_LENGTH or text[13:17:3] != "::" or text[10] not in "T " or text[5] == "W":
+        return ""
+    if text[-1] != "Z" and (text[-6] not in "+-" or text[-3] != ":" or text[19] == ","):
+        return ""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return ""
+    return text
 
 
 def _response(line: OutputLine) -> tuple[bytes, Response | None]:
@@ -104,60 +137,67 @@ def _response(line: OutputLine) -> tuple[bytes, Response | None]:
         return raw, None
 
 
-def _answered(
-    made: dict[str, Any], response: Response, *, wants_json: bool, check: Callable[[Any], str] | None
-) -> ResultRow:
-    if not response.candidates:
-        feedback = response.prompt_feedback
-        if feedback is not None and feedback.block_reason:
-            reason = feedback.block_reason_message or f"The prompt was blocked: {feedback.block_reason}"
-            return ResultRow(**made, status=RowStatus.BLOCKED, code=feedback.block_reason, reason=reason)
-        return ResultRow(
-            **made,
-            status=RowStatus.FAILED,
-            code="NO_CANDIDATES",
-            reason="The response has no candidate",
-            repairable=True,
-        )
-    candidate = response.candidates[0]
-    finish = candidate.finish_reason or ""
-    text = _text(candidate)
-    made |= {"finish_reason": finish, "text": text}
+def _failed(code: str, reason: str) -> dict[str, Any]:
+    return {"status": RowStatus.FAILED, "code": code, "reason": reason, "repairable": True}
+
+
+def _verdict(response: Response, *, wants_json: bool, check: Callable[[Any], str] | None) -> dict[str, Any]:
+    """Return the members of the row that the candidates decide."""
+    verdicts = (_judged(candidate, wants_json=wants_json, check=check) for candidate in response.candidates or ())
+    first = next(verdicts, None)
+    if first is not None:
+        good = (verdict for verdict in verdicts if verdict["status"].is_good)
+        return first if first["status"].is_good else next(good, first)
+    feedback = response.prompt_feedback
+    if feedback is not None and feedback.block_reason:
+        reason = feedback.block_reason_message or f"The prompt was blocked: {feedback.block_reason}"
+        return {"status": RowStatus.BLOCKED, "code": feedback.block_reason, "reason": reason}
+    return _failed("NO_CANDIDATES", "The response has no candidate")
+
+
+def _judged(candidate: Candidate, *, wants_json: bool, check: Callable[[Any], str] | None) -> dict[str, Any]:
+    finish, text = candidate.finish_reason or "", _text(candidate)
+    made = {"finish_reason": finish, "text": text}
     status, repairable = FINISH_REASONS.get(finish or "STOP", (RowStatus.FAILED, True))
     if status is not RowStatus.SUCCEEDED:
         reason = candidate.finish_message or f"The model stopped with {finish}"
-        return ResultRow(**made, status=status, code=finish, reason=reason, repairable=repairable)
+        return {**made, "status": status, "code": finish, "reason": reason, "repairable": repairable}
     if text is None:
         if _has_other_parts(candidate):
-            return ResultRow(**made, status=RowStatus.SUCCEEDED)
-        return ResultRow(
-            **made,
-            status=RowStatus.FAILED,
-            code="EMPTY_ANSWER",
-            reason="The model stopped without saying anything",
-            repairable=True,
-        )
-    return _json_row(made, text, check) if wants_json else ResultRow(**made, status=RowStatus.SUCCEEDED)
+            return {**made, "status": RowStatus.SUCCEEDED}
+        return {**made, **_failed("EMPTY_ANSWER", "The model stopped without saying anything")}
+    return {**made, **(judged_json(text, check) if wants_json else {"status": RowStatus.SUCCEEDED})}
 
 
-def _json_row(made: dict[str, Any], text: str, check: Callable[[Any], str] | None) -> ResultRow:
-    fenced = _FENCE.fullmatch(text)
+def judged_json(text: str, check: Callable[[Any], str] | None) -> dict[str, Any]:
+    """Return the members of a row whose answer had to be JSON."""
+    fenced = _FENCE.fullmatch(text) if "```" in text else None
+    body = fenced[1] if fenced else text
     try:
-        answer = decode(fenced[1] if fenced else text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return ResultRow(
-            **made,
-            status=RowStatus.INVALID_OUTPUT,
-            code="NOT_JSON",
-            reason="JSON was asked for and the answer is not JSON",
-            repairable=True,
-        )
+        answer = decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        status, code, reason = RowStatus.INVALID_OUTPUT, "NOT_JSON", "JSON was asked for and the answer is not JSON"
+        if _is_cut(body, error):
+            # Seen in the field with STOP, too.
+            status, code, reason = RowStatus.TRUNCATED, "CUT_JSON", "The answer is JSON that ends too early"
+        return {"status": status, "code": code, "reason": reason, "repairable": True}
     problem = check(answer) if check is not None else ""
     if problem:
-        return ResultRow(
-            **made, status=RowStatus.INVALID_OUTPUT, code="SCHEMA", reason=problem, answer=answer, repairable=True
-        )
-    return ResultRow(**made, status=RowStatus.SUCCEEDED, answer=answer)
+        status = RowStatus.INVALID_OUTPUT
+        return {"status": status, "code": "SCHEMA", "reason": problem, "answer": answer, "repairable": True}
+    return {"status": RowStatus.SUCCEEDED, "answer": answer}
+
+
+def _is_cut(text: str, error: Exception) -> bool:
+    """Whether the decoder met the end of the text where it wanted more: all that came before was JSON."""
+    if not isinstance(error, msgspec.DecodeError) or not text.strip():
+        return False
+    if "truncated" in str(error):
+        # It also says so of half a character near the end, which the lenient decoder takes.
+        return repaired(text.encode("utf-8", "replace")) is None
+    # A number that ends in its sign, point or exponent is reported at the byte behind the last one.
+    at = _BYTE.search(str(error))
+    return at is not None and int(at[1]) >= len(text.encode())
 
 
 def _text(candidate: Candidate) -> str | None:
@@ -171,12 +211,12 @@ def _has_other_parts(candidate: Candidate) -> bool:
     return any(bytes(raw) != b"null" for part in parts or () for raw in (part.function_call, part.inline_data))
 
 
-def _asks_json(line: OutputLine) -> bool:
-    # The echo holds the request's generationConfig; a text search is enough to know that JSON was asked for.
-    request = bytes(line.request)
-    if b'"application/json"' not in request:
-        return False
-    return b'"responseMimeType"' in request or b'"response_mime_type"' in request
+def asks_json(echo: Echo | None) -> bool:
+    """Whether a request asked for JSON."""
+    for config in (echo.generation_config, echo.snake_config) if echo is not None else ():
+        if config is not None and "application/json" in {config.response_mime_type, config.snake_mime_type}:
+            return True
+    return False
 
 
 def row_error(status: str) -> tuple[str, str]:

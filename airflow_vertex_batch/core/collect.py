@@ -2,15 +2,17 @@
 
 Output comes in any order, in any number of files; lines may be missing, doubled, or without their key. Every request of
 a job ends as exactly one row: a good answer wins over a bad one, the first good one over later ones, and a request
-without a line gets a row that says so. Answers are joined by key, or by contents where the key did not come back.
+without a line gets a row that says so. Answers are joined by key, or as `core.join` says where the key did not come
+back.
 
-Memory is bounded by one job, which the service bounds at 200,000 requests: only their keys and file offsets are held.
+Memory is bounded by one job, which the service bounds at 200,000 requests: see `core.expected` for what is held.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -18,22 +20,27 @@ import msgspec
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.errors import ResultError
+from airflow_vertex_batch.core.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
+from airflow_vertex_batch.core.join import Evidence, Joiner
 from airflow_vertex_batch.core.jsonl import (
+    NULL,
     OutputLine,
-    contents_fingerprint,
+    block_decoder,
     decode,
     encode,
+    lines_of,
+    read_blocks,
     read_lines,
     read_output,
-    repaired,
 )
 from airflow_vertex_batch.core.model import BatchJob, Phase
-from airflow_vertex_batch.core.request import content_key
+from airflow_vertex_batch.core.quick import QuickLine, quick_row
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from airflow_vertex_batch.core.expected import Request
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
 
 #: What a request without a line ended as, by how its job ended.
@@ -43,6 +50,8 @@ _UNANSWERED = {
     Phase.FAILED: (RowStatus.FAILED, "The job failed before this row was answered"),
 }
 _NO_LINE = (RowStatus.MISSING, "The job ended without a line for this row")
+#: Keys named in a message.
+_SAMPLES = 3
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -50,14 +59,15 @@ class Batch(msgspec.Struct, frozen=True):
 
     :param inputs: request files (``gs://``, globs) or one ``bq://`` table.
     :param columns_uri: the user's columns by key, or empty.
+    :param model: the job's model, for the digests of its requests.
+    :param resumed: whether the job's input was an earlier job's output (the service's native resume): it then answers
+        for more keys than `inputs` has, which is as it should be.
     """
 
     job: BatchJob
     inputs: tuple[str, ...]
     columns_uri: str = ""
-    #: The model that was asked, for the requests' digests.
     model: str = ""
-    #: Whether the input was an earlier job's output: lines for other requests than ours are no surprise then.
     resumed: bool = False
 
 
@@ -82,73 +92,164 @@ class Collector:
 
     def rows(self, batch: Batch) -> Iterator[ResultRow]:
         """Yield exactly one row for each request of the batch's job."""
-        expected = _Expected(self._input_lines(batch), str(batch.inputs))
+        requests = partial(input_requests, self._store, self._warehouse, batch.inputs)
+        expected = Expected(requests, batch.model, str(batch.inputs))
         self.expected_count += len(expected)
         with _Spool() as strays, _Spool() as bad, _Columns(self._store, batch.columns_uri) as columns:
-            for line in self._output_lines(batch.job):
-                if (key := expected.known(line.key)) is None:
-                    strays.add(line)
-                else:
-                    yield from self._row(line, key, expected, bad, batch, columns)
-            for line, key in self._rejoined(strays, expected, batch):
-                yield from self._row(line, key, expected, bad, batch, columns)
-            yield from self._bad_rows(bad, expected, columns)
-            yield from _unanswered(expected, batch.job, columns)
+            sorting = _Sorting(batch, expected, strays, bad, self.anomalies, self._check)
+            rows = self._sorted(sorting, batch.job)
+            yield from map(columns.join, rows) if batch.columns_uri else rows
 
-    def _row(
-        self, line: OutputLine, key: str, expected: _Expected, bad: _Spool, batch: Batch, columns: _Columns
-    ) -> Iterator[ResultRow]:
-        """Yield a good row at once; put a bad one aside, for a better one may follow."""
-        if expected.is_good(key):
-            self.anomalies.duplicate_count += 1
-            return
-        row = classify(line, key, job_name=batch.job.name, check=self._check)
-        if expected.is_seen(key):
-            self.anomalies.duplicate_count += 1
-        elif not row.status.is_good:
-            bad.add(row)
-        expected.mark(key, good=row.status.is_good)
-        if row.status.is_good:
-            yield columns.join(row)
-
-    @staticmethod
-    def _bad_rows(bad: _Spool, expected: _Expected, columns: _Columns) -> Iterator[ResultRow]:
-        return (columns.join(row) for row in bad.read(ResultRow) if not expected.is_good(row.key))
-
-    def _rejoined(self, strays: _Spool, expected: _Expected, batch: Batch) -> Iterator[tuple[OutputLine, str]]:
-        """Yield the lines without a known key whose contents are those of a request."""
-        if not strays.count:
-            return
-        waiting: dict[str, list[str]] = {}
-        for key, request in expected.with_requests(self._input_lines(batch)):
-            waiting.setdefault(contents_fingerprint(request), []).append(key)
-        for keys in waiting.values():
-            # Of requests with the same contents, the one that wants a line most comes first.
-            keys.sort(key=expected.has)
-        for line in strays.read(OutputLine):
-            keys = waiting.get(_echo_fingerprint(line), [])
-            if keys:
-                self.anomalies.rejoined_count += 1
-                yield line, keys.pop(0) if len(keys) > 1 else keys[0]
-            else:
-                self.anomalies.foreign_count += 1
-
-    def _input_lines(self, batch: Batch) -> Iterator[dict[str, Any]]:
-        for address in batch.inputs:
-            if address.startswith("bq://"):
-                yield from map(_table_request, self._warehouse.rows(TableId.parse(address)))
-                continue
-            for info in self._store.list(Uri.parse(address)):
-                with self._store.open_read(info.uri) as stream:
-                    for number, raw in read_lines(stream):
-                        yield _request_line(raw, str(info.uri), number)
-
-    def _output_lines(self, job: BatchJob) -> Iterator[OutputLine]:
+    def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[ResultRow]:
         if job.output_uri.startswith("bq://"):
             for number, row in enumerate(self._warehouse.rows(TableId.parse(job.output_uri)), start=1):
-                yield read_output(encode(_table_line(row)), job.output_uri, number)
+                yield from sorting.line(encode(_table_line(row)), job.output_uri, number)
         elif job.output_uri:
-            yield from file_lines(self._store, result_files(self._store, Uri.parse(job.output_uri)))
+            for uri in result_files(self._store, Uri.parse(job.output_uri)):
+                with self._store.open_read(uri) as stream:
+                    yield from sorting.file(stream, str(uri))
+        yield from sorting.rejoined()
+        yield from sorting.bad_rows()
+        yield from sorting.unanswered()
+
+
+class _Sorting:
+    """The output of one job on its way to rows."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        expected: Expected,
+        strays: _Spool,
+        bad: _Spool,
+        anomalies: Anomalies,
+        check: Callable[[Any], str] | None,
+    ) -> None:
+        self._job, self._is_resumed, self._expected = batch.job, batch.resumed, expected
+        self._strays, self._bad, self._anomalies, self._check = strays, bad, anomalies, check
+
+    def file(self, stream: IO[bytes], uri: str) -> Iterator[ResultRow]:
+        """Yield the good rows of a file. A torn last line is a row that is missing, not a file that cannot be read."""
+        reader = _FileReader(uri)
+        for first, block in read_blocks(stream):
+            lines = None if reader.torn else _quick_lines(block)
+            if lines is not None:
+                reader.count += len(lines)
+                yield from self._block(lines, block, uri, first)
+                continue
+            for number, raw in lines_of(block, first):
+                if (line := reader.read(raw, number)) is not None:
+                    yield from self._row(line, raw)
+        reader.end()
+
+    def line(self, raw: bytes, uri: str, number: int) -> Iterator[ResultRow]:
+        """Yield the row of a line if it is a good one."""
+        yield from self._row(read_output(raw, uri, number), raw)
+
+    def _block(self, lines: list[QuickLine], block: list[bytes], uri: str, first: int) -> Iterator[ResultRow]:
+        """Yield the good rows of a block: the plain ones at once, the others by way of their bytes."""
+        job_name, check, mark = self._job.name, self._check, self._expected.mark
+        find = self._expected.find
+        for index, line in enumerate(lines):
+            key = line.key
+            if isinstance(key, str) and (place := find(key)) is not None and place[0][place[1]] == NOTHING:
+                row = quick_row(line, key, job_name=job_name, request_digest=digest_at(place), check=check)
+                if row is not None:
+                    mark(place, GOOD)
+                    yield row
+                    continue
+            yield from self.line(block[index].strip(), uri, first + index)
+
+    def _row(self, line: OutputLine, raw: bytes) -> Iterator[ResultRow]:
+        name = self._expected.name_of(line.key) if isinstance(line.key, str) else None
+        if name is not None:
+            yield from self._named(line, name)
+        elif not (self._is_resumed and isinstance(line.key, str)):
+            self._strays.add(raw)
+
+    def _named(self, line: OutputLine, name: str) -> Iterator[ResultRow]:
+        """Yield a good row at once; put a bad one aside, for a better one may follow."""
+        place = self._expected.place(name)
+        state = place[0][place[1]]
+        self._anomalies.duplicate_count += state != NOTHING
+        if state == GOOD:
+            return
+        row = classify(line, name, job_name=self._job.name, request_digest=digest_at(place), check=self._check)
+        if row.status.is_good:
+            yield row
+        elif state == NOTHING:
+            self._bad.add(encode(row))
+        self._expected.mark(place, GOOD if row.status.is_good else BAD)
+
+    def rejoined(self) -> Iterator[ResultRow]:
+        """Yield the good rows of the lines without a known key that can be told to be a request's."""
+        if not self._strays.count:
+            return
+        lines = (Evidence.of(read_output(raw, "", 0)) for raw in self._strays.read())
+        joiner = Joiner(lines, self._expected.named(), self._expected.state)
+        for raw in self._strays.read():
+            line = read_output(raw, "", 0)
+            name = joiner.name_of(Evidence.of(line))
+            if name is not None:
+                self._anomalies.rejoined_count += 1
+                yield from self._named(line, name)
+            elif not self._is_resumed:
+                self._anomalies.foreign_count += 1
+
+    def bad_rows(self) -> Iterator[ResultRow]:
+        """Yield the rows that were put aside and for which nothing better came."""
+        for raw in self._bad.read():
+            row = _decode_row(raw)
+            if self._expected.state(row.key) != GOOD:
+                yield row
+
+    def unanswered(self) -> Iterator[ResultRow]:
+        """Yield a row for every request without a line."""
+        job = self._job
+        status, reason = _UNANSWERED.get(job.state.phase, _NO_LINE)
+        if job.error_message:
+            reason = f"{reason}: {job.error_message}"
+        for name in self._expected.unseen():
+            yield ResultRow(
+                key=name,
+                status=status,
+                code=(job.state_text or str(job.state)),
+                reason=reason,
+                job_name=job.name,
+                repairable=True,
+                request_digest=digest_at(self._expected.place(name)),
+            )
+
+
+class _InputLine(msgspec.Struct, gc=False):
+    key: str | int | float | bool | None = None
+    request: msgspec.Raw = NULL
+
+
+_quick_lines = block_decoder(QuickLine)
+_input_lines = block_decoder(_InputLine)
+_decode_row = msgspec.json.Decoder(ResultRow).decode
+
+
+def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[str]) -> Iterator[Request]:
+    """Yield the key, as it stands there, and the bytes of every request of a job's input."""
+    for address in inputs:
+        if address.startswith("bq://"):
+            for row in warehouse.rows(TableId.parse(address)):
+                request = row.get("request")
+                yield row.get("key"), request.encode() if isinstance(request, str) else encode(request)
+            continue
+        for info in store.list(Uri.parse(address)):
+            with store.open_read(info.uri) as stream:
+                for first, block in read_blocks(stream):
+                    lines = _input_lines(block)
+                    if lines is not None:
+                        for line in lines:
+                            yield line.key, line.request
+                        continue
+                    for number, raw in lines_of(block, first):
+                        doc = _request_line(raw, str(info.uri), number)
+                        yield doc.get("key"), encode(doc.get("request"))
 
 
 def result_files(store: ObjectStore, folder: Uri) -> list[Uri]:
@@ -162,33 +263,36 @@ def file_lines(store: ObjectStore, files: Iterable[Uri]) -> Iterator[OutputLine]
     """Yield the output lines of files. A torn last line is a row that is missing, not a file that cannot be read."""
     for uri in files:
         with store.open_read(uri) as stream:
-            yield from _stream_lines(stream, str(uri))
+            reader = _FileReader(str(uri))
+            for number, raw in read_lines(stream):
+                if (line := reader.read(raw, number)) is not None:
+                    yield line
+            reader.end()
 
 
-def _stream_lines(stream: IO[bytes], uri: str) -> Iterator[OutputLine]:
-    torn: ResultError | None = None
-    read_count = 0
-    for number, raw in read_lines(stream):
-        if torn is not None:
-            raise torn
+class _FileReader:
+    """Lets one line pass that is torn, if it is the last of its file."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self.count = uri, 0
+        self.torn: ResultError | None = None
+
+    def read(self, raw: bytes, number: int) -> OutputLine | None:
+        """Decode a line; None when it is torn. :raises ResultError: when a torn line came before."""
+        if self.torn is not None:
+            raise self.torn
         try:
-            line = read_output(raw, uri, number)
+            line = read_output(raw, self._uri, number)
         except ResultError as error:
-            torn = error
-            continue
-        read_count += 1
-        yield line
-    # A file without one good line was not torn: it never was an output.
-    if torn is not None and not read_count:
-        raise torn
+            self.torn = error
+            return None
+        self.count += 1
+        return line
 
-
-def _echo_fingerprint(line: OutputLine) -> str:
-    raw = bytes(line.request)
-    try:
-        return contents_fingerprint(decode(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return contents_fingerprint(decode(repaired(raw) or b"null"))
+    def end(self) -> None:
+        """Check the whole. :raises ResultError: when there was no good line: that file never was an output."""
+        if self.torn is not None and not self.count:
+            raise self.torn
 
 
 def _request_line(raw: bytes, uri: str, number: int) -> dict[str, Any]:
@@ -202,10 +306,6 @@ def _request_line(raw: bytes, uri: str, number: int) -> dict[str, Any]:
             todo="Restore the file as it was when the job was created",
         )
     return doc
-
-
-def _table_request(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "request": _json_or_text(row.get("request"))}
 
 
 def _table_line(row: dict[str, Any]) -> dict[str, Any]:
@@ -222,92 +322,8 @@ def _json_or_text(value: Any) -> Any:
     return value
 
 
-class _Expected:
-    """The keys of a job's requests and what has been seen of each. One byte of state a key."""
-
-    _NOTHING, _BAD, _GOOD = 0, 1, 2
-
-    def __init__(self, lines: Iterable[dict[str, Any]], subject: str) -> None:
-        self._state: dict[str, int] = {}
-        #: The names of requests that share a key.
-        self._sharing: dict[str, list[str]] = {}
-        for key, _ in self._keyed(lines, self._sharing):
-            self._state[key] = self._NOTHING
-        if not self._state:
-            raise ResultError(
-                f"The input {subject} has no requests any more", uri=subject, todo="Restore the request files"
-            )
-
-    def __len__(self) -> int:
-        return len(self._state)
-
-    @staticmethod
-    def _keyed(lines: Iterable[dict[str, Any]], sharing: dict[str, list[str]]) -> Iterator[tuple[str, Any]]:
-        """Yield key and request; a request without a key goes by its content; who shares a key gets a number."""
-        taken: dict[str, int] = {}
-        for line in lines:
-            key = line.get("key")
-            own = content_key(encode(line.get("request"))) if key in (None, "") else str(key)
-            name = own
-            # "a-2" may be another request's own key.
-            while name in taken:
-                taken[own] += 1
-                name = f"{own}-{taken[own]}"
-            taken[name] = 1
-            if name != own:
-                sharing.setdefault(own, [own]).append(name)
-            yield name, line.get("request")
-
-    def with_requests(self, lines: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Yield every key with its request, once more from the input."""
-        return self._keyed(lines, {})
-
-    def known(self, key: object) -> str | None:
-        """Return the key if it is one of ours; of requests that share one, the one that wants a line most."""
-        if not isinstance(key, str) or key not in self._state:
-            return None
-        return min(self._sharing[key], key=self.has) if key in self._sharing else key
-
-    def has(self, key: str) -> int:
-        """What the key has, to sort by: nothing, a bad line, a good answer."""
-        return self._state[key]
-
-    def is_good(self, key: str) -> bool:
-        """Whether the key has its good answer."""
-        return self._state[key] == self._GOOD
-
-    def is_seen(self, key: str) -> bool:
-        """Whether the key has a line."""
-        return self._state[key] != self._NOTHING
-
-    def mark(self, key: str, *, good: bool) -> None:
-        """Note a line; a bad one never takes a good one's place."""
-        self._state[key] = max(self._state[key], self._GOOD if good else self._BAD)
-
-    def unseen(self) -> Iterator[str]:
-        """Yield the keys without any line."""
-        return (key for key, state in self._state.items() if state == self._NOTHING)
-
-
-def _unanswered(expected: _Expected, job: BatchJob, columns: _Columns) -> Iterator[ResultRow]:
-    status, reason = _UNANSWERED.get(job.state.phase, _NO_LINE)
-    if job.error_message:
-        reason = f"{reason}: {job.error_message}"
-    for key in expected.unseen():
-        yield columns.join(
-            ResultRow(
-                key=key,
-                status=status,
-                code=(job.state_text or str(job.state)),
-                reason=reason,
-                job_name=job.name,
-                repairable=True,
-            )
-        )
-
-
 class _Spool:
-    """Structs put aside: in memory while they are few, in a temporary file when they are many."""
+    """Lines put aside: in memory while they are few, in a temporary file when they are many."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -319,32 +335,33 @@ class _Spool:
     def __exit__(self, *exc_info: object) -> None:
         self._file.close()
 
-    def add(self, item: msgspec.Struct) -> None:
+    def add(self, line: bytes) -> None:
         """Append one."""
         self.count += 1
-        self._file.write(encode(item) + b"\n")
+        self._file.write(line + b"\n")
 
-    def read(self, kind: type[Any]) -> Iterator[Any]:
+    def read(self) -> Iterator[bytes]:
         """Yield them in order."""
         self._file.seek(0)
-        decoder = msgspec.json.Decoder(kind)
-        for raw in self._file:
-            yield decoder.decode(raw)
+        yield from self._file
 
 
 class _Columns:
     """The user's columns by key, found by offset in a local copy of their file."""
 
+    _WIDTH = 8
+
     def __init__(self, store: ObjectStore, uri: str) -> None:
-        self._store, self._uri, self._offsets = store, uri, dict[str, int]()
+        self._store, self._uri, self._offsets = store, uri, KeyTable(self._WIDTH)
 
     def __enter__(self) -> Self:
         self._file = tempfile.TemporaryFile(prefix="avb-columns-")
         if self._uri:
+            offset = 0
             with self._store.open_read(Uri.parse(self._uri)) as stream:
                 for line in stream:
-                    self._offsets[decode(line)["key"]] = self._file.tell()
-                    self._file.write(line)
+                    self._offsets.add(_decode_columns(line).key, offset.to_bytes(self._WIDTH))
+                    offset += self._file.write(line)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -352,11 +369,20 @@ class _Columns:
 
     def join(self, row: ResultRow) -> ResultRow:
         """Return the row with its columns."""
-        offset = self._offsets.get(row.key)
-        if offset is None:
+        place = self._offsets.find(row.key)
+        if place is None:
             return row
-        self._file.seek(offset)
-        return msgspec.structs.replace(row, columns=decode(self._file.readline())["columns"])
+        bucket, at = place
+        self._file.seek(int.from_bytes(bucket[at : at + self._WIDTH]))
+        return msgspec.structs.replace(row, columns=_decode_columns(self._file.readline()).columns)
+
+
+class _ColumnsLine(msgspec.Struct, gc=False):
+    key: str
+    columns: dict[str, Any]
+
+
+_decode_columns = msgspec.json.Decoder(_ColumnsLine).decode
 
 
 def tally(rows: Iterable[ResultRow]) -> Tally:

@@ -3,7 +3,7 @@
 Request lines are ``{"key": …, "request": …}`` as on the user's page; output lines are what the service writes, read so
 leniently that no odd member can break a row: unknown members are ignored, wrong types are dropped one by one.
 
-Invariants: bytes in, bytes out, one line at a time; nothing here keeps a line.
+Invariants: bytes in, bytes out, a line or a block of lines at a time; nothing here keeps a line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from airflow_vertex_batch.core.errors import ResultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -70,6 +70,21 @@ class Response(msgspec.Struct, rename="camel"):
     model_version: str | None = None
 
 
+class EchoConfig(msgspec.Struct, rename="camel", gc=False):
+    """What a request's generation config says about the form of the answer, in both of its spellings."""
+
+    response_mime_type: str | None = None
+    snake_mime_type: str | None = msgspec.field(name="response_mime_type", default=None)
+
+
+class Echo(msgspec.Struct, rename="camel", gc=False):
+    """The request as it came back, reduced to what the answer is judged by and joined by."""
+
+    generation_config: EchoConfig | None = None
+    snake_config: EchoConfig | None = msgspec.field(name="generation_config", default=None)
+    labels: dict[str, Any] | None = None
+
+
 class OutputLine(msgspec.Struct):
     """One line of ``predictions.jsonl`` or one row of an output table; `response` and `request` stay bytes."""
 
@@ -83,6 +98,10 @@ class OutputLine(msgspec.Struct):
 
 _decode_line = msgspec.json.Decoder(OutputLine).decode
 _decode_response = msgspec.json.Decoder(Response).decode
+_decode_echo = msgspec.json.Decoder(Echo).decode
+
+#: Bytes read at once where lines are decoded by the block: some hundred lines, which stay in a processor's cache.
+BLOCK_BYTES = 1 << 18
 
 
 def request_line(key: str, request: object) -> bytes:
@@ -90,12 +109,42 @@ def request_line(key: str, request: object) -> bytes:
     return encode({"key": key, "request": request}) + b"\n"
 
 
-def read_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield 1-based line numbers and lines without their line end; blank lines are skipped."""
-    for number, line in enumerate(stream, start=1):
+def read_blocks(stream: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield blocks of lines as they stand in the stream, each with the 1-based number of its first line."""
+    number = 1
+    while block := stream.readlines(BLOCK_BYTES):
+        yield number, block
+        number += len(block)
+
+
+def lines_of(block: list[bytes], first: int = 1) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbers and lines of a block without their line ends; blank lines are skipped."""
+    for number, line in enumerate(block, start=first):
         stripped = line.strip()
         if stripped:
             yield number, stripped
+
+
+def read_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield 1-based line numbers and lines without their line end; blank lines are skipped."""
+    for first, block in read_blocks(stream):
+        yield from lines_of(block, first)
+
+
+def block_decoder(kind: type[T]) -> Callable[[list[bytes]], list[T] | None]:
+    """Return a function that decodes all lines of a block at once, or returns None when one of them is out of the
+    ordinary: not of this shape, blank, or two on one line.
+    """
+    decode_lines = msgspec.json.Decoder(kind).decode_lines
+
+    def decoded(block: list[bytes]) -> list[T] | None:
+        try:
+            lines = decode_lines(b"".join(block))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return lines if len(lines) == len(block) else None
+
+    return decoded
 
 
 def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
@@ -120,9 +169,10 @@ def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
 
 def _loose(raw: bytes) -> Any:
     """Decode what may be repaired; None where there is no JSON."""
-    for text in (raw, repaired(raw)):
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            return decode(text or b"null")
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode(raw)
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode(repaired(raw) or b"null")
     return None
 
 
@@ -163,6 +213,17 @@ def read_response(raw: bytes) -> Response | None:
         if isinstance(doc, str):
             return read_response(doc.encode())
         return _lenient(doc, Response) if isinstance(doc, dict) and doc else None
+
+
+def read_echo(raw: bytes | msgspec.Raw) -> Echo | None:
+    """Decode the ``request`` member of an output line, or return None where it is no request."""
+    try:
+        return _decode_echo(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        doc = _loose(bytes(raw))
+    # A BigQuery column may hold the request as a JSON text.
+    doc = _loose(doc.encode()) if isinstance(doc, str) else doc
+    return _lenient(doc, Echo) if isinstance(doc, dict) else None
 
 
 def _lenient(doc: object, kind: type[T]) -> T:
