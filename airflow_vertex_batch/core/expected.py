@@ -110,7 +110,7 @@ class Expected:
     def _read(self, model: str) -> None:
         add, state = self._table.add, bytes([NOTHING])
         for key, request in self._requests():
-            data = state + bytes.fromhex(request_digest(request, model))
+            data = state + bytes.fromhex(request_digest(bytes(request), model))
             own = own_key(key, request)
             if not add(own, data):
                 self._sharing.setdefault(own, [own]).append(_free_name(own, self._table, data))

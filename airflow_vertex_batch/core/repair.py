@@ -154,10 +154,14 @@ def select(
         output = _output_to_resume(rounds.rounds[-1], store) if resumable.count else ""
         made = write_set(
             _lines(rounds.rounds, resumable if output else wanted, policy, store),
-            PreparePlan(template=None, max_requests=policy.max_requests),
-            store, folder, token,
-            round=number, model=first.model, response_schema=first.response_schema,
-        )  # fmt: skip
+            PreparePlan(
+                template=None, max_requests=policy.max_requests, model=first.model, schema=first.response_schema
+            ),
+            store,
+            folder,
+            token,
+            round=number,
+        )
     manifest = with_resume(made, output) if made.request_count else None
     return Selection(manifest, count, cured if number > 1 else 0, totals.cost)
 

@@ -57,7 +57,7 @@ class World:
         if answer is None:
             return task.execute({"ti": ti})
         event, question = answer
-        return task.execute_complete({"ti": ti}, event=event, **question)
+        return task.execute_answered({"ti": ti}, event=event, **question)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ class TestAsking:
     def ask(self, world, **more):
         with pytest.raises(TaskAwaitingInput) as caught:
             world.attempt(policy="ask", **more)
-        assert caught.value.method_name == "execute_complete"
+        assert caught.value.method_name == "execute_answered"
         assert world.service.paid == []
         return json.loads(json.dumps(caught.value.kwargs))
 

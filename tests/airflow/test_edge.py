@@ -32,6 +32,20 @@ OPERATORS = [
 ]
 
 
+def _ours(kind):
+    """An operator and what it inherits its parameters from."""
+    return [cls for cls in kind.__mro__ if cls.__module__.startswith("airflow_vertex_batch.")]
+
+
+def _parameters(kind):
+    names = {name for cls in _ours(kind) for name in inspect.signature(cls.__init__).parameters}
+    return names - {"self", "args", "kwargs"}
+
+
+def _documentation(kind):
+    return "".join(cls.__doc__ or "" for cls in _ours(kind))
+
+
 class TestParameters:
     """What is wrong with a task is said when its file is read."""
 
@@ -47,6 +61,9 @@ class TestParameters:
             ({"prompt": "x", "rows": [], "response_schema": 3}, "response_schema is a int"),
             ({"prompt": "x", "rows": [], "response_schema": {"type": "object"}}, "object without properties"),
             ({"prompt": "{{ x", "rows": []}, "mistake in line 1"),
+            ({"prompt": "x", "rows": [], "max_rejected_ratio": 2}, "share from 0 to 1"),
+            ({"prompt": "x", "rows": [], "correlation": "luck"}, "'contents' or 'label'"),
+            ({"prompt": "x", "rows": [], "skip_answered": True}, "cannot know what has been answered"),
         ],
         ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
     )
@@ -61,6 +78,23 @@ class TestParameters:
             ("CreateJobOperator", {"model": "m", "manifest": {}, "input_uri": "gs://a/b"}, "manifest or an input_uri"),
             ("CreateJobOperator", {"model": "m", "manifest": {}, "on_changed_input": "x"}, "on_changed_input='x'"),
             ("CreateJobOperator", {"model": "m", "manifest": {}, "settle_seconds": 29}, "Use 30 to 3600 seconds"),
+            ("CreateJobOperator", {"manifest": {}}, "has no model"),
+            ("RepairOperator", {"model": "m", "jobs": [], "manifest": {}, "repair_rounds": 11}, "Use 0 to 10"),
+            (
+                "RepairOperator",
+                {"model": "m", "jobs": [], "manifest": {}, "repair_actions": {"succeeded": "as_is"}},
+                "no status of a row that was sent",
+            ),
+            (
+                "RepairOperator",
+                {"model": "m", "jobs": [], "manifest": {}, "repair_actions": {"blocked": "insist"}},
+                "Use one of 'as_is', 'more_tokens', 'give_up'",
+            ),
+            (
+                "RepairOperator",
+                {"model": "m", "jobs": [], "manifest": {}, "repair_by": "prayer"},
+                "'requests' or 'resume'",
+            ),
             ("ExportOperator", {"jobs": []}, "needs one destination"),
             ("ExportOperator", {"jobs": [], "destination_uri": "gs://a/b", "file_format": "csv"}, "file_format='csv'"),
             ("JobSensor", {"jobs": [], "on_timeout": "x"}, "on_timeout='x'"),
@@ -80,17 +114,13 @@ class TestParameters:
 
     @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.__name__)
     def test_every_template_field_is_a_documented_parameter(self, kind):
-        documented = (kind.__doc__ or "") + (VertexBatchBaseOperator.__doc__ or "")
         for name in kind.template_fields:
-            assert f":param {name}:" in documented
-            assert (
-                name in inspect.signature(kind.__init__).parameters or name in VertexBatchBaseOperator.template_fields
-            )
+            assert name in _parameters(kind)
+            assert f":param {name}:" in _documentation(kind)
 
     @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.__name__)
     def test_every_parameter_is_documented(self, kind):
-        own = set(inspect.signature(kind.__init__).parameters) - {"self", "kwargs"}
-        assert {name for name in own if f":param {name}:" not in (kind.__doc__ or "")} == set()
+        assert {name for name in _parameters(kind) if f":param {name}:" not in _documentation(kind)} == set()
 
     def test_default_args_reach_the_common_parameters(self):
         with DAG("d", schedule=None, default_args={"location": "global", "gcp_conn_id": "mine"}):
@@ -105,7 +135,7 @@ class Answer(BaseModel):
 
 
 class TestTheGroup:
-    """`vertex_batch` wires the four steps."""
+    """`vertex_batch` wires the five steps."""
 
     def test_steps_follow_each_other_and_get_what_they_know(self):
         with DAG("d", schedule=None) as dag:
@@ -114,7 +144,7 @@ class TestTheGroup:
                 poll_interval=timedelta(minutes=2),
                 destination_uri="gs://b/o", task_args={"retries": 4},
             )  # fmt: skip
-        order = ["g.prepare", "g.create", "g.wait", "g.export"]
+        order = ["g.prepare", "g.create", "g.wait", "g.repair", "g.export"]
         assert [task.task_id for task in dag.topological_sort()] == order
         assert {dag.task_dict[name].location for name in order} == {"global"}
         assert {dag.task_dict[name].retries for name in order} == {4}

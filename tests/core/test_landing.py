@@ -206,11 +206,14 @@ class TestJobs:
 
 
 class TestRefuseBadEnd:
-    REPORT = Report(request_count=3, statuses={"succeeded": 2, "cancelled": 1})
+    REPORT = Report(request_count=3, statuses={"succeeded": 2, "cancelled": 1}, unanswered_count=1)
 
     @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.PARTIALLY_SUCCEEDED], ids=str)
     def test_a_good_end_passes(self, state):
         refuse_bad_end([a_job(state)], self.REPORT)
+
+    def test_a_bad_end_passes_when_a_repair_round_has_answered_every_row_it_left(self):
+        refuse_bad_end([a_job(JobState.CANCELLED)], Report(request_count=3, statuses={"succeeded": 2, "blocked": 1}))
 
     @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED], ids=str)
     def test_a_bad_end_fails_after_landing_and_says_what_landed(self, state):

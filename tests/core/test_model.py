@@ -392,8 +392,10 @@ class TestIdentity:
     def test_members_cannot_run_into_each_other(self):
         assert an_identity(dag_id="a", task_id="bc").key != an_identity(dag_id="ab", task_id="c").key
 
-    def test_each_shard_has_its_own(self):
-        assert an_identity().of_shard(3) == Identity(**an_identity().as_dict() | {"shard": 3})
+    def test_each_job_has_its_own(self):
+        assert an_identity().of_job(3, 2) == Identity(**an_identity().as_dict() | {"shard": 3, "round": 2})
+        keys = {an_identity().of_job(shard, number).key for shard in range(3) for number in range(3)}
+        assert len(keys) == 9
 
     @pytest.mark.parametrize(
         ("members", "path"),

@@ -91,19 +91,11 @@ class TestTotals:
         assert (report.usage.prompt_tokens, report.cost_usd) == (10, "0.000020")
         assert report.request_count == 6
 
-    def test_repair_rounds_follow_from_how_often_rows_were_sent(self):
+    def test_rows_that_no_job_has_a_line_for_are_told_from_failed_ones(self):
         totals = Totals(TABLE)
-        for attempts, status in [
-            (1, "succeeded"), (1, "blocked"), (2, "succeeded"), (2, "succeeded"), (2, "failed"), (3, "succeeded"),
-            (3, "truncated"), (0, "succeeded"),
-        ]:  # fmt: skip
-            totals.add(_row(status=RowStatus(status), attempts=attempts, prompt_tokens=1))
-        totals.add(_row(same_as="r2", attempts=2, prompt_tokens=1))
-        assert totals.report().rounds == [
-            {"round": 1, "sent": 5, "cured": 2},
-            {"round": 2, "sent": 2, "cured": 1},
-        ]
-        assert Totals(TABLE).report().rounds == []
+        totals.add(a_row(status=RowStatus.CANCELLED, code="JOB_STATE_CANCELLED"))
+        totals.add(a_row(status=RowStatus.FAILED, code="UNAVAILABLE"))
+        assert totals.report().unanswered_count == 1
 
     def test_a_fact_wins_over_what_was_counted(self):
         assert Totals(TABLE).report(known_count=7).known_count == 7

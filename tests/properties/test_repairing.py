@@ -1,0 +1,121 @@
+"""Whatever becomes of rows round by round: each lands once, and only rows worth another try are sent again."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.repair import ACTIONS, Action, RepairPolicy
+from airflow_vertex_batch.core.rows import RowStatus
+from tests.builders import a_row
+from tests.core.worlds import Task, World, answers, fails, some_rows
+
+#: What may come of a row in one round, and whether asking again is right.
+FATES = {
+    "good": (answers(), False),
+    "unavailable": (fails(503, "UNAVAILABLE"), True),
+    "exhausted": (fails(429, "RESOURCE_EXHAUSTED"), True),
+    "no line": (None, True),
+    "cut": (answers("half", "MAX_TOKENS"), True),
+    "invalid": (fails(400, "INVALID_ARGUMENT"), False),
+    "safety": (answers("", "SAFETY"), False),
+    "recitation": (answers("", "RECITATION"), False),
+}
+#: How the first job ends; the others end well.
+ENDS = [JobState.SUCCEEDED, JobState.PARTIALLY_SUCCEEDED, JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED]
+
+
+@st.composite
+def nights(draw):
+    """Draw what becomes of each of some rows, how many of them the first job answers, and how it ends."""
+    count = draw(st.integers(1, 8))
+    fates = st.lists(st.sampled_from(sorted(FATES)), min_size=1, max_size=4)
+    script = {f"a{number}": draw(fates) for number in range(count)}
+    end = draw(st.sampled_from(ENDS))
+    return script, draw(st.integers(1, count)), end, draw(st.integers(0, 3))
+
+
+def _play(script, answered, end, rounds):
+    world = World({key: [FATES[fate][0] for fate in fates] for key, fates in script.items()})
+    task = Task(world, some_rows(len(script)), rounds=rounds)
+    step = task.attempt()
+    world.run(end, only=None if end is JobState.SUCCEEDED else answered)
+    # A job without a good line fails the task before anything is repaired: that is the sensor's to say.
+    step = task.resume()
+    while not hasattr(step, "rounds"):
+        world.run()
+        step = task.resume()
+    return world, task, step
+
+
+@settings(deadline=None)
+@given(nights())
+def test_each_row_lands_once_and_a_good_answer_is_never_asked_again(night):
+    script, answered, end, rounds = night
+    world, task, done = _play(script, answered, end, rounds)
+    report = task.land(done)
+    assert sorted(task.landed()) == sorted(script)
+    assert report.request_count == sum(report.statuses.values()) == len(script)
+    assert len(world.batches) <= rounds + 1
+    for number, keys in enumerate(world.batches[1:], start=1):
+        for key in keys:
+            before = [fate for batch, fate in _fates(script, world, key) if batch < number]
+            assert not before or FATES[before[-1]][1], f"{key} was sent again after {before}"
+    assert max(Counter(key for keys in world.batches for key in keys).values()) <= rounds + 1
+
+
+@settings(deadline=None)
+@given(nights())
+def test_what_all_attempts_were_billed_is_in_the_report(night):
+    script, answered, end, rounds = night
+    world, task, done = _play(script, answered, end, rounds)
+    fates = [fate for key in script for _, fate in _fates(script, world, key)]
+    billed = sum(1 for fate in fates if (line := FATES[fate][0]) is not None and line["response"])
+    assert task.land(done).usage.prompt_tokens == 10 * billed
+
+
+@settings(deadline=None)
+@given(nights())
+def test_the_same_rounds_give_the_same_set_and_landing_twice_is_landing_once(night):
+    script, answered, end, rounds = night
+    world, task, done = _play(script, answered, end, rounds)
+    first = task.land(done)
+    before = dict(world.store.objects)
+    assert hasattr(task.resume(), "rounds")
+    assert task.land(done) == first
+    assert world.store.objects == before
+    assert len(world.jobs.paid) == len(world.batches)
+
+
+def _fates(script, world, key):
+    """Yield the jobs that a key was sent in, and what came of it there."""
+    times = 0
+    for number, keys in enumerate(world.batches):
+        if key in keys:
+            yield number, script[key][min(times, len(script[key]) - 1)]
+            times += 1
+
+
+@given(
+    st.sampled_from(list(RowStatus)), st.booleans(), st.sampled_from(["", "INVALID_ARGUMENT", "RECITATION", "SAFETY"])
+)
+def test_only_a_repairable_row_of_a_repairable_status_goes_again(status, repairable, code):
+    action = RepairPolicy().action(a_row(status=status, repairable=repairable, code=code))
+    if action is not Action.GIVE_UP:
+        assert status.repairable
+        assert repairable
+        assert code not in {"INVALID_ARGUMENT", "RECITATION"}
+    assert set(ACTIONS) == set(RowStatus)
+
+
+@given(st.dictionaries(st.sampled_from([*RowStatus][1:-1]), st.sampled_from(list(Action))))
+def test_no_choice_of_actions_sends_what_never_heals(actions):
+    policy = RepairPolicy(actions=actions)
+    for status in RowStatus:
+        for code in ("INVALID_ARGUMENT", "RECITATION", "PERMISSION_DENIED"):
+            assert policy.action(a_row(status=status, repairable=True, code=code)) is Action.GIVE_UP
+        assert policy.action(a_row(status=status, repairable=True, attempts=0)) is Action.GIVE_UP
+    assert policy.action(a_row()) is Action.GIVE_UP
