@@ -37,7 +37,8 @@ def ask_a_person(
     from airflow.sdk.exceptions import TaskAwaitingInput
     from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
-    upsert_hitl_detail(ti_id=context["ti"].id, options=options, subject=subject, body=body)
+    # `params` must be said: its default is None, which the API server refuses (Airflow 3.3.0).
+    upsert_hitl_detail(ti_id=context["ti"].id, options=options, subject=subject, body=body, params={})
     raise TaskAwaitingInput(method_name=resume, kwargs=kwargs)
 
 

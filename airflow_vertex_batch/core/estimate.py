@@ -176,7 +176,8 @@ def _output(manifest: Manifest, model: str) -> tuple[Span, bool]:
     count, bound = manifest.request_count, manifest.weight.max_output_tokens if manifest.weight else 0
     before_2_5 = re.match(r"gemini-(1|2\.0)\b", model.rpartition("/")[2])
     limit = _MAX_OUTPUT_TOKENS_BEFORE_2_5 if before_2_5 else _MAX_OUTPUT_TOKENS
-    most = min(bound, count * limit) if bound else count * limit
+    # A bound may be above the model's limit for one answer: it counts every candidate that a request asks for.
+    most = bound or count * limit
     low = min(count, most)
     return Span(low, max(low, min(count * _EXPECTED_OUTPUT_TOKENS, most // 2)), most), bound > 0
 

@@ -69,13 +69,15 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             return None
         fresh = max(usage.prompt_tokens - usage.cached_tokens, 0) + usage.tool_tokens
         audio = min(usage.audio_tokens, fresh) if self.audio_input is not None else 0
-        spent = (
-            (fresh - audio) * rates.input
-            + audio * (self.audio_input or Decimal(0))
-            + usage.cached_tokens * rates.cached_input
-            + (usage.output_tokens - images + usage.thinking_tokens) * rates.output
-            + images * (self.image_output or Decimal(0))
-        )
+        spent = (fresh - audio) * rates.input
+        spent += (usage.output_tokens - images + usage.thinking_tokens) * rates.output
+        # Most rows have none of these, and every row passes here.
+        if usage.cached_tokens:
+            spent += usage.cached_tokens * rates.cached_input
+        if audio and self.audio_input is not None:
+            spent += audio * self.audio_input
+        if images and self.image_output is not None:
+            spent += images * self.image_output
         return spent / _MILLION
 
     def rates(self, prompt_tokens: int) -> Price | LongContext:
@@ -89,6 +91,8 @@ class PriceTable:
 
     def __init__(self, prices: Iterable[Price]) -> None:
         self._prices = {price.model: price for price in prices}
+        #: Names as they were asked for: a batch names the same few models in every row.
+        self._found: dict[str, Price | None] = {}
 
     @classmethod
     @functools.cache
@@ -141,8 +145,11 @@ class PriceTable:
 
     def of(self, model: str) -> Price | None:
         """Return the price of a model as a request or a response names it (``gemini-2.0-flash-001@default``)."""
-        name = model.rpartition("/")[2].partition("@")[0]
-        return self._prices.get(name) or self._prices.get(re.sub(r"-(\d{3}|\d{2}-\d{2}|\d{2}-\d{4}|latest)$", "", name))
+        if model not in self._found:
+            name = model.rpartition("/")[2].partition("@")[0]
+            plain = re.sub(r"-(\d{3}|\d{2}-\d{2}|\d{2}-\d{4}|latest)$", "", name)
+            self._found[model] = self._prices.get(name) or self._prices.get(plain)
+        return self._found[model]
 
     def cost(self, row: ResultRow, model: str = "") -> Decimal | None:
         """Return what all attempts at a row cost; None when it cannot be known.
@@ -155,6 +162,8 @@ class PriceTable:
         if not was_sent(row):
             return Decimal(0)
         price = self.of(row.model_version or model)
+        if not row.earlier and row.usage is not None:
+            return None if price is None else price.cost(row.usage)
         costs = [None if price is None else price.cost(usage) for usage in row.earlier]
         if row.usage is not None:
             costs.append(None if price is None else price.cost(row.usage))

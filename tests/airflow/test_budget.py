@@ -160,6 +160,7 @@ class TestAsking:
         self.ask(world)
         [question] = asked
         assert question.options == ["Approve", "Reject"]
+        assert question.params == {}, "the API server refuses None"
         assert question.subject == "This batch may cost up to $1.25; the limit, max_cost_usd, is $1.00. Create it?"
         for text in ("100 requests to gemini-2.5-flash", "**Approve** creates the job", "**Reject** fails the task"):
             assert text in question.body
@@ -267,7 +268,10 @@ class TestInARealAirflow:
     def test_a_person_rejects_one_run_and_approves_another(self, airflow, cloud, stack):
         runs = [self.begin(airflow, "over_budget_ask"), self.begin(airflow, "over_budget_ask")]
         for run_id in runs:
-            airflow.wait_for_task("over_budget_ask", run_id, "create", {"awaiting_input"}, timeout_s=240)
+            task = airflow.wait_for_task(
+                "over_budget_ask", run_id, "create", {"awaiting_input", "failed"}, timeout_s=240
+            )
+            assert task["state"] == "awaiting_input", airflow.log("over_budget_ask", run_id, "create")
         waiting = airflow._send("GET", "dags/~/dagRuns/~/hitlDetails")["hitl_details"]
         assert {each["task_instance"]["dag_run_id"] for each in waiting} >= set(runs)
         assert all("may cost up to $0.245762" in each["subject"] for each in waiting)

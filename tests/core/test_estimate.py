@@ -84,11 +84,11 @@ class TestTokens:
             ("plain", 10, 0, Span(10, 10_000, 655_360), False),
             ("gemini-2.0-flash", 10, 0, Span(10, 10_000, 81_920), False),
             ("publishers/google/models/gemini-2.0-flash", 10, 0, Span(10, 10_000, 81_920), False),
-            ("plain", 10, 10**9, Span(10, 10_000, 655_360), True),
+            ("plain", 10, 10**9, Span(10, 10_000, 10**9), True),
         ],
         ids=[
             "half of a small bound", "a thousand a request", "the bound is the answer", "a bound below the answers",
-            "the model's limit", "an older model's limit", "the same by its full name", "a bound above the model's",
+            "the model's limit", "an older model's limit", "the same by its full name", "several candidates a request",
         ],
     )  # fmt: skip
     def test_of_the_answers(self, model, count, bound, output, bounded):

@@ -76,6 +76,16 @@ class TestUsage:
             ),
             ({"candidatesTokenCount": 1, "thoughtsTokenCount": 3}, Usage(0, 1, 3, total_tokens=4)),
             ({"promptTokenCount": True, "promptTokensDetails": [None, {"modality": "AUDIO"}]}, Usage()),
+            (
+                {
+                    "candidatesTokenCount": 1300,
+                    "candidatesTokensDetails": [
+                        {"modality": "IMAGE", "tokenCount": "1290"},
+                        {"modality": "TEXT", "tokenCount": 10},
+                    ],
+                },
+                Usage(0, 1300, total_tokens=1300, image_tokens=1290),
+            ),
         ],
         ids=[
             "seed page",
@@ -87,16 +97,17 @@ class TestUsage:
             "junk",
             "thinking, no total",
             "more junk",
+            "images",
         ],
     )
     def test_counts_are_read_leniently(self, doc, usage):
         assert Usage.from_api(doc) == usage
 
-    @given(st.lists(st.builds(Usage, *[st.integers(0, 10**9)] * 7)))
-    def test_it_adds_up(self, usages):
+    @given(st.lists(st.builds(Usage, *[st.integers(0, 10**9)] * len(Usage.__struct_fields__))))
+    def test_every_member_adds_up(self, usages):
         total = sum(usages, Usage())
-        assert total.prompt_tokens == sum(usage.prompt_tokens for usage in usages)
-        assert total.audio_tokens == sum(usage.audio_tokens for usage in usages)
+        for name in Usage.__struct_fields__:
+            assert getattr(total, name) == sum(getattr(usage, name) for usage in usages)
 
 
 class TestTally:
