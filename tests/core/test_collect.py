@@ -6,12 +6,15 @@ import json
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.collect import Batch, Collector, result_files, tally
 from airflow_vertex_batch.core.errors import ResultError
+from airflow_vertex_batch.core.join import KEY_LABEL, key_label
 from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.request import request_digest
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 from tests.builders import a_failed_output, a_job, a_line, a_request, a_response, an_output, jsonl, seed
 from tests.fakes import MemoryStore, MemoryWarehouse
@@ -183,6 +186,141 @@ class TestKeysLost:
         assert first.text.startswith("This video shows")
         assert second.reason == "Please use a valid role: user, model."
         assert case.odd == (0, 0, 2)
+
+
+class TestRequestLabels:
+    """The second channel: the key's digest as a label of the request, which comes back in the echo."""
+
+    @staticmethod
+    def _labelled(key: str, text: str = "same") -> dict[str, Any]:
+        return a_request(text, labels={"team": "search", KEY_LABEL: key_label(key)})
+
+    def test_they_tell_requests_apart_that_are_alike(self):
+        asked = [{"key": key, "request": self._labelled(key)} for key in KEYS]
+        lines = [_without_key(an_output(text=f"for {key}", request=self._labelled(key))) for key in reversed(KEYS)]
+        case = Case(asked, jsonl(*lines))
+        assert {key: row.text for key, row in case.by_key().items()} == {key: f"for {key}" for key in KEYS}
+        assert case.odd == (0, 0, 3)
+
+    def test_they_go_before_contents(self):
+        asked = [{"key": key, "request": self._labelled(key, f"question {key}")} for key in KEYS]
+        line = _without_key(an_output(text="for r2", request=self._labelled("r2", "question r1")))
+        rows = Case(asked, jsonl(line)).by_key()
+        assert (rows["r2"].text, rows["r1"].status) == ("for r2", RowStatus.MISSING)
+
+    @pytest.mark.parametrize("labels", [{KEY_LABEL: "k0"}, {KEY_LABEL: 7}, {}, "odd", None], ids=repr)
+    def test_a_label_that_says_nothing_leaves_it_to_the_contents(self, labels):
+        line = _without_key(an_output(text="for r1", request=a_request("question r1", labels=labels)))
+        assert Case(ASKED, jsonl(line)).by_key()["r1"].text == "for r1"
+
+    def test_a_key_that_did_come_back_goes_before_the_label(self):
+        line = an_output("r1", text="for r1", request=self._labelled("r2"))
+        assert Case(ASKED, jsonl(line)).by_key()["r1"].text == "for r1"
+
+
+class TestRetypedKeys:
+    @pytest.mark.parametrize(
+        ("key", "came_back"),
+        [("000123", 123), ("123", 123), ("1e3", 1000.0), ("-7", -7), ("1.50", 1.5), ("true", True), ("FALSE", False)],
+        ids=repr,
+    )
+    def test_a_line_without_a_request_is_joined_by_the_value_of_its_key(self, key, came_back):
+        case = Case([_asked(key), _asked("r2")], jsonl({"key": came_back, "status": "503 Unavailable"}))
+        assert case.by_key()[key].code == "UNAVAILABLE"
+        assert case.odd == (0, 0, 1)
+
+    @pytest.mark.parametrize(
+        ("keys", "came_back"),
+        [(["007", "7"], 7), (["r-7"], 7), (["true"], 1), (["1"], True), (["9007199254740993"], 9007199254740992.0)],
+        ids=repr,
+    )
+    def test_but_never_where_another_request_can_have_been_meant(self, keys, came_back):
+        case = Case([_asked(key) for key in keys], jsonl({"key": came_back, "status": "503 Unavailable"}))
+        assert {row.status for row in case.rows()} == {RowStatus.MISSING}
+        assert case.odd == (0, 1, 0)
+
+    def test_it_tells_requests_apart_that_are_alike(self):
+        asked = [a_line(key, "same") for key in ("1", "2", "3")]
+        lines = [an_output(number, text=f"for {number}", request=a_request("same")) for number in (3, 1, 2)]
+        rows = Case(asked, jsonl(*lines)).by_key()
+        assert {key: row.text for key, row in rows.items()} == {key: f"for {key}" for key in "123"}
+
+    def test_contents_go_before_it(self):
+        line = _answered("r2") | {"key": 1}
+        assert Case([_asked("1"), _asked("r2")], jsonl(line)).by_key()["r2"].text == "answer r2"
+
+
+class TestDigests:
+    MODEL = "publishers/google/models/gemini-3.8-flash"
+
+    @pytest.mark.parametrize("model", [MODEL, ""], ids=["of the batch", "of the job"])
+    def test_every_row_has_the_digest_of_its_request_as_it_was_written(self, model):
+        raw = b'{"key": "r1", "request": {"contents":  [] }}\n'
+        case = Case([raw, *ASKED[1:]], jsonl(_failed("r1"), _answered("r2")), model=self.MODEL if not model else "x")
+        case.batch = msgspec.structs.replace(case.batch, model=model)
+        rows = case.by_key()
+        assert rows["r1"].request_digest == request_digest(b'{"contents":  [] }', "gemini-3.8-flash")
+        for row, asked in ((rows["r2"], ASKED[1]), (rows["r3"], ASKED[2])):
+            assert row.request_digest == request_digest(json.dumps(asked["request"]).encode(), "gemini-3.8-flash")
+
+    def test_requests_that_are_the_same_have_the_same(self):
+        rows = Case([a_line("r1", "same"), a_line("r2", "same"), a_line("r3", "other")], jsonl()).by_key()
+        assert rows["r1"].request_digest == rows["r2"].request_digest != rows["r3"].request_digest
+
+
+class TestResumed:
+    """The output of a job that was resumed holds the answers of the job before."""
+
+    def test_lines_for_other_keys_are_as_they_should_be(self):
+        lines = [_answered("r1"), _answered("earlier"), _answered("r2") | {"key": None}, {"status": "x"}]
+        case = Case(ASKED, jsonl(*lines))
+        case.batch = msgspec.structs.replace(case.batch, resumed=True)
+        rows = case.by_key()
+        assert [rows[key].status for key in KEYS] == ["succeeded", "succeeded", "missing"]
+        assert case.odd == (0, 0, 1)
+
+
+class TestAmiss:
+    def test_it_names_requests_that_are_gone_and_those_that_two_jobs_have(self):
+        beside = jsonl(*[{"key": key, "columns": {}} for key in (*KEYS, "r4", "r5", "r6", "r7")])
+        case = Case(ASKED, jsonl(_answered("r1")), columns=beside)
+        case.rows()
+        assert case.collector.amiss() == "4 missing: r4, r5, r6"
+        case.rows()
+        assert case.collector.amiss() == "8 missing: r4, r5, r6; 3 surplus: r1, r2, r3"
+
+    def test_where_all_is_well_there_is_nothing_to_say(self):
+        case = Case(ASKED, jsonl(_answered("r1")))
+        case.rows()
+        assert case.collector.amiss() == ""
+
+
+class TestBlocks:
+    """Lines are read by the block, and one odd line must not change what the others are."""
+
+    ODD = (
+        b"\n",
+        b'{"key": "zzz", "response": {"candidates": [{"avgLogprobs": NaN}]}}\n',
+        b'{"key": ["zzz"], "status": {"code": 3}}\n',
+        b'{"key": "zzz", "request": {"generationConfig": 5}, "status": "x"}\n',
+        b'{"key": "zzz", "request": {"contents": "\xff"}}\n',
+        b'{"key": "zzz", "status": "x", "response": {"modelVersion": 5}}\r\n',
+    )
+
+    @pytest.mark.parametrize("odd", ODD, ids=repr)
+    @pytest.mark.parametrize("place", ["first", "last"])
+    def test_an_odd_line_is_one_stranger(self, odd, place):
+        keys = [f"r{number}" for number in range(2_000)]
+        lines = [_answered(key) for key in keys]
+        case = Case([_asked(key) for key in keys], jsonl(*([odd, *lines] if place == "first" else [*lines, odd])))
+        rows = case.by_key()
+        assert {key: row.text for key, row in rows.items()} == {key: f"answer {key}" for key in keys}
+        assert case.odd == (0, 0 if odd == b"\n" else 1, 0)
+
+    def test_two_lines_on_one_are_no_output(self):
+        both = jsonl(_answered("r1")).strip() + jsonl(_answered("r2"))
+        with pytest.raises(ResultError, match=r"Line 1 of gs://out/.*is no line of a batch output"):
+            Case(ASKED, both + jsonl(_answered("r3"))).rows()
 
 
 class TestKeysShared:
