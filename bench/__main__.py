@@ -6,13 +6,14 @@ import sys
 
 from tabulate import tabulate
 
-from bench import imports, throughput
+from bench import export, imports, throughput
 
 _ALL = {
     "imports": imports.measure,
     "prepare": throughput.prepare_rows,
-    "export": throughput.export_rows,
+    "export": export.export_rows,
     "memory": throughput.memory,
+    "export-memory": export.memory,
 }
 
 

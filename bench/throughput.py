@@ -8,15 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.classify import classify
-from airflow_vertex_batch.core.jsonl import read_output
 from airflow_vertex_batch.core.ports import LocalStore
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate
@@ -85,20 +82,6 @@ def prepare_rows() -> tuple[list[str], list[list[object]]]:
 
 def _prepare(plan: PreparePlan, folder: str, count: int) -> None:
     prepare(Rows(_rows(count)).rows(None, None), plan, LocalStore(), Uri.parse(folder), "bench")  # type: ignore[arg-type]
-
-
-def export_rows() -> tuple[list[str], list[list[object]]]:
-    """Compare classifying a line with `json.loads` alone."""
-    line = Path("tests/seed/success.json")
-    doc = json.loads(line.read_text())
-    doc["response"]["candidates"][0]["content"]["parts"][0]["text"] = "word " * 200
-    raw = json.dumps({"key": "r-1", **doc}).encode()
-    plain = _per_second(_ROWS, lambda: [json.loads(raw) for _ in range(_ROWS)] and None)
-    ours = _per_second(_ROWS, lambda: [classify(read_output(raw, "x", 1), "r-1") for _ in range(_ROWS)] and None)
-    return ["export, 1 KB answers", "rows/s", "ratio"], [
-        ["json.loads for each line", f"{plain:,.0f}", "1.0"],
-        ["decode and classify", f"{ours:,.0f}", f"{ours / plain:.1f}"],
-    ]
 
 
 def memory() -> tuple[list[str], list[list[object]]]:

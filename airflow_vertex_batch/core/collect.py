@@ -59,7 +59,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     :param inputs: request files (``gs://``, globs) or one ``bq://`` table.
     :param columns_uri: the user's columns by key, or empty.
-    :param model: the job's model, for the digests of its requests.
+    :param model: the model, for the digests of its requests; the job's own where empty.
     :param resumed: whether the job's input was an earlier job's output (the service's native resume): it then answers
         for more keys than `inputs` has, which is as it should be.
     """
@@ -89,16 +89,38 @@ class Collector:
         self._store, self._warehouse, self._check = store, warehouse, check
         self.anomalies = Anomalies()
         self.expected_count = 0
+        self._batches: list[Batch] = []
 
     def rows(self, batch: Batch) -> Iterator[ResultRow]:
         """Yield exactly one row for each request of the batch's job."""
-        requests = partial(input_requests, self._store, self._warehouse, batch.inputs)
-        expected = Expected(requests, batch.model, str(batch.inputs))
+        expected = self._expected(batch)
         self.expected_count += len(expected)
+        self._batches.append(batch)
         with _Spool() as strays, _Spool() as bad, _Columns(self._store, batch.columns_uri) as columns:
             sorting = _Sorting(batch, expected, strays, bad, self.anomalies, self._check)
             rows = self._sorted(sorting, batch.job)
             yield from map(columns.join, rows) if batch.columns_uri else rows
+
+    def amiss(self) -> str:
+        """Say which keys are missing or surplus, for totals that do not add up. Reads the input once more.
+
+        Missing are keys whose columns were kept but whose request is gone, surplus are those that two jobs have.
+        """
+        missing, surplus, seen = list[str](), list[str](), KeyTable(0)
+        for batch in self._batches:
+            expected = self._expected(batch)
+            surplus += (name for name, _ in expected.named() if not seen.add(name, b""))
+            with _Columns(self._store, batch.columns_uri) as columns:
+                missing += (key for key in columns if expected.find(key) is None)
+        return "; ".join(
+            f"{len(keys):,} {what}: {', '.join(keys[:_SAMPLES])}"
+            for what, keys in (("missing", missing), ("surplus", surplus))
+            if keys
+        )
+
+    def _expected(self, batch: Batch) -> Expected:
+        requests = partial(input_requests, self._store, self._warehouse, batch.inputs)
+        return Expected(requests, batch.model or batch.job.model, str(batch.inputs))
 
     def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[ResultRow]:
         if job.output_uri.startswith("bq://"):
@@ -366,6 +388,11 @@ class _Columns:
 
     def __exit__(self, *exc_info: object) -> None:
         self._file.close()
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield every key of the file."""
+        self._file.seek(0)
+        return (_decode_columns(line).key for line in self._file)
 
     def join(self, row: ResultRow) -> ResultRow:
         """Return the row with its columns."""

@@ -21,7 +21,7 @@ from airflow_vertex_batch.core.errors import InputError, ResultError
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.prices import PriceTable
 from airflow_vertex_batch.core.report import Report, Totals
-from airflow_vertex_batch.core.rows import ResultRow, RowStatus
+from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,16 +49,24 @@ SCHEMA: tuple[dict[str, str], ...] = tuple(
         ("columns", "JSON", "NULLABLE", "The source row's own columns"),
         ("finish_reason", "STRING", "NULLABLE", "Why the model stopped"),
         ("model_version", "STRING", "NULLABLE", "The model that answered"),
-        ("prompt_tokens", "INT64", "NULLABLE", "Tokens read"),
-        ("output_tokens", "INT64", "NULLABLE", "Tokens answered, without thinking"),
-        ("thinking_tokens", "INT64", "NULLABLE", "Tokens thought, billed as output"),
-        ("cached_tokens", "INT64", "NULLABLE", "The part of the prompt read from a cache"),
-        ("total_tokens", "INT64", "NULLABLE", "All tokens"),
+        ("prompt_tokens", "INT64", "NULLABLE", "Tokens read, by all attempts"),
+        ("output_tokens", "INT64", "NULLABLE", "Tokens answered by all attempts, without thinking"),
+        ("thinking_tokens", "INT64", "NULLABLE", "Tokens thought by all attempts, billed as output"),
+        ("cached_tokens", "INT64", "NULLABLE", "The part of the prompts read from a cache"),
+        ("total_tokens", "INT64", "NULLABLE", "All tokens of all attempts"),
         ("cost_usd", "NUMERIC", "NULLABLE", "US dollars; NULL when the row cannot be priced"),
         ("response", "JSON", "NULLABLE", "The service's response as it was"),
         ("job_name", "STRING", "NULLABLE", "The batch prediction job"),
         ("processed_at", "TIMESTAMP", "NULLABLE", "When the service answered"),
         ("run_id", "STRING", "NULLABLE", "The Airflow run that landed this row"),
+        (
+            "request_digest",
+            "STRING",
+            "NULLABLE",
+            "Digest of the request and its model: the same question, the same digest",
+        ),
+        ("same_as", "STRING", "NULLABLE", "The row whose answer this is, where an identical request was sent once"),
+        ("attempts", "INT64", "NULLABLE", "How often the row was sent; 0 when an earlier run's answer was used"),
     )
 )
 _COLUMNS = tuple(field["name"] for field in SCHEMA)
@@ -78,31 +86,62 @@ class LandPlan(msgspec.Struct, frozen=True, kw_only=True):
     replace_partition: bool = False
 
 
-def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> dict[str, Any]:
-    """Return a row as the flat record that lands; every record has every column."""
-    usage = row.usage
-    return {
-        "partition_date": plan.partition_date,
-        "row_key": row.key,
-        "status": str(row.status),
-        "code": row.code or None,
-        "reason": row.reason or None,
-        "text": row.text,
-        "answer": row.answer,
-        "columns": row.columns,
-        "finish_reason": row.finish_reason or None,
-        "model_version": row.model_version or None,
-        "prompt_tokens": usage.prompt_tokens if usage else None,
-        "output_tokens": usage.output_tokens if usage else None,
-        "thinking_tokens": usage.thinking_tokens if usage else None,
-        "cached_tokens": usage.cached_tokens if usage else None,
-        "total_tokens": usage.total_tokens if usage else None,
-        "cost_usd": None if cost is None else f"{cost:.9f}",
-        "response": msgspec.Raw(row.response.encode()) if row.response else None,
-        "job_name": row.job_name or None,
-        "processed_at": row.processed_at or None,
-        "run_id": plan.run_id or None,
-    }
+class LandedRow(msgspec.Struct, frozen=True, gc=False):
+    """A row as it lands: one member for each column of `SCHEMA`, in its order."""
+
+    partition_date: str
+    row_key: str
+    status: str
+    code: str | None
+    reason: str | None
+    text: str | None
+    answer: Any
+    columns: dict[str, Any] | None
+    finish_reason: str | None
+    model_version: str | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    thinking_tokens: int | None
+    cached_tokens: int | None
+    total_tokens: int | None
+    cost_usd: str | None
+    response: msgspec.Raw | None
+    job_name: str | None
+    processed_at: str | None
+    run_id: str | None
+    request_digest: str | None
+    same_as: str | None
+    attempts: int
+
+
+def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> LandedRow:
+    """Return a row as the flat record that lands. Its tokens are those of all its attempts, like its cost."""
+    usage = sum(row.earlier, row.usage or Usage()) if row.earlier else row.usage
+    return LandedRow(
+        plan.partition_date,
+        row.key,
+        row.status.value,
+        row.code or None,
+        row.reason or None,
+        row.text,
+        row.answer,
+        row.columns,
+        row.finish_reason or None,
+        row.model_version or None,
+        usage.prompt_tokens if usage else None,
+        usage.output_tokens if usage else None,
+        usage.thinking_tokens if usage else None,
+        usage.cached_tokens if usage else None,
+        usage.total_tokens if usage else None,
+        None if cost is None else f"{cost:.9f}",
+        msgspec.Raw(row.response.encode()) if row.response else None,
+        row.job_name or None,
+        row.processed_at or None,
+        plan.run_id or None,
+        row.request_digest or None,
+        row.same_as or None,
+        row.attempts,
+    )
 
 
 class Sink(Protocol):
@@ -113,7 +152,7 @@ class Sink(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None: ...
-    def add(self, record: dict[str, Any], *, good: bool) -> None:
+    def add(self, record: LandedRow, *, good: bool) -> None:
         """Take one record."""
 
 
@@ -125,11 +164,13 @@ def land(
     expected: Callable[[], int],
     prices: PriceTable | None = None,
     model: str = "",
+    amiss: Callable[[], str] | None = None,
 ) -> Report:
     """Land every row and return what there was.
 
     :param model: the model that was asked, for the price of rows that do not name one.
     :param expected: says how many rows there must be, once all have been read.
+    :param amiss: says which rows are missing or surplus (`Collector.amiss`); asked only when the totals differ.
     :raises ResultError: when there are more or fewer; nothing was landed then.
     """
     totals = Totals(prices, model)
@@ -143,8 +184,9 @@ def land(
             raise ResultError(
                 f"{wanted:,} rows went in and {report.request_count:,} came out",
                 uri=sink.destination,
+                why=amiss() if amiss else "",
                 left="Nothing was landed",
-                todo="Report this: it is a fault of airflow-vertex-batch",
+                todo="Restore the request files as they were when the jobs were created, or prepare the batch again",
             )
     return report
 
@@ -186,7 +228,7 @@ class FileSink:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._stack.__exit__(kind, error, trace)  # type: ignore[arg-type]
 
-    def add(self, record: dict[str, Any], *, good: bool) -> None:
+    def add(self, record: LandedRow, *, good: bool) -> None:
         """Take one record."""
         (self._good if good else self._bad).add(record)
 
@@ -203,10 +245,12 @@ class _JsonlWriter:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         _leave(self._open, self._flush, error)
 
-    def add(self, record: dict[str, Any]) -> None:
-        self._lines.append(encode(record))
+    def add(self, record: LandedRow) -> bytes:
+        line = encode(record)
+        self._lines.append(line)
         if len(self._lines) >= _FLUSH_ROWS:
             self._flush()
+        return line
 
     def _flush(self) -> None:
         if self._lines:
@@ -237,7 +281,7 @@ class _ParquetWriter:
         self._flush()
         self._writer.close()
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: LandedRow) -> None:
         self._records.append(_arrow_record(record))
         if len(self._records) >= _FLUSH_ROWS:
             self._flush()
@@ -274,18 +318,18 @@ def _arrow_schema() -> Any:
     return pa.schema([(field["name"], kinds[field["type"]]) for field in SCHEMA])
 
 
-def _arrow_record(record: dict[str, Any]) -> dict[str, Any]:
+def _arrow_record(record: LandedRow) -> dict[str, Any]:
     import decimal
     from datetime import date, datetime
 
-    made = dict(record)
+    made = msgspec.structs.asdict(record)
     for name in ("answer", "columns", "response"):
         if made[name] is not None:
             made[name] = encode(made[name]).decode()
-    made["partition_date"] = date.fromisoformat(record["partition_date"])
-    made["cost_usd"] = None if record["cost_usd"] is None else decimal.Decimal(record["cost_usd"])
+    made["partition_date"] = date.fromisoformat(record.partition_date)
+    made["cost_usd"] = None if record.cost_usd is None else decimal.Decimal(record.cost_usd)
     with contextlib.suppress(TypeError, ValueError):
-        made["processed_at"] = datetime.fromisoformat(record["processed_at"])
+        made["processed_at"] = datetime.fromisoformat(made["processed_at"])
     if not isinstance(made["processed_at"], datetime):
         made["processed_at"] = None
     return made
@@ -315,11 +359,10 @@ class TableSink:
             self._merge()
             self._store.delete(self._file)
 
-    def add(self, record: dict[str, Any], *, good: bool) -> None:  # noqa: ARG002 - the MERGE goes by status
+    def add(self, record: LandedRow, *, good: bool) -> None:  # noqa: ARG002 - the MERGE goes by status
         """Take one record."""
-        self._writer.add(record)
         self._count += 1
-        self._digest += int.from_bytes(hashlib.blake2b(encode(record), digest_size=16).digest())
+        self._digest += int.from_bytes(hashlib.blake2b(self._writer.add(record), digest_size=16).digest())
 
     def _merge(self) -> None:
         for table in (self._table, self._dead):

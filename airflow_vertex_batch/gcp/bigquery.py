@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from google.auth.credentials import Credentials
-    from google.cloud.bigquery import Client
+    from google.cloud.bigquery import Client, SchemaField, Table
     from google.cloud.bigquery.job import LoadJob
 
 #: Rows fetched at once: a page of this many 1 KB rows stays near 10 MB, the most one page of the API holds.
@@ -99,7 +99,7 @@ class BigQueryWarehouse:
                 return None
 
     def create_table(self, table: TableId, schema: Iterable[Mapping[str, Any]], **options: Any) -> None:
-        """Create a table unless it exists.
+        """Create a table unless it exists; one that does gets the columns it lacks, which are NULL in its rows.
 
         :param options: ``partition_column`` (a DATE column), ``clustering`` (column names), ``expires_in`` (seconds),
             ``description``.
@@ -114,7 +114,32 @@ class BigQueryWarehouse:
         if seconds := options.get("expires_in"):
             made.expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
         with _translated(str(table)):
-            self.client.create_table(made, exists_ok=True)
+            self._add_columns(self.client.create_table(made, exists_ok=True), made.schema)
+
+    def _add_columns(self, found: Table, wanted: Iterable[SchemaField]) -> None:
+        """Add what a table made by an older version lacks."""
+        from google.api_core.exceptions import PreconditionFailed
+        from google.cloud.bigquery import SchemaField
+
+        # Names of columns are compared as BigQuery does, whatever their case.
+        have = {field.name.lower() for field in found.schema}
+        # A column that is added must not be REQUIRED: the rows that are there have no value for it
+        # (https://cloud.google.com/bigquery/docs/managing-table-schemas, 2026-11-22).
+        lacking = [
+            SchemaField.from_api_repr({**field.to_api_repr(), "mode": "NULLABLE"})
+            if field.mode == "REQUIRED"
+            else field
+            for field in wanted
+            if field.name.lower() not in have
+        ]
+        if not lacking:
+            return
+        found.schema = [*found.schema, *lacking]
+        try:
+            self.client.update_table(found, ["schema"])
+        except PreconditionFailed:
+            # Another task changed the table since it was read: perhaps it added them.
+            self._add_columns(self.client.get_table(found.reference), wanted)
 
     def load(self, uris: Iterable[str], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
         """Replace `table` with the JSON rows of `uris`.

@@ -9,6 +9,8 @@ from typing import Any
 
 import googleapiclient
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.classify import FINISH_REASONS, PERMANENT_ERRORS, classify, row_error
 from airflow_vertex_batch.core.jsonl import encode, read_output
@@ -107,8 +109,17 @@ class TestFinishReasons:
         assert (row.status, row.text) == (RowStatus.TRUNCATED, None)
 
 
+BLOCK_REASONS = {
+    "BLOCKED_REASON_UNSPECIFIED", "SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "MODEL_ARMOR", "IMAGE_SAFETY",
+    "JAILBREAK",
+}  # fmt: skip
+
+
 class TestBlocked:
-    @pytest.mark.parametrize("word", _api_words("GenerateContentResponsePromptFeedback", "blockReason"))
+    def test_the_words_are_those_of_the_api(self):
+        assert set(_api_words("GenerateContentResponsePromptFeedback", "blockReason")) == BLOCK_REASONS
+
+    @pytest.mark.parametrize("word", sorted(BLOCK_REASONS | {"A_WORD_THAT_DOES_NOT_EXIST_YET"}))
     def test_every_block_reason_is_blocked_for_good(self, word):
         row = _row(
             an_output(response={"promptFeedback": {"blockReason": word}, "usageMetadata": {"promptTokenCount": 9}})
@@ -232,12 +243,41 @@ class TestText:
         row = _row(an_output(response=response))
         assert (row.status, row.code, row.repairable) == (RowStatus.FAILED, "NO_CANDIDATES", True)
 
-    def test_several_candidates_are_kept_and_the_first_decides(self):
-        response = a_response("first")
-        response["candidates"].append({"content": {"parts": [{"text": "second"}]}, "finishReason": "SAFETY"})
-        row = _row(an_output(response=response))
-        assert (row.status, row.text) == (RowStatus.SUCCEEDED, "first")
-        assert len(json.loads(row.response)["candidates"]) == 2
+
+def _candidate(text: str | None, finish: str = "STOP") -> dict[str, Any]:
+    return {"content": {"parts": [] if text is None else [{"text": text}]}, "finishReason": finish}
+
+
+class TestCandidates:
+    @pytest.mark.parametrize(
+        ("candidates", "status", "text"),
+        [
+            ([_candidate("a"), _candidate("b")], "succeeded", "a"),
+            ([_candidate("a"), _candidate("b", "SAFETY")], "succeeded", "a"),
+            ([_candidate("a", "SAFETY"), _candidate("b")], "succeeded", "b"),
+            ([_candidate("a", "MAX_TOKENS"), _candidate("b", "SAFETY"), _candidate("c")], "succeeded", "c"),
+            ([_candidate(None), _candidate("b")], "succeeded", "b"),
+            ([_candidate("a", "MAX_TOKENS"), _candidate("b", "SAFETY")], "truncated", "a"),
+            ([_candidate("b", "SAFETY"), _candidate("a", "MAX_TOKENS")], "blocked", "b"),
+            ([_candidate(None), _candidate("b", "SAFETY")], "failed", None),
+        ],
+    )
+    def test_the_first_good_one_is_the_answer_and_else_the_first_one_decides(self, candidates, status, text):
+        row = _row(an_output(response={"candidates": candidates}))
+        assert (row.status, row.text) == (status, text)
+        assert row.finish_reason == next(c["finishReason"] for c in candidates if (_text_of(c) or None) == text)
+        assert json.loads(row.response)["candidates"] == candidates, "all of them are kept"
+
+    def test_where_json_was_asked_for_a_good_one_is_json_that_fits(self):
+        candidates = [_candidate("prose"), _candidate('{"a": "x"}'), _candidate('{"a": 1}'), _candidate('{"a": 2}')]
+        row = _row(an_output(response={"candidates": candidates}), check=TestJson.CHECK)
+        assert (row.status, row.answer) == (RowStatus.SUCCEEDED, {"a": 1})
+        row = _row(an_output(response={"candidates": candidates[:2]}), check=TestJson.CHECK)
+        assert (row.status, row.code, row.text) == (RowStatus.INVALID_OUTPUT, "NOT_JSON", "prose")
+
+
+def _text_of(candidate: dict[str, Any]) -> str:
+    return "".join(part["text"] for part in candidate["content"]["parts"])
 
 
 JSON_REQUEST = a_request(generationConfig={"responseMimeType": "application/json"})
@@ -265,31 +305,90 @@ class TestJson:
             ("Sure! Here you are", "NOT_JSON", None),
             ('{"a": 1} and more', "NOT_JSON", None),
             ('{"a": NaN}', "NOT_JSON", None),
+            ("   \n\n", "NOT_JSON", None),
             ("[" * 100_000, "NOT_JSON", None),
             ('{"a": "\\ud83d"}', "NOT_JSON", None),
         ],
-        ids=["wrong type", "another shape", "prose", "trailing prose", "NaN", "absurdly deep", "half a character"],
+        ids=[
+            "wrong type",
+            "another shape",
+            "prose",
+            "trailing prose",
+            "NaN",
+            "white space alone",
+            "absurdly deep",
+            "half a character",
+        ],
     )
     def test_an_answer_that_does_not_fit_is_invalid_output(self, text, code, answer):
         row = _row(an_output(text=text), check=self.CHECK)
         assert (row.status, row.code, row.answer, row.repairable) == (RowStatus.INVALID_OUTPUT, code, answer, True)
         assert row.text == text
 
-    def test_json_that_was_cut_is_truncated_not_invalid(self):
+    @pytest.mark.parametrize(
+        "text",
+        ['{"answer": "cut', '```json\n{"a": 1,', '{"a": 1   \n\n\n', "[1, -", '{"a": tru', '"\\u00'],
+        ids=["in a text", "in a fence", "at white space", "in a number", "in a word", "in an escape"],
+    )
+    def test_json_that_ends_too_early_is_truncated_whatever_the_model_says(self, text):
+        """Seen in the field with STOP."""
+        row = _row(an_output(text=text), check=self.CHECK)
+        assert (row.status, row.code, row.repairable) == (RowStatus.TRUNCATED, "CUT_JSON", True)
+        assert (row.finish_reason, row.text, row.answer) == ("STOP", text, None)
+
+    @given(
+        st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text('aé"\\\n'),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab"), inner, max_size=3),
+            max_leaves=8,
+        ).filter(lambda doc: isinstance(doc, list | dict)),
+        st.data(),
+        st.booleans(),
+    )
+    def test_json_cut_anywhere_is_cut_and_never_prose(self, doc, data, escaped):
+        text = json.dumps(doc, ensure_ascii=escaped)
+        cut = data.draw(st.integers(1, len(text) - 1))
+        assert _row(an_output(text=text[:cut]), check=lambda _: "").code == "CUT_JSON"
+        assert _row(an_output(text=text), check=lambda _: "").status is RowStatus.SUCCEEDED
+        assert _row(an_output(text=f"{text[:cut]} Sorry"), check=lambda _: "").code in {"NOT_JSON", "CUT_JSON"}
+
+    def test_json_whose_fence_was_never_closed_is_whole(self):
+        assert _row(an_output(text='```json\n{"a": 1}'), check=self.CHECK).answer == {"a": 1}
+
+    def test_json_that_was_cut_by_the_token_limit_is_truncated_by_that(self):
         row = _row(an_output(response=a_response('{"a": ', finishReason="MAX_TOKENS")), check=self.CHECK)
         assert row.status is RowStatus.TRUNCATED
 
     @pytest.mark.parametrize(
         "request_doc",
-        [JSON_REQUEST, {"generation_config": {"response_mime_type": "application/json"}}],
-        ids=["camelCase", "snake_case"],
+        [
+            JSON_REQUEST,
+            {"generation_config": {"response_mime_type": "application/json"}},
+            {"generationConfig": {"responseMimeType": "application/json", "topK": "odd"}, "labels": 5},
+        ],
+        ids=["camelCase", "snake_case", "beside odd members"],
     )
     def test_the_echo_says_that_json_was_asked_for(self, request_doc):
         assert _row(an_output(text='{"a": 1}', request=request_doc)).answer == {"a": 1}
         assert _row(an_output(text="prose", request=request_doc)).code == "NOT_JSON"
 
-    def test_text_that_happens_to_be_json_stays_text(self):
-        row = _row(an_output(text='{"a": 1}'))
+    @pytest.mark.parametrize(
+        "request_doc",
+        [
+            a_request(),
+            a_request(generationConfig={"responseMimeType": "text/plain"}),
+            {"contents": [{"parts": [{"fileData": {"mimeType": "application/json"}}]}], "generationConfig": None},
+            None,
+            "no request",
+        ],
+        ids=["no config", "text asked for", "a JSON file to read", "null", "a text"],
+    )
+    def test_text_that_happens_to_be_json_stays_text(self, request_doc):
+        row = _row(an_output(text='{"a": 1}', request=request_doc))
         assert (row.status, row.answer) == (RowStatus.SUCCEEDED, None)
 
     def test_the_reason_never_quotes_the_answer(self):
@@ -327,6 +426,12 @@ class TestOddLines:
             ("2025-11-07T10:24:52Z", True),
             ("2025-11-07 10:24:52.764602+00:00", True),
             ("soon", False),
+            ("2024-13-01T18:13:16+00:00", False),
+            ("2024-11-01T18:13:16", False),
+            ("2024-11-01T18:13:16,5+00:00", False),
+            ("2024-W44-5T18:13:16+00:00", False),
+            ("2024-11-01T18:13:16+0000", False),
+            ("20241101T181316.000000+00:00", False),
             ("", False),
             (None, False),
         ],

@@ -8,12 +8,14 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pyarrow.parquet
 import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ResultError, ServiceError
 from airflow_vertex_batch.core.export import SCHEMA, FileSink, LandPlan, TableSink, flat, land, merge_sql, rejected_rows
+from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.prices import Price, PriceTable
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 from tests.builders import a_response, a_row, jsonl
@@ -38,6 +40,7 @@ GOOD = a_row(
     response=json.dumps(a_response("two\nlines é😀")),
     columns={"id": 7, "name": "Ä"},
     job_name="projects/1/locations/global/batchPredictionJobs/2",
+    request_digest="0f" * 16,
 )
 BAD = a_row("r2", RowStatus.BLOCKED, code="SAFETY", reason="No.", columns={"id": 8})
 BARE = a_row("r3", RowStatus.MISSING, code="JOB_STATE_SUCCEEDED", reason="No line.")
@@ -72,19 +75,35 @@ def store() -> MemoryStore:
 class TestFlat:
     def test_every_record_has_every_column_in_order(self):
         for row in ROWS:
-            assert list(flat(row, PLAN, None)) == COLUMNS
+            assert list(json.loads(encode(flat(row, PLAN, None)))) == COLUMNS
 
     def test_what_is_not_known_is_null_not_empty(self):
-        record = flat(BARE, PLAN, None)
+        record = msgspec.structs.asdict(flat(BARE, PLAN, None))
         assert {name for name, value in record.items() if value is not None} == {
-            "partition_date", "row_key", "status", "code", "reason", "run_id",
+            "partition_date", "row_key", "status", "code", "reason", "run_id", "attempts",
         }  # fmt: skip
 
     @pytest.mark.parametrize(
         ("cost", "text"), [(None, None), (Decimal(0), "0.000000000"), (Decimal("0.00000002500"), "0.000000025")]
     )
     def test_no_price_is_null_and_free_is_zero(self, cost, text):
-        assert flat(GOOD, PLAN, cost)["cost_usd"] == text
+        assert flat(GOOD, PLAN, cost).cost_usd == text
+
+    def test_tokens_are_those_of_all_attempts(self):
+        row = a_row(
+            "r1", usage=Usage(10, 5, 2, 1, 0, 17), earlier=(Usage(10, 3, total_tokens=13), Usage(9)), attempts=3
+        )
+        record = flat(row, PLAN, None)
+        assert (record.prompt_tokens, record.output_tokens, record.thinking_tokens) == (29, 8, 2)
+        assert (record.cached_tokens, record.total_tokens, record.attempts) == (1, 30, 3)
+
+    def test_also_when_the_last_one_had_none(self):
+        record = flat(a_row("r1", RowStatus.MISSING, earlier=(Usage(10, 3),), attempts=2), PLAN, None)
+        assert (record.prompt_tokens, record.output_tokens) == (10, 3)
+
+    def test_whose_answer_it_is_and_to_what_land_too(self):
+        record = flat(a_row("r2", request_digest="ab" * 16, same_as="r1", attempts=0), PLAN, None)
+        assert (record.request_digest, record.same_as, record.attempts) == ("ab" * 16, "r1", 0)
 
 
 class TestFiles:
@@ -99,6 +118,7 @@ class TestFiles:
             "thinking_tokens": 2, "cached_tokens": 1, "total_tokens": 17, "cost_usd": "0.000016575",
             "response": a_response("two\nlines é😀"), "job_name": GOOD.job_name,
             "processed_at": "2026-11-22T03:04:05.678901+00:00", "run_id": "scheduled__2026-11-22",
+            "request_digest": "0f" * 16, "same_as": None, "attempts": 1,
         }  # fmt: skip
         assert [(row["row_key"], row["status"], row["code"]) for row in _jsonl(store, report.dead_letters)] == [
             ("r2", "blocked", "SAFETY"),
@@ -163,9 +183,15 @@ class TestFiles:
 
     @pytest.mark.parametrize("expected", [2, 4])
     def test_counts_that_do_not_reconcile_land_nothing(self, store, expected):
-        with pytest.raises(ResultError, match=rf"{expected} rows went in and 3 came out. Nothing was landed"):
+        with pytest.raises(ResultError, match=rf"{expected} rows went in and 3 came out. Nothing was landed.*Restore"):
             _land(store, expected=expected)
         assert store.objects == {}
+
+    def test_the_error_names_the_keys_where_somebody_knows_them(self, store):
+        sink = FileSink(store, FOLDER, PLAN)
+        with pytest.raises(ResultError, match=r"4 rows went in and 3 came out. 1 missing: r4. Nothing was landed"):
+            land(ROWS, sink, PLAN, expected=lambda: 4, amiss=lambda: "1 missing: r4")
+        land(ROWS, sink, PLAN, expected=lambda: 3, amiss=lambda: pytest.fail("nobody asked"))
 
     def test_an_unknown_format_is_refused_before_anything_is_read(self, store):
         with pytest.raises(InputError, match="file_format='xlsx' is not known"):

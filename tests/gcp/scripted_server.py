@@ -91,7 +91,7 @@ class ScriptedServer:
                 )
                 self._send(server._next(asked))
 
-            do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+            do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
 
             def _send(self, answer: Answer) -> None:
                 if answer.fate == "hang":

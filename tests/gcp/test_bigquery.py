@@ -17,7 +17,7 @@ from airflow_vertex_batch.core.rows import RowStatus, Usage
 from airflow_vertex_batch.core.sources import Query, Table
 from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
 from tests.builders import a_response, a_row, jsonl
-from tests.gcp.scripted_server import ScriptedServer, refused
+from tests.gcp.scripted_server import Answer, ScriptedServer, refused
 
 pytestmark = pytest.mark.bigquery
 
@@ -92,6 +92,41 @@ class TestTables:
             ["status"],
             "Ours",
         )
+
+    def test_a_table_of_an_older_version_gets_the_columns_it_lacks(self, warehouse, gcs, bucket, table):
+        """Its rows stay, without a value; a column that has to be there in a new table cannot be, here."""
+        _load(warehouse, gcs, bucket, table, [{"id": 1, "body": "old"}])
+        newer = (
+            {"name": "ID", "type": "INT64", "mode": "REQUIRED"},
+            {"name": "model", "type": "STRING", "mode": "REQUIRED", "description": "Which one"},
+            {"name": "tokens", "type": "INT64", "mode": "NULLABLE"},
+        )
+        for _ in range(2):
+            warehouse.create_table(table, newer)
+        assert list(warehouse.rows(table)) == [{"id": 1, "body": "old", "model": None, "tokens": None}]
+        fields = {field.name: field for field in warehouse.client.get_table(str(table)).schema}
+        assert list(fields) == ["id", "body", "model", "tokens"]
+        assert (fields["model"].mode, fields["model"].description) == ("NULLABLE", "Which one")
+
+    def test_another_task_may_have_added_them_meanwhile(self, table):
+        def column(*names: str) -> dict[str, object]:
+            reference = {"projectId": table.project, "datasetId": table.dataset, "tableId": table.table}
+            fields = [{"name": name, "type": "STRING", "mode": "NULLABLE"} for name in names]
+            return {"tableReference": reference, "schema": {"fields": fields}, "etag": str(len(names))}
+
+        answers = [
+            refused(409, message="Already Exists"),
+            Answer(body=column("a")),
+            refused(412),
+            Answer(body=column("a", "b")),
+        ]
+        with ScriptedServer(*answers) as server:
+            client = bigquery.Client(
+                project="demo", credentials=Credentials("token"), client_options={"api_endpoint": server.url}
+            )
+            wanted = [{"name": name, "type": "STRING", "mode": "NULLABLE"} for name in "ab"]
+            BigQueryWarehouse(client).create_table(table, wanted)
+            assert [asked.method for asked in server.asked] == ["POST", "GET", "PATCH", "GET"]
 
     def test_dropping_twice_is_dropping_once(self, warehouse, table):
         warehouse.create_table(table, COLUMNS)
@@ -223,6 +258,14 @@ class TestLanding:
         assert row["cost_usd"] == Decimal("0.000015")
         assert row["processed_at"] == datetime(2026, 11, 22, 3, 4, 5, 678901, tzinfo=UTC)
         assert (row["code"], row["reason"], row["run_id"]) == (None, None, "run-1")
+
+    def test_an_older_version_s_table_takes_them_too(self, run, there, table, warehouse):
+        old = [column for column in SCHEMA if column["name"] not in {"request_digest", "same_as", "attempts"}]
+        warehouse.create_table(table, old, partition_column="partition_date", clustering=["status", "row_key"])
+        run(_good("r1", request_digest="ab" * 16))
+        assert there() == (["22 r1 Hi"], [])
+        (row,) = warehouse.rows(table)
+        assert (row["request_digest"], row["same_as"], row["attempts"]) == ("ab" * 16, None, 1)
 
     def test_good_rows_and_dead_letters_land_apart(self, run, there):
         report = run(_good("r1"), _bad("r2"), _bad("r3", RowStatus.MISSING))

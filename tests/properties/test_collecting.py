@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.collect import Batch, Collector
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.export import FileSink, LandPlan, land
-from airflow_vertex_batch.core.jsonl import encode, read_output
+from airflow_vertex_batch.core.export import FileSink, LandPlan, TableSink, land
+from airflow_vertex_batch.core.join import KEY_LABEL, key_label
+from airflow_vertex_batch.core.jsonl import block_decoder, encode, read_output
 from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.quick import QuickLine, quick_row
+from airflow_vertex_batch.core.request import request_digest
 from airflow_vertex_batch.core.rows import RowStatus
 from tests.builders import a_failed_output, a_job, a_line, a_request, a_row, an_output, jsonl
 from tests.fakes import MemoryStore, MemoryWarehouse
@@ -31,6 +35,7 @@ class Line:
     key: str  # kept, dropped, retyped
     padded: bool
     shard: int
+    echoes: bool = True
 
 
 LINES = st.lists(
@@ -49,7 +54,8 @@ LINES = st.lists(
 def _padded(request: dict[str, Any]) -> dict[str, Any]:
     """Sort members and add nulls, as the echo does."""
     text = request["contents"][0]["parts"][0]["text"]
-    return {"contents": [{"parts": [{"fileData": None, "text": text}], "role": "user"}]}
+    others = {name: value for name, value in request.items() if name != "contents"}
+    return {"contents": [{"parts": [{"fileData": None, "text": text}], "role": "user"}], "toolConfig": None} | others
 
 
 def _written(line: Line, text: str) -> dict[str, Any]:
@@ -91,6 +97,52 @@ def test_every_request_is_one_row_and_good_beats_bad(count, lines):
     strangers = sum(line.number >= count for line in lines)
     assert collector.anomalies.foreign_count == strangers
     assert collector.anomalies.duplicate_count == len(lines) - strangers - len(seen)
+
+
+SECOND_CHANNEL_LINES = st.lists(
+    st.builds(
+        Line,
+        st.integers(0, 7),
+        st.booleans(),
+        st.sampled_from(["kept", "dropped", "retyped"]),
+        st.booleans(),
+        st.integers(0, 2),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+@given(st.integers(1, 8), SECOND_CHANNEL_LINES, st.sampled_from(["label", "contents"]))
+def test_it_also_holds_for_keys_that_look_like_numbers_by_either_second_channel(count, lines, channel):
+    """By label, requests may all be alike; by contents, the echo may be gone where the key came back as a number."""
+    keys = [f"{number:03}" for number in range(8)]
+
+    def asked(number: int) -> dict[str, Any]:
+        labels = {"team": "search", KEY_LABEL: key_label(keys[number])}
+        return a_request("the same", labels=labels) if channel == "label" else a_request(f"question {number}")
+
+    def written(line: Line) -> dict[str, Any]:
+        request = _padded(asked(line.number)) if line.padded else asked(line.number)
+        text = f"answer {line.number}"
+        doc = an_output(text=text, request=request) if line.good else a_failed_output(request=request)
+        doc["key"] = {"kept": keys[line.number], "retyped": line.number, "dropped": None}[line.key]
+        dropped = {"key"} if line.key == "dropped" else set() if line.echoes else {"request"}
+        return {name: value for name, value in doc.items() if name not in dropped}
+
+    requests = [{"key": keys[number], "request": asked(number)} for number in range(count)]
+    # A stranger whose request is like all others is nobody's to tell.
+    lines = [line for line in lines if line.number < count or channel == "contents"]
+    shards = [[written(line) for line in lines if line.shard == shard] for shard in range(3)]
+    collector, rows = _collected(requests, shards)
+    assert sorted(row.key for row in rows) == keys[:count]
+    for row in rows:
+        own = [line for line in lines if line.number == int(row.key)]
+        wanted = "succeeded" if any(line.good for line in own) else "failed" if own else "missing"
+        assert row.status == wanted
+        assert row.text == (f"answer {int(row.key)}" if wanted == "succeeded" else None)
+        assert row.request_digest == request_digest(json.dumps(asked(int(row.key))).encode(), "")
+    assert collector.anomalies.rejoined_count == sum(line.key != "kept" for line in lines if line.number < count)
 
 
 @given(
@@ -209,6 +261,79 @@ def test_whatever_a_line_holds_it_is_one_row_that_can_be_written(doc, checks):
     assert not row.repairable or row.status.repairable
 
 
+#: Lines that are near to plain, so that the short way is taken and left in every place.
+NEAR = st.fixed_dictionaries(
+    {
+        "key": st.just("r1"),
+        "status": st.sampled_from(["", "", None, "503 Unavailable"]),
+        "processed_time": st.sampled_from(["2026-11-22T03:04:05.678901+00:00", "soon", None]),
+        "request": st.sampled_from(
+            [
+                a_request(),
+                a_request(generationConfig={"responseMimeType": "application/json"}),
+                a_request(generation_config={"response_mime_type": "application/json"}),
+                None,
+                {},
+            ]
+        ),
+        "response": st.fixed_dictionaries(
+            {
+                "candidates": st.lists(
+                    st.fixed_dictionaries(
+                        {
+                            "content": st.fixed_dictionaries(
+                                {
+                                    "parts": st.lists(
+                                        st.fixed_dictionaries(
+                                            {"text": WORDS},
+                                            optional={"thought": st.booleans(), "thoughtSignature": st.just("x")},
+                                        ),
+                                        max_size=2,
+                                    )
+                                }
+                            ),
+                            "finishReason": st.sampled_from(["STOP", "STOP", "SAFETY", ""]),
+                        },
+                        optional={"avgLogprobs": st.just(-0.5)},
+                    ),
+                    max_size=2,
+                ),
+                "usageMetadata": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "promptTokenCount": st.sampled_from([0, 5, "5", -5, 5.0]),
+                        "candidatesTokenCount": st.integers(0, 9),
+                        "thoughtsTokenCount": st.integers(0, 9),
+                        "toolUsePromptTokenCount": st.integers(0, 9),
+                        "cachedContentTokenCount": st.integers(0, 9),
+                        "totalTokenCount": st.integers(0, 9),
+                        "promptTokensDetails": st.lists(
+                            st.fixed_dictionaries(
+                                {"modality": st.sampled_from(["TEXT", "AUDIO"]), "tokenCount": st.integers(0, 9)}
+                            ),
+                            max_size=3,
+                        ),
+                    },
+                ),
+                "modelVersion": st.sampled_from(["gemini-3.8-flash", ""]),
+            }
+        ),
+    }
+)
+
+
+@given(NEAR | OUTPUTS, st.sampled_from([None, lambda answer: "" if isinstance(answer, dict) else "no object"]))
+@example(an_output(), None)
+def test_the_short_way_gives_the_same_row_or_none(doc, check):
+    raw = encode(doc)
+    lines = block_decoder(QuickLine)([raw])
+    members = {"job_name": "j", "request_digest": "d", "check": check}
+    row = quick_row(lines[0], "r1", **members) if lines else None
+    assert row is None or row == classify(read_output(raw, "gs://b/f", 1), "r1", **members)
+    assert row is None or row.status is RowStatus.SUCCEEDED
+    assert row is not None or doc != an_output(), "the plain line takes it"
+
+
 @given(st.one_of(st.binary(max_size=60), OUTPUTS.map(encode)), st.integers(0, 200), st.binary(max_size=3))
 def test_bytes_that_are_no_line_are_a_named_error(raw, cut, noise):
     """Cut somewhere, with some bytes put in: a row, or an error that names the line."""
@@ -252,3 +377,63 @@ def test_landing_twice_is_landing_once(rows, file_format):
         dead = [json.loads(line) for line in store.objects[first.dead_letters].splitlines()]
         assert [line["row_key"] for line in good] == [row.key for row in rows if row.status.is_good]
         assert [line["row_key"] for line in dead] == [row.key for row in rows if not row.status.is_good]
+
+
+class MergingWarehouse(MemoryWarehouse):
+    """Also does what our one statement says, read from its text."""
+
+    _STATEMENT = re.compile(
+        r"MERGE `(?P<table>\S+)` AS T USING `(?P<staging>\S+)` AS S\n.*"
+        r"WHEN MATCHED AND S\.status (?P<is>!?=) 'succeeded' THEN UPDATE .*WHEN MATCHED THEN DELETE\n"
+        r"WHEN NOT MATCHED BY TARGET AND S\.status (?P=is) 'succeeded' THEN INSERT .*?\)"
+        r"(?P<stale>\nWHEN NOT MATCHED BY SOURCE AND T.partition_date = @partition_date THEN DELETE)?",
+        re.DOTALL,
+    )
+
+    def execute(self, sql, *, job_id, parameters=None):
+        found = self._STATEMENT.fullmatch(sql)
+        day = str(parameters["partition_date"])
+        staged = {row["row_key"]: row for row in self.rows(TableId.parse(found["staging"]))}
+        kept = [
+            row
+            for row in self.rows(TableId.parse(found["table"]))
+            if row["partition_date"] != day or (row["row_key"] not in staged and not found["stale"])
+        ]
+        wanted = [row for row in staged.values() if (row["status"] == "succeeded") is (found["is"] == "=")]
+        self.put(found["table"], kept + wanted)
+        return len(wanted)
+
+
+LANDINGS = st.lists(
+    st.tuples(
+        st.sampled_from(["2026-11-22", "2026-11-23"]),
+        st.dictionaries(st.sampled_from(["r1", "r2", "r3", "r4"]), st.sampled_from(RowStatus)),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(LANDINGS, st.integers(1, 2))
+def test_a_table_says_of_every_row_what_was_landed_last_and_says_it_once(landings, times):
+    store = MemoryStore()
+    warehouse = MergingWarehouse(store)
+    table, dead = TableId("p", "d", "answers"), TableId("p", "d", "dead")
+    model: dict[tuple[str, str], str] = {}
+    for day, rows, replaces in landings:
+        plan = LandPlan(batch_id="b", partition_date=day, replace_partition=replaces)
+        for _ in range(times):
+            sink = TableSink(store, warehouse, table, dead, plan, Uri.parse("gs://stage/run"))
+            made = [a_row(key, status) for key, status in rows.items()]
+            report = land(made, sink, plan, expected=lambda made=made: len(made))
+            assert report.tally.total == sum(report.statuses.values()) == len(rows)
+        model = {at: status for at, status in model.items() if not (replaces and at[0] == day)}
+        model |= {(day, key): str(status) for key, status in rows.items()}
+    for name, is_good in ((table, True), (dead, False)):
+        there = [(row["partition_date"], row["row_key"], row["status"]) for row in warehouse.rows(name)]
+        assert sorted(there) == sorted(
+            (*at, status) for at, status in model.items() if (status == "succeeded") is is_good
+        )
+    assert warehouse.tables == [str(table), str(dead)]
+    assert store.objects == {}
