@@ -42,8 +42,8 @@ _VALUES: list[Any] = [
 _NAMES = [
     "a", "A", "b", "key", "text", "parts", "role", "contents", "request", "config", "tools", "enum", "required", "type",
     "items", "anyOf", "any_of", "properties", "propertyOrdering", "description", "nullable", "format", "default",
-    "$ref", "$defs", "$schema", "defs", "definitions", "labels", "temperature", "topP", "top_p", "topK", "candidateCount",
-    "maxOutputTokens", "stopSequences", "seed", "logprobs", "generationConfig", "generation_config",
+    "$ref", "$defs", "$schema", "defs", "definitions", "labels", "temperature", "topP", "top_p", "topK",
+    "candidateCount", "maxOutputTokens", "stopSequences", "seed", "logprobs", "generationConfig", "generation_config",
     "thinking_config", "responseSchema", "response_schema", "responseJsonSchema", "responseMimeType",
     "systemInstruction", "safetySettings", "toolConfig", "cachedContent", "functionDeclarations", "functionCall",
     "functionResponse", "args", "response", "name", "parameters", "googleSearch", "urlContext", "fileData", "file_data",
