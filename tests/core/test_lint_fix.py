@@ -12,7 +12,21 @@ from airflow_vertex_batch.core.lint import Finding, fix_line, lint_lines
 
 from .lint_corpus import BAD
 from .lint_corpus_good import GOOD
-from .lint_corpus_lines import GOOD_LINE, HELLO, MOOD, SEED, asks, calls, content, line, prop, says, schema, tool
+from .lint_corpus_lines import (
+    GOOD_LINE,
+    HELLO,
+    MOOD,
+    SEED,
+    asks,
+    calls,
+    config,
+    content,
+    line,
+    prop,
+    says,
+    schema,
+    tool,
+)
 
 #: A schema whose definitions refer to each other twelve deep and nine wide: finite on paper only.
 EXPLODING = {
