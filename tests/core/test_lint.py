@@ -115,6 +115,11 @@ class TestFindings:
             (content({"role": "system", "parts": [{"text": "a"}]}), "$.request.contents[0].role", "systemInstruction"),
             (prop({"$ref": "#/$defs/A"}), '$.request.generationConfig.responseSchema.properties.a["$ref"]', "Inline"),
             (prop({"type": "STRNG"}), "$.request.generationConfig.responseSchema.properties.a.type", 'mean "STRING"'),
+            (
+                prop({"type": "OBJECT", "properties": {"mood": {"type": "STRING"}}, "required": ["moood"]}),
+                "$.request.generationConfig.responseSchema.properties.a.required[0]",
+                "Did you mean mood?",
+            ),
             (tool({"googleSearch": {}}), "$.request.tools[0].googleSearch", "excludeDomains"),
             (dump({"contents": HELLO, "key": "a"}), "$", "wrap it"),
             (dump({"Request": {"contents": HELLO}, "key": "a"}), "$", "'Request'"),
