@@ -15,6 +15,7 @@ import msgspec
 
 from airflow_vertex_batch.core.lint_api import ANY, LIST, Type, camel, member_type, messages
 from airflow_vertex_batch.core.lint_lines import read_line, repeated_members
+from airflow_vertex_batch.core.lint_nodes import SCHEMA_LISTS
 from airflow_vertex_batch.core.lint_values import key_fault, member
 
 KEY_PREFIX = "row-"
@@ -108,7 +109,7 @@ def _message(obj: dict[str, Any], message: str, path: str, notes: list[str], *, 
         if kind is None:
             continue
         where = f"{path}.{name}"
-        droppable = camel(name) in _ABSENT_WHEN_EMPTY.get(message, ())
+        droppable = camel(name) in _ABSENT_WHEN_EMPTY.get(message, ()) and (may_vanish or len(obj) > 1)
         if obj[name] is None:
             if may_vanish or len(obj) > 1:
                 del obj[name]
@@ -120,13 +121,13 @@ def _message(obj: dict[str, Any], message: str, path: str, notes: list[str], *, 
             notes.append(f"gave {where} a harmless member")
         else:
             obj[name] = _value(obj[name], kind, where, notes, may_vanish=droppable)
-        if obj.get(name) == {} and droppable and (may_vanish or len(obj) > 1):
+        if droppable and obj.get(name) == {}:
             del obj[name]
             notes.append(f"removed the empty {where}")
 
 
 def _value(value: Any, kind: Type, path: str, notes: list[str], *, may_vanish: bool) -> Any:
-    if isinstance(value, dict) and value and LIST in kind.kinds and kind.inner is not None:
+    if isinstance(value, dict) and value and LIST in kind.kinds and kind.message:
         notes.append(f"wrote {path} as a list")
         value = [value]
     if isinstance(value, list):
@@ -192,17 +193,22 @@ class _Schema:
         made: dict[str, Any] = {}
         for name, value in node.items():
             self._member(made, name, value, open_)
+        if node and not made:
+            # Nothing but $ members or nulls: what is left cannot be stored.
+            raise _UnfixableError
         return self._nullable(made) if self._is_api else made
 
     def _member(self, made: dict[str, Any], name: str, value: Any, open_: tuple[str, ...]) -> None:
         if name.startswith("$") or name == "definitions":
             return
         if self._is_api:
-            if value is None and name not in _DATA - {"enum"}:
+            if value is None and name not in _DATA - SCHEMA_LISTS:
                 return
             bare = name.rstrip("_")
             if bare != name and member_type("Schema", bare):
                 name = bare
+        elif value is None and name in SCHEMA_LISTS:
+            return
         if name in _NAMED and isinstance(value, dict):
             value = {key: self._node(sub, open_) for key, sub in value.items()}
             if not value and self._is_api:

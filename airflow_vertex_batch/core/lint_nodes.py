@@ -86,6 +86,9 @@ _KEYWORDS = {
         "",
     ),
 }  # fmt: skip
+#: Members of a JSON Schema that are lists, and those that hold data, whose names are the author's.
+SCHEMA_LISTS = frozenset({"enum", "required", "anyOf", "oneOf", "allOf", "prefixItems"})
+_SCHEMA_DATA = frozenset({"default", "const", "example", "examples"})
 #: Members the API has and batch does not, or that batch mishandles.
 _UNSUPPORTED = {
     ("GenerateContentRequest", "cachedContent"): ("cached-content", "explicit caching does not exist in batch"),
@@ -102,8 +105,8 @@ class Node:
 
     __slots__ = (
         "canonical", "check", "children", "depth", "element", "faults", "has_spellings", "is_constant", "is_disputed",
-        "is_plain", "is_twin", "kind", "message", "named", "null_at", "place", "seen", "step", "stray", "twins", "type",
-        "whole",
+        "is_list", "is_plain", "is_twin", "kind", "message", "named", "null_at", "place", "seen", "step", "stray",
+        "twins", "type", "whole",
     )  # fmt: skip
 
     def __init__(self, step: str, kind: Type, depth: int) -> None:
@@ -126,6 +129,8 @@ class Node:
         self.whole: ObjectCheck | None = None
         #: Whether values need no look beyond their kind; whether they tend to be the same on every line.
         self.is_plain = self.is_constant = False
+        #: Whether the documentation has a list here, whatever the file shows.
+        self.is_list = LIST in kind.kinds
         #: The JSON kind of this column, and where it was first seen.
         self.kind: str | None = None
         self.place: Place = (0, 0)
@@ -153,6 +158,7 @@ class Node:
         if self.canonical == "labels" and self.type.inner is not None:
             made.faults = (*made.faults, *_label_key(name))
             made.check = label_value
+        made.is_list = made.is_list or (kind.is_json_schema and name in SCHEMA_LISTS and self.step != ".properties")
         made.is_plain = not made.faults and made.check is None
         made.is_constant = self.message == "GenerateContentRequest" and canonical not in {"contents", "labels"}
         return made
@@ -198,6 +204,8 @@ def _typed(node: Node, name: str) -> tuple[Type, tuple[NameFault, ...]]:
     if node.message:
         found = member_type(node.message, name)
         return (found, ()) if found else (ANY, tuple(_unknown(node.message, name)))
+    if node.type.is_json_schema and name in _SCHEMA_DATA and node.step != ".properties":
+        return ANY, ()
     if node.type.is_json_schema:
         return node.type, tuple(_schema_name(name)) or _column(name)
     return node.type.inner or ANY, _column(name)

@@ -64,6 +64,8 @@ _GS = re.compile(r"gs://[a-z0-9][a-z0-9._-]*/[^\r\n]+\Z")
 _YOUTUBE = re.compile(r"https?://((www|m)\.)?(youtube\.com/|youtu\.be/)")
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(\s*;.*)?\Z")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}\Z")
+#: Sizes above 1K: docs.cloud.google.com, "batch inference", 2026-11-22.
+_LARGE = frozenset({"2K", "4K"})
 _LABEL_LENGTH, _LABEL_COUNT = 63, 64
 #: What BigQuery's type inference takes for something other than text
 #: (cloud.google.com/bigquery/docs/schema-detect, 2026-11-22; "000000" came back as 0 in a captured job).
@@ -215,8 +217,15 @@ def label_value(value: Any) -> Fault | None:
     return label_fault(value, is_key=False)
 
 
+def _image_size(value: Any) -> Fault | None:
+    if isinstance(value, str) and value.upper() in _LARGE:
+        return ("", "image-size", "larger than batch makes images", "")
+    return None
+
+
 _SPECIAL: dict[tuple[str, str], ValueCheck] = {
     ("FileData", "fileUri"): file_uri,
+    ("ImageConfig", "imageSize"): _image_size,
     ("FunctionResponseFileData", "fileUri"): file_uri,
     **{(message, "mimeType"): _mime_type for message in ("FileData", "Blob", "FunctionResponseFileData")},
     ("FunctionResponseBlob", "mimeType"): _mime_type,
@@ -292,21 +301,27 @@ def _generation_config(obj: dict[str, Any]) -> Iterator[Fault]:
 
 def _schema(obj: dict[str, Any]) -> Iterator[Fault]:
     kind = obj.get("type")
-    properties, required = obj.get("properties"), obj.get("required")
+    properties = obj.get("properties")
     if kind is None and not any(member(obj, name) is not None for name in ("anyOf", "ref")) and "$ref" not in obj:
         yield ("", "schema-no-type", "the schema has no type", "")
-    if isinstance(properties, dict) and isinstance(required, list):
-        yield from _unknown_names("required", required, properties)
+    if isinstance(properties, dict):
+        yield from _unknown_names("schema-required", "required", obj.get("required"), properties)
+        ordering = "property_ordering" if "property_ordering" in obj else "propertyOrdering"
+        yield from _unknown_names("schema-ordering", ordering, obj.get(ordering), properties)
     if isinstance(kind, str) and kind.upper() == "ARRAY" and obj.get("items") is None:
         yield ("", "schema-items", "an array without items", "")
 
 
-def _unknown_names(at: str, names: list[Any], properties: dict[str, Any]) -> Iterator[Fault]:
-    for index, name in enumerate(names):
+def _unknown_names(rule: str, at: str, names: Any, properties: dict[str, Any]) -> Iterator[Fault]:
+    for index, name in enumerate(names if isinstance(names, list) else ()):
         if isinstance(name, str) and name not in properties:
             meant = suggestion(name, set(properties))
-            cure = f"Did you mean {meant}?" if meant else ""
-            yield (f".{at}[{index}]", f"schema-{at}", "names no property of this schema", cure)
+            yield (
+                f".{at}[{index}]",
+                rule,
+                "names no property of this schema",
+                f"Did you mean {meant}?" if meant else "",
+            )
 
 
 def _named(obj: dict[str, Any]) -> Iterator[Fault]:

@@ -314,7 +314,7 @@ class Walker:
         if self._is_resumed:
             return
         known = node.stray[0] if node.kind is None and node.stray is not None else node.kind
-        if known is LIST or (LIST in node.type.kinds and known is None):
+        if known is LIST or (node.is_list and known is None):
             self._report("null-in-list", "null where a list is expected", at=at)
         if node.null_at is None and known is not LIST:
             self._set(node, "null_at", self._here)
@@ -331,7 +331,7 @@ class Walker:
         if kind is LIST and node.null_at is not None:
             message = f"null in {self._named(node.null_at)}, a list in {self._named(self._here)}"
             self._report("null-in-list", message, at=at)
-            if node.null_at != self._here and LIST not in node.type.kinds:
+            if node.null_at != self._here and not node.is_list:
                 self._report("null-in-list", message, at=at, place=node.null_at)
         if node.stray is not None:
             stray, place = node.stray

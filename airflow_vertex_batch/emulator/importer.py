@@ -31,8 +31,8 @@ _RESERVED = (
     "_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier", "_change_sequence_number",
     "_change_type", "_change_timestamp",
 )  # fmt: skip
-#: Members of a request that hold lists, whatever a file shows of them: a null there is refused even if no line has a
-#: list. In snake_case too.
+#: Members of a request that hold lists: a null there is refused even if no line has a list, unless the file has shown
+#: something else there. In snake_case too.
 _LISTS = frozenset({
     "contents", "parts", "tools", "enum", "required", "anyOf", "any_of", "propertyOrdering", "property_ordering",
     "functionDeclarations", "function_declarations", "safetySettings", "safety_settings", "stopSequences",
@@ -197,7 +197,7 @@ class Importer:
         if self._is_resumed:
             return
         node.null_seen = True
-        if node.repeated or (names == "api" and path[-1] in _LISTS):
+        if node.repeated or (not node.shape and names == "api" and path[-1] in _LISTS):
             raise _null_in_list(path)
 
     def _list(self, node: _Node, items: list[Any], path: tuple[str, ...], names: str) -> None:

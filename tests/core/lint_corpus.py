@@ -273,6 +273,7 @@ _API = {
     "unknown category": one("unknown-value", asks(safetySettings=[{"category": "HARM_CATEGORY_RUDE", "threshold": "OFF"}])),
     "unknown threshold": one("unknown-value", asks(safetySettings=[{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_SOME"}])),
     "unknown mediaResolution": one("unknown-value", config(mediaResolution="HIGHEST")),
+    "image of 4K": one("image-size", config(responseModalities=["IMAGE"], imageConfig={"imageSize": "4K"})),
     "unknown modality": one("unknown-value", config(responseModalities=["SMELL"])),
     "unknown thinkingLevel": one("unknown-value", config(thinkingConfig={"thinkingLevel": "EXTREME"})),
     "unknown mode of functions": one("unknown-value", asks(toolConfig={"functionCallingConfig": {"mode": "REQUIRED"}})),
@@ -378,6 +379,8 @@ _SCHEMAS = {
     "unknown type": one("unknown-value", prop({"type": "str"})),
     "no type": one("schema-no-type", prop({"description": "anything"})),
     "required names nothing": one("schema-required", schema({**MOOD, "required": ["mood", "tone"]})),
+    "required misspelt": one("schema-required", schema({**MOOD, "required": ["moood"]})),
+    "ordering names nothing": one("schema-ordering", schema({**MOOD, "propertyOrdering": ["mood", "tone"]})),
     "array without items": one("schema-items", prop({"type": "ARRAY"})),
     "schema without MIME type": one("schema-mime-type", config(responseSchema=MOOD)),
     "schema with text/plain": one("schema-mime-type", config(responseSchema=MOOD, responseMimeType="text/plain")),
@@ -404,6 +407,33 @@ _SCHEMAS = {
     ),
 }  # fmt: skip
 
+#: What `make fuzz` and atheris have found: lines that lint passed and the importer refused, or only one of two lines.
+_FOUND = {
+    "request a text, then an object": at([line("x"), line(key="row-2")], (1, "request-not-object"), (2, "mixed-types")),
+    "request a list, then an object": at([line(["x"]), line(key="row-2")], (1, "request-not-object"), (2, "mixed-types")),
+    "key an object, then a text": at([line(key={"a": 1}), line()], (1, "key-not-string"), (2, "mixed-types")),
+    "key a list, then null": at([line(key=["a"]), dump({"key": None, "request": {"contents": HELLO}})], (1, "key-not-string"), (2, "key-missing"), (2, "null-in-list")),
+    "an undocumented list, then null": at(
+        [prop({"type": ["STRING", "NULL"]}), prop({"type": None}, "row-2")],
+        (1, "schema-type-list"), (2, "null-in-list"), (2, "schema-no-type"), (2, "many-schemas"),
+    ),
+    "null in a documented list, then the list": at(
+        [tool({"googleSearch": {"excludeDomains": None}}), tool({"googleSearch": {"excludeDomains": ["a.example"]}}, key="row-2")],
+        (1, "null-in-list"), (2, "null-in-list"),
+    ),
+    "an output line without any content": at(
+        [dump({"status": "Bad Request: {}", "response": {}, "key": "row-1", "request": {"contents": [None]}})],
+        (1, "resume-line"), (1, "no-contents"),
+    ),
+    "enum null in a JSON Schema": at(
+        [tool({"functionDeclarations": [{"name": "f", "parametersJsonSchema": {"anyOf": [{"type": "string", "enum": None}]}}]})],
+        (1, "json-schema"), (1, "null-in-list"),
+    ),
+    "names that differ in case on two lines": at([line(id=1), line(key="row-2", ID=2), line(key="row-3", ID=2)], (2, "field-name-case"), (3, "field-name-case")),
+    "topP NaN as text": at([config(topP="NaN")], (1, "number-as-text"), (1, "out-of-range")),
+    "nested brackets beyond any decoder beside the request": one("too-deep", GOOD_LINE, b'{"a":' + b"[" * 100_000 + b"\n"),
+}  # fmt: skip
+
 _FILES = {
     "empty file": ([], {(1, "no-requests")}),
     "file of blank lines": ([b"\n", b"\n"], {(1, "blank-line"), (2, "blank-line"), (1, "no-requests")}),
@@ -418,7 +448,7 @@ BAD: dict[str, tuple[Lines, set[tuple[int, str]]]] = {
     f"{group}: {name}": case
     for group, cases in (
         ("bytes", _BYTES), ("json", _JSON), ("line", _LINE), ("key", _KEYS), ("importer", _IMPORTER), ("api", _API),
-        ("schema", _SCHEMAS), ("file", _FILES),
+        ("schema", _SCHEMAS), ("found", _FOUND), ("file", _FILES),
     )
     for name, case in cases.items()
 }  # fmt: skip

@@ -76,6 +76,31 @@ class TestCorpus:
         assert len(GOOD) >= 30
 
 
+class TestTheJobsLimits:
+    """The real ones; the corpus has small ones in their place."""
+
+    def test_200_000_requests_pass_and_the_next_does_not(self) -> None:
+        linter = Linter("a")
+        found = [finding for number in range(1, 200_002) for finding in linter.check(number, line(key=f"r{number}"))]
+        assert places(found) == {(200_001, "too-many-requests")}
+
+    def test_a_gigabyte_passes_and_the_next_line_does_not(self) -> None:
+        """The limit is the job's, not a file's."""
+        first, second = line(), line(key="row-2")
+        linter = Linter("a")
+        linter.check(1, first)
+        # As if the lines between had been checked.
+        linter.byte_count = 10**9 - len(second)
+        linter.next_file("b")
+        assert linter.check(1, second) == []
+        (finding,) = linter.check(2, line(key="row-3"))
+        assert (finding.rule, finding.file, finding.line) == ("too-many-bytes", "b", 2)
+
+    def test_a_line_longer_than_a_row_is_an_error_wherever_it_stands(self) -> None:
+        found = lint([line(), says({"text": "x" * 100_000_000}, key="row-2"), line(key="row-3")])
+        assert places(found) == {(2, "line-too-long")}
+
+
 class TestFindings:
     @pytest.mark.parametrize(
         ("row", "path", "words"),
@@ -90,6 +115,11 @@ class TestFindings:
             (content({"role": "system", "parts": [{"text": "a"}]}), "$.request.contents[0].role", "systemInstruction"),
             (prop({"$ref": "#/$defs/A"}), '$.request.generationConfig.responseSchema.properties.a["$ref"]', "Inline"),
             (prop({"type": "STRNG"}), "$.request.generationConfig.responseSchema.properties.a.type", 'mean "STRING"'),
+            (
+                prop({"type": "OBJECT", "properties": {"mood": {"type": "STRING"}}, "required": ["moood"]}),
+                "$.request.generationConfig.responseSchema.properties.a.required[0]",
+                "Did you mean mood?",
+            ),
             (tool({"googleSearch": {}}), "$.request.tools[0].googleSearch", "excludeDomains"),
             (dump({"contents": HELLO, "key": "a"}), "$", "wrap it"),
             (dump({"Request": {"contents": HELLO}, "key": "a"}), "$", "'Request'"),

@@ -12,7 +12,21 @@ from airflow_vertex_batch.core.lint import Finding, fix_line, lint_lines
 
 from .lint_corpus import BAD
 from .lint_corpus_good import GOOD
-from .lint_corpus_lines import GOOD_LINE, HELLO, MOOD, SEED, asks, calls, content, line, prop, says, schema, tool
+from .lint_corpus_lines import (
+    GOOD_LINE,
+    HELLO,
+    MOOD,
+    SEED,
+    asks,
+    calls,
+    config,
+    content,
+    line,
+    prop,
+    says,
+    schema,
+    tool,
+)
 
 #: A schema whose definitions refer to each other twelve deep and nine wide: finite on paper only.
 EXPLODING = {
@@ -71,24 +85,33 @@ class TestFix:
             (prop({"type": "STRING", "enum": None}), prop({"type": "STRING"})),
             (prop({"type": "STRING", "enum": ["a", None]}), prop({"type": "STRING", "enum": ["a"], "nullable": True})),
             (prop({"type_": "STRING"}), prop({"type": "STRING"})),
+            (
+                config(responseMimeType="application/json", responseJsonSchema={"type": "string", "enum": None}),
+                config(responseMimeType="application/json", responseJsonSchema={"type": "string"}),
+            ),
         ],
         ids=[
             "bom", "crlf", "blank", "blanks", "bom of an empty file", "null alone", "null alone in empty",
-            "single part", "single content", "numeric key", "key without a letter", "key a number", "empty config", "empty in empty",
-            "nulls", "empty args", "empty search", "empty search in snake case", "function without parameters",
+            "single part", "single content", "numeric key", "key without a letter", "key a number", "empty config",
+            "empty in empty", "nulls", "empty args", "empty search", "empty search in snake case",
+            "function without parameters",
             "dollar members", "reference", "type or null", "type list of one", "enum null", "enum with null",
-            "python name",
+            "python name", "enum null in a JSON Schema",
         ],
     )  # fmt: skip
     def test_a_curable_line_is_cured(self, row: bytes, cured: bytes) -> None:
         fixed, notes = fix_line(row)
         assert fixed == cured
         assert notes
-        assert not cured or lint([cured]) == []
+        assert not cured or errors(cured) == set()
 
     @pytest.mark.parametrize(
         "row",
         [
+            schema({"title": None}),
+            prop({"$comment": "x"}),
+            asks(toolConfig={"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": {"a": "b"}}}),
+            line({"generationConfig": {"topP": None}}),
             prop({"$ref": "#"}),
             prop({"$ref": "#/$defs/Missing"}),
             schema(RECURSIVE),
@@ -102,7 +125,9 @@ class TestFix:
             b"",
         ],
         ids=[
-            "itself", "missing", "recursive", "exploding", "no way round", "empty part", "cut", "twice", "list",
+            "schema of nulls", "schema of comments", "object for texts", "request of nulls",
+            "itself", "missing", "recursive", "exploding", "no way round", "empty part",
+            "cut", "twice", "list",
             "binary", "nothing",
         ],
     )  # fmt: skip

@@ -42,8 +42,8 @@ _VALUES: list[Any] = [
 _NAMES = [
     "a", "A", "b", "key", "text", "parts", "role", "contents", "request", "config", "tools", "enum", "required", "type",
     "items", "anyOf", "any_of", "properties", "propertyOrdering", "description", "nullable", "format", "default",
-    "$ref", "$defs", "$schema", "defs", "definitions", "labels", "temperature", "topP", "top_p", "topK", "candidateCount",
-    "maxOutputTokens", "stopSequences", "seed", "logprobs", "generationConfig", "generation_config",
+    "$ref", "$defs", "$schema", "defs", "definitions", "labels", "temperature", "topP", "top_p", "topK",
+    "candidateCount", "maxOutputTokens", "stopSequences", "seed", "logprobs", "generationConfig", "generation_config",
     "thinking_config", "responseSchema", "response_schema", "responseJsonSchema", "responseMimeType",
     "systemInstruction", "safetySettings", "toolConfig", "cachedContent", "functionDeclarations", "functionCall",
     "functionResponse", "args", "response", "name", "parameters", "googleSearch", "urlContext", "fileData", "file_data",
@@ -92,7 +92,8 @@ def request_file(chooser: Chooser) -> bytes:
     """Return the bytes of one request file of up to `MOST_LINES` lines, most of them valid or nearly so."""
     # Lines of one template disagree less, and get further.
     rows = [choose(chooser, _ROWS)] if chooser.randrange(2) else _ROWS
-    rows = [_row(chooser, number, rows) for number in range(1 + chooser.randrange(MOST_LINES))]
+    faults = choose(chooser, [[0], [0, 0, 0, 0, 1], [0, 0, 1, 1, 2]])
+    rows = [_row(chooser, number, rows, faults) for number in range(1 + chooser.randrange(MOST_LINES))]
     data = b"".join(rows)
     kind = chooser.randrange(24)
     if kind == 0:
@@ -104,8 +105,8 @@ def request_file(chooser: Chooser) -> bytes:
     return data.removesuffix(b"\n") if kind == 3 else data
 
 
-def _row(chooser: Chooser, number: int, rows: list[bytes]) -> bytes:
-    kind = chooser.randrange(24)
+def _row(chooser: Chooser, number: int, rows: list[bytes], faults: list[int]) -> bytes:
+    kind = chooser.randrange(24 if faults[-1] else 240)
     if kind == 0:
         return bytes(choose(chooser, [b"\n", b" \n", b"\r\n", b"[]\n", b"{}\n", b"null\n", b"x\n", b"\v\n"]))
     if kind == 1:
@@ -113,7 +114,7 @@ def _row(chooser: Chooser, number: int, rows: list[bytes]) -> bytes:
     row = json.loads(choose(chooser, rows))
     if "key" in row:
         row["key"] = f"row-{number}"
-    for _ in range(choose(chooser, [0, 0, 0, 1, 1, 2])):
+    for _ in range(choose(chooser, faults)):
         _spoil(chooser, row)
     data = json.dumps(row, ensure_ascii=chooser.randrange(2) == 0).encode(errors="replace") + b"\n"
     return _terminated(_broken(chooser, data)) if kind == 2 else data

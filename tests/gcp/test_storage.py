@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Files, Objects, Rows
 from airflow_vertex_batch.gcp.storage import CHUNK_BYTES, GcsStore, glob_pattern
-from tests.builders import a_failed_output, a_row, an_output, jsonl
+from tests.builders import a_failed_output, a_request, a_row, an_output, jsonl
 from tests.fakes import MemoryWarehouse
 from tests.gcp.scripted_server import Answer, ScriptedServer, refused
 
@@ -363,6 +363,14 @@ class TestCommandLine:
         _put(gcs, bucket / "out/predictions.jsonl", jsonl(an_output("a"), a_failed_output("b")))
         assert main(["report", "--format", "json", str(bucket / "out/")]) == 0
         assert json.loads(capsys.readouterr().out)["statuses"] == {"succeeded": 1, "failed": 1}
+
+    def test_request_files_are_cured_into_copies_beside_them(self, capsys, monkeypatch, gcs, bucket, storage_url):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
+        _put(gcs, bucket / "in/requests.jsonl", b"\r\n" + jsonl({"key": 7, "request": a_request()}))
+        assert main(["lint", "--fix", str(bucket / "in/*.jsonl")]) == 0
+        assert json.loads(gcs.read(bucket / "in/requests.fixed.jsonl"))["key"] == "row-7"
+        assert main(["lint", "--fix", str(bucket / "in/requests.jsonl"), "--output", str(bucket / "out/")]) == 0
+        assert json.loads(gcs.read(bucket / "out/requests.jsonl"))["key"] == "row-7"
 
     def test_no_credentials_is_status_2_not_a_traceback(self, capsys, monkeypatch, tmp_path):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
