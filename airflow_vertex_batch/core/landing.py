@@ -84,6 +84,10 @@ class Rounds:
         """Requests in the input of the first round, as far as it has been read."""
         return self._collectors[0].expected_count
 
+    def amiss(self) -> str:
+        """Say which keys are missing or surplus, for totals that do not add up."""
+        return self._collectors[0].amiss()
+
     def rows(self) -> Iterator[ResultRow]:
         """Yield each request's best attempt, with what its other attempts were billed."""
         if len(self.rounds) == 1:
@@ -212,7 +216,10 @@ class Landing:
             self._known_rows(),
             rejected_rows(self._store, manifest.rejected_uri if manifest else ""),
         )
-        report = land(rows, sink, self._plan, expected=self._expected, prices=self._prices, model=self._model)
+        report = land(
+            rows, sink, self._plan,
+            expected=self._expected, prices=self._prices, model=self._model, amiss=self._rounds.amiss,
+        )  # fmt: skip
         rounds = self._rounds.rounds
         return msgspec.structs.replace(
             report,

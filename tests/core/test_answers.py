@@ -7,7 +7,7 @@ import pytest
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers
 from airflow_vertex_batch.core.export import FileSink, LandPlan, flat, land
-from airflow_vertex_batch.core.jsonl import decode
+from airflow_vertex_batch.core.jsonl import decode, encode
 from airflow_vertex_batch.core.rows import RowStatus, Usage
 from tests.builders import a_row
 from tests.fakes import MemoryStore, MemoryWarehouse
@@ -70,8 +70,7 @@ class TestTables:
         assert made == [("p.d.t", True)]
 
     def test_a_record_is_read_back_as_the_row_it_was(self):
-        record = flat(GOOD, LandPlan(batch_id="b", partition_date="2026-11-22"), None)
-        record["response"] = decode(record["response"])
+        record = decode(encode(flat(GOOD, LandPlan(batch_id="b", partition_date="2026-11-22"), None)))
 
         class Warehouse(MemoryWarehouse):
             def rows(self, query, parameters=None):
