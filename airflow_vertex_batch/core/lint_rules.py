@@ -70,7 +70,8 @@ class Limits(msgspec.Struct, frozen=True):
     job_bytes: int = 10**9
     #: Bytes of one line: BigQuery's limit for a JSON row (cloud.google.com/bigquery/quotas, 2026-11-22).
     line_bytes: int = 100_000_000
-    #: Levels of member names (captured: "Schema nested too deeply, at least 16"; BigQuery counts the leaf too).
+    #: Levels of member names, the innermost included (captured: "Schema nested too deeply, at least 16"; that BigQuery
+    #: counts the innermost: github.com/bxparks/bigquery-schema-generator/issues/51, 2026-11-24).
     depth: int = 15
     #: Distinct key paths, each a column (cloud.google.com/bigquery/quotas, 2026-11-22). Also bounds lint's own memory.
     columns: int = 10_000

@@ -95,6 +95,12 @@ class TestALineIsRefused:
             ),
             pytest.param([{**a_line(), "2nd": 1}], 'Invalid field name "2nd"', id="a digit first"),
             pytest.param([{**a_line(), "a" * 301: 1}], "Invalid field name", id="a very long name"),
+            pytest.param([{**a_line(), "_PARTITIONTIME": 1}], "Invalid field name", id="a name BigQuery keeps"),
+            pytest.param(
+                [{**a_line(), "day": 1}, {**a_line(), "Day": 1}],
+                "Duplicate(Case Insensitive) field names: day and Day",
+                id="two names that differ in case",
+            ),
             pytest.param(
                 [with_schema({"type": "STRING", "enum": None})],
                 "Only optional fields can be set to NULL",

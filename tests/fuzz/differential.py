@@ -1,7 +1,8 @@
 """Do lint and the emulator's importer agree about this file? Two readings of one documentation check each other.
 
-Three promises, for any bytes: where the importer refuses the job, lint has an error at that line; where the service
-would refuse the row, lint has an error at that line; a file without errors is imported whole.
+Four promises, for any bytes: where the importer refuses the job, lint has an error at that line; where the service
+would refuse the row, lint has an error at that line; a file without errors is imported whole; and so is what is left
+of any file when lint rejects its bad lines one by one, as prepare does.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ _POSITION = re.compile(r"in the row that starts at position (\d+)\)")
 _MOST_BYTES = 100_000_000
 
 
-def lint(data: bytes) -> list[Finding]:
+def lint(data: bytes, *, shortcut: bool = True) -> list[Finding]:
     """Return what lint finds in a file."""
-    linter = Linter("requests.jsonl")
+    linter = Linter("requests.jsonl", shortcut=shortcut)
     found = [finding for number, row in enumerate(io.BytesIO(data), 1) for finding in linter.check(number, row)]
     return found + linter.finish()
 
@@ -47,11 +48,22 @@ def refusals(data: bytes) -> dict[int, str]:
 def disagreements(data: bytes) -> list[str]:
     """Say what the emulator refuses and lint does not; empty when the promises hold."""
     errors = {finding.line for finding in lint(data) if finding.severity == "error"}
-    return [
+    found = [
         f"line {number}: {words}"
         for number, words in refusals(data).items()
         if (number not in errors if number else not errors)
     ]
+    kept = left_over(data)
+    return found + [f"line {number} of what is left: {words}" for number, words in refusals(kept).items() if kept]
+
+
+def left_over(data: bytes) -> bytes:
+    """Return the file without the lines that lint rejects."""
+    linter, kept = Linter("requests.jsonl", rejecting=True), []
+    for number, row in enumerate(io.BytesIO(data), 1):
+        if not any(finding.severity == "error" for finding in linter.check(number, row)):
+            kept.append(row if row.endswith(b"\n") else row + b"\n")
+    return b"".join(kept)
 
 
 def smallest(data: bytes) -> bytes:

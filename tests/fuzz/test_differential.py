@@ -73,6 +73,13 @@ class TestTheTwoReadings:
     def test_any_bytes_are_judged_alike(self, data: bytes) -> None:
         assert disagreements(data) == []
 
+    @settings(max_examples=300, deadline=None, derandomize=True)
+    @given(seed=st.integers(0, 2**64))
+    def test_the_short_way_finds_what_the_long_way_finds(self, seed: int) -> None:
+        chooser = random.Random(seed)
+        data = request_file(chooser) + request_file(chooser)
+        assert lint(data) == lint(data, shortcut=False)
+
     @pytest.mark.parametrize("name", BAD)
     def test_the_corpus_is_judged_alike(self, name: str) -> None:
         assert disagreements(b"".join(BAD[name][0])) == []
