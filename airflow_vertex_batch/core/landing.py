@@ -61,7 +61,7 @@ class Landing:
         batches = self._batches(jobs)
         rejected = rejected_rows(self._store, self._manifest.rejected_uri if self._manifest else "")
         rows = chain(chain.from_iterable(map(self._collector.rows, batches)), rejected)
-        report = land(rows, sink, self._plan, expected=self._expected)
+        report = land(rows, sink, self._plan, expected=self._expected, amiss=self._collector.amiss)
         odd = self._collector.anomalies
         return msgspec.structs.replace(
             report,
