@@ -10,29 +10,22 @@ Memory goes with the lines that lost their key, not with the job.
 from __future__ import annotations
 
 import decimal
-import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from airflow_vertex_batch.core.jsonl import contents_fingerprint, decode, read_echo, repaired
+from airflow_vertex_batch.core.request import KEY_LABEL, key_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from airflow_vertex_batch.core.jsonl import OutputLine
 
-#: The request label that carries a key's digest.
-KEY_LABEL = "avb-key"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 #: Enough digits for any key that is no digest.
 _EXACT = decimal.Context(prec=80)
-
-
-def key_label(key: str) -> str:
-    """Return the value of the request label that stands for a key."""
-    return "k" + hashlib.blake2b(key.encode(), digest_size=15).hexdigest()
 
 
 class Evidence(msgspec.Struct, frozen=True):

@@ -100,8 +100,8 @@ _decode_line = msgspec.json.Decoder(OutputLine).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 _decode_echo = msgspec.json.Decoder(Echo).decode
 
-#: Bytes read at once where lines are decoded by the block: some hundred lines, which stay in a processor's cache.
-BLOCK_BYTES = 1 << 18
+#: Bytes read at once where lines are decoded by the block: some dozen lines, which stay in a processor's cache.
+BLOCK_BYTES = 1 << 16
 
 
 def request_line(key: str, request: object) -> bytes:

@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.jsonl import (
+    OutputLine,
+    block_decoder,
     contents_fingerprint,
     decode,
     encode,
+    lines_of,
+    read_blocks,
+    read_echo,
     read_lines,
     read_output,
     read_response,
@@ -40,6 +45,57 @@ class TestReadLines:
     def test_lines_keep_their_numbers_and_lose_their_ends(self):
         stream = io.BytesIO(b'{"a":1}\r\n\n  \n{"b":2}')
         assert list(read_lines(stream)) == [(1, b'{"a":1}'), (4, b'{"b":2}')]
+
+
+class TestBlocks:
+    @given(st.lists(st.sampled_from([b'{"key":"a"}', b"{}", b"", b"  ", b"x" * 70_000]), max_size=6), st.booleans())
+    def test_blocks_are_the_lines_with_their_numbers(self, lines, ends):
+        data = b"\n".join(lines) + (b"\n" if ends and lines else b"")
+        blocks = list(read_blocks(io.BytesIO(data)))
+        assert b"".join(line for _, block in blocks for line in block) == data
+        numbered = [item for first, block in blocks for item in lines_of(block, first)]
+        assert numbered == [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+
+    @pytest.mark.parametrize(
+        ("block", "keys"),
+        [
+            ([b'{"key":"a"}\n', b'{"key":1}\r\n', b"{}"], ["a", 1, None]),
+            ([b'{"key":"a"}\n', b"\n"], None),
+            ([b'{"key":"a"}{"key":"b"}\n'], None),
+            ([b'{"key":\n', b'"a"}\n'], None),
+            ([b'{"key":"a"}\n', b'{"key":["b"]}\n'], None),
+            ([b'{"key":"a"}\n', b'{"key'], None),
+            ([b'{"key":"\xff"}\n'], None),
+            ([b'{"x":' + b"[" * 200_000], None),
+        ],
+        ids=["plain", "blank", "two on one", "one on two", "odd type", "torn", "no text", "too deep"],
+    )
+    def test_a_block_is_decoded_as_a_whole_or_not_at_all(self, block, keys):
+        lines = block_decoder(OutputLine)(block)
+        assert (None if lines is None else [line.key for line in lines]) == keys
+
+
+class TestReadEcho:
+    @pytest.mark.parametrize(
+        ("raw", "labels"),
+        [
+            (b'{"labels": {"a": "b"}}', {"a": "b"}),
+            (b'"{\\"labels\\": {\\"a\\": \\"b\\"}}"', {"a": "b"}),
+            (b'{"labels": {"a": "b"}, "generationConfig": 7}', {"a": "b"}),
+            (b'{"labels": {"a": "b"}, "x": NaN}', {"a": "b"}),
+            (b'{"labels": [1]}', None),
+            (b"{}", None),
+        ],
+        ids=["plain", "as a JSON text", "beside an odd member", "beside no number", "odd", "none"],
+    )
+    def test_the_labels_are_found_in_every_shape(self, raw, labels):
+        assert read_echo(raw).labels == labels
+
+    @pytest.mark.parametrize(
+        "raw", [b"null", b"", b"[1]", b'"text"', b"{", b"[" * 200_000], ids=lambda raw: str(raw[:9])
+    )
+    def test_what_is_no_request_is_none(self, raw):
+        assert read_echo(raw) is None
 
 
 class TestReadOutput:
