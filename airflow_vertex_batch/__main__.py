@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.address import Uri
     from airflow_vertex_batch.core.lint import Finding
-    from airflow_vertex_batch.core.lint_rewrite import Cure
+    from airflow_vertex_batch.core.lint.rewrite import Cure
     from airflow_vertex_batch.core.ports import ObjectStore
 
 _LAST_PORT = 65535
@@ -140,7 +140,7 @@ def _lint(options: argparse.Namespace) -> int:
 def _rewritten(store: ObjectStore, uris: Iterator[Uri], options: argparse.Namespace) -> Iterator[Finding | Cure]:
     from airflow_vertex_batch.core.address import Uri as Address
     from airflow_vertex_batch.core.errors import InputError
-    from airflow_vertex_batch.core.lint_rewrite import rewrite, targets
+    from airflow_vertex_batch.core.lint.rewrite import rewrite, targets
 
     if not options.fix:
         raise InputError("--output says where copies go, and there are none without --fix", todo="Add --fix")

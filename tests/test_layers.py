@@ -36,8 +36,8 @@ def _loaded_by(*modules: str) -> set[str]:
 
 def _modules(folder: str) -> list[str]:
     return sorted(
-        f"airflow_vertex_batch.{folder}.{path.stem}"
-        for path in (PACKAGE / folder).glob("*.py")
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (PACKAGE / folder).rglob("*.py")
         if path.stem != "__init__"
     )
 

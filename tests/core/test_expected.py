@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_vertex_batch.core.collect.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
 from airflow_vertex_batch.core.request import request_digest
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.lint_api import messages
+from airflow_vertex_batch.core.lint.api import messages
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Does `fix_line` keep its promises? Fixing twice is fixing once, no error is added, and the request asks the same.
 
 `meaning` brings a request into one form in which what the API takes for the same is the same: written apart from
-`core.lint_fix`, so that each checks the other.
+`core.lint.fix`, so that each checks the other.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.collect import Batch, Collector
+from airflow_vertex_batch.core.collect.join import KEY_LABEL, key_label
+from airflow_vertex_batch.core.collect.quick import QuickLine, quick_row
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.export import FileSink, LandPlan, TableSink, land
-from airflow_vertex_batch.core.join import KEY_LABEL, key_label
 from airflow_vertex_batch.core.jsonl import block_decoder, encode, read_output
 from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.quick import QuickLine, quick_row
 from airflow_vertex_batch.core.request import request_digest
 from airflow_vertex_batch.core.rows import RowStatus
 from tests.builders import a_failed_output, a_job, a_line, a_request, a_row, an_output, jsonl

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_vertex_batch.core.lint_values import ValueCheck, file_uri, is_retyped, label_value
+from airflow_vertex_batch.core.lint.values import ValueCheck, file_uri, is_retyped, label_value
 
 #: Members whose texts differ from line to line, apart from labels. "data" is left out: base64 is long, and looking at
 #: it is what costs.

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.keys import digest_sum
+from airflow_vertex_batch.core.prepare.keys import digest_sum
 from airflow_vertex_batch.core.request import OnRejectedRow, RowProblem
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.keys import digest_sum
-from airflow_vertex_batch.core.lines import HEAD, Frame, Lines
 from airflow_vertex_batch.core.model import Shard
+from airflow_vertex_batch.core.prepare.keys import digest_sum
+from airflow_vertex_batch.core.prepare.lines import HEAD, Frame, Lines
 
 if TYPE_CHECKING:
     from airflow_vertex_batch.core.address import Uri

@@ -17,13 +17,13 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from airflow_vertex_batch.core.lint_fast import Shapes, is_plain_key
-from airflow_vertex_batch.core.lint_fix import fix_line
-from airflow_vertex_batch.core.lint_lines import BLANK, UNREADABLE, read_line, repeated_members
-from airflow_vertex_batch.core.lint_nodes import Place
-from airflow_vertex_batch.core.lint_rules import LIMITS, RULES, Finding, Limits, Rule
-from airflow_vertex_batch.core.lint_values import file_uri
-from airflow_vertex_batch.core.lint_walk import FILE, Found, Walker
+from airflow_vertex_batch.core.lint.fast import Shapes, is_plain_key
+from airflow_vertex_batch.core.lint.fix import fix_line
+from airflow_vertex_batch.core.lint.lines import BLANK, UNREADABLE, read_line, repeated_members
+from airflow_vertex_batch.core.lint.nodes import Place
+from airflow_vertex_batch.core.lint.rules import LIMITS, RULES, Finding, Limits, Rule
+from airflow_vertex_batch.core.lint.values import file_uri
+from airflow_vertex_batch.core.lint.walk import FILE, Found, Walker
 
 __all__ = ["LIMITS", "RULES", "Finding", "Limits", "Linter", "Rule", "file_uri", "fix_line", "lint_files", "lint_lines"]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from airflow_vertex_batch.core.lint_api import BOOL, LIST, NULL, NUMBER, OBJECT, TEXT, camel, messages
-from airflow_vertex_batch.core.lint_nodes import Node, Place
-from airflow_vertex_batch.core.lint_rules import Limits
-from airflow_vertex_batch.core.lint_values import EMPTY_CURES, is_retyped, key_fault, member, suggestion
+from airflow_vertex_batch.core.lint.api import BOOL, LIST, NULL, NUMBER, OBJECT, TEXT, camel, messages
+from airflow_vertex_batch.core.lint.nodes import Node, Place
+from airflow_vertex_batch.core.lint.rules import Limits
+from airflow_vertex_batch.core.lint.values import EMPTY_CURES, is_retyped, key_fault, member, suggestion
 
 #: Place, JSON path, rule, message, cure.
 Found = tuple[Place, str, str, str, str]

@@ -19,9 +19,10 @@ import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
+from airflow_vertex_batch.core.collect.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
+from airflow_vertex_batch.core.collect.join import Evidence, Joiner
+from airflow_vertex_batch.core.collect.quick import QuickLine, quick_row
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
-from airflow_vertex_batch.core.join import Evidence, Joiner
 from airflow_vertex_batch.core.jsonl import (
     NULL,
     OutputLine,
@@ -34,13 +35,12 @@ from airflow_vertex_batch.core.jsonl import (
     read_output,
 )
 from airflow_vertex_batch.core.model import BatchJob, Phase
-from airflow_vertex_batch.core.quick import QuickLine, quick_row
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from airflow_vertex_batch.core.expected import Request
+    from airflow_vertex_batch.core.collect.expected import Request
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
 
 #: What a request without a line ended as, by how its job ended.

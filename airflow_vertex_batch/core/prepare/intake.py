@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_vertex_batch.core.aside import Aside, Rejected
-from airflow_vertex_batch.core.gate import Gate, cure
 from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.keys import Digests, SeenKeys
-from airflow_vertex_batch.core.lines import Lines
+from airflow_vertex_batch.core.prepare.aside import Aside, Rejected
+from airflow_vertex_batch.core.prepare.gate import Gate, cure
+from airflow_vertex_batch.core.prepare.keys import Digests, SeenKeys
+from airflow_vertex_batch.core.prepare.lines import Lines
+from airflow_vertex_batch.core.prepare.weight import Scale
 from airflow_vertex_batch.core.request import RowProblem, request_digest
-from airflow_vertex_batch.core.weight import Scale
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Iterable
 
-    from airflow_vertex_batch.core.lines import Maker
-    from airflow_vertex_batch.core.plan import PreparePlan
-    from airflow_vertex_batch.core.shards import ShardWriter
+    from airflow_vertex_batch.core.prepare.lines import Maker
+    from airflow_vertex_batch.core.prepare.plan import PreparePlan
+    from airflow_vertex_batch.core.prepare.shards import ShardWriter
     from airflow_vertex_batch.core.sources import Placed
 
 #: Rows that are handled together, as long as they have no more than so many bytes: what a processor's cache holds.

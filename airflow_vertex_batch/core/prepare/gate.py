@@ -14,8 +14,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core.jsonl import decode, encode
-from airflow_vertex_batch.core.lines import HEAD, READY_MADE, Frame, Lines
 from airflow_vertex_batch.core.lint import Linter, file_uri, fix_line
+from airflow_vertex_batch.core.prepare.lines import HEAD, READY_MADE, Frame, Lines
 from airflow_vertex_batch.core.request import RowProblem
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from airflow_vertex_batch.core.lint_api import ANY, LIST, Type, camel, member_type, messages
-from airflow_vertex_batch.core.lint_lines import read_line, repeated_members
-from airflow_vertex_batch.core.lint_nodes import SCHEMA_LISTS
-from airflow_vertex_batch.core.lint_values import key_fault, member
+from airflow_vertex_batch.core.lint.api import ANY, LIST, Type, camel, member_type, messages
+from airflow_vertex_batch.core.lint.lines import read_line, repeated_members
+from airflow_vertex_batch.core.lint.nodes import SCHEMA_LISTS
+from airflow_vertex_batch.core.lint.values import key_fault, member
 
 KEY_PREFIX = "row-"
 #: Empty messages that say the same as their absence. A tool's, or a part's, does not: there presence is the message.

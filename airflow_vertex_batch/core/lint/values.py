@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from airflow_vertex_batch.core.lint_api import Type, camel, messages
+from airflow_vertex_batch.core.lint.api import Type, camel, messages
 
 #: Place below the value, rule, message, cure.
 Fault = tuple[str, str, str, str]

@@ -31,9 +31,9 @@ from airflow_vertex_batch.core.request import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_vertex_batch.core.aside import Rejected
+    from airflow_vertex_batch.core.prepare.aside import Rejected
+    from airflow_vertex_batch.core.prepare.weight import Scale
     from airflow_vertex_batch.core.sources import Placed, Row
-    from airflow_vertex_batch.core.weight import Scale
 
 HEAD = b'{"key":'
 _REQUEST = b',"request":'

@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from airflow_vertex_batch.core.lint_nodes import step
-from airflow_vertex_batch.core.lint_values import Fault
+from airflow_vertex_batch.core.lint.nodes import step
+from airflow_vertex_batch.core.lint.values import Fault
 
 #: No object could be read.
 UNREADABLE = object()

@@ -12,8 +12,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from airflow_vertex_batch.core.lint_api import ANY, LIST, OBJECT, TEXT, Type, camel, member_type, messages
-from airflow_vertex_batch.core.lint_values import (
+from airflow_vertex_batch.core.lint.api import ANY, LIST, OBJECT, TEXT, Type, camel, member_type, messages
+from airflow_vertex_batch.core.lint.values import (
     ObjectCheck,
     ValueCheck,
     label_fault,

@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.intake import FIRST_CHUNK_ROWS, Intake
 from airflow_vertex_batch.core.jsonl import decode, encode, request_line
-from airflow_vertex_batch.core.lines import ReadyMaker, TemplateMaker
 from airflow_vertex_batch.core.lint import Finding, Linter, fix_line
 from airflow_vertex_batch.core.model import Manifest
-from airflow_vertex_batch.core.plan import PreparePlan
+from airflow_vertex_batch.core.prepare.intake import FIRST_CHUNK_ROWS, Intake
+from airflow_vertex_batch.core.prepare.lines import ReadyMaker, TemplateMaker
+from airflow_vertex_batch.core.prepare.plan import PreparePlan
+from airflow_vertex_batch.core.prepare.shards import ShardWriter
 from airflow_vertex_batch.core.request import KEY_LABEL, Correlation, RequestTemplate, key_label
-from airflow_vertex_batch.core.shards import ShardWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from airflow_vertex_batch.core.address import Uri
-    from airflow_vertex_batch.core.aside import Aside
-    from airflow_vertex_batch.core.lines import Maker
     from airflow_vertex_batch.core.ports import ObjectStore
+    from airflow_vertex_batch.core.prepare.aside import Aside
+    from airflow_vertex_batch.core.prepare.lines import Maker
     from airflow_vertex_batch.core.sources import Placed
 
 __all__ = ["PreparePlan", "check_template", "prepare", "read_manifest", "write_set"]
