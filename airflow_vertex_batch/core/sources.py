@@ -164,7 +164,7 @@ class Files(msgspec.Struct, frozen=True):
             read = _READERS.get(self.format or _format(uri.name))
             if read is None:
                 raise InputError(
-                    f"{uri} has no ending we know", todo="Name it .jsonl, .csv or .parquet, or set file_format"
+                    f"{uri} has no ending we know", todo="Name it .jsonl, .csv or .parquet, or set files_format"
                 )
             with _readable(uri), open_text(store, uri) as stream:
                 for number, row in read(stream):

@@ -37,7 +37,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
     :param sql_conn_id: Airflow connection to ask instead of BigQuery. Templated.
     :param table: a BigQuery table, ``bq://project.dataset.table``. Templated.
     :param files: JSONL, CSV or Parquet files, local or ``gs://``, by name, folder or glob. Templated.
-    :param file_format: ``jsonl``, ``csv`` or ``parquet``; by each file's ending where not given.
+    :param files_format: the format of `files`: ``jsonl``, ``csv`` or ``parquet``; by each file's ending where not given.
     :param objects: media in Cloud Storage by prefix or glob: each object is a row with the columns ``uri``, ``name``,
         ``mime_type`` and ``size_bytes``, and a ``fileData`` part of its request. Templated.
     :param rows: dicts or texts; an iterable, the output of another task, or a callable, which may ask for context
@@ -89,7 +89,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         sql_conn_id: str | None = None,
         table: str | None = None,
         files: str | Sequence[str] | None = None,
-        file_format: str = "",
+        files_format: str = "",
         objects: str | None = None,
         rows: Any = None,
         requests: str | Sequence[str] | None = None,
@@ -113,7 +113,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         super().__init__(**kwargs)
         self.prompt, self.prompt_variables = prompt, prompt_variables
         self.sql, self.sql_parameters, self.sql_conn_id = sql, sql_parameters, sql_conn_id
-        self.table, self.files, self.file_format = table, files, file_format
+        self.table, self.files, self.files_format = table, files, files_format
         self.objects, self.rows, self.requests = objects, rows, requests
         self.system_instruction, self.generation_config = system_instruction, generation_config
         self.tools, self.safety_settings = tools, safety_settings
@@ -199,7 +199,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             return sources.Table(TableId.parse(self.table, self.project_id or ""))
         if self.objects is not None:
             return sources.Objects(self.objects)
-        return sources.Files(texts(self.files or ()), self.file_format)
+        return sources.Files(texts(self.files or ()), self.files_format)
 
     def _connect(self) -> Any:
         from airflow.sdk import BaseHook

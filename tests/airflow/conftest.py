@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SPEED = 20.0
 
 NIGHTLY = "nightly_tickets"
-EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one")
+EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one", "one_task")
 CASES = (
     "hold",
     "empty_night",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from decimal import Decimal
+from typing import ClassVar
 
 import pytest
 
@@ -72,7 +73,7 @@ def once_each(wanted):
 def ready(stack):
     """A client of Airflow, once the DAGs of this module can run."""
     client = stack.airflow.client
-    for dag_id in (*TABLES, "over_budget"):
+    for dag_id in (*TABLES, "over_budget", "on_demand"):
         client.wait_for_dag(dag_id, timeout_s=180)
         client.unpause(dag_id)
     return client
@@ -186,6 +187,36 @@ class TestTheOneTask:
             assert run.sent(number) == once_each(night.sent(number)), f"round {number}"
         assert Counter(row["row_key"] for row in run.landed) == once_each(night.keys - night.dead.keys())
         assert {row["row_key"]: (row["status"], row["code"]) for row in run.dead} == night.dead
+
+
+class TestOnDemand:
+    """A person clears one task, and only the bad rows of that run go again."""
+
+    FAULT: ClassVar = {"do": "row_error", "code": 503, "ratio": 0.2, "seed": 3}
+
+    def test_clearing_repair_sends_the_bad_rows_and_clearing_the_run_sends_nothing(self, ready, google):
+        labels = {"airflow-dag": "on_demand", "avb-round": "0"}
+        with google.misbehaving([{**self.FAULT, "labels": labels}]):
+            run_id = ready.trigger("on_demand")
+            assert ready.wait_for_run("on_demand", run_id, timeout_s=300)["state"] == "success"
+        bad = {row["row_key"] for row in Run.rows(google, "on_demand_dead_letters")}
+        assert 0 < len(bad) < 50
+        assert self.sent(google) == [keys(50)]
+
+        for tasks, jobs in ((["batch.repair"], 2), (None, 2)):
+            ready.clear("on_demand", run_id, tasks)
+            assert ready.wait_for_run("on_demand", run_id, timeout_s=300)["state"] == "success"
+            assert Counter(row["row_key"] for row in Run.rows(google, "on_demand")) == once_each(keys(50))
+            assert Run.rows(google, "on_demand_dead_letters") == []
+            assert self.sent(google) == [keys(50), bad][:jobs]
+            report = ready.xcom("on_demand", run_id, "batch.export")
+            assert report["rounds"] == [{"round": 1, "sent": len(bad), "cured": len(bad)}]
+
+    @staticmethod
+    def sent(google):
+        """The keys of each job, oldest job first."""
+        jobs = google.jobs("on_demand", rows=True)
+        return [{bill["key"] for bill in job["bills"]} for job in jobs]
 
 
 class TestTheBudget:

@@ -20,7 +20,7 @@ def succeeded(airflow, begun):
 
     def wait(dag_id):
         run = airflow.wait_for_run(dag_id, begun[dag_id], timeout_s=400)
-        assert run["state"] == "success", airflow.tasks(dag_id, begun[dag_id])
+        assert run["state"] == "success", last_words(airflow, dag_id, begun[dag_id])
         return begun[dag_id]
 
     return wait
@@ -35,6 +35,12 @@ def failed(airflow, begun):
         return begun[dag_id]
 
     return wait
+
+
+def last_words(airflow, dag_id, run_id):
+    """The end of the log of every task that failed."""
+    failed = [task for task in airflow.tasks(dag_id, run_id) if task["state"] == "failed"]
+    return [airflow.log(dag_id, run_id, task["task_id"], map_index=task["map_index"])[-3000:] for task in failed]
 
 
 def rows_by_day(cloud):
@@ -134,6 +140,20 @@ class TestTheExamples:
     def test_the_steps_run_one_by_one(self, airflow, succeeded):
         run_id = succeeded("steps_one_by_one")
         assert airflow.xcom("steps_one_by_one", run_id, "tell").startswith("{'succeeded': 4}")
+
+    def test_a_function_is_a_batch_in_one_task_mapped_over_languages(self, airflow, cloud, succeeded):
+        run_id = succeeded("one_task")
+        reports = [airflow.xcom("one_task", run_id, "translate", map_index=index) for index in range(3)]
+        assert [report["statuses"] for report in reports] == [{"succeeded": 3}] * 3
+        assert all(report["estimate"]["request_count"] == 3 for report in reports)
+        assert [job["billedRows"] for job in cloud.jobs("one_task")] == [3, 3, 3]
+        rows = [
+            json.loads(line)
+            for data in cloud.objects("answers/one_task/answers").values()
+            for line in data.splitlines()
+        ]
+        languages = {row["columns"]["language"] for row in rows}
+        assert (len(rows), languages) == (9, {"Swahili", "Icelandic", "Vietnamese"})
 
 
 class TestWaiting:

@@ -61,3 +61,9 @@ with a_dag("over_budget", 10_000):
     vertex_batch(
         "batch", rows=tickets, max_cost_usd=0.01, destination_table="bq://demo.support.over_budget", **BATCH,
     )  # fmt: skip
+
+with a_dag("on_demand", 50):
+    # No round is planned: nothing goes again until a person clears the repair task.
+    vertex_batch(
+        "batch", rows=tickets, destination_table="bq://demo.support.on_demand", **BATCH | {"repair_rounds": 0},
+    )  # fmt: skip
