@@ -6,13 +6,13 @@ import sys
 
 from tabulate import tabulate
 
-from bench import imports, throughput
+from bench import imports, prepare, throughput
 
 _ALL = {
     "imports": imports.measure,
-    "prepare": throughput.prepare_rows,
+    "prepare": prepare.throughput,
     "export": throughput.export_rows,
-    "memory": throughput.memory,
+    "memory": prepare.memory,
 }
 
 

@@ -11,10 +11,10 @@ by Python's 64-bit hash (two of ten million share one in a run of 400,000), dige
 
 from __future__ import annotations
 
-import mmap
 import sqlite3
 import tempfile
 from array import array
+from io import SEEK_END
 from itertools import combinations, compress, count
 from typing import TYPE_CHECKING, Self
 
@@ -23,10 +23,12 @@ from xxhash import xxh3_128_intdigest
 from airflow_vertex_batch.core.jsonl import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 #: Entries held in memory before they go to the file; entries that are sorted to go into the index.
-_HELD, _SORTED = 1 << 12, 1 << 16
+_HELD, _SORTED = 1 << 12, 1 << 14
+#: Bytes of the file that are read through, for the few times that somebody has to look, rather than indexed.
+_READ_THROUGH = 2_000_000
 
 
 def digest_sum(lines: Iterable[bytes]) -> int:
@@ -38,37 +40,37 @@ def digest_sum(lines: Iterable[bytes]) -> int:
 
 
 class _Bloom:
-    """Says "new" or "perhaps not" of a hash: 16 bits a word, four of them set for an entry.
+    """Says "new" or "perhaps not" of a hash: three bits of one byte are set for an entry.
 
-    32 MB: of ten million entries, one in a thousand is "perhaps not".
+    16 MB: one in 10,000 new entries is "perhaps not" when 100,000 are there, three in 100 when ten million are. A
+    larger one would be slower for everybody, since no processor's cache holds it.
     """
 
-    _WORDS = 1 << 24
-    #: Which four bits: as many patterns as 11 bits of the hash tell apart.
-    _PATTERNS = tuple(sum(1 << bit for bit in bits) for bits in combinations(range(16), 4))
-    _PATTERNS += _PATTERNS[: 2048 - len(_PATTERNS)]
+    _BYTES = 1 << 24
+    #: Which three bits: as many patterns as eight bits of the hash tell apart.
+    _PATTERNS = tuple(sum(1 << bit for bit in bits) for bits in combinations(range(8), 3))
+    _PATTERNS = (_PATTERNS * 5)[:256]
 
     def __init__(self) -> None:
-        # Anonymous memory costs nothing until it is touched.
-        self._words = memoryview(mmap.mmap(-1, self._WORDS * 2)).cast("H")
+        self._bytes = bytearray(self._BYTES)
 
     def add(self, hashes: Iterable[int]) -> list[int]:
         """Take some hashes in, and return those that may have been there."""
-        words, patterns, last = self._words, self._PATTERNS, self._WORDS - 1
+        held, patterns, last = self._bytes, self._PATTERNS, self._BYTES - 1
         perhaps = []
         for hashed in hashes:
-            pattern, at = patterns[hashed >> 24 & 2047], hashed & last
-            word = words[at]
-            if word & pattern == pattern:
+            pattern, at = patterns[hashed >> 32 & 255], hashed & last
+            byte = held[at]
+            if byte & pattern == pattern:
                 perhaps.append(hashed)
             else:
-                words[at] = word | pattern
+                held[at] = byte | pattern
         return perhaps
 
     def may_hold(self, hashed: int) -> bool:
         """Whether a hash may be there."""
-        pattern = self._PATTERNS[hashed >> 24 & 2047]
-        return self._words[hashed & self._WORDS - 1] & pattern == pattern
+        pattern = self._PATTERNS[hashed >> 32 & 255]
+        return self._bytes[hashed & self._BYTES - 1] & pattern == pattern
 
 
 class _Table:
@@ -77,7 +79,7 @@ class _Table:
     def __enter__(self) -> Self:
         self._file = tempfile.NamedTemporaryFile(prefix="avb-keys-")
         self._db = sqlite3.connect(self._file.name, isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8192"):
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-2048"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute("BEGIN")
         return self
@@ -93,7 +95,7 @@ class SeenKeys(_Table):
     def __enter__(self) -> Self:
         super().__enter__()
         self._bloom = _Bloom()
-        self._recent: set[int] = set()
+        self._recent: list[int] = []
         self._log = tempfile.TemporaryFile(prefix="avb-keys-")
         self._unindexed = 0
         self._db.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
@@ -109,7 +111,7 @@ class SeenKeys(_Table):
         hashes = list(map(hash, keys))
         perhaps = self._bloom.add(hashes)
         found = self._known_of(hashes, set(perhaps)) if perhaps else []
-        self._recent.update(hashes)
+        self._recent += hashes
         if len(self._recent) > _HELD:
             self._put_away()
         return found
@@ -124,31 +126,45 @@ class SeenKeys(_Table):
         raise AssertionError
 
     def _known_of(self, hashes: list[int], perhaps: set[int]) -> list[int]:
-        found, earlier = [], set()
+        found, earlier = [], set(self._recent)
         for index, hashed in enumerate(hashes):
-            if hashed in perhaps and (hashed in earlier or self._holds(hashed)):
+            if hashed in perhaps and (hashed in earlier or self._is_put_away(hashed)):
                 found.append(index)
             earlier.add(hashed)
         return found
 
-    def _holds(self, hashed: int) -> bool:
-        if hashed in self._recent:
-            return True
-        if self._unindexed:
+    def _is_put_away(self, hashed: int) -> bool:
+        if self._unindexed > _READ_THROUGH:
             self._index()
+        elif any(_holds(block, hashed) for block in self._blocks()):
+            return True
         return self._db.execute("SELECT 1 FROM seen WHERE hash = ?", (hashed,)).fetchone() is not None
 
     def _put_away(self) -> None:
-        self._log.seek(0, 2)
+        self._log.seek(0, SEEK_END)
         self._unindexed += self._log.write(array("q", self._recent).tobytes())
         self._recent.clear()
 
-    def _index(self) -> None:
-        self._log.seek(-self._unindexed, 2)
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield what is in the log and not in the index."""
+        self._log.seek(-self._unindexed, SEEK_END)
         while block := self._log.read(_SORTED * 8):
+            yield block
+
+    def _index(self) -> None:
+        for block in self._blocks():
             # In order, neighbours in the table are written together.
             self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", zip(sorted(array("q", block)), strict=True))
         self._unindexed = 0
+
+
+def _holds(block: bytes, hashed: int) -> bool:
+    wanted, at = array("q", [hashed]).tobytes(), 0
+    while (at := block.find(wanted, at)) >= 0:
+        if not at % 8:
+            return True
+        at += 1
+    return False
 
 
 class Digests(_Table):

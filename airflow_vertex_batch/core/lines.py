@@ -27,6 +27,7 @@ from airflow_vertex_batch.core.request import (
     row_key,
     row_keys,
 )
+from airflow_vertex_batch.core.weight import constant_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,7 +141,7 @@ class TemplateMaker:
         correlation: Correlation,
     ) -> None:  # fmt: skip
         self._build = RequestBuilder(template, members)
-        self._key_column, self._columns, self._constant = key_column, columns, members
+        self._key_column, self._columns, self._constant = key_column, columns, constant_weight(members)
         build = self._build
         # A prompt alone needs no list of parts: its text is the body.
         self._is_text = build.prompt is not None and not build.media
@@ -223,7 +224,7 @@ class TemplateMaker:
         scale.add_texts(lines.texts)
         for files in lines.files:
             scale.add_media(mime for _, mime in files)
-        scale.add_constant(self._constant, len(lines.keys))
+        scale.add_same(self._constant, len(lines.keys))
 
 
 class ReadyMaker:

@@ -247,13 +247,37 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Prom
             todo="Correct `prompt`",
         ) from error
 
-    def render(row: Row) -> str:
-        return template.render(row, row=row)
-
+    render = _renderer(template, tree, environment.globals | (variables or {}))
     pieces = _plain_pieces(tree)
     if pieces is None or any(is_name and (text in _SPECIAL or text in (variables or {})) for text, is_name in pieces):
         return Prompt(render, None)
     return Prompt(render, "".join(f"%({text})s" if is_name else text.replace("%", "%%") for text, is_name in pieces))
+
+
+def _renderer(template: Any, tree: Any, names: dict[str, Any]) -> Callable[[Row], str]:
+    """Return what renders one row.
+
+    Jinja makes a context for each text, which takes longer than a short template. What a template may leave behind in
+    it is names that it sets, macros, and what belongs to other templates; one without any of these gets the same
+    context for every row.
+    """
+    from jinja2 import nodes
+
+    leaving = (nodes.Assign, nodes.AssignBlock, nodes.Block, nodes.CallBlock, nodes.Extends, nodes.FromImport,
+               nodes.Import, nodes.Include, nodes.Macro, nodes.Scope)  # fmt: skip
+    if next(tree.find_all(leaving), None) is not None:
+        return lambda row: str(template.render(row, row=row))
+    context, render = template.new_context(), template.root_render_func
+    parent = context.parent
+
+    def again(row: Row) -> str:
+        parent.clear()
+        parent.update(names)
+        parent.update(row)
+        parent["row"] = row
+        return "".join(render(context))
+
+    return again
 
 
 #: Names that Jinja, or we, give a meaning of their own in a template.
