@@ -27,7 +27,7 @@ from airflow_vertex_batch.core.sources import Rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_ROWS, _ROUNDS = 200_000, 3
+_ROWS, _ROUNDS = 100_000, 3
 _FEW, _MANY = 100_000, 10_000_000
 
 _INSTRUCTION = """\
@@ -60,7 +60,19 @@ _SCHEMA = {
         "urgency": _text("How soon somebody has to answer.", "now", "today", "this week", "whenever"),
         "language": _text("The language of the text.", "en", "de", "fr", "it", "es", "nl", "pl", "other"),
         "summary": _text("One sentence in English, at most 25 words."),
-        "products": {"type": "array", "items": _text("A product's name as written."), "description": "In order."},
+        "products": {
+            "type": "array",
+            "description": "The products in question, in the order of the text.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": _text("As written."),
+                    "quantity": {"type": "integer", "nullable": True, "description": "How many, if the text says so."},
+                    "fault": _text("What is wrong.", "none", "missing", "wrong", "broken", "late", "unwanted"),
+                },
+                "required": ["name", "fault"],
+            },
+        },
         "order_numbers": {"type": "array", "items": _text("As written, without blanks."), "description": "In order."},
         "amount": {"type": "number", "nullable": True, "description": "Money in question, in the currency named."},
         "is_refund_wanted": {"type": "boolean", "description": "Whether the customer asks for money back."},

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.sources import Placed
 
 #: Rows that are handled together, as long as they have no more than so many bytes: what a processor's cache holds.
-_CHUNK_ROWS, _CHUNK_BYTES = 256, 1 << 20
+_CHUNK_ROWS, _CHUNK_BYTES = 512, 1 << 21
 FIRST_CHUNK_ROWS = 16
 
 
@@ -95,14 +95,16 @@ class Intake:
             lines = self._without_too_large(lines)
         if self._answered is not None or self._sent is not None:
             lines.digests = [self._digest(lines, index) for index in range(len(lines.keys))]
+        left = size
         while lines.keys:
-            lines = self._step(lines)
+            lines = self._step(lines, left)
+            left = self._writer.size(lines)
         return max(1, min(_CHUNK_ROWS, count * _CHUNK_BYTES // size if size else _CHUNK_ROWS))
 
-    def _step(self, lines: Lines) -> Lines:
+    def _step(self, lines: Lines, size: int) -> Lines:
         """Find some of the lines their place, and return those that are still without one."""
         lines, later = self._diverted(lines) if lines.digests else (lines, Lines())
-        count = self._writer.fit(lines)
+        count = self._writer.fit(lines, size)
         if lines.keys and not count:
             self._writer.roll()
             self._gate.next_shard()

@@ -7,6 +7,7 @@ once; the digest of a request does not depend on whether the key travels with it
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import re
@@ -203,18 +204,21 @@ class Prompt:
     """A compiled prompt template.
 
     :param render: gives one row's text, by Jinja.
-    :param pattern: the template as a pattern for ``%``, for a template that only names columns.
+    :param join: gives the texts of several rows, for a template that only names columns.
+    :param is_never_blank: whether every text holds more than white space.
     """
 
-    def __init__(self, render: Callable[[Row], str], pattern: str | None) -> None:
-        self._render, self._pattern = render, pattern
+    def __init__(
+        self, render: Callable[[Row], str], join: Callable[[list[Row]], list[str]] | None, *, is_never_blank: bool
+    ) -> None:
+        self._render, self._join, self.is_never_blank = render, join, is_never_blank
 
     def __call__(self, row: Row) -> str:
         """Return one row's text."""
         # A dict of another kind may make up columns, where Jinja does not.
-        if self._pattern is not None and type(row) is dict:
+        if self._join is not None and type(row) is dict:
             with contextlib.suppress(KeyError):  # Jinja says which column is missing
-                return self._pattern % row
+                return self._join([row])[0]
         return self._render(row)
 
     def all(self, rows: list[Row]) -> list[str]:
@@ -222,10 +226,9 @@ class Prompt:
 
         :raises Exception: whatever a call with one of the rows raises, or KeyError.
         """
-        pattern = self._pattern
-        if pattern is None or {*map(type, rows)} != {dict}:
+        if self._join is None or {*map(type, rows)} != {dict}:
             return list(map(self._render, rows))
-        return [pattern % row for row in rows]
+        return self._join(rows)
 
 
 def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Prompt:
@@ -250,8 +253,24 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Prom
     render = _renderer(template, tree, environment.globals | (variables or {}))
     pieces = _plain_pieces(tree)
     if pieces is None or any(is_name and (text in _SPECIAL or text in (variables or {})) for text, is_name in pieces):
-        return Prompt(render, None)
-    return Prompt(render, "".join(f"%({text})s" if is_name else text.replace("%", "%%") for text, is_name in pieces))
+        return Prompt(render, None, is_never_blank=False)
+    is_never_blank = any(text.strip() and not is_name for text, is_name in pieces)
+    return Prompt(render, _joiner(pieces), is_never_blank=is_never_blank)
+
+
+def _joiner(pieces: list[tuple[str, bool]]) -> Callable[[list[Row]], list[str]]:
+    """Return what puts columns between constant texts: one expression, built as a syntax tree, so nothing is quoted."""
+    tree = ast.parse("lambda rows: [() for row in rows]", mode="eval")
+    values: list[ast.expr] = []
+    for text, is_name in pieces:
+        constant = ast.Constant(text)
+        column = ast.Subscript(ast.Name("row", ast.Load()), constant, ast.Load())
+        # `!s`: as Jinja does, not as `format` would.
+        values.append(ast.FormattedValue(column, conversion=ord("s")) if is_name else constant)
+    tree.body.body.elt = ast.JoinedStr(values)  # type: ignore[attr-defined]
+    code = compile(ast.fix_missing_locations(tree), "<prompt>", "eval")
+    made: Callable[[list[Row]], list[str]] = eval(code, {"__builtins__": {}})  # noqa: S307 - the tree above
+    return made
 
 
 def _renderer(template: Any, tree: Any, names: dict[str, Any]) -> Callable[[Row], str]:

@@ -46,12 +46,15 @@ class ShardWriter:
         """Return the bytes of some lines."""
         return sum(map(len, lines.cores)) + len(lines.cores) * self.frame_bytes
 
-    def fit(self, lines: Lines) -> int:
-        """Return how many of the lines, from the first, the open shard takes."""
+    def fit(self, lines: Lines, at_most: int) -> int:
+        """Return how many of the lines, from the first, the open shard takes.
+
+        :param at_most: bytes that they do not exceed together.
+        """
         room, size = self._max_requests, 0
         if self._open is not None:
             room, size = room - self._open.count, self._open.size
-        if len(lines.cores) <= room and size + self.size(lines) <= self._max_bytes:
+        if len(lines.cores) <= room and size + at_most <= self._max_bytes:
             return len(lines.cores)
         count = 0
         for core in lines.cores[:room]:
