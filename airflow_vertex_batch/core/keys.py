@@ -25,6 +25,8 @@ from airflow_vertex_batch.core.jsonl import encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+#: Bytes of the filter, a power of two.
+_FILTER = 1 << 24
 #: Entries held in memory before they go to the file; entries that are sorted to go into the index.
 _HELD, _SORTED = 1 << 12, 1 << 14
 #: Bytes of the file that are read through, for the few times that somebody has to look, rather than indexed.
@@ -42,21 +44,20 @@ def digest_sum(lines: Iterable[bytes]) -> int:
 class _Bloom:
     """Says "new" or "perhaps not" of a hash: three bits of one byte are set for an entry.
 
-    16 MB: one in 10,000 new entries is "perhaps not" when 100,000 are there, three in 100 when ten million are. A
+    With 16 MB, one in 10,000 new entries is "perhaps not" when 100,000 are there, three in 100 when ten million are. A
     larger one would be slower for everybody, since no processor's cache holds it.
     """
 
-    _BYTES = 1 << 24
     #: Which three bits: as many patterns as eight bits of the hash tell apart.
     _PATTERNS = tuple(sum(1 << bit for bit in bits) for bits in combinations(range(8), 3))
     _PATTERNS = (_PATTERNS * 5)[:256]
 
-    def __init__(self) -> None:
-        self._bytes = bytearray(self._BYTES)
+    def __init__(self, size: int) -> None:
+        self._bytes, self._last = bytearray(size), size - 1
 
     def add(self, hashes: Iterable[int]) -> list[int]:
         """Take some hashes in, and return those that may have been there."""
-        held, patterns, last = self._bytes, self._PATTERNS, self._BYTES - 1
+        held, patterns, last = self._bytes, self._PATTERNS, self._last
         perhaps = []
         for hashed in hashes:
             pattern, at = patterns[hashed >> 32 & 255], hashed & last
@@ -70,11 +71,20 @@ class _Bloom:
     def may_hold(self, hashed: int) -> bool:
         """Whether a hash may be there."""
         pattern = self._PATTERNS[hashed >> 32 & 255]
-        return self._bytes[hashed & self._BYTES - 1] & pattern == pattern
+        return self._bytes[hashed & self._last] & pattern == pattern
 
 
 class _Table:
-    """A table in a temporary file that is gone when it is closed."""
+    """A filter, and behind it a table in a temporary file that is gone when it is closed.
+
+    :param held: entries held in memory before they go to the file.
+    :param filter_bytes: size of the filter, a power of two.
+    :param read_through: bytes that are read through rather than indexed.
+    """
+
+    def __init__(self, *, held: int = _HELD, filter_bytes: int = _FILTER, read_through: int = _READ_THROUGH) -> None:
+        self._held, self._read_through = held, read_through
+        self._bloom = _Bloom(filter_bytes)
 
     def __enter__(self) -> Self:
         self._file = tempfile.NamedTemporaryFile(prefix="avb-keys-")
@@ -94,7 +104,6 @@ class SeenKeys(_Table):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._bloom = _Bloom()
         self._recent: list[int] = []
         self._log = tempfile.TemporaryFile(prefix="avb-keys-")
         self._unindexed = 0
@@ -112,7 +121,7 @@ class SeenKeys(_Table):
         perhaps = self._bloom.add(hashes)
         found = self._known_of(hashes, set(perhaps)) if perhaps else []
         self._recent += hashes
-        if len(self._recent) > _HELD:
+        if len(self._recent) > self._held:
             self._put_away()
         return found
 
@@ -134,7 +143,7 @@ class SeenKeys(_Table):
         return found
 
     def _is_put_away(self, hashed: int) -> bool:
-        if self._unindexed > _READ_THROUGH:
+        if self._unindexed > self._read_through:
             self._index()
         elif any(_holds(block, hashed) for block in self._blocks()):
             return True
@@ -172,7 +181,6 @@ class Digests(_Table):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._bloom = _Bloom()
         self._recent: dict[str, str] = {}
         self._db.execute("CREATE TABLE known (digest TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
         return self
@@ -183,7 +191,7 @@ class Digests(_Table):
         for digest, key in pairs:
             self._bloom.add((hash(digest),))
             recent.setdefault(digest, key)
-            if len(recent) >= _HELD:
+            if len(recent) >= self._held:
                 self._put_away()
 
     def find(self, digests: list[str]) -> dict[str, str]:

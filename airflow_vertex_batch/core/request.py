@@ -33,14 +33,15 @@ MAX_REQUESTS = 200_000
 MAX_BYTES = 1_000_000_000
 #: Keys longer than this are replaced by their digest: a request label, the second channel, takes 63 characters.
 MAX_KEY_LENGTH = 63
-#: The request label that carries `key_label`: the second channel by which an answer finds its row.
-KEY_LABEL = "avb-key"
+#: The request label that carries `key_label`: the second channel by which an answer finds its row. The importer makes
+#: it the name of a column, so it holds no hyphen.
+KEY_LABEL = "avb_key"
 #: What begins with a letter and yet comes back as something other than text.
 _WORD = r"(?:nan|inf|infinity|null|true|false)\s*\Z"
 _RETYPED, _LETTER = re.compile(_WORD, re.ASCII | re.IGNORECASE), re.compile(r"[A-Za-z]")
 #: Keys that need no second look.
 _PLAIN_KEY = re.compile(rf"(?!{_WORD})[a-z][\w.:/@-]{{0,62}}", re.ASCII | re.IGNORECASE)
-_OUR_LABEL = rb'"avb-key":"k[0-9a-f]{30}"\}'
+_OUR_LABEL = rb'"avb_key":"k[0-9a-f]{30}"\}'
 #: Our label alone, which we write in front; and behind labels of the user's.
 _LABEL_ALONE, _LABEL_LAST = re.compile(rb'"labels":\{' + _OUR_LABEL + b","), re.compile(b"," + _OUR_LABEL)
 
@@ -327,7 +328,7 @@ def request_digest(request: bytes, model: str = "") -> str:
     :param request: the bytes of the ``request`` member as they stand in the request file; our label does not count.
     :param model: the model in any spelling; only its last segment counts.
     """
-    if b'"avb-key"' in request:
+    if b'"avb_key"' in request:
         request = _LABEL_LAST.sub(b"}", _LABEL_ALONE.sub(b"", request, count=1), count=1)
     key = model_id(model).encode()[: hashlib.blake2b.MAX_KEY_SIZE]
     return hashlib.blake2b(request, digest_size=16, key=key).hexdigest()
