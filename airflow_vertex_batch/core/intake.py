@@ -72,7 +72,8 @@ class Intake:
     def add_made(self, chunk: list[tuple[str, bytes]]) -> int:
         """Take some lines whose keys are unique, and return how many to take next."""
         self.row_count += len(chunk)
-        lines = Lines([("", 0, {})] * len(chunk), [key for key, _ in chunk], [request for _, request in chunk], [])
+        keys = [key for key, _ in chunk]
+        lines = Lines([(key, 0, {}) for key in keys], keys, [request for _, request in chunk])
         self._maker.complete(lines)
         return self._send(lines)
 
