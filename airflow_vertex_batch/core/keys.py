@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 from array import array
 from io import SEEK_END
-from itertools import combinations, compress, count
+from itertools import combinations, compress, count, islice
 from typing import TYPE_CHECKING, Self
 
 from xxhash import xxh3_128_intdigest
@@ -187,11 +187,12 @@ class Digests(_Table):
 
     def add(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Keep digests with their keys; a digest that is there keeps its key."""
-        recent = self._recent
-        for digest, key in pairs:
-            self._bloom.add((hash(digest),))
-            recent.setdefault(digest, key)
-            if len(recent) >= self._held:
+        stream = iter(pairs)
+        while chunk := list(islice(stream, self._held)):
+            self._bloom.add([hash(digest) for digest, _ in chunk])
+            for digest, key in chunk:
+                self._recent.setdefault(digest, key)
+            if len(self._recent) >= self._held:
                 self._put_away()
 
     def find(self, digests: list[str]) -> dict[str, str]:
