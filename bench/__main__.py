@@ -6,13 +6,13 @@ import sys
 
 from tabulate import tabulate
 
-from bench import export, imports, throughput
+from bench import export, imports, prepare
 
 _ALL = {
     "imports": imports.measure,
-    "prepare": throughput.prepare_rows,
+    "prepare": prepare.throughput,
     "export": export.export_rows,
-    "memory": throughput.memory,
+    "prepare-memory": prepare.memory,
     "export-memory": export.memory,
 }
 

@@ -7,7 +7,9 @@ once; the digest of a request does not depend on whether the key travels with it
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import hashlib
 import re
 from enum import StrEnum
@@ -32,14 +34,15 @@ MAX_REQUESTS = 200_000
 MAX_BYTES = 1_000_000_000
 #: Keys longer than this are replaced by their digest: a request label, the second channel, takes 63 characters.
 MAX_KEY_LENGTH = 63
-#: The request label that carries `key_label`: the second channel by which an answer finds its row.
-KEY_LABEL = "avb-key"
+#: The request label that carries `key_label`: the second channel by which an answer finds its row. The importer makes
+#: it the name of a column, so it holds no hyphen.
+KEY_LABEL = "avb_key"
 #: What begins with a letter and yet comes back as something other than text.
 _WORD = r"(?:nan|inf|infinity|null|true|false)\s*\Z"
 _RETYPED, _LETTER = re.compile(_WORD, re.ASCII | re.IGNORECASE), re.compile(r"[A-Za-z]")
 #: Keys that need no second look.
 _PLAIN_KEY = re.compile(rf"(?!{_WORD})[a-z][\w.:/@-]{{0,62}}", re.ASCII | re.IGNORECASE)
-_OUR_LABEL = rb'"avb-key":"k[0-9a-f]{30}"\}'
+_OUR_LABEL = rb'"avb_key":"k[0-9a-f]{30}"\}'
 #: Our label alone, which we write in front; and behind labels of the user's.
 _LABEL_ALONE, _LABEL_LAST = re.compile(rb'"labels":\{' + _OUR_LABEL + b","), re.compile(b"," + _OUR_LABEL)
 
@@ -203,18 +206,21 @@ class Prompt:
     """A compiled prompt template.
 
     :param render: gives one row's text, by Jinja.
-    :param pattern: the template as a pattern for ``%``, for a template that only names columns.
+    :param join: gives the texts of several rows, for a template that only names columns.
+    :param is_never_blank: whether every text holds more than white space.
     """
 
-    def __init__(self, render: Callable[[Row], str], pattern: str | None) -> None:
-        self._render, self._pattern = render, pattern
+    def __init__(
+        self, render: Callable[[Row], str], join: Callable[[list[Row]], list[str]] | None, *, is_never_blank: bool
+    ) -> None:
+        self._render, self._join, self.is_never_blank = render, join, is_never_blank
 
     def __call__(self, row: Row) -> str:
         """Return one row's text."""
         # A dict of another kind may make up columns, where Jinja does not.
-        if self._pattern is not None and type(row) is dict:
+        if self._join is not None and type(row) is dict:
             with contextlib.suppress(KeyError):  # Jinja says which column is missing
-                return self._pattern % row
+                return self._join([row])[0]
         return self._render(row)
 
     def all(self, rows: list[Row]) -> list[str]:
@@ -222,10 +228,9 @@ class Prompt:
 
         :raises Exception: whatever a call with one of the rows raises, or KeyError.
         """
-        pattern = self._pattern
-        if pattern is None or {*map(type, rows)} != {dict}:
+        if self._join is None or {*map(type, rows)} != {dict}:
             return list(map(self._render, rows))
-        return [pattern % row for row in rows]
+        return self._join(rows)
 
 
 def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Prompt:
@@ -247,13 +252,53 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Prom
             todo="Correct `prompt`",
         ) from error
 
-    def render(row: Row) -> str:
-        return template.render(row, row=row)
-
+    render = _renderer(template, tree, environment.globals | (variables or {}))
     pieces = _plain_pieces(tree)
     if pieces is None or any(is_name and (text in _SPECIAL or text in (variables or {})) for text, is_name in pieces):
-        return Prompt(render, None)
-    return Prompt(render, "".join(f"%({text})s" if is_name else text.replace("%", "%%") for text, is_name in pieces))
+        return Prompt(render, None, is_never_blank=False)
+    is_never_blank = any(text.strip() and not is_name for text, is_name in pieces)
+    return Prompt(render, _joiner(pieces), is_never_blank=is_never_blank)
+
+
+def _joiner(pieces: list[tuple[str, bool]]) -> Callable[[list[Row]], list[str]]:
+    """Return what puts columns between constant texts: one expression, built as a syntax tree, so nothing is quoted."""
+    tree = ast.parse("lambda rows: [() for row in rows]", mode="eval")
+    values: list[ast.expr] = []
+    for text, is_name in pieces:
+        constant = ast.Constant(text)
+        column = ast.Subscript(ast.Name("row", ast.Load()), constant, ast.Load())
+        # `!s`: as Jinja does, not as `format` would.
+        values.append(ast.FormattedValue(column, conversion=ord("s")) if is_name else constant)
+    tree.body.body.elt = ast.JoinedStr(values)  # type: ignore[attr-defined]
+    code = compile(ast.fix_missing_locations(tree), "<prompt>", "eval")
+    made: Callable[[list[Row]], list[str]] = eval(code, {"__builtins__": {}})  # noqa: S307 - the tree above
+    return made
+
+
+def _renderer(template: Any, tree: Any, names: dict[str, Any]) -> Callable[[Row], str]:
+    """Return what renders one row.
+
+    Jinja makes a context for each text, which takes longer than a short template. What a template may leave behind in
+    it is names that it sets, macros, and what belongs to other templates; one without any of these gets the same
+    context for every row.
+    """
+    from jinja2 import nodes
+
+    leaving = (nodes.Assign, nodes.AssignBlock, nodes.Block, nodes.CallBlock, nodes.Extends, nodes.FromImport,
+               nodes.Import, nodes.Include, nodes.Macro, nodes.Scope)  # fmt: skip
+    if next(tree.find_all(leaving), None) is not None:
+        return lambda row: str(template.render(row, row=row))
+    context, render = template.new_context(), template.root_render_func
+    parent = context.parent
+
+    def again(row: Row) -> str:
+        parent.clear()
+        parent.update(names)
+        parent.update(row)
+        parent["row"] = row
+        return "".join(render(context))
+
+    return again
 
 
 #: Names that Jinja, or we, give a meaning of their own in a template.
@@ -284,10 +329,15 @@ def request_digest(request: bytes, model: str = "") -> str:
     :param request: the bytes of the ``request`` member as they stand in the request file; our label does not count.
     :param model: the model in any spelling; only its last segment counts.
     """
-    if b'"avb-key"' in request:
+    if b'"avb_key"' in request:
         request = _LABEL_LAST.sub(b"}", _LABEL_ALONE.sub(b"", request, count=1), count=1)
-    key = model_id(model).encode()[: hashlib.blake2b.MAX_KEY_SIZE]
-    return hashlib.blake2b(request, digest_size=16, key=key).hexdigest()
+    # Of the hashes nobody can forge, processors have instructions for this one.
+    return hashlib.sha256(_model_prefix(model) + request).hexdigest()[:32]
+
+
+@functools.lru_cache(maxsize=16)
+def _model_prefix(model: str) -> bytes:
+    return model_id(model).encode() + b"\0"
 
 
 def key_label(key: str) -> str:

@@ -136,17 +136,20 @@ class Rows(msgspec.Struct, frozen=True):
 
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the rows."""
-        values = self.values() if callable(self.values) else self.values
+        values: Any = self.values() if callable(self.values) else self.values
         if isinstance(values, str | bytes | dict):
             raise InputError(
                 f"rows is one {type(values).__name__}, not a list of rows",
                 todo="Wrap it in a list: each item is one request",
             )
         for number, value in enumerate(values, start=1):
-            row: Row | InputError = {"prompt": value} if isinstance(value, str) else value
-            if not isinstance(row, dict):
-                row = InputError(f"Row {number} is a {type(value).__name__}", todo="Yield dicts, or texts")
-            yield "rows", number, row
+            if isinstance(value, dict):
+                yield "rows", number, value
+            elif isinstance(value, str):
+                yield "rows", number, {"prompt": value}
+            else:
+                wrong = f"Row {number} is a {type(value).__name__}"
+                yield "rows", number, InputError(wrong, todo="Yield dicts, or texts")
 
 
 class Files(msgspec.Struct, frozen=True):

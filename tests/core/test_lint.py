@@ -272,6 +272,17 @@ class TestStreaming:
         tracemalloc.stop()
         assert grown / 10_000 < 150
 
+    @pytest.mark.parametrize("shortcut", [True, False])
+    def test_keys_that_are_known_to_be_unique_cost_nothing(self, *, shortcut: bool) -> None:
+        linter = Linter("a", unique_keys=True, shortcut=shortcut)
+        linter.check(1, line(key="row-0"))
+        tracemalloc.start()
+        for number in range(1, 3_000):
+            assert linter.check(number, line(key=f"row-{number}")) == []
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert grown < 20_000
+
     def test_names_without_end_do_not_fill_the_memory(self) -> None:
         linter = Linter("a", limits=Limits(columns=50))
         for number in range(1, 1_000):

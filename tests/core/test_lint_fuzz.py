@@ -133,12 +133,23 @@ class TestFuzz:
             (asks(labels={"text": "hello"}), asks("b", labels={"text": "Hello World"}), "label"),
             (line({"contents": HELLO}), line({"contents": HELLO}), "key-duplicate"),
             (line({"contents": HELLO}), line({"contents": HELLO}, "77"), "key-retyped"),
+            (line({"contents": HELLO}), line({"contents": HELLO}, "true" + " " * 9), "key-retyped"),
             (says({"text": "a"}), says({"text": ""}, key="b"), "empty-part"),
             (says(MEDIA), says({"fileData": {**MEDIA["fileData"], "fileUri": "/o"}}, key="b"), "file-uri"),
             (says({"text": "a"}), says({"text": "a"}, key="b").replace(b'"a"', b'"a","text":"c"'), "duplicate-member"),
             (says({"text": "a"}), says({"text": "a"}, key="b").replace(b'"a"', b'"a"},{"text":""'), "empty-part"),
         ],
-        ids=["schema type", "label", "key", "numeric key", "empty text", "file", "text twice", "further part"],
+        ids=[
+            "schema type",
+            "label",
+            "key",
+            "numeric key",
+            "padded key",
+            "empty text",
+            "file",
+            "text twice",
+            "further part",
+        ],
     )
     def test_what_stands_in_a_varying_place_is_still_checked(self, first: bytes, second: bytes, rule: str) -> None:
         assert lint([first]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
 from decimal import Decimal
 
@@ -10,6 +11,7 @@ import pytest
 
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.request import (
+    KEY_LABEL,
     MAX_KEY_LENGTH,
     RequestBuilder,
     RequestTemplate,
@@ -17,7 +19,10 @@ from airflow_vertex_batch.core.request import (
     carried,
     compile_prompt,
     content_key,
+    key_label,
+    request_digest,
     row_key,
+    row_keys,
 )
 from tests.builders import seed
 
@@ -200,6 +205,10 @@ class TestKeys:
             (7, "r-7"),
             (1.5, "r-1.5"),
             (True, "r-True"),
+            ("nan", "r-nan"),
+            ("Infinity ", "r-Infinity "),
+            ("null-1", "null-1"),
+            ("ticket", "ticket"),
             (date(2026, 11, 22), "r-2026-11-22"),
             ("-x", "r--x"),
             ("Ünlü", "r-Ünlü"),
@@ -211,6 +220,11 @@ class TestKeys:
     def test_a_key_begins_with_a_letter(self, value, key):
         """The service turns texts that look like numbers into numbers."""
         assert row_key(value) == key
+
+    def test_keys_of_many_values_are_the_keys_of_each(self):
+        values = [7, "a", True, "000123", "nan", -3, 10**70, 1.5, date(2026, 11, 22)]
+        assert row_keys(values) == [row_key(value) for value in values]
+        assert row_keys([]) == []
 
     @pytest.mark.parametrize("value", ["x" * 64, "a\nb", "a\x00b"], ids=["long", "newline", "NUL"])
     def test_what_would_not_fit_a_label_is_replaced_by_its_digest(self, value):
@@ -228,6 +242,47 @@ class TestKeys:
     def test_the_same_content_has_the_same_key(self):
         assert content_key(b"x") == content_key(b"x") != content_key(b"y")
         assert content_key(b"x")[0] == "r"
+
+
+class TestKeyLabel:
+    @pytest.mark.parametrize("key", ["ticket-1", "r-Ünlü", "x" * 63], ids=["plain", "not ASCII", "long"])
+    def test_it_is_legal_whatever_the_key(self, key):
+        assert re.fullmatch(r"k[0-9a-f]{30}", key_label(key))
+        assert key_label(key) == key_label(key) != key_label(key + "!")
+
+
+class TestDigest:
+    PLAIN = b'{"contents":[{"role":"user","parts":[{"text":"a"}]}]}'
+
+    @pytest.mark.parametrize(
+        ("plain", "labelled"),
+        [
+            (PLAIN, b'{"labels":{"avb_key":"%s"},"contents":[{"role":"user","parts":[{"text":"a"}]}]}'),
+            (b'{"labels":{"a":"b"},"contents":[]}', b'{"labels":{"a":"b","avb_key":"%s"},"contents":[]}'),
+            (b'{"contents":[],"labels":{"a":"b"}}', b'{"contents":[],"labels":{"a":"b","avb_key":"%s"}}'),
+        ],
+        ids=["no labels", "labels in front", "labels behind"],
+    )
+    def test_our_label_does_not_count(self, plain, labelled):
+        labelled = labelled.replace(b"%s", key_label("r-1").encode())
+        assert KEY_LABEL.encode() in labelled
+        assert request_digest(labelled, "m") == request_digest(plain, "m")
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            b'{"contents":[{"role":"user","parts":[{"text":"b"}]}]}',
+            b'{"labels":{"team":"x"},"contents":[{"role":"user","parts":[{"text":"a"}]}]}',
+            b'{"contents":[{"role":"user","parts":[{"text":"\\"avb_key\\":\\"k\\""}]}]}',
+        ],
+        ids=["text", "the user's labels", "a text that looks like our label"],
+    )
+    def test_everything_else_does(self, other):
+        assert request_digest(other) != request_digest(self.PLAIN)
+
+    def test_the_model_counts_whatever_its_spelling(self):
+        assert request_digest(self.PLAIN, "gemini-a") != request_digest(self.PLAIN, "gemini-b")
+        assert request_digest(self.PLAIN, "publishers/google/models/gemini-a") == request_digest(self.PLAIN, "gemini-a")
 
 
 class TestCarried:

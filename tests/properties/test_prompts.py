@@ -79,6 +79,44 @@ def test_the_fast_path_is_jinja_to_the_character(template, row):
     assert said == wanted
 
 
+#: More than naming columns: all of it leaves the context as it was, or takes a new one for each row.
+PROGRAMS = st.sampled_from(
+    [
+        "{% for x in a %}{{ loop.index }}{{ x }}{% endfor %}{{ x is defined }}",
+        "{% if a %}{% set c = 1 %}{% endif %}{{ c is defined }}{{ b is defined }}",
+        "{% set n = namespace(i=0) %}{% for x in a %}{% set n.i = n.i + 1 %}{% endfor %}{{ n.i }}",
+        "{% macro m(x) %}[{{ x }}{{ b is defined }}]{% endmacro %}{{ m(a) }}{{ lang }}{{ row | length }}",
+        "{% with b = a %}{{ b }}{% endwith %}{{ b is defined }}{{ c | default(lang) }}",
+        "{{ a | string | upper }}{{ lang }}{{ range(2) | list }}{{ row.b is defined }}",
+    ]
+)
+
+
+@given(PROGRAMS, st.lists(ROWS, max_size=4))
+def test_one_row_leaves_nothing_to_the_next(template, rows):
+    ours, plain = compile_prompt(template, VARIABLES), JINJA.from_string(template, globals=VARIABLES)
+    for row in rows:
+        said, wanted = (
+            text.partition(" object at ")[0]
+            for text in (_said(lambda row=row: ours(row)), _said(lambda row=row: plain.render(row, row=row)))
+        )
+        assert said == wanted
+
+
+@given(TEMPLATES, st.lists(ROWS, max_size=4))
+def test_many_rows_at_once_are_each_row_by_itself(template, rows):
+    try:
+        prompt = compile_prompt(template, VARIABLES)
+        texts = prompt.all(rows)
+    except Exception:  # noqa: BLE001 - then it goes row by row, which the test above is about
+        return
+    assert [_nameless(text) for text in texts] == [_nameless(prompt(row)) for row in rows]
+
+
+def _nameless(text: str) -> str:
+    return text.partition(" object at ")[0]
+
+
 @given(TEXTS.filter(str.strip), st.booleans())
 def test_a_text_arrives_as_it_is(text, slow):
     """To the byte: whatever template syntax it holds."""

@@ -63,6 +63,7 @@ def prepare(
         if known is not None:
             intake.skip(known())
         _feed(rows, intake.add)
+        writer.roll()
         if is_cured:
             intake.fixed_count = writer.request_count
         return _publish(intake, writer, plan, store, folder)
@@ -82,6 +83,7 @@ def write_set(
     )
     with _open(ReadyMaker(plan.correlation), plan, store, folder / f"requests-{token}") as (intake, writer):
         _feed(lines, intake.add_made)
+        writer.roll()
         return _publish(intake, writer, plan, store, folder, **members)
 
 
@@ -153,7 +155,6 @@ def _publish(
 ) -> Manifest:
     """Make the written files the prepared set, unless the same set exists already: then keep that one."""
     intake.rejected.check_all(intake.row_count)
-    writer.roll()
     asides = {"rejected": intake.rejected, "duplicate": intake.duplicates, "known": intake.known}
     for name, file in asides.items():
         uri_name = "duplicates_uri" if name == "duplicate" else f"{name}_uri"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.sources import Placed
 
 #: Rows that are handled together, as long as they have no more than so many bytes: what a processor's cache holds.
-_CHUNK_ROWS, _CHUNK_BYTES = 256, 1 << 20
+_CHUNK_ROWS, _CHUNK_BYTES = 512, 1 << 21
 FIRST_CHUNK_ROWS = 16
 
 
@@ -65,21 +65,17 @@ class Intake:
         self.row_count += len(chunk)
         lines = self._with_unique_keys(self._maker.make(chunk, self.rejected))
         self._maker.complete(lines)
-        self._send(lines)
+        size = self._send(lines)
         self.rejected.check()
-        return self._next_size(lines)
+        return size
 
     def add_made(self, chunk: list[tuple[str, bytes]]) -> int:
         """Take some lines whose keys are unique, and return how many to take next."""
         self.row_count += len(chunk)
-        lines = Lines([("", 0, {})] * len(chunk), [key for key, _ in chunk], [request for _, request in chunk], [])
+        keys = [key for key, _ in chunk]
+        lines = Lines([(key, 0, {}) for key in keys], keys, [request for _, request in chunk])
         self._maker.complete(lines)
-        self._send(lines)
-        return self._next_size(lines)
-
-    def _next_size(self, lines: Lines) -> int:
-        mean = sum(map(len, lines.cores)) // max(1, len(lines.cores)) + self._writer.frame_bytes
-        return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // mean))
+        return self._send(lines)
 
     def _with_unique_keys(self, lines: Lines) -> Lines:
         repeated = self._keys.repeated(lines.keys)
@@ -92,18 +88,24 @@ class Intake:
             self.rejected.add(lines.placed[index], problem)
         return lines.without(repeated)
 
-    def _send(self, lines: Lines) -> None:
+    def _send(self, lines: Lines) -> int:
+        """Find all lines their place, and return how many lines of this size a chunk should have."""
         self._cured.clear()
-        lines = self._without_too_large(lines)
+        size, count = self._writer.size(lines), len(lines.keys)
+        if size > self._plan.max_bytes:
+            lines = self._without_too_large(lines)
         if self._answered is not None or self._sent is not None:
             lines.digests = [self._digest(lines, index) for index in range(len(lines.keys))]
+        left = size
         while lines.keys:
-            lines = self._step(lines)
+            lines = self._step(lines, left)
+            left = self._writer.size(lines)
+        return max(1, min(_CHUNK_ROWS, count * _CHUNK_BYTES // size if size else _CHUNK_ROWS))
 
-    def _step(self, lines: Lines) -> Lines:
+    def _step(self, lines: Lines, size: int) -> Lines:
         """Find some of the lines their place, and return those that are still without one."""
         lines, later = self._diverted(lines) if lines.digests else (lines, Lines())
-        count = self._writer.fit(lines)
+        count = self._writer.fit(lines, size)
         if lines.keys and not count:
             self._writer.roll()
             self._gate.next_shard()
@@ -164,8 +166,6 @@ class Intake:
     def _without_too_large(self, lines: Lines) -> Lines:
         most = self._plan.max_bytes
         room = most - self._writer.frame_bytes
-        if max(map(len, lines.cores), default=0) <= room:
-            return lines
         large = [index for index, core in enumerate(lines.cores) if len(core) > room]
         for index in large:
             size = len(lines.cores[index]) + self._writer.frame_bytes

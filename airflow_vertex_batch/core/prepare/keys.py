@@ -11,11 +11,11 @@ by Python's 64-bit hash (two of ten million share one in a run of 400,000), dige
 
 from __future__ import annotations
 
-import mmap
 import sqlite3
 import tempfile
 from array import array
-from itertools import combinations, compress, count
+from io import SEEK_END
+from itertools import combinations, compress, count, islice
 from typing import TYPE_CHECKING, Self
 
 from xxhash import xxh3_128_intdigest
@@ -23,10 +23,14 @@ from xxhash import xxh3_128_intdigest
 from airflow_vertex_batch.core.jsonl import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+#: Bytes of the filter, a power of two.
+_FILTER = 1 << 24
 #: Entries held in memory before they go to the file; entries that are sorted to go into the index.
-_HELD, _SORTED = 1 << 12, 1 << 16
+_HELD, _SORTED = 1 << 12, 1 << 14
+#: Bytes of the file that are read through, for the few times that somebody has to look, rather than indexed.
+_READ_THROUGH = 2_000_000
 
 
 def digest_sum(lines: Iterable[bytes]) -> int:
@@ -38,46 +42,54 @@ def digest_sum(lines: Iterable[bytes]) -> int:
 
 
 class _Bloom:
-    """Says "new" or "perhaps not" of a hash: 16 bits a word, four of them set for an entry.
+    """Says "new" or "perhaps not" of a hash: three bits of one byte are set for an entry.
 
-    32 MB: of ten million entries, one in a thousand is "perhaps not".
+    With 16 MB, one in 10,000 new entries is "perhaps not" when 100,000 are there, three in 100 when ten million are. A
+    larger one would be slower for everybody, since no processor's cache holds it.
     """
 
-    _WORDS = 1 << 24
-    #: Which four bits: as many patterns as 11 bits of the hash tell apart.
-    _PATTERNS = tuple(sum(1 << bit for bit in bits) for bits in combinations(range(16), 4))
-    _PATTERNS += _PATTERNS[: 2048 - len(_PATTERNS)]
+    #: Which three bits: as many patterns as eight bits of the hash tell apart.
+    _PATTERNS = tuple(sum(1 << bit for bit in bits) for bits in combinations(range(8), 3))
+    _PATTERNS = (_PATTERNS * 5)[:256]
 
-    def __init__(self) -> None:
-        # Anonymous memory costs nothing until it is touched.
-        self._words = memoryview(mmap.mmap(-1, self._WORDS * 2)).cast("H")
+    def __init__(self, size: int) -> None:
+        self._bytes, self._last = bytearray(size), size - 1
 
     def add(self, hashes: Iterable[int]) -> list[int]:
         """Take some hashes in, and return those that may have been there."""
-        words, patterns, last = self._words, self._PATTERNS, self._WORDS - 1
+        held, patterns, last = self._bytes, self._PATTERNS, self._last
         perhaps = []
         for hashed in hashes:
-            pattern, at = patterns[hashed >> 24 & 2047], hashed & last
-            word = words[at]
-            if word & pattern == pattern:
+            pattern, at = patterns[hashed >> 32 & 255], hashed & last
+            byte = held[at]
+            if byte & pattern == pattern:
                 perhaps.append(hashed)
             else:
-                words[at] = word | pattern
+                held[at] = byte | pattern
         return perhaps
 
     def may_hold(self, hashed: int) -> bool:
         """Whether a hash may be there."""
-        pattern = self._PATTERNS[hashed >> 24 & 2047]
-        return self._words[hashed & self._WORDS - 1] & pattern == pattern
+        pattern = self._PATTERNS[hashed >> 32 & 255]
+        return self._bytes[hashed & self._last] & pattern == pattern
 
 
 class _Table:
-    """A table in a temporary file that is gone when it is closed."""
+    """A filter, and behind it a table in a temporary file that is gone when it is closed.
+
+    :param held: entries held in memory before they go to the file.
+    :param filter_bytes: size of the filter, a power of two.
+    :param read_through: bytes that are read through rather than indexed.
+    """
+
+    def __init__(self, *, held: int = _HELD, filter_bytes: int = _FILTER, read_through: int = _READ_THROUGH) -> None:
+        self._held, self._read_through = held, read_through
+        self._bloom = _Bloom(filter_bytes)
 
     def __enter__(self) -> Self:
         self._file = tempfile.NamedTemporaryFile(prefix="avb-keys-")
         self._db = sqlite3.connect(self._file.name, isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8192"):
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-2048"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute("BEGIN")
         return self
@@ -92,8 +104,7 @@ class SeenKeys(_Table):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._bloom = _Bloom()
-        self._recent: set[int] = set()
+        self._recent: list[int] = []
         self._log = tempfile.TemporaryFile(prefix="avb-keys-")
         self._unindexed = 0
         self._db.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
@@ -109,8 +120,8 @@ class SeenKeys(_Table):
         hashes = list(map(hash, keys))
         perhaps = self._bloom.add(hashes)
         found = self._known_of(hashes, set(perhaps)) if perhaps else []
-        self._recent.update(hashes)
-        if len(self._recent) > _HELD:
+        self._recent += hashes
+        if len(self._recent) > self._held:
             self._put_away()
         return found
 
@@ -124,31 +135,45 @@ class SeenKeys(_Table):
         raise AssertionError
 
     def _known_of(self, hashes: list[int], perhaps: set[int]) -> list[int]:
-        found, earlier = [], set()
+        found, earlier = [], set(self._recent)
         for index, hashed in enumerate(hashes):
-            if hashed in perhaps and (hashed in earlier or self._holds(hashed)):
+            if hashed in perhaps and (hashed in earlier or self._is_put_away(hashed)):
                 found.append(index)
             earlier.add(hashed)
         return found
 
-    def _holds(self, hashed: int) -> bool:
-        if hashed in self._recent:
-            return True
-        if self._unindexed:
+    def _is_put_away(self, hashed: int) -> bool:
+        if self._unindexed > self._read_through:
             self._index()
+        elif any(_holds(block, hashed) for block in self._blocks()):
+            return True
         return self._db.execute("SELECT 1 FROM seen WHERE hash = ?", (hashed,)).fetchone() is not None
 
     def _put_away(self) -> None:
-        self._log.seek(0, 2)
+        self._log.seek(0, SEEK_END)
         self._unindexed += self._log.write(array("q", self._recent).tobytes())
         self._recent.clear()
 
-    def _index(self) -> None:
-        self._log.seek(-self._unindexed, 2)
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield what is in the log and not in the index."""
+        self._log.seek(-self._unindexed, SEEK_END)
         while block := self._log.read(_SORTED * 8):
+            yield block
+
+    def _index(self) -> None:
+        for block in self._blocks():
             # In order, neighbours in the table are written together.
             self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", zip(sorted(array("q", block)), strict=True))
         self._unindexed = 0
+
+
+def _holds(block: bytes, hashed: int) -> bool:
+    wanted, at = array("q", [hashed]).tobytes(), 0
+    while (at := block.find(wanted, at)) >= 0:
+        if not at % 8:
+            return True
+        at += 1
+    return False
 
 
 class Digests(_Table):
@@ -156,18 +181,18 @@ class Digests(_Table):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._bloom = _Bloom()
         self._recent: dict[str, str] = {}
         self._db.execute("CREATE TABLE known (digest TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
         return self
 
     def add(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Keep digests with their keys; a digest that is there keeps its key."""
-        recent = self._recent
-        for digest, key in pairs:
-            self._bloom.add((hash(digest),))
-            recent.setdefault(digest, key)
-            if len(recent) >= _HELD:
+        stream = iter(pairs)
+        while chunk := list(islice(stream, self._held)):
+            self._bloom.add([hash(digest) for digest, _ in chunk])
+            for digest, key in chunk:
+                self._recent.setdefault(digest, key)
+            if len(self._recent) >= self._held:
                 self._put_away()
 
     def find(self, digests: list[str]) -> dict[str, str]:

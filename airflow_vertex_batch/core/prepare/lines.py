@@ -9,6 +9,7 @@ rejected ones with its reason; labels are put in last, when keys are final.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -27,6 +28,7 @@ from airflow_vertex_batch.core.request import (
     row_key,
     row_keys,
 )
+from airflow_vertex_batch.core.weight import constant_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,7 +142,7 @@ class TemplateMaker:
         correlation: Correlation,
     ) -> None:  # fmt: skip
         self._build = RequestBuilder(template, members)
-        self._key_column, self._columns, self._constant = key_column, columns, members
+        self._key_column, self._columns, self._constant = key_column, columns, constant_weight(members)
         build = self._build
         # A prompt alone needs no list of parts: its text is the body.
         self._is_text = build.prompt is not None and not build.media
@@ -160,8 +162,9 @@ class TemplateMaker:
 
     def _all(self, chunk: list[Placed]) -> Lines:
         rows: list[Any] = [row for _, _, row in chunk]
-        texts = self._build.prompt.all(rows) if self._build.prompt else []
-        if not all(texts) or any(map(str.isspace, texts)):
+        prompt = self._build.prompt
+        texts = prompt.all(rows) if prompt else []
+        if prompt and not prompt.is_never_blank and not all(map(str.strip, texts)):
             raise RowProblem("empty-prompt", "One of the prompts is empty")
         files = [self._build.files(row) for row in rows] if self._build.media else []
         if self._is_text:
@@ -173,7 +176,7 @@ class TemplateMaker:
         if self._key_column is None:
             keys = self._content_keys(bodies)
         else:
-            keys = row_keys([row[self._key_column] for row in rows])
+            keys = row_keys(list(map(itemgetter(self._key_column), rows)))
         columns = [carried(row, self._columns) for row in rows] if self._columns else []
         return Lines(chunk, keys, bodies, columns, texts, files)
 
@@ -223,7 +226,7 @@ class TemplateMaker:
         scale.add_texts(lines.texts)
         for files in lines.files:
             scale.add_media(mime for _, mime in files)
-        scale.add_constant(self._constant, len(lines.keys))
+        scale.add_same(self._constant, len(lines.keys))
 
 
 class ReadyMaker:

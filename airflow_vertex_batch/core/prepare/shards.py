@@ -42,13 +42,19 @@ class ShardWriter:
         #: Bytes of a line beside its core.
         self.frame_bytes = len(HEAD) + len(frame.tail)
 
-    def fit(self, lines: Lines) -> int:
-        """Return how many of the lines, from the first, the open shard takes."""
+    def size(self, lines: Lines) -> int:
+        """Return the bytes of some lines."""
+        return sum(map(len, lines.cores)) + len(lines.cores) * self.frame_bytes
+
+    def fit(self, lines: Lines, at_most: int) -> int:
+        """Return how many of the lines, from the first, the open shard takes.
+
+        :param at_most: bytes that they do not exceed together.
+        """
         room, size = self._max_requests, 0
         if self._open is not None:
             room, size = room - self._open.count, self._open.size
-        total = sum(map(len, lines.cores)) + len(lines.cores) * self.frame_bytes
-        if len(lines.cores) <= room and size + total <= self._max_bytes:
+        if len(lines.cores) <= room and size + at_most <= self._max_bytes:
             return len(lines.cores)
         count = 0
         for core in lines.cores[:room]:
@@ -71,7 +77,7 @@ class ShardWriter:
                 HEAD + key + b',"columns":' + line + b"}\n" for key, line in zip(keys, lines.columns, strict=True)
             ]
             self._columns_sum += digest_sum(beside)
-        self._open.write(lines.cores, beside, self.frame_bytes)
+        self._open.write(lines.cores, beside)
         self.count_in(lines.cores)
 
     def count_in(self, cores: list[bytes]) -> None:
@@ -130,14 +136,16 @@ class _OpenShard:
         self._stream = self._stack.enter_context(store.open_write(uri))
         self._columns = self._stack.enter_context(store.open_write(columns_uri)) if columns_uri else None
         self._tail, self._between = frame.tail, frame.tail + HEAD
-        self.count = self.size = 0
+        #: Lines; and bytes, with the tail of the last line, which is written when another one follows.
+        self.count, self.size = 0, len(frame.tail)
 
-    def write(self, cores: list[bytes], beside: list[bytes], frame_bytes: int) -> None:
+    def write(self, cores: list[bytes], beside: list[bytes]) -> None:
         """Append lines, given without the bytes they share."""
         # Joined by what ends one line and begins the next, the shared bytes are copied once.
-        self._stream.write(self._between.join([b"", *cores]) if self.count else HEAD + self._between.join(cores))
+        block = self._between.join([b"", *cores]) if self.count else HEAD + self._between.join(cores)
+        self._stream.write(block)
+        self.size += len(block)
         self.count += len(cores)
-        self.size += sum(map(len, cores)) + len(cores) * frame_bytes
         if self._columns is not None:
             self._columns.write(b"".join(beside))
 

@@ -10,6 +10,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.model import Weight
 
@@ -64,28 +66,35 @@ class Scale:
         """Add parts with media by their MIME types."""
         self._media.update(map(media_kind, mimes))
 
-    def add_constant(self, members: dict[str, Any], count: int) -> None:
-        """Add what is the same for `count` requests: their members without the contents."""
-        config = members.get("generationConfig") or members.get("generation_config") or {}
-        read = [members[name] for name in _READ if name in members]
-        read += [config[name] for name in _SCHEMAS if name in config]
-        text = "".join(encode(value).decode() for value in read)
-        plain = len(text.encode("ascii", "ignore"))
-        self._ascii += plain * count
-        self._other += (len(text) - plain) * count
-        self._bound(encode(config), count)
+    def add_same(self, weight: Weight, count: int) -> None:
+        """Add what is the same for `count` requests: see `constant_weight`."""
+        self._ascii += weight.ascii_chars * count
+        self._other += weight.other_chars * count
+        self._bound(weight.max_output_tokens, count)
 
     def add_request(self, request: bytes) -> None:
         """Add one ready-made request by its bytes."""
-        self._bound(request, 1)
+        self._bound(_most_tokens(request), 1)
         if b'"mime' in request:
             self.add_media(kind.decode() for kind in _MIME.findall(request))
             request = _DATA.sub(b"", request)
         self.add_texts([request.decode()])
 
-    def _bound(self, config: bytes, count: int) -> None:
-        most, candidates = _MOST.search(config), _CANDIDATES.search(config)
-        if most is None:
-            self._is_bounded = self._is_bounded and not count
-        else:
-            self._most += int(most[1]) * int(candidates[1] if candidates else 1) * count
+    def _bound(self, most: int, count: int) -> None:
+        self._most += most * count
+        self._is_bounded = self._is_bounded and (most > 0 or not count)
+
+
+def constant_weight(members: dict[str, Any]) -> Weight:
+    """Return the weight of a request's members apart from its contents, once."""
+    config = members.get("generationConfig") or members.get("generation_config") or {}
+    read = [members[name] for name in _READ if name in members]
+    read += [config[name] for name in _SCHEMAS if name in config]
+    scale = Scale()
+    scale.add_texts([encode(value).decode() for value in read])
+    return msgspec.structs.replace(scale.weight, max_output_tokens=_most_tokens(encode(config)))
+
+
+def _most_tokens(config: bytes) -> int:
+    most, candidates = _MOST.search(config), _CANDIDATES.search(config)
+    return int(most[1]) * int(candidates[1] if candidates else 1) if most else 0
