@@ -37,7 +37,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
     :param sql_conn_id: Airflow connection to ask instead of BigQuery. Templated.
     :param table: a BigQuery table, ``bq://project.dataset.table``. Templated.
     :param files: JSONL, CSV or Parquet files, local or ``gs://``, by name, folder or glob. Templated.
-    :param files_format: the format of `files`: ``jsonl``, ``csv`` or ``parquet``; by each file's ending where not given.
+    :param files_format: of `files`: ``jsonl``, ``csv`` or ``parquet``; by each file's ending where not given.
     :param objects: media in Cloud Storage by prefix or glob: each object is a row with the columns ``uri``, ``name``,
         ``mime_type`` and ``size_bytes``, and a ``fileData`` part of its request. Templated.
     :param rows: dicts or texts; an iterable, the output of another task, or a callable, which may ask for context

@@ -260,7 +260,7 @@ class TestFiles:
         assert _read(Files(("gs://b/x.txt",), format="jsonl"), store)[0][2] == {"a": 1}
 
     def test_an_unknown_ending_asks_for_a_format(self):
-        with pytest.raises(InputError, match=r"gs://b/x.txt has no ending we know.*file_format"):
+        with pytest.raises(InputError, match=r"gs://b/x.txt has no ending we know.*files_format"):
             _read(Files(("gs://b/x.txt",)), _store(**{"x.txt": b""}))
 
     def test_local_files_are_read_by_path(self, local, tmp_path):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_vertex_batch.core.model import Weight
-from airflow_vertex_batch.core.weight import Scale, constant_weight, media_kind
+from airflow_vertex_batch.core.prepare.weight import Scale, constant_weight, media_kind
 from tests.builders import a_request
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.prepare.weight import constant_weight
 from airflow_vertex_batch.core.request import (
     KEY_LABEL,
     Correlation,
@@ -28,7 +29,6 @@ from airflow_vertex_batch.core.request import (
     row_key,
     row_keys,
 )
-from airflow_vertex_batch.core.weight import constant_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
