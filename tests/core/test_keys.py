@@ -18,7 +18,7 @@ FEW = st.lists(st.sampled_from([f"k{number}" for number in range(12)]), max_size
 #: The same answers with next to nothing held in memory, with a filter that knows nothing, and with an index always.
 SIZES = pytest.mark.parametrize(
     "sizes",
-    [{}, {"held": 3}, {"held": 3, "filter_bytes": 1}, {"held": 3, "filter_bytes": 1, "read_through": 0}],
+    [{}, {"held": 3}, {"held": 3, "filter_bytes": 2}, {"held": 3, "filter_bytes": 2, "read_through": 0}],
     ids=["as it is", "small memory", "no filter", "always indexed"],
 )
 
@@ -55,7 +55,7 @@ class TestSeenKeys:
 
     def test_memory_does_not_grow_with_the_keys(self):
         def peak(count: int) -> int:
-            with SeenKeys(filter_bytes=1 << 16) as seen:
+            with SeenKeys(filter_bytes=1 << 16, read_through=0) as seen:
                 tracemalloc.start()
                 for start in range(0, count, 500):
                     assert seen.repeated([f"r-{number}" for number in range(start, start + 500)]) == []

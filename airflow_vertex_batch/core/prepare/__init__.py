@@ -182,7 +182,8 @@ def _write_aside(file: Aside, writer: ShardWriter, store: ObjectStore) -> str:
 
 def _manifest_name(intake: Intake, writer: ShardWriter, plan: PreparePlan, members: dict[str, Any]) -> str:
     """Return a name that is the same for the same set, whatever the order of its rows and the attempt."""
-    beside = [str(file.digest) for file in (intake.rejected, intake.duplicates, intake.known)]
+    # Which of two like rows is sent depends on their order, so duplicates are part of the writer's digests.
+    beside = [str(file.digest) for file in (intake.rejected, intake.known)]
     others = {name: value for name, value in members.items() if not name.endswith("_uri")}
     parts = [writer.content, beside, others, plan.max_requests, plan.max_bytes, plan.schema, plan.model]
     return hashlib.sha256(encode(parts)).hexdigest()[:32]

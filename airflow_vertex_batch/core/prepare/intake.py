@@ -134,7 +134,7 @@ class Intake:
                 self._put_aside(self.known, lines, index, "request_digest", digest)
             elif digest in sent:
                 self._put_aside(self.duplicates, lines, index, "same_as", sent[digest])
-                self._writer.count_in(lines.cores[index : index + 1])
+                self._writer.count_in(lines.pick([index]))
             elif digest in here:
                 later.append(index)
             else:
@@ -146,7 +146,6 @@ class Intake:
     def _put_aside(self, file: Aside, lines: Lines, index: int, name: str, value: str) -> None:
         columns = lines.columns[index] if lines.columns else b"{}"
         doc = {"key": lines.keys[index], name: value, "columns": msgspec.Raw(columns)}
-        # Which of two like rows is sent depends on their order; what the set holds does not.
         file.write(doc, encode((lines.keys[index], lines.digests[index])) + columns)
 
     def _refused(self, lines: Lines, refused: dict[int, RowProblem]) -> Lines:

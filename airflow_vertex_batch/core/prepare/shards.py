@@ -70,19 +70,23 @@ class ShardWriter:
             return
         if self._open is None:
             self._open = self._next_shard()
-        beside = []
-        if self._has_columns:
-            keys = map(encode, lines.keys)
-            beside = [
-                HEAD + key + b',"columns":' + line + b"}\n" for key, line in zip(keys, lines.columns, strict=True)
-            ]
-            self._columns_sum += digest_sum(beside)
+        beside = self._beside(lines)
         self._open.write(lines.cores, beside)
-        self.count_in(lines.cores)
+        self._count(lines.cores, beside)
 
-    def count_in(self, cores: list[bytes]) -> None:
-        """Let the fingerprint know lines, those too that are not written because another one stands for them."""
+    def count_in(self, lines: Lines) -> None:
+        """Let the digests know lines that are not written because other ones stand for them."""
+        self._count(lines.cores, self._beside(lines))
+
+    def _count(self, cores: list[bytes], beside: list[bytes]) -> None:
         self._sum += digest_sum(cores)
+        self._columns_sum += digest_sum(beside)
+
+    def _beside(self, lines: Lines) -> list[bytes]:
+        if not self._has_columns:
+            return []
+        keys = map(encode, lines.keys)
+        return [HEAD + key + b',"columns":' + line + b"}\n" for key, line in zip(keys, lines.columns, strict=True)]
 
     @property
     def fingerprint(self) -> str:
