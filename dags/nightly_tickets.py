@@ -54,6 +54,10 @@ with DAG(
         response_schema=Triage,
         generation_config={"temperature": 0, "maxOutputTokens": 200},
         destination_table=f"bq://{PROJECT}.support.triage",
+        # Rows without a good answer go again, as a smaller job, twice at the most.
+        repair_rounds=2,
+        # Refused before anything is paid when it may cost more than this, US dollars.
+        max_cost_usd=5.0,
         labels={"team": "support"},
         poll_interval=float(os.environ.get("VERTEX_BATCH_POLL_INTERVAL", "60")),
         task_args={"retries": 2},

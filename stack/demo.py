@@ -217,7 +217,7 @@ class _Progress:
 
     def tell(self, run: dict[str, Any], tasks: list[dict[str, Any]]) -> None:
         """Print the run's tasks if any has moved."""
-        order = ("prepare", "create", "wait", "export")
+        order = ("prepare", "create", "wait", "repair", "export")
         states = {task["task_id"].rpartition(".")[2]: task["state"] for task in tasks}
         line = "  ".join(f"{name} {self._MARKS.get(states.get(name) or '', '-')}" for name in order)
         if self._last.get(run["dag_run_id"]) != line:
