@@ -289,7 +289,7 @@ def _stay(stack: Stack) -> str:
     return f"""
 Airflow's UI        {stack.airflow.url}/dags/{DAG_ID}   (no password)
 Run it again        Backfill or clear a run there: the table stays the same, nothing is bought twice
-Other examples      trigger requests_from_cloud_storage, describe_images or steps_one_by_one
+Other examples      trigger requests_from_cloud_storage, describe_images, steps_one_by_one or one_task
 Logs                {stack.state / "logs"}
 Ctrl-C stops everything."""
 

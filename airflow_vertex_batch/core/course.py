@@ -200,6 +200,7 @@ class Course:
             asked = state.asked[len(rounds) - 1]
             return with_resume(read_manifest(self._store, Uri.parse(asked.manifest_uri)), asked.resume_uri)
         if state.left <= 0 and not (complete and _ended_badly(rounds[-1])):
+            log.info("No repair round is left: what has no good answer stays as it is.")
             return None
         step = self._selected(rounds)
         if step.manifest is not None:
@@ -213,7 +214,8 @@ class Course:
         if len(rounds) > 1:
             log.info("Repair round %d gave %s rows a good answer.", len(rounds) - 1, f"{step.cured:,}")
         if step.manifest is None:
-            log.info("%s rows could go again; none is sent.", f"{step.wanted_count:,}")
+            left = f"{step.wanted_count:,} rows" if step.wanted_count else "No row"
+            log.info("%s could be helped by another try; none goes again.", left)
             return step
         if not self._approve(step.manifest, step.cost_usd):
             return msgspec.structs.replace(step, manifest=None)
