@@ -4,7 +4,8 @@ A row's ``request_digest`` says what was asked of which model; a good answer to 
 asks for the digests and leaves those rows out; landing asks for the answers and lands them again under tonight's keys
 and date.
 
-Invariant: a row that was left out and whose answer has gone since is a row without an answer, never a lost one.
+Invariants: a row that was left out and whose answer has gone since is a row without an answer, never a lost one; what a
+run has paid for itself is not known to it, so that a clear of the run prepares, and lands, the same again.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
 
 _PAGE_ROWS = 1_000
-_GOOD = "status = 'succeeded' AND request_digest IS NOT NULL"
+_GOOD = "status = 'succeeded' AND request_digest IS NOT NULL AND run_id IS DISTINCT FROM @run_id"
 #: What of a landed row makes the same answer again.
 _MEMBERS = (
     *("request_digest", "text", "answer", "finish_reason", "model_version", "response", "processed_at", "job_name"),
+    "run_id",
 )
 
 
@@ -42,29 +44,37 @@ class Answers(Protocol):
 
 
 class TableAnswers(msgspec.Struct, frozen=True):
-    """Those of a BigQuery table, which is made, or given its newer columns, if need be."""
+    """Those of a BigQuery table, which is made, or given its newer columns, if need be.
+
+    :param run_id: the run that asks.
+    """
 
     warehouse: Warehouse
     table: TableId
+    run_id: str
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of the table, all days of it."""
         ensure_table(self.warehouse, self.table)
         sql = f"SELECT DISTINCT request_digest FROM `{self.table}` WHERE {_GOOD}"  # noqa: S608 - a parsed table name
-        return (row["request_digest"] for row in self.warehouse.rows(sql))
+        return (row["request_digest"] for row in self.warehouse.rows(sql, {"run_id": self.run_id}))
 
     def rows(self) -> Iterator[ResultRow]:
         """Yield the newest answer to each request."""
         newest = "QUALIFY ROW_NUMBER() OVER (PARTITION BY request_digest ORDER BY partition_date DESC) = 1"
         sql = f"SELECT {', '.join(_MEMBERS)} FROM `{self.table}` WHERE {_GOOD} {newest}"  # noqa: S608 - as above
-        return map(_row, self.warehouse.rows(sql))
+        return map(_row, self.warehouse.rows(sql, {"run_id": self.run_id}))
 
 
 class FileAnswers(msgspec.Struct, frozen=True):
-    """Those of the answer files in a folder."""
+    """Those of the answer files in a folder.
+
+    :param run_id: the run that asks.
+    """
 
     store: ObjectStore
     folder: Uri
+    run_id: str
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of the folder's files."""
@@ -79,7 +89,10 @@ class FileAnswers(msgspec.Struct, frozen=True):
             read = _READERS.get(info.uri.basename.rpartition(".")[2])
             if read is not None:
                 with self.store.open_read(info.uri) as stream:
-                    yield from (record for record in read(stream) if record.get("request_digest"))
+                    yield from (record for record in read(stream) if self._is_known(record))
+
+    def _is_known(self, record: dict[str, Any]) -> bool:
+        return bool(record.get("request_digest")) and record.get("run_id") != self.run_id
 
 
 def _read_jsonl(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
@@ -114,4 +127,5 @@ def _row(record: dict[str, Any]) -> ResultRow:
         job_name=record.get("job_name") or "",
         request_digest=record["request_digest"],
         attempts=0,
+        run_id=record.get("run_id") or "",
     )

@@ -58,7 +58,7 @@ SCHEMA: tuple[dict[str, str], ...] = tuple(
         ("response", "JSON", "NULLABLE", "The service's response as it was"),
         ("job_name", "STRING", "NULLABLE", "The batch prediction job"),
         ("processed_at", "TIMESTAMP", "NULLABLE", "When the service answered"),
-        ("run_id", "STRING", "NULLABLE", "The Airflow run that landed this row"),
+        ("run_id", "STRING", "NULLABLE", "The Airflow run that asked for this row"),
         (
             "request_digest",
             "STRING",
@@ -137,7 +137,7 @@ def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> LandedRow:
         msgspec.Raw(row.response.encode()) if row.response else None,
         row.job_name or None,
         row.processed_at or None,
-        plan.run_id or None,
+        row.run_id or plan.run_id or None,
         row.request_digest or None,
         row.same_as or None,
         row.attempts,
@@ -399,10 +399,13 @@ def merge_sql(table: TableId, staging: TableId, condition: str, *, replace_parti
     stale = (
         "\nWHEN NOT MATCHED BY SOURCE AND T.partition_date = @partition_date THEN DELETE" if replace_partition else ""
     )
-    # The date is repeated as a constant so that BigQuery reads only that partition of the target.
+    # The date is repeated as a constant so that BigQuery reads only that partition of the target. An answer of an
+    # earlier run that is there already keeps what it cost then: only the columns beside it may be newer.
     return f"""
 MERGE `{table}` AS T USING `{staging}` AS S
 ON T.partition_date = @partition_date AND T.partition_date = S.partition_date AND T.row_key = S.row_key
+WHEN MATCHED AND S.attempts = 0 AND T.status = 'succeeded' AND T.request_digest = S.request_digest
+  THEN UPDATE SET columns = S.columns
 WHEN MATCHED AND {condition} THEN UPDATE SET {sets}
 WHEN MATCHED THEN DELETE
 WHEN NOT MATCHED BY TARGET AND {condition} THEN INSERT ({", ".join(_COLUMNS)}) VALUES ({values}){stale}

@@ -140,6 +140,8 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     same_as: str = ""
     #: How often the row was sent; 0 when an answer of an earlier run was used.
     attempts: int = 1
+    #: The Airflow run that paid for an answer of an earlier run; empty for this run's own.
+    run_id: str = ""
     #: What its earlier attempts were billed.
     earlier: tuple[Usage, ...] = ()
 

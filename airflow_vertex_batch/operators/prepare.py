@@ -172,7 +172,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
 
         store = hook.store()
         rows = self._source(context).rows(store, hook.warehouse())
-        known = self.answers(hook).digests if self.skip_answered else None
+        known = self.answers(context, hook).digests if self.skip_answered else None
         manifest = prepare(rows, self._plan(), store, self.folder(context), attempt_token(), known=known)
         self.log.info("%s; manifest %s", manifest.summary(), manifest.uri)
         return manifest

@@ -72,14 +72,15 @@ class LandingOperator(VertexBatchBaseOperator):
         super().__init__(**kwargs)
         self.destination_uri, self.destination_table = destination_uri, destination_table
 
-    def answers(self, hook: VertexBatchHook) -> Answers:
-        """Return the good answers that have landed at the destination."""
+    def answers(self, context: Context, hook: VertexBatchHook) -> Answers:
+        """Return the good answers that other runs have landed at the destination."""
         from airflow_vertex_batch.core.address import TableId, Uri
         from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers
 
         if self.destination_table is not None:
-            return TableAnswers(hook.warehouse(), TableId.parse(self.destination_table, self.project_id or ""))
-        return FileAnswers(hook.store(), Uri.parse(str(self.destination_uri)))
+            table = TableId.parse(self.destination_table, self.project_id or "")
+            return TableAnswers(hook.warehouse(), table, identity_of(context).run_id)
+        return FileAnswers(hook.store(), Uri.parse(str(self.destination_uri)), identity_of(context).run_id)
 
 
 class BuyingOperator(AskingOperator):
@@ -191,7 +192,8 @@ class RepairingOperator(VertexBatchBaseOperator):
         doubled, up to `repair_max_output_tokens`) or ``give_up``. Where not given: ``truncated`` gets more tokens,
         ``blocked`` is given up, ``failed``, ``invalid_output``, ``missing``, ``expired`` and ``cancelled`` go as they
         were. A row whose error never heals (``INVALID_ARGUMENT``, ``RECITATION`` and the like) is never sent again.
-    :param repair_max_output_tokens: the cap of ``more_tokens``, in tokens; 65,536 where not given.
+    :param repair_max_output_tokens: the cap of ``more_tokens``, 1 to 65,536 tokens (the service's own limit,
+        2026-11-22); 65,536 where not given.
     :param repair_by: ``requests`` (default) sends request files of the bad rows; ``resume`` lets the service complete
         its own output file where rows failed with a line of their own.
     """
@@ -210,6 +212,8 @@ class RepairingOperator(VertexBatchBaseOperator):
         self.repair_max_output_tokens, self.repair_by = repair_max_output_tokens, repair_by
         if not 0 <= repair_rounds <= 10:  # noqa: PLR2004 - the documented range
             raise InputError(f"repair_rounds={repair_rounds}", todo="Use 0 to 10")
+        if not 1 <= repair_max_output_tokens <= 65_536:  # noqa: PLR2004 - the documented range
+            raise InputError(f"repair_max_output_tokens={repair_max_output_tokens}", todo="Use 1 to 65,536 tokens")
         if repair_by not in {"requests", "resume"}:
             raise InputError(f"repair_by={repair_by!r} is not known", todo="Use 'requests' or 'resume'")
         if repair_actions:

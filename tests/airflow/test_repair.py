@@ -34,6 +34,7 @@ class Run:
         state = airflow.wait_for_run(dag_id, run_id, timeout_s=600)["state"]
         assert state == "success", airflow.tasks(dag_id, run_id)
         self.jobs = [job for job in cloud.jobs(dag_id, rows=True) if job["name"] not in before]
+        self.run_id = run_id
         self.report = airflow.xcom(dag_id, run_id, report_of)
         self.landed = self.rows(cloud, TABLES[dag_id])
         self.dead = self.rows(cloud, f"{TABLES[dag_id]}_dead_letters")
@@ -41,7 +42,9 @@ class Run:
     @staticmethod
     def rows(cloud, table):
         """Every row of a table, as often as it is there."""
-        return cloud.query(f"SELECT row_key, status, code, text FROM `demo.support.{table}`")
+        return cloud.query(
+            f"SELECT row_key, status, code, text, cost_usd, attempts, run_id FROM `demo.support.{table}`"
+        )
 
     @property
     def bills(self):
@@ -161,6 +164,21 @@ class TestKnownAnswers:
 
     def test_its_bill_is_what_it_sent(self, better):
         assert Decimal(better.report["cost_usd"]) == cost(better.bills).quantize(Decimal("0.000001"))
+
+    def test_a_clear_of_the_first_run_lands_the_same_and_buys_nothing(self, ready, google, bad, better):
+        """What it paid for itself is not known to it: it prepares the same set, and finds its jobs."""
+        jobs, rows = google.jobs("bad_night"), Run.rows(google, "bad_night")
+        ready.clear("bad_night", bad.run_id)
+        assert ready.wait_for_run("bad_night", bad.run_id, timeout_s=600)["state"] == "success"
+        assert [job["name"] for job in google.jobs("bad_night")] == [job["name"] for job in jobs]
+        first, again = (
+            {row["row_key"]: row for row in found if row["run_id"] == bad.run_id} for found in (rows, bad.landed)
+        )
+        assert {key: row["cost_usd"] for key, row in first.items()} == {
+            key: row["cost_usd"] for key, row in again.items()
+        }
+        report = ready.xcom("bad_night", bad.run_id, "batch.export")
+        assert (report["statuses"], report["cost_usd"]) == (bad.report["statuses"], bad.report["cost_usd"])
 
     def test_a_third_run_sends_nothing(self, ready, google, better, night):
         third = Run(ready, google, "bad_night", "batch.export")

@@ -23,7 +23,7 @@ OLD = a_row("c", text="landed by an older version")
 
 
 def _landed(store, file_format, day="2026-11-22"):
-    plan = LandPlan(batch_id=day, partition_date=day)
+    plan = LandPlan(batch_id=day, partition_date=day, run_id=f"run of {day}")
     land([GOOD, BAD, OLD], FileSink(store, FOLDER, plan, file_format), plan, expected=lambda: 3)
 
 
@@ -33,13 +33,13 @@ class TestFiles:
         store = MemoryStore()
         _landed(store, file_format)
         _landed(store, file_format, "2026-11-23")
-        assert list(FileAnswers(store, FOLDER).digests()) == ["d1", "d1"]
+        assert list(FileAnswers(store, FOLDER, "tonight").digests()) == ["d1", "d1"]
 
     @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
     def test_an_answer_comes_back_whole_and_free(self, file_format):
         store = MemoryStore()
         _landed(store, file_format)
-        [row] = FileAnswers(store, FOLDER).rows()
+        [row] = FileAnswers(store, FOLDER, "tonight").rows()
         assert (row.text, row.answer, row.finish_reason, row.model_version) == (
             GOOD.text, GOOD.answer, GOOD.finish_reason, GOOD.model_version,
         )  # fmt: skip
@@ -47,8 +47,17 @@ class TestFiles:
         assert row.processed_at.startswith("2026-11-22T03:04:05")
         assert (row.key, row.usage, row.attempts, row.columns) == ("", None, 0, None)
 
+    def test_what_a_run_paid_for_itself_is_not_known_to_it(self):
+        """So a clear of that run prepares the same set again, and attaches to its job."""
+        store = MemoryStore()
+        _landed(store, "jsonl")
+        assert list(FileAnswers(store, FOLDER, "run of 2026-11-22").digests()) == []
+        [row] = FileAnswers(store, FOLDER, "tonight").rows()
+        again = flat(row, LandPlan(batch_id="b", partition_date="2026-11-23", run_id="tonight"), None)
+        assert (row.run_id, again.run_id) == ("run of 2026-11-22", "run of 2026-11-22")
+
     def test_an_empty_folder_knows_nothing(self):
-        assert list(FileAnswers(MemoryStore(), FOLDER).digests()) == []
+        assert list(FileAnswers(MemoryStore(), FOLDER, "tonight").digests()) == []
 
 
 class TestTables:
@@ -66,7 +75,7 @@ class TestTables:
                 assert made
                 return iter([{"request_digest": "d1"}])
 
-        assert list(TableAnswers(Warehouse(), self.TABLE).digests()) == ["d1"]
+        assert list(TableAnswers(Warehouse(), self.TABLE, "tonight").digests()) == ["d1"]
         assert made == [("p.d.t", True)]
 
     def test_a_record_is_read_back_as_the_row_it_was(self):
@@ -76,5 +85,5 @@ class TestTables:
             def rows(self, query, parameters=None):
                 return iter([record])
 
-        [row] = TableAnswers(Warehouse(), self.TABLE).rows()
+        [row] = TableAnswers(Warehouse(), self.TABLE, "tonight").rows()
         assert (row.text, row.answer, row.request_digest, row.attempts) == (GOOD.text, GOOD.answer, "d1", 0)

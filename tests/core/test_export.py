@@ -239,14 +239,16 @@ class TestMergeSql:
         assert lines[0] == "MERGE `p.d.answers` AS T USING `p.d.staging` AS S"
         assert "T.partition_date = @partition_date" in lines[1]
         assert "T.row_key = S.row_key" in lines[1]
-        assert lines[2].startswith(
+        assert lines[2].startswith("WHEN MATCHED AND S.attempts = 0 AND T.status = 'succeeded'")
+        assert lines[3] == "  THEN UPDATE SET columns = S.columns"
+        assert lines[4].startswith(
             "WHEN MATCHED AND S.status = 'succeeded' THEN UPDATE SET partition_date = S.partition_date, "
         )
-        assert lines[3] == "WHEN MATCHED THEN DELETE"
-        assert lines[4].startswith(
+        assert lines[5] == "WHEN MATCHED THEN DELETE"
+        assert lines[6].startswith(
             "WHEN NOT MATCHED BY TARGET AND S.status = 'succeeded' THEN INSERT (partition_date, row_key, "
         )
-        assert len(lines) == 5
+        assert len(lines) == 7
 
     def test_replacing_a_partition_touches_that_day_only(self):
         sql = merge_sql(TABLE, TableId("p", "d", "staging"), "true", replace_partition=True)
