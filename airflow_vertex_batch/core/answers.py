@@ -5,7 +5,8 @@ asks for the digests and leaves those rows out; landing asks for the answers and
 and date.
 
 Invariants: a row that was left out and whose answer has gone since is a row without an answer, never a lost one; what a
-run has paid for itself is not known to it, so that a clear of the run prepares, and lands, the same again.
+task of a run once decided to send, or to leave out, it decides again, so that a clear prepares the same set and finds
+its job, whatever has landed since.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ import msgspec
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.export import ensure_table
 from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.prepare import read_manifest
+from airflow_vertex_batch.core.request import request_digest
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
+from airflow_vertex_batch.core.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_vertex_batch.core.model import Manifest
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
 
 _PAGE_ROWS = 1_000
-_GOOD = "status = 'succeeded' AND request_digest IS NOT NULL AND run_id IS DISTINCT FROM @run_id"
+_GOOD = "status = 'succeeded' AND request_digest IS NOT NULL"
 #: What of a landed row makes the same answer again.
 _MEMBERS = (
     *("request_digest", "text", "answer", "finish_reason", "model_version", "response", "processed_at", "job_name"),
@@ -44,37 +49,29 @@ class Answers(Protocol):
 
 
 class TableAnswers(msgspec.Struct, frozen=True):
-    """Those of a BigQuery table, which is made, or given its newer columns, if need be.
-
-    :param run_id: the run that asks.
-    """
+    """Those of a BigQuery table, which is made, or given its newer columns, if need be."""
 
     warehouse: Warehouse
     table: TableId
-    run_id: str
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of the table, all days of it."""
         ensure_table(self.warehouse, self.table)
         sql = f"SELECT DISTINCT request_digest FROM `{self.table}` WHERE {_GOOD}"  # noqa: S608 - a parsed table name
-        return (row["request_digest"] for row in self.warehouse.rows(sql, {"run_id": self.run_id}))
+        return (row["request_digest"] for row in self.warehouse.rows(sql))
 
     def rows(self) -> Iterator[ResultRow]:
         """Yield the newest answer to each request."""
         newest = "QUALIFY ROW_NUMBER() OVER (PARTITION BY request_digest ORDER BY partition_date DESC) = 1"
         sql = f"SELECT {', '.join(_MEMBERS)} FROM `{self.table}` WHERE {_GOOD} {newest}"  # noqa: S608 - as above
-        return map(_row, self.warehouse.rows(sql, {"run_id": self.run_id}))
+        return map(_row, self.warehouse.rows(sql))
 
 
 class FileAnswers(msgspec.Struct, frozen=True):
-    """Those of the answer files in a folder.
-
-    :param run_id: the run that asks.
-    """
+    """Those of the answer files in a folder."""
 
     store: ObjectStore
     folder: Uri
-    run_id: str
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of the folder's files."""
@@ -89,10 +86,46 @@ class FileAnswers(msgspec.Struct, frozen=True):
             read = _READERS.get(info.uri.basename.rpartition(".")[2])
             if read is not None:
                 with self.store.open_read(info.uri) as stream:
-                    yield from (record for record in read(stream) if self._is_known(record))
+                    yield from (record for record in read(stream) if record.get("request_digest"))
 
-    def _is_known(self, record: dict[str, Any]) -> bool:
-        return bool(record.get("request_digest")) and record.get("run_id") != self.run_id
+
+def known_digests(answers: Answers, store: ObjectStore, folder: Uri, model: str) -> Iterator[str]:
+    """Yield the digests of the requests that need not be sent.
+
+    :param folder: where the task's prepared sets lie: what they decided stands.
+    """
+    with Shelf() as sent:
+        for manifest in _earlier_sets(store, folder):
+            for line in _lines(manifest.known_uri, store):
+                yield _decode_known(line).request_digest
+            for shard in manifest.shards:
+                for line in _lines(shard.uri, store):
+                    sent.put(request_digest(bytes(_decode_sent(line).request), model))
+        yield from (digest for digest in answers.digests() if not sent.all(digest))
+
+
+def _earlier_sets(store: ObjectStore, folder: Uri) -> Iterator[Manifest]:
+    for info in store.list(folder / "manifests/"):
+        manifest = read_manifest(store, info.uri)
+        if not manifest.round:
+            yield manifest
+
+
+def _lines(uri: str, store: ObjectStore) -> Iterator[bytes]:
+    if uri:
+        with store.open_read(Uri.parse(uri)) as stream:
+            yield from stream
+
+
+class _Known(msgspec.Struct):
+    request_digest: str
+
+
+class _Sent(msgspec.Struct):
+    request: msgspec.Raw
+
+
+_decode_known, _decode_sent = msgspec.json.Decoder(_Known).decode, msgspec.json.Decoder(_Sent).decode
 
 
 def _read_jsonl(stream: IO[bytes]) -> Iterator[dict[str, Any]]:

@@ -105,7 +105,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         store = hook.store()
         landing = Landing(
             rounds, store, hook.warehouse(), self._land_plan(context),
-            schema=self.schema(), answers=self.answers(context, hook), prices=price_table(store),
+            schema=self.schema(), answers=self.answers(hook), prices=price_table(store),
         )  # fmt: skip
         jobs = [job for asked in rounds for job in asked.jobs]
         self.push_links(

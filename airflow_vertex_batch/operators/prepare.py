@@ -15,7 +15,7 @@ from airflow_vertex_batch.links import VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow.sdk import BaseOperatorLink, Context
 
@@ -168,12 +168,18 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
 
     def prepare(self, context: Context, hook: VertexBatchHook) -> Manifest:
         """Write the request files, or find those that an earlier attempt wrote from the same rows."""
+        from airflow_vertex_batch.core.answers import known_digests
         from airflow_vertex_batch.core.prepare import prepare
 
-        store = hook.store()
+        store, folder = hook.store(), self.folder(context)
         rows = self._source(context).rows(store, hook.warehouse())
-        known = self.answers(context, hook).digests if self.skip_answered else None
-        manifest = prepare(rows, self._plan(), store, self.folder(context), attempt_token(), known=known)
+
+        def known() -> Iterator[str]:
+            return known_digests(self.answers(hook), store, folder, self.model or "")
+
+        manifest = prepare(
+            rows, self._plan(), store, folder, attempt_token(), known=known if self.skip_answered else None
+        )
         self.log.info("%s; manifest %s", manifest.summary(), manifest.uri)
         return manifest
 

@@ -72,15 +72,14 @@ class LandingOperator(VertexBatchBaseOperator):
         super().__init__(**kwargs)
         self.destination_uri, self.destination_table = destination_uri, destination_table
 
-    def answers(self, context: Context, hook: VertexBatchHook) -> Answers:
-        """Return the good answers that other runs have landed at the destination."""
+    def answers(self, hook: VertexBatchHook) -> Answers:
+        """Return the good answers that have landed at the destination."""
         from airflow_vertex_batch.core.address import TableId, Uri
         from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers
 
         if self.destination_table is not None:
-            table = TableId.parse(self.destination_table, self.project_id or "")
-            return TableAnswers(hook.warehouse(), table, identity_of(context).run_id)
-        return FileAnswers(hook.store(), Uri.parse(str(self.destination_uri)), identity_of(context).run_id)
+            return TableAnswers(hook.warehouse(), TableId.parse(self.destination_table, self.project_id or ""))
+        return FileAnswers(hook.store(), Uri.parse(str(self.destination_uri)))
 
 
 class BuyingOperator(AskingOperator):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers
+from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers, known_digests
 from airflow_vertex_batch.core.export import FileSink, LandPlan, flat, land
 from airflow_vertex_batch.core.jsonl import decode, encode
+from airflow_vertex_batch.core.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate, request_digest
 from airflow_vertex_batch.core.rows import RowStatus, Usage
+from airflow_vertex_batch.core.sources import Rows
 from tests.builders import a_row
 from tests.fakes import MemoryStore, MemoryWarehouse
 
@@ -33,13 +38,13 @@ class TestFiles:
         store = MemoryStore()
         _landed(store, file_format)
         _landed(store, file_format, "2026-11-23")
-        assert list(FileAnswers(store, FOLDER, "tonight").digests()) == ["d1", "d1"]
+        assert list(FileAnswers(store, FOLDER).digests()) == ["d1", "d1"]
 
     @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
     def test_an_answer_comes_back_whole_and_free(self, file_format):
         store = MemoryStore()
         _landed(store, file_format)
-        [row] = FileAnswers(store, FOLDER, "tonight").rows()
+        [row] = FileAnswers(store, FOLDER).rows()
         assert (row.text, row.answer, row.finish_reason, row.model_version) == (
             GOOD.text, GOOD.answer, GOOD.finish_reason, GOOD.model_version,
         )  # fmt: skip
@@ -47,17 +52,61 @@ class TestFiles:
         assert row.processed_at.startswith("2026-11-22T03:04:05")
         assert (row.key, row.usage, row.attempts, row.columns) == ("", None, 0, None)
 
-    def test_what_a_run_paid_for_itself_is_not_known_to_it(self):
-        """So a clear of that run prepares the same set again, and attaches to its job."""
+    def test_a_known_answer_keeps_the_run_that_paid_for_it(self):
         store = MemoryStore()
         _landed(store, "jsonl")
-        assert list(FileAnswers(store, FOLDER, "run of 2026-11-22").digests()) == []
-        [row] = FileAnswers(store, FOLDER, "tonight").rows()
+        [row] = FileAnswers(store, FOLDER).rows()
         again = flat(row, LandPlan(batch_id="b", partition_date="2026-11-23", run_id="tonight"), None)
         assert (row.run_id, again.run_id) == ("run of 2026-11-22", "run of 2026-11-22")
 
     def test_an_empty_folder_knows_nothing(self):
-        assert list(FileAnswers(MemoryStore(), FOLDER, "tonight").digests()) == []
+        assert list(FileAnswers(MemoryStore(), FOLDER).digests()) == []
+
+
+class TestWhatWasDecidedStands:
+    """A task of a run decides once for each row, whatever lands between its attempts."""
+
+    PLAN = PreparePlan(template=RequestTemplate(prompt="{{ text }}"), key_column="id", model="gemini-x")
+    RUN = Uri.parse("gs://b/run")
+
+    def _prepared(self, store, answers, token):
+        rows = Rows([{"id": f"a{n}", "text": f"text {n}"} for n in range(4)]).rows(store, MemoryWarehouse())
+        known = partial(known_digests, answers, store, self.RUN, "gemini-x")
+        return prepare(rows, self.PLAN, store, self.RUN, token, known=known)
+
+    def _digest(self, number):
+        request = RequestBuilder(self.PLAN.template)({"text": f"text {number}"})
+        return request_digest(request, "gemini-x")
+
+    def test_what_was_sent_is_prepared_again_though_it_has_landed_since(self):
+        store = MemoryStore()
+        first = self._prepared(store, Landed(self._digest(0)), "one")
+        assert (first.request_count, first.known_count) == (3, 1)
+        assert self._prepared(store, Landed(*map(self._digest, range(4))), "two") == first
+
+    def test_what_was_known_stays_known_though_it_has_gone_since(self):
+        store = MemoryStore()
+        first = self._prepared(store, Landed(self._digest(0)), "one")
+        assert self._prepared(store, Landed(), "two") == first
+
+    def test_another_run_decides_for_itself(self):
+        store = MemoryStore()
+        self._prepared(store, Landed(), "one")
+        digests = known_digests(Landed(self._digest(1)), store, Uri.parse("gs://b/other"), "gemini-x")
+        assert list(digests) == [self._digest(1)]
+
+
+class Landed:
+    """A destination with good answers to some requests."""
+
+    def __init__(self, *digests):
+        self._digests = digests
+
+    def digests(self):
+        return iter(self._digests)
+
+    def rows(self):
+        return iter(())
 
 
 class TestTables:
@@ -75,7 +124,7 @@ class TestTables:
                 assert made
                 return iter([{"request_digest": "d1"}])
 
-        assert list(TableAnswers(Warehouse(), self.TABLE, "tonight").digests()) == ["d1"]
+        assert list(TableAnswers(Warehouse(), self.TABLE).digests()) == ["d1"]
         assert made == [("p.d.t", True)]
 
     def test_a_record_is_read_back_as_the_row_it_was(self):
@@ -85,5 +134,5 @@ class TestTables:
             def rows(self, query, parameters=None):
                 return iter([record])
 
-        [row] = TableAnswers(Warehouse(), self.TABLE, "tonight").rows()
+        [row] = TableAnswers(Warehouse(), self.TABLE).rows()
         assert (row.text, row.answer, row.request_digest, row.attempts) == (GOOD.text, GOOD.answer, "d1", 0)
