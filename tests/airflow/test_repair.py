@@ -76,7 +76,7 @@ def once_each(wanted):
 def ready(stack):
     """A client of Airflow, once the DAGs of this module can run."""
     client = stack.airflow.client
-    for dag_id in (*TABLES, "over_budget", "on_demand"):
+    for dag_id in (*TABLES, "over_budget", "on_demand", "resumed", "too_many_failed"):
         client.wait_for_dag(dag_id, timeout_s=180)
         client.unpause(dag_id)
     return client
@@ -150,6 +150,17 @@ class TestABadNight:
                 name: job["tokens"][name] for name in USAGE
             }
 
+    def test_a_clear_of_the_run_lands_the_same_and_buys_nothing(self, ready, google, bad):
+        """Its answers have landed since and are not known to it: it prepares the same set, and finds its jobs."""
+        jobs = google.jobs("bad_night")
+        ready.clear("bad_night", bad.run_id)
+        assert ready.wait_for_run("bad_night", bad.run_id, timeout_s=600)["state"] == "success"
+        assert [job["name"] for job in google.jobs("bad_night")] == [job["name"] for job in jobs]
+        for before, table in ((bad.landed, "bad_night"), (bad.dead, "bad_night_dead_letters")):
+            assert sorted(map(repr, Run.rows(google, table))) == sorted(map(repr, before))
+        report = ready.xcom("bad_night", bad.run_id, "batch.export")
+        assert (report["statuses"], report["cost_usd"]) == (bad.report["statuses"], bad.report["cost_usd"])
+
 
 class TestKnownAnswers:
     """The same DAG again: only what has no good answer is sent. These build on each other, in this order."""
@@ -164,21 +175,6 @@ class TestKnownAnswers:
 
     def test_its_bill_is_what_it_sent(self, better):
         assert Decimal(better.report["cost_usd"]) == cost(better.bills).quantize(Decimal("0.000001"))
-
-    def test_a_clear_of_the_first_run_lands_the_same_and_buys_nothing(self, ready, google, bad, better):
-        """What it paid for itself is not known to it: it prepares the same set, and finds its jobs."""
-        jobs, rows = google.jobs("bad_night"), Run.rows(google, "bad_night")
-        ready.clear("bad_night", bad.run_id)
-        assert ready.wait_for_run("bad_night", bad.run_id, timeout_s=600)["state"] == "success"
-        assert [job["name"] for job in google.jobs("bad_night")] == [job["name"] for job in jobs]
-        first, again = (
-            {row["row_key"]: row for row in found if row["run_id"] == bad.run_id} for found in (rows, bad.landed)
-        )
-        assert {key: row["cost_usd"] for key, row in first.items()} == {
-            key: row["cost_usd"] for key, row in again.items()
-        }
-        report = ready.xcom("bad_night", bad.run_id, "batch.export")
-        assert (report["statuses"], report["cost_usd"]) == (bad.report["statuses"], bad.report["cost_usd"])
 
     def test_a_third_run_sends_nothing(self, ready, google, better, night):
         third = Run(ready, google, "bad_night", "batch.export")
@@ -235,6 +231,43 @@ class TestOnDemand:
         """The keys of each job, oldest job first."""
         jobs = google.jobs("on_demand", rows=True)
         return [{bill["key"] for bill in job["bills"]} for job in jobs]
+
+
+class TestTheServicesOwnResume:
+    """The service completes its output file: what it has answered is copied, for nothing."""
+
+    def test_the_output_is_the_input_of_the_second_job(self, ready, google):
+        fault = {"do": "row_error", "code": 503, "ratio": 0.2, "seed": 3}
+        with google.misbehaving([{**fault, "labels": {"airflow-dag": "resumed", "avb-round": "0"}}]):
+            run_id = ready.trigger("resumed")
+            assert ready.wait_for_run("resumed", run_id, timeout_s=300)["state"] == "success"
+        first, second = google.jobs("resumed", rows=True)
+        failed = {bill["key"] for bill in first["bills"] if bill["outcome"] == "failed"}
+        assert 0 < len(failed) < 50
+        assert {bill["key"] for bill in second["bills"] if bill["outcome"] == "answered"} == failed
+        assert {bill["outcome"] for bill in second["bills"]} == {"answered", "copied"}
+        report = ready.xcom("resumed", run_id, "batch.export")
+        assert report["statuses"] == {"succeeded": 50}
+        assert report["foreign_count"] == 0
+        assert Decimal(report["cost_usd"]) == cost([*first["bills"], *second["bills"]]).quantize(Decimal("0.000001"))
+
+
+class TestThresholds:
+    """Too many bad rows fail the night, after what there is has landed."""
+
+    def test_the_task_fails_for_good_and_says_which_rows(self, ready, google):
+        fault = {"do": "row_error", "code": 400, "ratio": 0.4, "seed": 3, "labels": {"airflow-dag": "too_many_failed"}}
+        with google.misbehaving([fault]):
+            run_id = ready.trigger("too_many_failed")
+            assert ready.wait_for_run("too_many_failed", run_id, timeout_s=300)["state"] == "failed"
+        export = ready.task("too_many_failed", run_id, "batch.export")
+        assert (export["state"], export["try_number"]) == ("failed", 1)
+        dead = {row["row_key"] for row in Run.rows(google, "too_many_failed_dead_letters")}
+        log = ready.log("too_many_failed", run_id, "batch.export")
+        assert f"{len(dead)} of 50 rows failed" in log
+        assert "max_failed_ratio allows 10.00%" in log
+        assert len(dead & set(re.findall(r"t-\d{5}", log))) >= 3
+        assert len(Run.rows(google, "too_many_failed")) == 50 - len(dead) > 0
 
 
 class TestTheBudget:

@@ -67,3 +67,13 @@ with a_dag("on_demand", 50):
     vertex_batch(
         "batch", rows=tickets, destination_table="bq://demo.support.on_demand", **BATCH | {"repair_rounds": 0},
     )  # fmt: skip
+
+with a_dag("resumed", 50):
+    vertex_batch(
+        "batch", rows=tickets, destination_table="bq://demo.support.resumed", **BATCH | {"repair_by": "resume"},
+    )  # fmt: skip
+
+with a_dag("too_many_failed", 50):
+    vertex_batch(
+        "batch", rows=tickets, destination_table="bq://demo.support.too_many_failed", max_failed_ratio=0.1, **BATCH,
+    )  # fmt: skip
