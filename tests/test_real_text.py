@@ -10,15 +10,13 @@ from google.auth.credentials import AnonymousCredentials
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing
-from airflow_vertex_batch.core.ledger import Ledger
+from airflow_vertex_batch.core.landing import Landing, Round
 from airflow_vertex_batch.core.model import Identity, JobSpec
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.purchase import purchases
+from airflow_vertex_batch.core.purchase import Buyer
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.rows import RowStatus
 from airflow_vertex_batch.core.sources import Rows
-from airflow_vertex_batch.core.submit import ensure_job
 from airflow_vertex_batch.gcp.vertex import VertexClient
 from tests.emulator.worlds import World, listening
 
@@ -63,22 +61,18 @@ def test_the_descriptions_of_all_installed_packages_come_back_reconciled(gcs, bu
     with listening(world) as url:
         client = VertexClient(AnonymousCredentials(), "demo", "us-central1", url)
         base = JobSpec(display_name="texts", model="gemini-2.5-flash", inputs=(), output=str(bucket / "output"))
-        names = [
-            ensure_job(
-                spec,
-                identity_key=(owner := Identity(dag_id="d", task_id="t", run_id="r", shard=number)).key,
-                content=content,
-                ledger=Ledger(gcs, bucket / "ledger" / owner.key, "attempt"),
-                service=client,
-            ).job.job_name
-            for number, (spec, content) in enumerate(purchases(base, manifest, gcs))
-        ]
+        buyer = Buyer(
+            base=base, identity=Identity(dag_id="d", task_id="t", run_id="r"), store=gcs, service=client,
+            ledgers=bucket / "ledger", attempt="attempt", settle_seconds=90.0,
+        )  # fmt: skip
+        names = [job.job_name for job in buyer.buy(manifest)]
         assert len(names) == len(manifest.shards) > 1
         world.emulator.advance(24 * 3600)
         jobs = [client.get(name) for name in names]
 
-    landing = Landing(gcs, None, LandPlan(batch_id="b", partition_date="2026-11-17"), manifest)
-    report = landing.land(jobs, landing.files(bucket / "answers", "jsonl"))
+    first = Round(manifest=manifest, jobs=tuple(jobs))
+    landing = Landing([first], gcs, None, LandPlan(batch_id="b", partition_date="2026-11-17"))
+    report = landing.land(landing.files(bucket / "answers", "jsonl"))
     answered = report.tally[RowStatus.SUCCEEDED] + report.tally[RowStatus.TRUNCATED]
     assert answered == report.request_count == len(rows)
     assert report.foreign_count == report.duplicate_count == 0
