@@ -267,21 +267,17 @@ class GoogleCloud:
 
 
 def _read(what: str, host: str, status: int, text: str) -> dict[str, Any]:
-    """Return the document of a good answer.
-
-    :raises CannotAskError: when the server does not know the question at all.
-    """
+    """Return the document of a good answer."""
     doc = _json(text)
     if 200 <= status < 300 and doc is not None:  # noqa: PLR2004
         return doc
-    if status in {404, 405, 501} and doc is None:
-        raise CannotAskError(f"{host} does not know this question")
     error = (doc or {}).get("error")
     error = error if isinstance(error, dict) else {}
-    message = str(error.get("message", "")) or text[:200]
-    raise ServiceError(
-        f"HTTP {status} about {what}", status=status if doc is not None else 502, reason=_reason(error), why=message
-    )
+    # What is no JSON is some proxy's page, or a host that no service listens on: not worth quoting.
+    message = str(error.get("message", "")) or f"{host} gave no reason"
+    # A page of another kind with a good status is no answer either.
+    told = 502 if 200 <= status < 300 else status  # noqa: PLR2004
+    raise ServiceError(f"HTTP {status} about {what}", status=told, reason=_reason(error), why=message)
 
 
 def _reason(error: dict[str, Any]) -> str:

@@ -133,17 +133,21 @@ def soft_delete(_plan: Plan, cloud: Cloud, name: str) -> Seen:
 
 def source(_plan: Plan, cloud: Cloud, uri: str) -> Seen:
     """Say whether what prepare, or the job, reads is there and can be read."""
-    if uri.startswith("bq://"):
-        return _table(cloud, TableId.parse(uri))
-    address = Uri.parse(uri)
+    is_table = uri.startswith("bq://")
+    try:
+        return _table(cloud, TableId.parse(uri)) if is_table else _files(cloud, Uri.parse(uri))
+    except ServiceError as error:
+        if error.status != 403:  # noqa: PLR2004 - an HTTP status reads best as its number
+            raise
+        role = "roles/bigquery.dataViewer" if is_table else "roles/storage.objectViewer"
+        return failed(because(error), f"Grant the connection's account {role}")
+
+
+def _files(cloud: Cloud, address: Uri) -> Seen:
     if address.scheme == "file":
-        return unknown(f"{uri} is a local file: it is read where its task runs")
-    if cloud.has_objects(address):
-        return _readable(cloud, address)
-    return failed(f"no object's name begins with {address.glob_prefix!r}", "Check the name, or wait for the files")
-
-
-def _readable(cloud: Cloud, address: Uri) -> Seen:
+        return unknown(f"{address} is a local file: it is read where its task runs")
+    if not cloud.has_objects(address):
+        return failed(f"no object's name begins with {address.glob_prefix!r}", "Check the name, or wait for the files")
     try:
         held = cloud.bucket_permissions(address.bucket, (_READS,))
     except CannotAskError as error:

@@ -58,6 +58,8 @@ _REFUSALS: dict[str, tuple[str, str]] = {
     "NOT_FOUND": ("there is nothing at {location}", "Check the location's spelling"),
     "INVALID_ARGUMENT": ("{project} or {location} is refused", "Check the spelling of both"),
 }
+#: For answers that give no word.
+_WORDS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 _NEEDED = (
     "aiplatform.batchPredictionJobs.create",
     "aiplatform.batchPredictionJobs.get",
@@ -73,7 +75,11 @@ MAX_DISPLAY_NAME, MAX_LABEL, MAX_LABELS, OUR_LABELS = 128, 64, 64, 5
 
 def credentials(_plan: Plan, cloud: Cloud, _subject: str) -> Seen:
     """Say whose token there is."""
-    who = cloud.principal()
+    try:
+        who = cloud.principal()
+    except ServiceError as error:
+        todo = error.todo or "Check that this machine reaches Google's token server"
+        return Seen(Verdict.FAILED, because(error), todo, is_passing=error.retryable)
     return good(who or "a token; the credentials do not say whose")
 
 
@@ -114,9 +120,10 @@ def api(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
         if error.status == 0:
             todo = f"Check the spelling of location {plan.location!r}, and that this machine's network reaches the host"
             return Seen(Verdict.FAILED, because(error), todo, is_passing=True)
-        if error.reason not in _REFUSALS or error.retryable:
+        refusal = _REFUSALS.get(error.reason) or _REFUSALS.get(_WORDS.get(error.status, ""))
+        if refusal is None or error.retryable:
             raise
-        what, todo = (text.format(project=plan.project, location=plan.location) for text in _REFUSALS[error.reason])
+        what, todo = (text.format(project=plan.project, location=plan.location) for text in refusal)
         return failed(f"{what} ({because(error)})", todo)
     return good(f"it answers for {plan.project} in {plan.location}")
 
