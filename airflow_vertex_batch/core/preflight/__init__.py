@@ -150,8 +150,8 @@ def preflight(plan: Plan, cloud: Cloud, *, clock: Callable[[], float] = time.mon
     :raises InputError: when the plan cannot be read: an address that is none.
     """
     began = clock()
-    plan.job_buckets(), plan.written_buckets()
-    findings = tuple(_findings(plan, cloud))
+    subjects = [(check, check.subjects(plan)) for check in CHECKS]
+    findings = tuple(_finding(check, plan, cloud, subject) for check, about in subjects for subject in about)
     return Report(
         project=plan.project,
         location=plan.location,
@@ -161,11 +161,9 @@ def preflight(plan: Plan, cloud: Cloud, *, clock: Callable[[], float] = time.mon
     )
 
 
-def _findings(plan: Plan, cloud: Cloud) -> Iterator[Finding]:
-    for check in CHECKS:
-        for subject in check.subjects(plan):
-            said: dict[str, Any] = msgspec.structs.asdict(_look(check, plan, cloud, subject))
-            yield Finding(check=check.name, subject=subject, why=check.why, **said)
+def _finding(check: Check, plan: Plan, cloud: Cloud, subject: str) -> Finding:
+    said: dict[str, Any] = msgspec.structs.asdict(_look(check, plan, cloud, subject))
+    return Finding(check=check.name, subject=subject, why=check.why, **said)
 
 
 def _look(check: Check, plan: Plan, cloud: Cloud, subject: str) -> Seen:

@@ -15,6 +15,7 @@ from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.preflight.buckets import settings
 from airflow_vertex_batch.core.preflight.vertex import project_number
 from airflow_vertex_batch.core.preflight.words import (
+    DATASET_WRITERS,
     CannotAskError,
     Cloud,
     Plan,
@@ -37,8 +38,6 @@ _WRITE = frozenset({"roles/storage.objectCreator", "roles/storage.legacyBucketWr
 #: What Google grants its agent on the project when the API is first used; it reads and writes the project's buckets and
 #: tables (https://cloud.google.com/iam/docs/service-agents, 2026-11-25). Some organisations take it away again.
 _AGENT_ROLE = "roles/aiplatform.serviceAgent"
-#: (https://cloud.google.com/bigquery/docs/access-control, 2026-11-25)
-_TABLE_WRITERS = frozenset({"WRITER", "OWNER", "roles/bigquery.dataEditor", "roles/bigquery.dataOwner"})
 
 
 class _Thing(msgspec.Struct, frozen=True):
@@ -81,7 +80,7 @@ def of_table(plan: Plan, cloud: Cloud, uri: str) -> Seen:
         return frozenset(str(each.get("role", "")) for each in access if each.get("userByEmail") == agent)
 
     def are_enough(found: frozenset[str]) -> bool:
-        return bool(found & _TABLE_WRITERS) or (uri == plan.input and bool(found))
+        return bool(found & DATASET_WRITERS) or (uri == plan.input and bool(found))
 
     def is_in(number: str) -> bool:
         return owner in {plan.project, number}

@@ -13,6 +13,7 @@ from airflow_vertex_batch.core.address import MULTI_REGIONS, Uri
 from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.preflight.buckets import holds, places, settings
 from airflow_vertex_batch.core.preflight.words import (
+    DATASET_WRITERS,
     CannotAskError,
     Cloud,
     Plan,
@@ -27,7 +28,6 @@ from airflow_vertex_batch.core.preflight.words import (
 
 _CREATE = "bigquery.tables.create"
 _RUN = "bigquery.jobs.create"
-_WRITERS = frozenset({"WRITER", "OWNER", "roles/bigquery.dataEditor", "roles/bigquery.dataOwner"})
 
 
 def dataset(_plan: Plan, cloud: Cloud, uri: str) -> Seen:
@@ -114,19 +114,26 @@ def rights(plan: Plan, cloud: Cloud, uri: str) -> Seen:
 
 
 def _by_access_list(cloud: Cloud, uri: str, hidden: str) -> Seen:
-    """Look for the caller on the dataset's own list: Google has no call that asks for rights on a dataset."""
-    try:
-        who = cloud.principal()
-    except CannotAskError:
-        who = ""
-    for entry in _settings(cloud, uri).get("access", ()):
-        if who and entry.get("userByEmail") == who and entry.get("role") in _WRITERS:
-            return (
-                good(f"{who} is {entry['role']} of the dataset")
-                if not hidden
-                else unknown(f"{who} is {entry['role']} of the dataset; {_RUN} cannot be asked ({hidden})")
-            )
+    """Look for the caller on the dataset's own list: Google has no call that asks for rights on a dataset.
+
+    :param hidden: why the project could not be asked; whether a load may be run is open then.
+    """
+    role = _own_role(cloud, uri)
+    if role and not hidden:
+        return good(f"the caller is {role} of the dataset")
+    if role:
+        return unknown(f"the caller is {role} of the dataset; {_RUN} cannot be asked ({hidden})")
     todo = "Grant the connection's account roles/bigquery.dataEditor on the dataset"
     if hidden:
         return unknown(f"rights cannot be asked ({hidden})", todo)
     return unknown(f"{_CREATE} is not held on the whole project; a group or a role on the dataset may grant it", todo)
+
+
+def _own_role(cloud: Cloud, uri: str) -> str:
+    """Return the caller's writing role on the dataset's list, or nothing."""
+    try:
+        who = cloud.principal()
+    except CannotAskError:
+        return ""
+    roles = (each.get("role", "") for each in _settings(cloud, uri).get("access", ()) if each.get("userByEmail") == who)
+    return next((role for role in roles if who and role in DATASET_WRITERS), "")

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import ServiceError, VertexBatchError
+from airflow_vertex_batch.core.errors import VertexBatchError
 from airflow_vertex_batch.core.model import Record
 from airflow_vertex_batch.core.request import RequestTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+
+#: What lets an account make and fill tables of a dataset, in the two spellings of its access list
+#: (https://cloud.google.com/bigquery/docs/access-control-basic-roles, 2026-11-25).
+DATASET_WRITERS = frozenset({"WRITER", "OWNER", "roles/bigquery.dataEditor", "roles/bigquery.dataOwner"})
 
 
 class Verdict(StrEnum):
@@ -120,11 +125,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(uri for uri in (self.staging, self.input, self.output) if uri)
 
     def job_buckets(self) -> list[str]:
-        """Return the buckets that the job reads or writes."""
+        """Return the buckets that the job reads or writes. :raises InputError: for an address that is none."""
         return _unique(_buckets(self.job_uris))
 
     def written_buckets(self) -> list[str]:
-        """Return the buckets that the tasks write to."""
+        """Return the buckets that the tasks write to. :raises InputError: for an address that is none."""
         return _unique(_buckets((self.staging, self.destination)))
 
     def job_tables(self) -> list[str]:
@@ -141,7 +146,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _buckets(uris: Collection[str]) -> Iterator[str]:
-    return (Uri.parse(uri).bucket for uri in uris if uri.startswith("gs://"))
+    addresses = (Uri.parse(uri) for uri in uris if uri and not uri.startswith("bq://"))
+    return (address.bucket for address in addresses if address.scheme == "gs")
 
 
 def _unique(names: Any) -> list[str]:
@@ -210,6 +216,4 @@ class Cloud(Protocol):
 
 def because(error: VertexBatchError) -> str:
     """Return what happened and why, without the parts that say what to do."""
-    if isinstance(error, ServiceError) and error.why:
-        return f"{error.what}: {error.why}".rstrip(".")
-    return f"{error.what}{': ' if error.why else ''}{error.why}".rstrip(".")
+    return (f"{error.what}: {error.why}" if error.why else error.what).rstrip(".")
