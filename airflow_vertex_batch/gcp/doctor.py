@@ -98,7 +98,8 @@ class GoogleCloud:
         self._lost: ServiceError | None = None
         self._session: AuthorizedSession | None = None
         self._answers: dict[str, dict[str, Any] | ServiceError | CannotAskError] = {}
-        self._silent: dict[str, ServiceError] = {}
+        #: Hosts that gave no answer, and how.
+        self._silent: dict[str, str] = {}
 
     # Account and project ----------------------------------------------------------------------------------------------
 
@@ -137,7 +138,11 @@ class GoogleCloud:
         return list(jobs)
 
     def model(self, path: str) -> dict[str, Any]:
-        """``publishers.models.get``, or ``projects.locations.models.get`` of a tuned model."""
+        """``publishers.models.get``, or ``projects.locations.models.get`` of a tuned model.
+
+        A publisher's model is asked for without a project, at the location's host, as google-genai 2.34.0 does
+        (`_api_client.py`, ``query_vertex_base_models``).
+        """
         return self._ask("GET", f"{self._vertex}/v1/{quote(path, safe='/@')}", f"the model {path}")
 
     def generate(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +228,7 @@ class GoogleCloud:
 
         host = urlsplit(url).netloc
         if host in self._silent:
-            raise self._silent[host]
+            raise _silence(what, host, self._silent[host])
         session, seconds = self._opened(), timeout or self._timeout
         try:
             answer = self._guarded(
@@ -233,10 +238,8 @@ class GoogleCloud:
                 )
             )  # fmt: skip
         except RequestException as error:
-            why = f"{host} gave no answer: {type(error).__name__}"
-            silence = ServiceError(f"Google did not answer about {what}", status=0, reason="UNAVAILABLE", why=why)
-            self._silent[host] = silence
-            raise silence from error
+            self._silent[host] = type(error).__name__
+            raise _silence(what, host, self._silent[host]) from error
         return _read(what, host, answer.status_code, answer.text)
 
     def _account(self) -> Credentials:
@@ -266,6 +269,11 @@ class GoogleCloud:
             raise self._lost from error
 
 
+def _silence(what: str, host: str, how: str) -> ServiceError:
+    why = f"{host} gave no answer: {how}"
+    return ServiceError(f"Google did not answer about {what}", status=0, reason="UNAVAILABLE", why=why)
+
+
 def _read(what: str, host: str, status: int, text: str) -> dict[str, Any]:
     """Return the document of a good answer."""
     doc = _json(text)
@@ -275,9 +283,7 @@ def _read(what: str, host: str, status: int, text: str) -> dict[str, Any]:
     error = error if isinstance(error, dict) else {}
     # What is no JSON is some proxy's page, or a host that no service listens on: not worth quoting.
     message = str(error.get("message", "")) or f"{host} gave no reason"
-    # A page of another kind with a good status is no answer either.
-    told = 502 if 200 <= status < 300 else status  # noqa: PLR2004
-    raise ServiceError(f"HTTP {status} about {what}", status=told, reason=_reason(error), why=message)
+    raise ServiceError(f"HTTP {status} about {what}", status=status, reason=_reason(error), why=message)
 
 
 def _reason(error: dict[str, Any]) -> str:

@@ -407,6 +407,13 @@ class TestAsking:
             "generationConfig": {"temperature": 0},
         }
 
+    def test_what_it_cost_is_said_at_twice_the_batch_rate(self):
+        answer = a_response('{"mood": "good"}')
+        answer |= {"modelVersion": "gemini-2.5-flash"}
+        answer["usageMetadata"] = {"promptTokenCount": 1_000_000, "candidatesTokenCount": 1_000_000}
+        report, _ = _run({ONLINE: Answer(body=answer)}, canary=CANARY)
+        assert _finding(report, "canary").found.endswith("2,000,000 tokens, about $2.80 at the online rate")
+
     def test_a_row_that_makes_no_request_is_not_sent(self):
         report, asked = _run(canary=Canary(template=CANARY.template, row={}))
         assert _finding(report, "canary").verdict == "failed"

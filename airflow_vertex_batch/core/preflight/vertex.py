@@ -121,7 +121,7 @@ def api(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
             todo = f"Check the spelling of location {plan.location!r}, and that this machine's network reaches the host"
             return Seen(Verdict.FAILED, because(error), todo, is_passing=True)
         refusal = _REFUSALS.get(error.reason) or _REFUSALS.get(_WORDS.get(error.status, ""))
-        if refusal is None or error.retryable:
+        if refusal is None:
             raise
         what, todo = (text.format(project=plan.project, location=plan.location) for text in refusal)
         return failed(f"{what} ({because(error)})", todo)
