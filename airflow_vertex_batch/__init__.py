@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.operators import VertexBatchCreateJobOperator as VertexBatchCreateJobOperator
     from airflow_vertex_batch.operators import VertexBatchExportOperator as VertexBatchExportOperator
     from airflow_vertex_batch.operators import VertexBatchOperator as VertexBatchOperator
+    from airflow_vertex_batch.operators import VertexBatchPreflightOperator as VertexBatchPreflightOperator
     from airflow_vertex_batch.operators import VertexBatchPrepareOperator as VertexBatchPrepareOperator
     from airflow_vertex_batch.operators import VertexBatchRepairOperator as VertexBatchRepairOperator
     from airflow_vertex_batch.sensors import VertexBatchJobSensor as VertexBatchJobSensor
@@ -31,6 +32,7 @@ _MODULE_OF = {
     "VertexBatchJobSensor": "sensors",
     "VertexBatchJobTrigger": "triggers",
     "VertexBatchOperator": "operators",
+    "VertexBatchPreflightOperator": "operators",
     "VertexBatchPrepareOperator": "operators",
     "VertexBatchRepairOperator": "operators",
     "partition_date": "macros",

@@ -1,4 +1,4 @@
-"""The command line: ``airflow-vertex-batch emulator | lint | prices | report``. Loads no Airflow.
+"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report``. Loads no Airflow.
 
 Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.lint import Finding
     from airflow_vertex_batch.core.lint.rewrite import Cure
     from airflow_vertex_batch.core.ports import ObjectStore
+    from airflow_vertex_batch.core.preflight import Plan
 
 _LAST_PORT = 65535
 _PRICE_FILE_HELP = "price file, local or gs://, whose entries replace the shipped ones by model"
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     lint.set_defaults(run=_lint)
     _add_money(commands)
     _add_emulator(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -109,6 +111,50 @@ def _add_emulator(commands: Any) -> None:
         "--staging", default=None, metavar="URI", help="gs:// folder for rows on their way from BigQuery to BigQuery"
     )
     emulator.set_defaults(run=_emulator)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser("doctor", help="will a batch run?", description=_doctor.__doc__)
+    for name, what in (
+        ("--project", "project of the jobs"),
+        ("--location", "location of the jobs: a region, or global"),
+        ("--model", "the model to ask"),
+    ):
+        doctor.add_argument(name, required=True, help=what)
+    for name, what in (
+        ("--staging", "gs:// folder for request files and the ledger"),
+        ("--source", "what is read to make requests: bq:// table, gs:// files"),
+        ("--destination", "where answers land: bq:// table or gs:// folder"),
+        ("--input", "what the job itself reads, where not prepared: bq:// table, gs:// files"),
+        ("--output", "where the job itself writes, where not below --staging: bq://, gs://"),
+        ("--display-name", "name of the job"),
+    ):
+        doctor.add_argument(name, default="", metavar=name[2:].upper(), help=what)
+    doctor.add_argument(
+        "--label", action="append", default=[], metavar="KEY=VALUE", help="label of the job; repeatable"
+    )
+    doctor.add_argument("--canary", action="store_true", help="ask one request online, which costs a little")
+    doctor.add_argument("--prompt", default="Hello", help="with --canary: what to ask, a template over --row")
+    doctor.add_argument("--row", type=_json_object, default={}, metavar="JSON", help="with --canary: the row to ask")
+    doctor.add_argument("--system-instruction", default=None, metavar="TEXT", help="with --canary: the batch's own")
+    doctor.add_argument(
+        "--generation-config", type=_json_object, default={}, metavar="JSON", help="with --canary: the batch's own"
+    )
+    doctor.add_argument(
+        "--schema", type=_json_object, default=None, metavar="JSON", help="with --canary: JSON Schema of an answer"
+    )
+    doctor.add_argument("--format", choices=("text", "json"), default="text")
+    doctor.set_defaults(run=_doctor)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        doc = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from error
+    if not isinstance(doc, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return doc
 
 
 def _port(text: str) -> int:
@@ -216,6 +262,41 @@ def _prices(options: argparse.Namespace) -> int:
     else:
         print(table.text())
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Check in seconds what would fail a batch hours later; nothing is created, and nothing is paid but --canary.
+
+    Exit status 1 when a check failed; warnings, and what cannot be known, leave it at 0. Local servers are asked where
+    VERTEX_BATCH_EMULATOR_HOST, STORAGE_EMULATOR_HOST and BIGQUERY_EMULATOR_HOST name them.
+    """
+    from airflow_vertex_batch.core.preflight import preflight
+    from airflow_vertex_batch.gcp.doctor import GoogleCloud, Hosts, environment_credentials
+
+    hosts = Hosts.from_environment()
+    cloud = GoogleCloud(lambda: environment_credentials(hosts), options.project, options.location, hosts)
+    report = preflight(_plan(options), cloud)
+    print(json.dumps(report.as_dict(), indent=2) if options.format == "json" else report.text())
+    return 1 if report.error() is not None else 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    from airflow_vertex_batch.core.preflight import Canary
+    from airflow_vertex_batch.core.preflight import Plan as Made
+    from airflow_vertex_batch.core.request import RequestTemplate
+
+    template = RequestTemplate(
+        prompt=options.prompt,
+        system_instruction=options.system_instruction,
+        generation_config=options.generation_config,
+        response_schema=options.schema,
+    )
+    named = ("project", "location", "model", "staging", "source", "destination", "input", "output", "display_name")
+    return Made(
+        **{name: getattr(options, name) for name in named},
+        labels={key: value for key, _, value in (label.partition("=") for label in options.label)},
+        canary=Canary(template=template, row=options.row) if options.canary else None,
+    )
 
 
 def _result_files(store: ObjectStore, names: Sequence[str]) -> Iterator[Uri]:

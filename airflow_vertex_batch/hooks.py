@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.address import JobName
     from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
+    from airflow_vertex_batch.gcp.doctor import GoogleCloud
     from airflow_vertex_batch.gcp.storage import GcsStore
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient, VertexClient
 
@@ -107,6 +108,12 @@ class VertexBatchHook(GoogleBaseHook):
         from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 
         return AsyncVertexClient(self.get_credentials(), *self._place(of), self.endpoint)
+
+    def doctor(self) -> GoogleCloud:
+        """Return Google as a preflight asks it."""
+        from airflow_vertex_batch.gcp.doctor import GoogleCloud, Hosts
+
+        return GoogleCloud(self.get_credentials, self.project, self.location, Hosts.from_environment(self.endpoint))
 
     def _place(self, of: JobName | None) -> tuple[str, str]:
         return (of.project, of.location) if of else (self.project, self.location)

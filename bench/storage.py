@@ -58,9 +58,14 @@ def _measured(store: GcsStore) -> tuple[list[str], list[list[object]]]:
     for uri, data in ((line, made), (inputs, answers.input_of(_ROWS))):
         _send(store, uri, data)
     up = _best({"server": lambda n: _send(store, _BUCKET / f"raw-{n}", sent), "ours": lambda n: _prepare(store, n + 1)})
-    down = _best({"server": lambda _: (_fetched(store, line), _fetched(store, inputs)), "ours": lambda _: _collect(store)})
+    down = _best(
+        {"server": lambda _: (_fetched(store, line), _fetched(store, inputs)), "ours": lambda _: _collect(store)}
+    )
     rows = []
-    for name, seconds, size in (("prepare", up, len(sent)), ("collect", down, len(made) + len(answers.input_of(_ROWS)))):
+    for name, seconds, size in (
+        ("prepare", up, len(sent)),
+        ("collect", down, len(made) + len(answers.input_of(_ROWS))),
+    ):
         own, ours = (size / seconds[way] / 1e6 for way in ("server", "ours"))
         rows.append([name, f"{size / 1e6:.0f}", f"{own:.0f}", f"{ours:.0f}", f"{ours / own:.0%}"])
     return ["through Cloud Storage", "MB", "server alone MB/s", "ours MB/s", "of the server's rate"], rows

@@ -20,6 +20,7 @@ PUBLIC = {
     "VertexBatchJobSensor": "sensors",
     "VertexBatchJobTrigger": "triggers",
     "VertexBatchOperator": "operators",
+    "VertexBatchPreflightOperator": "operators",
     "VertexBatchPrepareOperator": "operators",
     "VertexBatchRepairOperator": "operators",
     "partition_date": "macros",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.emulator.clock import Clock
 
-Operation = Literal["create", "get", "list", "cancel", "delete", "operation"]
+Operation = Literal["create", "get", "list", "cancel", "delete", "operation", "model", "generate"]
 When = Literal["before", "after"]
 #: What users call the member that names a request, most used first.
 KEY_MEMBERS = ("key", "custom_id", "id")

@@ -1,8 +1,9 @@
 """Which operation is this call, and what is its answer? The REST surface, without any HTTP library.
 
 ``handle`` takes a `Call` and returns a `Reply` (or raises `DroppedError`), so that the same surface serves a socket
-and a test in the same process. Served as v1 and v1beta1: create, get, list, cancel, delete and its operation; besides
-these, the emulator's own ``/healthz`` and ``/emulator/…``.
+and a test in the same process. Served as v1 and v1beta1: create, get, list, cancel, delete and its operation; for a
+preflight also the look at a model and one online request; besides these, the emulator's own ``/healthz`` and
+``/emulator/…``.
 
 Invariants: every call of the API is counted once in the books, whatever became of it; faults stand around the
 operation, after the token check of `ExpireToken`; an error is always Google's JSON envelope.
@@ -25,6 +26,7 @@ from airflow_vertex_batch.emulator.wire import ApiError, camel, invalid
 
 _PARENT = r"/(?P<version>v1|v1beta1)/projects/(?P<project>[^/]+)/locations/(?P<location>[a-z0-9-]+)"
 _JOB = rf"{_PARENT}/batchPredictionJobs/(?P<item>[^/:]+)"
+_PUBLISHED = r"publishers/(?P<publisher>[^/]+)/models/(?P<model>[^/:]+)"
 _ROUTES: tuple[tuple[Operation, str, re.Pattern[str]], ...] = (
     ("create", "POST", re.compile(rf"{_PARENT}/batchPredictionJobs")),
     ("list", "GET", re.compile(rf"{_PARENT}/batchPredictionJobs")),
@@ -33,6 +35,9 @@ _ROUTES: tuple[tuple[Operation, str, re.Pattern[str]], ...] = (
     ("delete", "DELETE", re.compile(_JOB)),
     # google-cloud-aiplatform's REST client polls operations below /ui (seen, 2.7.0).
     ("operation", "GET", re.compile(rf"{_PARENT.replace('|v1beta1', '|v1beta1|ui')}/operations/(?P<item>[^/:]+)")),
+    ("model", "GET", re.compile(rf"/(?P<version>v1|v1beta1)/{_PUBLISHED}")),
+    ("model", "GET", re.compile(rf"{_PARENT}/(models|endpoints)/(?P<item>[^/:]+)")),
+    ("generate", "POST", re.compile(rf"{_PARENT}/{_PUBLISHED}:generateContent")),
 )
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 #: What protobuf clients add to every call to get enums as numbers (seen from google-cloud-aiplatform's REST transport).
@@ -72,7 +77,8 @@ class Rest:
         def proceed(changed: Call) -> Reply:
             try:
                 self._check_caller(changed)
-                document = self._perform(operation, changed, names)
+                is_online = operation in {"model", "generate"}
+                document = self._online(changed) if is_online else self._perform(operation, changed, names)
             except ApiError as error:
                 return Reply.of(error)
             return Reply(200, _encoded(document, changed))
@@ -99,7 +105,7 @@ class Rest:
                 return "", {}
             name, labels = body.get("displayName", body.get("display_name")), body.get("labels")
             return str(name or ""), labels if isinstance(labels, dict) else {}
-        if "item" in names and operation != "operation":
+        if "item" in names and operation not in {"operation", "model"}:
             return self._emulator.subject(names["project"], names["location"], names["item"])
         return "", {}
 
@@ -119,8 +125,14 @@ class Rest:
                 return emulator.cancel(project, location, item)
             case "delete":
                 return emulator.delete(project, location, item, names["version"])
-            case "operation":
+            case _:
                 return emulator.operation(project, location, item, names["version"].replace("ui", "v1"))
+
+    def _online(self, call: Call) -> dict[str, Any]:
+        """A model, looked at or asked."""
+        path, _, asked = call.path.split("/", 2)[2].partition(":")
+        online = self._emulator.online
+        return online.generate(path, _json(call.body)) if asked else online.model(path)
 
     # The emulator's own -----------------------------------------------------------------------------------------------
 

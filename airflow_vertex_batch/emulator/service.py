@@ -28,6 +28,7 @@ from airflow_vertex_batch.emulator.faults import JobFault
 from airflow_vertex_batch.emulator.filters import parse_filter
 from airflow_vertex_batch.emulator.jobs import Job, Machine
 from airflow_vertex_batch.emulator.models import DeterministicModel, Model
+from airflow_vertex_batch.emulator.online import Online
 from airflow_vertex_batch.emulator.resource import accept, full_name, masked, resource_of
 from airflow_vertex_batch.emulator.run import Tools
 from airflow_vertex_batch.emulator.scenario import Scenario, Script
@@ -107,6 +108,11 @@ class Emulator:
     def script(self) -> Script:
         """The scenario in use, with its counts."""
         return self._tools.script
+
+    @property
+    def online(self) -> Online:
+        """The models, as they are looked at and asked outside of jobs."""
+        return Online(self._tools)
 
     def set_scenario(self, scenario: Scenario) -> Script:
         """Use another scenario from now on; return the old one, with what was used of it."""

@@ -1,9 +1,10 @@
-"""The steps as Airflow operators: prepare, create, repair, export, cancel, and all of them in one. Each plugs the
-engine to the hook; the decisions are in `core`.
+"""The steps as Airflow operators: preflight, prepare, create, repair, export, cancel, and all of them in one. Each
+plugs the engine to the hook; the decisions are in `core`.
 """
 
 from airflow_vertex_batch.operators.export import VertexBatchExportOperator
 from airflow_vertex_batch.operators.jobs import VertexBatchCancelJobOperator, VertexBatchCreateJobOperator
+from airflow_vertex_batch.operators.preflight import VertexBatchPreflightOperator
 from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
 from airflow_vertex_batch.operators.repair import VertexBatchRepairOperator
 from airflow_vertex_batch.operators.whole import VertexBatchOperator
@@ -13,6 +14,7 @@ __all__ = [
     "VertexBatchCreateJobOperator",
     "VertexBatchExportOperator",
     "VertexBatchOperator",
+    "VertexBatchPreflightOperator",
     "VertexBatchPrepareOperator",
     "VertexBatchRepairOperator",
 ]

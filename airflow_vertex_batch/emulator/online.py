@@ -1,0 +1,51 @@
+"""What does a model say outside of jobs? Its resource, and the answer to one request: what a preflight asks.
+
+Invariants: a model is known where any line of the scenario's table of models names it, wherever its batches run: online
+calls to a model work in places that refuse its batches (four field reports, 2026-11-22). An online answer comes from
+the same model as a row's, and is in no job's bill: the books count the call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.emulator.rowcheck import canonical, problem_of
+from airflow_vertex_batch.emulator.rows import response_of
+from airflow_vertex_batch.emulator.wire import ApiError, invalid
+
+if TYPE_CHECKING:
+    from airflow_vertex_batch.emulator.run import Tools
+
+_PUBLISHED = re.compile(r".*?publishers/(?P<publisher>[^/]+)/models/(?P<model>[^/]+)")
+
+
+class Online:
+    """Models of one emulator."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def model(self, path: str) -> dict[str, Any]:
+        """Return a model's resource; every tuned one exists. :raises ApiError: 404."""
+        if "publishers/" not in path:
+            return {"name": path}
+        return {"name": path, "versionId": self._version(path), "launchStage": "GA"}
+
+    def generate(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a ``GenerateContentResponse``. :raises ApiError: 404 for the model, 400 for the request."""
+        version, asked = self._version(path), canonical(request)
+        # Media are not looked up: what may be read online is the caller's to know.
+        if problem := problem_of(asked, lambda _uri: True):
+            raise invalid(problem)
+        digest = hashlib.blake2b(msgspec.json.encode(request, order="sorted"), digest_size=16).digest()
+        return response_of(self._tools.model.answer(asked), version, digest, self._tools.clock.now())
+
+    def _version(self, path: str) -> str:
+        match = _PUBLISHED.fullmatch(path)
+        if match is None or self._tools.script.scenario.serves(f"{match['publisher']}/{match['model']}", "") is None:
+            raise ApiError(404, f"Publisher Model `{path}` was not found or your project does not have access to it.")
+        return match["model"]

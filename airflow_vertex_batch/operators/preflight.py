@@ -1,0 +1,135 @@
+"""Will tonight's batch run? Asked before anything is prepared; the checks are in `core.preflight`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_vertex_batch.core.preflight import Canary, Plan, Report
+    from airflow_vertex_batch.hooks import VertexBatchHook
+
+
+class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOperator):
+    """Check, in seconds, what would fail a batch hours later: credentials, API, model and location, buckets, datasets,
+    the service agent's rights, labels. Nothing is created; nothing is paid but the canary.
+
+    The task fails at once, without retries, when a check failed; warnings, and what cannot be known, go to its log.
+
+    :param source_uri: what prepare will read: ``bq://`` table, or ``gs://`` files. Templated.
+    :param input_uri: what the job itself will read, where that is not prepared: ``gs://`` files or one ``bq://`` table.
+        Templated.
+    :param output_uri: where the job itself will write, where that is not the staging folder. Templated.
+    :param labels: the job's further labels. Templated.
+    :param display_name: the job's name, up to 128 characters. Templated.
+    :param canary: ask one row online, at the online rate, and judge its answer like a row's.
+    :param canary_row: the row, a dict of the columns that `prompt` names. Templated.
+    :param prompt: the batch's own prompt, a Jinja template over the row; ``Hello`` where not given.
+    :param system_instruction: the batch's own. Templated.
+    :param generation_config: the batch's own. Templated.
+    :param allowed_failures: names of checks that may fail and then only warn, such as ``["model"]``.
+    :returns: counts by verdict, the texts of what was not ok, and the seconds it took.
+    """
+
+    template_fields: Sequence[str] = (
+        *COMMON_TEMPLATE_FIELDS,
+        *("model", "source_uri", "input_uri", "output_uri", "destination_uri", "destination_table"),
+        *("labels", "display_name", "canary_row", "system_instruction", "generation_config"),
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"generation_config": "json"}
+
+    def __init__(
+        self,
+        *,
+        source_uri: str | None = None,
+        input_uri: str | None = None,
+        output_uri: str | None = None,
+        labels: dict[str, str] | None = None,
+        display_name: str | None = None,
+        canary: bool = False,
+        canary_row: dict[str, Any] | None = None,
+        prompt: str = "",
+        system_instruction: str | dict[str, Any] | None = None,
+        generation_config: dict[str, Any] | None = None,
+        allowed_failures: Collection[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_uri, self.input_uri, self.output_uri = source_uri, input_uri, output_uri
+        self.labels, self.display_name = labels, display_name
+        self.canary, self.canary_row, self.prompt = canary, canary_row, prompt
+        self.system_instruction, self.generation_config = system_instruction, generation_config
+        self.allowed_failures = tuple(allowed_failures)
+        self._check()
+
+    def _check(self) -> None:
+        from airflow_vertex_batch.core.preflight import CHECKS
+        from airflow_vertex_batch.core.request import compile_prompt
+
+        if not self.model:
+            raise InputError(f"Task {self.task_id} has no model", todo="Set model='gemini-…'")
+        known = dict.fromkeys(check.name for check in CHECKS)
+        if unknown := [name for name in self.allowed_failures if name not in known]:
+            raise InputError(f"allowed_failures has {unknown[0]!r}, which is no check", todo=f"Use {', '.join(known)}")
+        if self.canary_row is not None and not (self.canary and self.prompt):
+            raise InputError(f"Task {self.task_id} has a canary_row to no end", todo="Set canary=True and the prompt")
+        if self.prompt:
+            compile_prompt(self.prompt, {})
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - no check depends on the run
+        """Run the checks."""
+        from airflow_vertex_batch.core.preflight import preflight
+
+        with failing():
+            hook = self.hook()
+            report = preflight(self._plan(hook), hook.doctor())
+            self.log.info("Preflight of %s in %s:\n%s", report.model, report.location, report.text())
+            if (error := report.error(self.allowed_failures)) is not None:
+                raise error
+            return self._summary(report)
+
+    def _summary(self, report: Report) -> dict[str, Any]:
+        from airflow_vertex_batch.core.preflight import Verdict
+
+        told = {verdict: [str(each) for each in report.of(verdict)] for verdict in Verdict if verdict is not Verdict.OK}
+        for text in (*told[Verdict.FAILED], *told[Verdict.WARNING]):
+            self.log.warning("%s", text)
+        return {"verdicts": report.counts(), **{str(name): texts for name, texts in told.items()}} | {
+            "seconds": report.seconds
+        }
+
+    def _plan(self, hook: VertexBatchHook) -> Plan:
+        from airflow_vertex_batch.core.preflight import Plan
+
+        return Plan(
+            project=hook.project,
+            location=hook.location,
+            model=str(self.model),
+            staging=str(self.staging()),
+            source=self.source_uri or "",
+            destination=self.destination_table or self.destination_uri or "",
+            input=self.input_uri or "",
+            output=self.output_uri or "",
+            labels=self.labels or {},
+            display_name=self.display_name or "",
+            canary=self._canary() if self.canary else None,
+        )
+
+    def _canary(self) -> Canary:
+        from airflow_vertex_batch.core.preflight import Canary
+        from airflow_vertex_batch.core.request import RequestTemplate
+
+        template = RequestTemplate(
+            prompt=self.prompt or "Hello",
+            system_instruction=self.system_instruction,
+            generation_config=self.generation_config or {},
+            response_schema=self.schema(),
+        )
+        return Canary(template=template, row=self.canary_row or {})
