@@ -99,7 +99,12 @@ def _template(prompt: str) -> RequestTemplate:
     )
 
 
-def _rows(count: int) -> Iterator[dict[str, Any]]:
+def simple_template() -> RequestTemplate:
+    """Return a batch's template that needs no more than columns."""
+    return _template(_SIMPLE)
+
+
+def rows(count: int) -> Iterator[dict[str, Any]]:
     """Yield rows of 1 KB, whose text is either one body or a thread of five messages."""
     bodies = [f"text {number} " + "word. " * 160 for number in range(100)]
     threads = [
@@ -118,7 +123,7 @@ def _plain(prompt: str, folder: str) -> None:
     template = jinja2.Environment().from_string(prompt)
     constant = _template(prompt).constant_members()
     with Path(folder, "plain.jsonl").open("w") as stream:
-        for row in _rows(_ROWS):
+        for row in rows(_ROWS):
             contents = [{"role": "user", "parts": [{"text": template.render(**row)}]}]
             line = {"key": f"r-{row['id']}", "request": {"contents": contents, **constant}}
             stream.write(json.dumps(line) + "\n")
@@ -126,7 +131,7 @@ def _plain(prompt: str, folder: str) -> None:
 
 def _ours(prompt: str, folder: str, *, lint: bool) -> None:
     plan = PreparePlan(template=_template(prompt), key_column="id", lint=lint)
-    prepare(Rows(_rows(_ROWS)).rows(None, None), plan, LocalStore(), Uri.parse(folder), "bench")  # type: ignore[arg-type]
+    prepare(Rows(rows(_ROWS)).rows(None, None), plan, LocalStore(), Uri.parse(folder), "bench")  # type: ignore[arg-type]
 
 
 def _seconds(work: Callable[[str], None]) -> float:
@@ -138,7 +143,7 @@ def _seconds(work: Callable[[str], None]) -> float:
 
 def throughput() -> tuple[list[str], list[list[object]]]:
     """Compare with `json.dumps` and `jinja2` for every row: the best of some rounds each."""
-    rows: list[list[object]] = []
+    table: list[list[object]] = []
     for name, prompt in (("simple template", _SIMPLE), ("loops and filters", _LOOPS)):
         ways: list[Callable[[str], None]] = [
             lambda folder, prompt=prompt: _plain(prompt, folder),
@@ -146,7 +151,7 @@ def throughput() -> tuple[list[str], list[list[object]]]:
             lambda folder, prompt=prompt: _ours(prompt, folder, lint=True),
         ]
         plain, bare, linted = (min(_seconds(work) for _ in range(_ROUNDS)) for work in ways)
-        rows.append([
+        table.append([
             name, f"{_ROWS / plain:,.0f}", f"{_ROWS / bare:,.0f}", f"{plain / bare:.1f}", f"{_ROWS / linted:,.0f}",
             f"{linted / bare:.2f}",
         ])  # fmt: skip
@@ -157,7 +162,7 @@ def throughput() -> tuple[list[str], list[list[object]]]:
         "ratio",
         "all of prepare",
         "lint: times as long",
-    ], rows
+    ], table
 
 
 class _Nowhere(LocalStore):
@@ -187,5 +192,5 @@ def _peak(count: int) -> float:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         plan = PreparePlan(template=_template(_SIMPLE), key_column="id")
-        prepare(Rows(_rows(int(sys.argv[1]))).rows(None, None), plan, _Nowhere(), Uri.parse(scratch), "bench")  # type: ignore[arg-type]
+        prepare(Rows(rows(int(sys.argv[1]))).rows(None, None), plan, _Nowhere(), Uri.parse(scratch), "bench")  # type: ignore[arg-type]
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,4 +1,4 @@
-"""How near to the Cloud Storage server's own rate do rows go in and answers come out? Over HTTP, to a real local server.
+"""How near to the Cloud Storage server's own rate do rows go in and answers come out? Over HTTP, to a local server.
 
 The server's own rate is the same bytes sent, or fetched, by the same client and nothing else done with them. Wall-clock
 seconds, the best of some rounds that take turns: the server works on the same cores.
@@ -54,8 +54,8 @@ def _measured(store: GcsStore) -> tuple[list[str], list[list[object]]]:
     manifest = _prepare(store, 0)
     sent = _fetched(store, Uri.parse(manifest.shards[0].uri))
     line, made = _BUCKET / "out" / "predictions.jsonl", answers.output_of(_ROWS)
-    inputs = _BUCKET / "in.jsonl"
-    for uri, data in ((line, made), (inputs, answers.input_of(_ROWS))):
+    inputs, asked = _BUCKET / "in.jsonl", answers.input_of(_ROWS)
+    for uri, data in ((line, made), (inputs, asked)):
         _send(store, uri, data)
     up = _best({"server": lambda n: _send(store, _BUCKET / f"raw-{n}", sent), "ours": lambda n: _prepare(store, n + 1)})
     down = _best(
