@@ -331,7 +331,7 @@ def test_the_short_way_gives_the_same_row_or_none(doc, check):
     lines, members = PlainLines(), {"job_name": "j", "request_digest": "d", "check": check}
     # The second time, the line has a shape that is known.
     for line in (lines.read(raw), lines.read(raw)):
-        row = plain_row(line, **members) if line is not None else None
+        row = plain_row(line, "j", "d", check) if line is not None else None
         assert row is None or row == classify(read_output(raw, "gs://b/f", 1), doc["key"], **members)
         assert row is None or row.status is RowStatus.SUCCEEDED
         assert row is not None or doc != an_output(), "the plain line takes it"

@@ -173,12 +173,15 @@ class _Sorting:
     def _plain_row(self, raw: bytes) -> ResultRow | None:
         """Return the row of a plain line, or None where it has to be looked at more closely."""
         line = self._lines.read(raw)
-        place = self._expected.find(line[0]) if line is not None else None
-        if line is None or place is None or place[0][place[1]] != NOTHING:
+        if line is None:
             return None
-        row = plain_row(line, job_name=self._job.name, request_digest=digest_at(place), check=self._check)
+        expected = self._expected
+        place = expected.find(line[0])
+        if place is None or place[0][place[1]] != NOTHING:
+            return None
+        row = plain_row(line, self._job.name, digest_at(place), self._check)
         if row is not None:
-            self._expected.mark(place, GOOD)
+            expected.mark(place, GOOD)
         return row
 
     def _row(self, line: OutputLine, raw: bytes) -> Iterator[ResultRow]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from airflow_vertex_batch.core.classify import asks_json, judged_json, time_or_nothing
+from airflow_vertex_batch.core.classify import asks_json, time_or_nothing
 from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
-from airflow_vertex_batch.core.jsonl import NULL, Echo
+from airflow_vertex_batch.core.jsonl import NULL, Echo, decode
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class _Line(msgspec.Struct, gc=False):
     response: msgspec.Raw = NULL
 
 
+_SUCCEEDED = RowStatus.SUCCEEDED
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_response = msgspec.json.Decoder(_Response).decode
 
@@ -131,26 +132,20 @@ class PlainLines:
         return line.key, line.processed_time or "", bytes(line.response), asks_json(line.request)
 
 
-def plain_row(
-    line: Plain, *, job_name: str, request_digest: str, check: Callable[[Any], str] | None
-) -> ResultRow | None:
+def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[Any], str] | None) -> ResultRow | None:
     """Return the row of a line that is one good answer, or None where `classify` has to look at it."""
     key, time, response, wants_json = line
     try:
         doc, raw = _decode_response(response), str(response, "utf-8")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text, tokens = doc.candidates[0].content.parts[0].text, doc.usage_metadata
+        answer = decode(text) if wants_json or check is not None else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
-    text, tokens, answer = doc.candidates[0].content.parts[0].text, doc.usage_metadata, None
-    if not text or not tokens.total_token_count:
+    if not text or not tokens.total_token_count or (check is not None and check(answer)):
         return None
-    if wants_json or check is not None:
-        judged = judged_json(text, check)
-        if judged["status"] is not RowStatus.SUCCEEDED:
-            return None
-        answer = judged["answer"]
     return ResultRow(
         key=key,
-        status=RowStatus.SUCCEEDED,
+        status=_SUCCEEDED,
         text=text,
         answer=answer,
         finish_reason="STOP",
