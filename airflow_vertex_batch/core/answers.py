@@ -19,7 +19,7 @@ from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.export import ensure_table
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.prepare import read_manifest
-from airflow_vertex_batch.core.request import request_digest
+from airflow_vertex_batch.core.request import Digester
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 from airflow_vertex_batch.core.shelf import Shelf
 
@@ -94,13 +94,14 @@ def known_digests(answers: Answers, store: ObjectStore, folder: Uri, model: str)
 
     :param folder: where the task's prepared sets lie: what they decided stands.
     """
+    digest_of = Digester(model)
     with Shelf() as sent:
         for manifest in _earlier_sets(store, folder):
             for line in _lines(manifest.known_uri, store):
                 yield _decode_known(line).request_digest
             for shard in manifest.shards:
                 for line in _lines(shard.uri, store):
-                    sent.put(request_digest(bytes(_decode_sent(line).request), model))
+                    sent.put(digest_of(bytes(_decode_sent(line).request)).hex())
         yield from (digest for digest in answers.digests() if not sent.all(digest))
 
 

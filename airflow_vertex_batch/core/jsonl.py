@@ -19,7 +19,7 @@ import msgspec
 from airflow_vertex_batch.core.errors import ResultError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -100,7 +100,7 @@ _decode_line = msgspec.json.Decoder(OutputLine).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 _decode_echo = msgspec.json.Decoder(Echo).decode
 
-#: Bytes read at once where lines are decoded by the block: some dozen lines, which stay in a processor's cache.
+#: Bytes read at once: some dozen lines, which stay in a processor's cache.
 BLOCK_BYTES = 1 << 16
 
 
@@ -117,34 +117,12 @@ def read_blocks(stream: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
         number += len(block)
 
 
-def lines_of(block: list[bytes], first: int = 1) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbers and lines of a block without their line ends; blank lines are skipped."""
-    for number, line in enumerate(block, start=first):
-        stripped = line.strip()
-        if stripped:
-            yield number, stripped
-
-
 def read_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield 1-based line numbers and lines without their line end; blank lines are skipped."""
     for first, block in read_blocks(stream):
-        yield from lines_of(block, first)
-
-
-def block_decoder(kind: type[T]) -> Callable[[list[bytes]], list[T] | None]:
-    """Return a function that decodes all lines of a block at once, or returns None when one of them is out of the
-    ordinary: not of this shape, blank, or two on one line.
-    """
-    decode_lines = msgspec.json.Decoder(kind).decode_lines
-
-    def decoded(block: list[bytes]) -> list[T] | None:
-        try:
-            lines = decode_lines(b"".join(block))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
-        return lines if len(lines) == len(block) else None
-
-    return decoded
+        for number, line in enumerate(block, start=first):
+            if stripped := line.strip():
+                yield number, stripped
 
 
 def read_output(raw: bytes, uri: str, number: int) -> OutputLine:

@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.jsonl import (
-    OutputLine,
-    block_decoder,
     contents_fingerprint,
     decode,
     encode,
-    lines_of,
     read_blocks,
     read_echo,
     read_lines,
@@ -53,26 +50,10 @@ class TestBlocks:
         data = b"\n".join(lines) + (b"\n" if ends and lines else b"")
         blocks = list(read_blocks(io.BytesIO(data)))
         assert b"".join(line for _, block in blocks for line in block) == data
-        numbered = [item for first, block in blocks for item in lines_of(block, first)]
-        assert numbered == [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-
-    @pytest.mark.parametrize(
-        ("block", "keys"),
-        [
-            ([b'{"key":"a"}\n', b'{"key":1}\r\n', b"{}"], ["a", 1, None]),
-            ([b'{"key":"a"}\n', b"\n"], None),
-            ([b'{"key":"a"}{"key":"b"}\n'], None),
-            ([b'{"key":\n', b'"a"}\n'], None),
-            ([b'{"key":"a"}\n', b'{"key":["b"]}\n'], None),
-            ([b'{"key":"a"}\n', b'{"key'], None),
-            ([b'{"key":"\xff"}\n'], None),
-            ([b'{"x":' + b"[" * 200_000], None),
-        ],
-        ids=["plain", "blank", "two on one", "one on two", "odd type", "torn", "no text", "too deep"],
-    )
-    def test_a_block_is_decoded_as_a_whole_or_not_at_all(self, block, keys):
-        lines = block_decoder(OutputLine)(block)
-        assert (None if lines is None else [line.key for line in lines]) == keys
+        firsts = [first for first, _ in blocks]
+        assert firsts == [1 + sum(len(block) for _, block in blocks[:index]) for index in range(len(blocks))]
+        numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+        assert list(read_lines(io.BytesIO(data))) == numbered
 
 
 class TestReadEcho:

@@ -20,16 +20,14 @@ import msgspec
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.collect.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
+from airflow_vertex_batch.core.collect.inputs import input_requests
 from airflow_vertex_batch.core.collect.join import Evidence, Joiner
-from airflow_vertex_batch.core.collect.quick import QuickLine, quick_row
+from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.jsonl import (
-    NULL,
     OutputLine,
-    block_decoder,
     decode,
     encode,
-    lines_of,
     read_blocks,
     read_lines,
     read_output,
@@ -40,7 +38,6 @@ from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from airflow_vertex_batch.core.collect.expected import Request
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
 
 #: What a request without a line ended as, by how its job ended.
@@ -98,8 +95,8 @@ class Collector:
         self._batches.append(batch)
         with _Spool() as strays, _Spool() as bad, _Columns(self._store, batch.columns_uri) as columns:
             sorting = _Sorting(batch, expected, strays, bad, self.anomalies, self._check)
-            rows = self._sorted(sorting, batch.job)
-            yield from map(columns.join, rows) if batch.columns_uri else rows
+            for rows in self._sorted(sorting, batch.job):
+                yield from map(columns.join, rows) if batch.columns_uri else rows
 
     def amiss(self) -> str:
         """Say which keys are missing or surplus, for totals that do not add up. Reads the input once more.
@@ -122,17 +119,18 @@ class Collector:
         requests = partial(input_requests, self._store, self._warehouse, batch.inputs)
         return Expected(requests, batch.model or batch.job.model, str(batch.inputs))
 
-    def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[ResultRow]:
+    def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[Iterable[ResultRow]]:
+        """Yield the rows, some at a time: for each that a generator hands to the next, every row pays."""
         if job.output_uri.startswith("bq://"):
             for number, row in enumerate(self._warehouse.rows(TableId.parse(job.output_uri)), start=1):
-                yield from sorting.line(encode(_table_line(row)), job.output_uri, number)
+                yield sorting.line(encode(_table_line(row)), job.output_uri, number)
         elif job.output_uri:
             for uri in result_files(self._store, Uri.parse(job.output_uri)):
                 with self._store.open_read(uri) as stream:
                     yield from sorting.file(stream, str(uri))
-        yield from sorting.rejoined()
-        yield from sorting.bad_rows()
-        yield from sorting.unanswered()
+        yield sorting.rejoined()
+        yield sorting.bad_rows()
+        yield sorting.unanswered()
 
 
 class _Sorting:
@@ -149,38 +147,42 @@ class _Sorting:
     ) -> None:
         self._job, self._is_resumed, self._expected = batch.job, batch.resumed, expected
         self._strays, self._bad, self._anomalies, self._check = strays, bad, anomalies, check
+        self._lines = PlainLines()
 
-    def file(self, stream: IO[bytes], uri: str) -> Iterator[ResultRow]:
-        """Yield the good rows of a file. A torn last line is a row that is missing, not a file that cannot be read."""
+    def file(self, stream: IO[bytes], uri: str) -> Iterator[list[ResultRow]]:
+        """Yield the good rows of a file, some at a time. A torn last line is a row that is missing, not a file that
+        cannot be read.
+        """
         reader = _FileReader(uri)
         for first, block in read_blocks(stream):
-            lines = None if reader.torn else _quick_lines(block)
-            if lines is not None:
-                reader.count += len(lines)
-                yield from self._block(lines, block, uri, first)
-                continue
-            for number, raw in lines_of(block, first):
-                if (line := reader.read(raw, number)) is not None:
-                    yield from self._row(line, raw)
+            rows: list[ResultRow] = []
+            for number, raw in enumerate(block, start=first):
+                row = self._plain_row(raw) if reader.torn is None else None
+                if row is not None:
+                    reader.count += 1
+                    rows.append(row)
+                elif (stripped := raw.strip()) and (line := reader.read(stripped, number)) is not None:
+                    rows += self._row(line, stripped)
+            yield rows
         reader.end()
 
     def line(self, raw: bytes, uri: str, number: int) -> Iterator[ResultRow]:
         """Yield the row of a line if it is a good one."""
         yield from self._row(read_output(raw, uri, number), raw)
 
-    def _block(self, lines: list[QuickLine], block: list[bytes], uri: str, first: int) -> Iterator[ResultRow]:
-        """Yield the good rows of a block: the plain ones at once, the others by way of their bytes."""
-        job_name, check, mark = self._job.name, self._check, self._expected.mark
-        find = self._expected.find
-        for index, line in enumerate(lines):
-            key = line.key
-            if isinstance(key, str) and (place := find(key)) is not None and place[0][place[1]] == NOTHING:
-                row = quick_row(line, key, job_name=job_name, request_digest=digest_at(place), check=check)
-                if row is not None:
-                    mark(place, GOOD)
-                    yield row
-                    continue
-            yield from self.line(block[index].strip(), uri, first + index)
+    def _plain_row(self, raw: bytes) -> ResultRow | None:
+        """Return the row of a plain line, or None where it has to be looked at more closely."""
+        line = self._lines.read(raw)
+        if line is None:
+            return None
+        expected = self._expected
+        place = expected.find(line[0])
+        if place is None or place[0][place[1]] != NOTHING:
+            return None
+        row = plain_row(line, self._job.name, digest_at(place), self._check)
+        if row is not None:
+            expected.mark(place, GOOD)
+        return row
 
     def _row(self, line: OutputLine, raw: bytes) -> Iterator[ResultRow]:
         name = self._expected.name_of(line.key) if isinstance(line.key, str) else None
@@ -243,35 +245,7 @@ class _Sorting:
             )
 
 
-class _InputLine(msgspec.Struct, gc=False):
-    key: str | int | float | bool | None = None
-    request: msgspec.Raw = NULL
-
-
-_quick_lines = block_decoder(QuickLine)
-_input_lines = block_decoder(_InputLine)
 _decode_row = msgspec.json.Decoder(ResultRow).decode
-
-
-def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[str]) -> Iterator[Request]:
-    """Yield the key, as it stands there, and the bytes of every request of a job's input."""
-    for address in inputs:
-        if address.startswith("bq://"):
-            for row in warehouse.rows(TableId.parse(address)):
-                request = row.get("request")
-                yield row.get("key"), request.encode() if isinstance(request, str) else encode(request)
-            continue
-        for info in store.list(Uri.parse(address)):
-            with store.open_read(info.uri) as stream:
-                for first, block in read_blocks(stream):
-                    lines = _input_lines(block)
-                    if lines is not None:
-                        for line in lines:
-                            yield line.key, line.request
-                        continue
-                    for number, raw in lines_of(block, first):
-                        doc = _request_line(raw, str(info.uri), number)
-                        yield doc.get("key"), encode(doc.get("request"))
 
 
 def result_files(store: ObjectStore, folder: Uri) -> list[Uri]:
@@ -315,19 +289,6 @@ class _FileReader:
         """Check the whole. :raises ResultError: when there was no good line: that file never was an output."""
         if self.torn is not None and not self.count:
             raise self.torn
-
-
-def _request_line(raw: bytes, uri: str, number: int) -> dict[str, Any]:
-    doc = _json_or_text(raw)
-    if not isinstance(doc, dict):
-        raise ResultError(
-            f"Line {number} of {uri} is no request",
-            uri=uri,
-            line=number,
-            why="not a JSON object",
-            todo="Restore the file as it was when the job was created",
-        )
-    return doc
 
 
 def _table_line(row: dict[str, Any]) -> dict[str, Any]:

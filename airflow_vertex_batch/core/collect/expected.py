@@ -17,13 +17,13 @@ import msgspec
 
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.jsonl import decode, encode
-from airflow_vertex_batch.core.request import content_key, request_digest
+from airflow_vertex_batch.core.request import Digester, content_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    #: Key as it stands in the input, and the bytes of the request.
-    Request = tuple[object, bytes | msgspec.Raw]
+    #: Key as it stands in the input, the bytes of the request, and whether they may hold our label.
+    Request = tuple[object, bytes, bool]
     #: Where the bytes beside a key are.
     Place = tuple[bytearray, int]
 
@@ -110,17 +110,18 @@ class Expected:
         return len(self._table)
 
     def _read(self, model: str) -> None:
-        add, state = self._table.add, bytes([NOTHING])
-        for key, request in self._requests():
-            data = state + bytes.fromhex(request_digest(bytes(request), model))
+        add, state, digester = self._table.add, bytes([NOTHING]), Digester(model)
+        digest, digest_unlabelled = digester, digester.unlabelled
+        for key, request, is_labelled in self._requests():
+            data = state + (digest(request) if is_labelled else digest_unlabelled(request))
             own = key if type(key) is str and key else own_key(key, request)
             if not add(own, data):
                 self._sharing.setdefault(own, [own]).append(_free_name(own, self._table, data))
 
-    def named(self) -> Iterator[tuple[str, bytes | msgspec.Raw]]:
+    def named(self) -> Iterator[tuple[str, bytes]]:
         """Yield every name with its request, once more from the input."""
         taken = KeyTable(0) if self._sharing else None
-        for key, request in self._requests():
+        for key, request, _ in self._requests():
             name = own_key(key, request)
             if taken is not None and not taken.add(name, b""):
                 name = _free_name(name, taken, b"")
@@ -165,17 +166,17 @@ def digest_at(place: Place) -> str:
     return bucket[at + 1 : at + 1 + _DIGEST_BYTES].hex()
 
 
-def own_key(key: object, request: bytes | msgspec.Raw) -> str:
+def own_key(key: object, request: bytes) -> str:
     """Return the key of a request before it is told from others; one without a key goes by its content."""
     return str(key) if key not in (None, "") else content_key(_compact(request))
 
 
-def _compact(request: bytes | msgspec.Raw) -> bytes:
+def _compact(request: bytes) -> bytes:
     """Write JSON without the spaces that its author may have put in."""
     try:
         return encode(decode(request))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return bytes(request)
+        return request
 
 
 def _free_name(own: str, taken: KeyTable, data: bytes) -> str:

@@ -58,7 +58,7 @@ class Joiner:
     def __init__(
         self,
         lines: Iterable[Evidence],
-        named: Iterable[tuple[str, bytes | msgspec.Raw]],
+        named: Iterable[tuple[str, bytes]],
         state: Callable[[str], int],
     ) -> None:
         self._labels: dict[str, list[str]] = {}
@@ -77,11 +77,11 @@ class Joiner:
         for names in self._contents.values():
             names.sort(key=state)
 
-    def _words(self, name: str, request: bytes | msgspec.Raw) -> Iterator[tuple[dict[str, list[str]], str]]:
+    def _words(self, name: str, request: bytes) -> Iterator[tuple[dict[str, list[str]], str]]:
         if self._labels:
             yield self._labels, key_label(name)
         if self._contents:
-            yield self._contents, _echo_fingerprint(bytes(request))
+            yield self._contents, _echo_fingerprint(request)
         if self._values:
             yield self._values, _as_typed(name)
 

@@ -1,103 +1,157 @@
 """Which output lines are plain answers, and what rows are they? The short way through `classify` for the common line.
 
+Of a line that has the shape of an earlier one (`core.collect.shapes`) only the key, the time and the response are
+read: the echo says the same on every line.
+
 Invariants: a row made here equals the one that `classify` makes of the same line (a property test compares them);
 whatever is out of the ordinary (an error, several candidates or parts, thoughts, odd types) is left to `classify`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from airflow_vertex_batch.core.classify import asks_json, judged_json, time_or_nothing
-from airflow_vertex_batch.core.jsonl import NULL, Echo
+from airflow_vertex_batch.core.classify import asks_json, time_or_nothing
+from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
+from airflow_vertex_batch.core.jsonl import NULL, Echo, decode
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    #: Key, time and response of an output line that reports no error, and whether its request asked for JSON.
+    Plain = tuple[str, str, bytes, bool]
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Part(msgspec.Struct, gc=False):
     text: str
-    thought: bool | None = None
+    thought: Literal[False] | None = None
 
 
 class _Content(msgspec.Struct, gc=False):
-    parts: list[_Part]
+    parts: tuple[_Part]
 
 
 class _Candidate(msgspec.Struct, rename="camel", gc=False):
     content: _Content
-    finish_reason: str
+    finish_reason: Literal["STOP"]
 
 
-class _Tokens(msgspec.Struct, rename="camel", gc=False):
-    modality: str = ""
-    token_count: _Count = 0
+class _PromptTokens(msgspec.Struct, gc=False):
+    """Tokens that are not counted apart: audio is."""
+
+    modality: Literal["TEXT", "IMAGE", "VIDEO", "DOCUMENT"] = "TEXT"
+
+
+class _OutputTokens(msgspec.Struct, gc=False):
+    modality: Literal["TEXT"] = "TEXT"
 
 
 class _Usage(msgspec.Struct, rename="camel", gc=False):
-    prompt_token_count: _Count = 0
     candidates_token_count: _Count = 0
+    prompt_token_count: _Count = 0
     thoughts_token_count: _Count = 0
     cached_content_token_count: _Count = 0
     tool_use_prompt_token_count: _Count = 0
     total_token_count: _Count = 0
-    prompt_tokens_details: list[_Tokens] = []
+    prompt_tokens_details: list[_PromptTokens] = []
+    candidates_tokens_details: list[_OutputTokens] = []
 
 
 class _Response(msgspec.Struct, rename="camel", gc=False):
-    candidates: list[_Candidate]
-    usage_metadata: _Usage
+    candidates: tuple[_Candidate]
     model_version: str
+    usage_metadata: _Usage
 
 
-class QuickLine(msgspec.Struct, gc=False):
+class _Line(msgspec.Struct, gc=False):
     """One output line, all of it but the response decoded."""
 
-    status: str | None = ""
+    key: str
+    status: Literal[""] | None = ""
     processed_time: str | None = ""
     request: Echo | None = None
     response: msgspec.Raw = NULL
-    key: str | int | float | bool | None = None
 
 
 _SUCCEEDED = RowStatus.SUCCEEDED
-_PLAIN: dict[str, Any] = {"status": _SUCCEEDED}
-_decode = msgspec.json.Decoder(_Response).decode
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_response = msgspec.json.Decoder(_Response).decode
 
 
-def quick_row(
-    line: QuickLine, key: str, *, job_name: str, request_digest: str, check: Callable[[Any], str] | None
-) -> ResultRow | None:
-    """Return the row of a line that is one plain and good answer, or None where `classify` has to look at it."""
-    if line.status:
+class _OutputShape(Shape):
+    """A line whose core is the response."""
+
+    __slots__ = ("key_index", "time_index", "wants_json")
+
+    def __init__(self, raw: bytes, places: list[Place], core: int) -> None:
+        super().__init__(raw, places, core)
+        self.key_index = self.paths.index(("key",))
+        #: -1 for lines without a time.
+        self.time_index = self.paths.index(_TIME) if _TIME in self.paths else -1
+        self.wants_json = asks_json(_decode_line(raw).request)
+
+
+_TIME, _RESPONSE = ("processed_time",), ("response",)
+
+
+def _output_shape(raw: bytes, places: list[Place]) -> _OutputShape | None:
+    outermost = [place for place in places if len(place.path) == 1]
+    # A member that is there twice may be read at either place.
+    if len({place.path for place in outermost}) < len(outermost):
         return None
+    response = next((place for place in outermost if place.path == _RESPONSE), None)
+    if response is None or raw[response.start] != ord("{"):
+        return None
+    varying = sorted([*texts_of(raw, places), response], key=lambda place: place.start)
+    return _OutputShape(raw, varying, varying.index(response))
+
+
+class PlainLines:
+    """Reads the output lines of one job that report no error, and learns their shapes."""
+
+    def __init__(self) -> None:
+        self._shapes = Shapes(_output_shape)
+
+    def read(self, raw: bytes) -> Plain | None:
+        """Read a line, or return None where it is out of the ordinary. The response is still to be decoded."""
+        found = self._shapes.match(raw)
+        if found is not None:
+            shape, texts, response = found
+            at = shape.time_index
+            return texts[shape.key_index], texts[at] if at >= 0 else "", response, shape.wants_json
+        try:
+            line = _decode_line(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        self._shapes.learn(raw)
+        return line.key, line.processed_time or "", bytes(line.response), asks_json(line.request)
+
+
+def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[Any], str] | None) -> ResultRow | None:
+    """Return the row of a line that is one good answer, or None where `classify` has to look at it."""
+    key, time, response, wants_json = line
     try:
-        response, raw = _decode(line.response), str(line.response, "utf-8")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        doc, raw = _decode_response(response), str(response, "utf-8")
+        text, tokens = doc.candidates[0].content.parts[0].text, doc.usage_metadata
+        answer = decode(text) if wants_json or check is not None else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
-    candidates = response.candidates
-    if len(candidates) != 1 or candidates[0].finish_reason != "STOP":
-        return None
-    parts, usage = candidates[0].content.parts, _usage(response.usage_metadata)
-    if len(parts) != 1 or parts[0].thought or not (text := parts[0].text) or not usage.total_tokens:
-        return None
-    judged = judged_json(text, check) if check is not None or asks_json(line.request) else _PLAIN
-    if judged["status"] is not _SUCCEEDED:
+    if not text or not tokens.total_token_count or (check is not None and check(answer)):
         return None
     return ResultRow(
         key=key,
         status=_SUCCEEDED,
         text=text,
-        answer=judged.get("answer"),
+        answer=answer,
         finish_reason="STOP",
-        model_version=response.model_version,
-        usage=usage,
-        processed_at=time_or_nothing(line.processed_time),
+        model_version=doc.model_version,
+        usage=_usage(tokens),
+        processed_at=time_or_nothing(time),
         response=raw,
         job_name=job_name,
         request_digest=request_digest,
@@ -105,15 +159,11 @@ def quick_row(
 
 
 def _usage(tokens: _Usage) -> Usage:
-    prompt, output, thinking, tool = (
+    return Usage(
         tokens.prompt_token_count,
         tokens.candidates_token_count,
         tokens.thoughts_token_count,
+        tokens.cached_content_token_count,
         tokens.tool_use_prompt_token_count,
+        tokens.total_token_count,
     )
-    audio = 0
-    for item in tokens.prompt_tokens_details:
-        if item.modality == "AUDIO":
-            audio += item.token_count
-    total = tokens.total_token_count or prompt + output + thinking + tool
-    return Usage(prompt, output, thinking, tokens.cached_content_token_count, tool, total, audio)

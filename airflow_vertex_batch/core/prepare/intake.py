@@ -16,7 +16,7 @@ from airflow_vertex_batch.core.prepare.gate import Gate, cure
 from airflow_vertex_batch.core.prepare.keys import Digests, SeenKeys
 from airflow_vertex_batch.core.prepare.lines import Lines
 from airflow_vertex_batch.core.prepare.weight import Scale
-from airflow_vertex_batch.core.request import RowProblem, request_digest
+from airflow_vertex_batch.core.request import Digester, RowProblem
 
 if TYPE_CHECKING:
     import contextlib
@@ -46,6 +46,7 @@ class Intake:
         self.known = stack.enter_context(Aside("known.jsonl"))
         self._sent = stack.enter_context(Digests()) if plan.deduplicate else None
         self._answered: Digests | None = None
+        self._digester = Digester(plan.model)
         self._gate = Gate(maker.frame, str(writer.folder), is_on=plan.lint)
         self.scale = Scale()
         self.row_count = self.fixed_count = 0
@@ -173,4 +174,4 @@ class Intake:
         return lines.without(large)
 
     def _digest(self, lines: Lines, index: int) -> str:
-        return request_digest(self._maker.frame.request(lines.bodies[index]), self._plan.model)
+        return self._digester(self._maker.frame.request(lines.bodies[index])).hex()

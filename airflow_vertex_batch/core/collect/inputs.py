@@ -1,0 +1,125 @@
+"""What did a job ask? The keys and requests of its input, read once before its output and seldom again.
+
+Of a line that has the shape of an earlier one (`core.collect.shapes`) only the texts are read.
+
+Invariants: requests come as the bytes that stand in the file; a line that is no request is an error that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.address import TableId, Uri
+from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
+from airflow_vertex_batch.core.errors import ResultError
+from airflow_vertex_batch.core.jsonl import NULL, decode, encode, read_blocks
+from airflow_vertex_batch.core.request import KEY_LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_vertex_batch.core.collect.expected import Request
+    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+
+
+class _Line(msgspec.Struct, gc=False):
+    key: str | int | float | bool | None = None
+    request: msgspec.Raw = NULL
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[str]) -> Iterator[Request]:
+    """Yield the key, as it stands there, and the bytes of every request of a job's input, and whether it may be
+    labelled.
+
+    :raises ResultError: when a line is no request.
+    """
+    lines = _RequestLines()
+    for address in inputs:
+        if address.startswith("bq://"):
+            for row in warehouse.rows(TableId.parse(address)):
+                request = row.get("request")
+                yield row.get("key"), request.encode() if isinstance(request, str) else encode(request), True
+            continue
+        for info in store.list(Uri.parse(address)):
+            with store.open_read(info.uri) as stream:
+                for first, block in read_blocks(stream):
+                    for number, raw in enumerate(block, start=first):
+                        request = lines.read(raw) or _odd_line(raw.strip(), str(info.uri), number)
+                        if request is not None:
+                            yield request
+
+
+class _RequestShape(Shape):
+    """A line of a key and a request, in this order. Its core is the last text."""
+
+    __slots__ = ("_begin", "_between", "_end", "_is_labelled")
+
+    def __init__(self, raw: bytes, texts: list[Place], request: Place, *, is_labelled: bool) -> None:
+        super().__init__(raw, texts, len(texts) - 1)
+        key_end = texts[0].end - 1
+        # Begins with the quotation mark that ends the key; a key cannot hold these bytes, for its quotation marks have
+        # backslashes before them.
+        self._between = raw[key_end : request.start + 1]
+        self._begin, self._end = request.start - key_end, request.end - len(raw)
+        self._is_labelled = is_labelled
+
+    def request(self, raw: bytes, key: str) -> Request:
+        """Return what `input_requests` yields of a line that matches."""
+        return key, raw[raw.find(self._between) + self._begin : self._end], self._is_labelled
+
+
+def _request_shape(raw: bytes, places: list[Place]) -> _RequestShape | None:
+    outermost = [place for place in places if len(place.path) == 1]
+    texts = texts_of(raw, places)
+    if [place.path for place in outermost] != [("key",), ("request",)] or len(texts) < 2:  # noqa: PLR2004 - key, prompt
+        return None
+    if texts[0].path != ("key",) or raw[outermost[1].start] != ord("{"):
+        return None
+    is_labelled = any(KEY_LABEL in place.path for place in places)
+    return _RequestShape(raw, texts, outermost[1], is_labelled=is_labelled)
+
+
+class _RequestLines:
+    """Reads request lines, and learns their shapes."""
+
+    def __init__(self) -> None:
+        self._shapes = Shapes(_request_shape)
+
+    def read(self, raw: bytes) -> Request | None:
+        """Read a line, or return None where it is out of the ordinary."""
+        found = self._shapes.match(raw)
+        try:
+            if found is not None:
+                shape, texts, core = found
+                _decode_text(core)
+                return shape.request(raw, texts[0])
+            line = _decode_line(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        self._shapes.learn(raw)
+        return line.key, bytes(line.request), True
+
+
+def _odd_line(raw: bytes, uri: str, number: int) -> Request | None:
+    """Read a line in the lenient way; None where it is blank."""
+    if not raw:
+        return None
+    doc: Any = None
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        doc = decode(raw)
+    if not isinstance(doc, dict):
+        raise ResultError(
+            f"Line {number} of {uri} is no request",
+            uri=uri,
+            line=number,
+            why="not a JSON object",
+            todo="Restore the file as it was when the job was created",
+        )
+    return doc.get("key"), encode(doc.get("request")), True
