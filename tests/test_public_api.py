@@ -22,6 +22,7 @@ PUBLIC = {
     "VertexBatchOperator": "operators",
     "VertexBatchPrepareOperator": "operators",
     "VertexBatchRepairOperator": "operators",
+    "VertexBatchSweepOperator": "operators",
     "partition_date": "macros",
     "vertex_batch": "batch",
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.collect import Batch, Collector, input_requests
-from airflow_vertex_batch.core.errors import VertexBatchError
+from airflow_vertex_batch.core.errors import JobError, VertexBatchError
 from airflow_vertex_batch.core.estimate import dollars, estimate_cost
 from airflow_vertex_batch.core.model import BatchJob, Manifest, Record
 from airflow_vertex_batch.core.prepare.weight import Scale
@@ -191,6 +191,21 @@ class Swept(Record, frozen=True, kw_only=True):
     def status(self) -> int:
         """The exit status of a command: 0 nothing to do, 1 something to do or done, 2 something could not be done."""
         return 2 if self.error_count else 1 if self.findings else 0
+
+    def refuse_errors(self) -> None:
+        """Fail when a job could not be judged or dealt with; the others have been.
+
+        :raises JobError: naming the first such job among those that are listed.
+        """
+        first = next((finding for finding in self.findings if finding.error), None)
+        if self.error_count:
+            raise JobError(
+                f"{self.error_count:,} of {self.looked_at_count:,} jobs could not be judged or dealt with",
+                job_name=first.job_name if first else "", state=first.state if first else "",
+                why=f"{first.job_name}: {first.error}" if first else "",
+                left="The others were looked at" if self.is_dry_run else "The others have been dealt with",
+                todo="A retry does what is left to do",
+            )  # fmt: skip
 
     def summary(self) -> str:
         """One sentence with the totals."""

@@ -1,4 +1,4 @@
-"""The steps as Airflow operators: prepare, create, repair, export, cancel, and all of them in one. Each plugs the
+"""The steps as Airflow operators: prepare, create, repair, export, cancel, sweep, and a batch in one. Each plugs the
 engine to the hook; the decisions are in `core`.
 """
 
@@ -6,6 +6,7 @@ from airflow_vertex_batch.operators.export import VertexBatchExportOperator
 from airflow_vertex_batch.operators.jobs import VertexBatchCancelJobOperator, VertexBatchCreateJobOperator
 from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
 from airflow_vertex_batch.operators.repair import VertexBatchRepairOperator
+from airflow_vertex_batch.operators.sweep import VertexBatchSweepOperator
 from airflow_vertex_batch.operators.whole import VertexBatchOperator
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "VertexBatchOperator",
     "VertexBatchPrepareOperator",
     "VertexBatchRepairOperator",
+    "VertexBatchSweepOperator",
 ]
