@@ -114,6 +114,13 @@ def _add_sweep(commands: Any) -> None:
         help="cancel running jobs of this age although they are their task's own (default: %(default)s)",
     )
     sweep.add_argument(
+        "--lookback",
+        type=float,
+        default=7.0,
+        metavar="DAYS",
+        help="leave jobs alone that ended longer ago (default: %(default)s)",
+    )
+    sweep.add_argument(
         "--harvest-to", default=None, metavar="URI", help="folder for the rows of finished jobs that no task lands"
     )
     sweep.add_argument("--prices", default=None, metavar="FILE", help=_PRICE_FILE_HELP)
@@ -271,7 +278,11 @@ def _sweep(options: argparse.Namespace) -> int:
     from airflow_vertex_batch.gcp.storage import GcsStore
 
     store, warehouse, staging = GcsStore(), BigQueryWarehouse(), Address.parse(options.staging)
-    policy = SweepPolicy(older_than=options.older_than * 3600, owner_timeout=options.owner_timeout * 3600)
+    policy = SweepPolicy(
+        older_than=options.older_than * 3600,
+        owner_timeout=options.owner_timeout * 3600,
+        lookback=options.lookback * 24 * 3600,
+    )
     prices = PriceTable.load(store, options.prices)
     harvest = Address.parse(options.harvest_to) if options.harvest_to is not None else None
     sweepers = (

@@ -50,12 +50,13 @@ class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
         counts as over; at least the settle time of `core.submit`, 90. The longest that a task may set is an hour.
     :param owner_timeout: seconds since its creation after which a running job that is its task's own counts as left
         behind; above what the service itself allows a job.
-    :param lookback: seconds since its creation after which an ended job is no longer looked at.
+    :param lookback: seconds since its end after which an ended job is no longer looked at: each one that is costs a
+        look into its ledger, and is most often in order.
     """
 
     older_than: float = 3600.0
     owner_timeout: float = DEFAULT_TIMEOUT_SECONDS + 3600.0
-    lookback: float = 30 * _DAY_SECONDS
+    lookback: float = 7 * _DAY_SECONDS
 
     def __post_init__(self) -> None:
         if not SETTLE_SECONDS <= self.older_than <= self.owner_timeout:
@@ -170,7 +171,7 @@ def settled_by_itself(job: BatchJob, now: datetime, policy: SweepPolicy) -> Keep
         (_age(job, now) < policy.older_than, "it is young: its task may be starting"),
         (job.state is JobState.CANCELLING, "it is being cancelled"),
         (job.state.is_final and not _has_rows(job), "it ended without rows: there is nothing to land"),
-        (job.state.is_final and _age(job, now) > policy.lookback, "it ended too long ago"),
+        (job.state.is_final and _ended_before(job, now) > policy.lookback, "it ended too long ago"),
     )
     return next((Keep(why) for holds, why in reasons if holds), None)
 
@@ -218,6 +219,10 @@ def _has_rows(job: BatchJob) -> bool:
 
 def _age(job: BatchJob, now: datetime) -> float:
     return (now - job.created_at).total_seconds() if job.created_at is not None else 0.0
+
+
+def _ended_before(job: BatchJob, now: datetime) -> float:
+    return (now - job.ended_at).total_seconds() if job.ended_at is not None else _age(job, now)
 
 
 def is_ours(job: BatchJob) -> bool:

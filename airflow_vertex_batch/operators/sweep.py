@@ -38,6 +38,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
         given. A job's task may be starting, or a person may mean to clear a run that failed.
     :param owner_timeout: age at which a running job counts as left behind although it is its task's own, a timedelta
         or seconds; 98 hours where not given, which is above what the service itself allows a job.
+    :param lookback: leave jobs alone that ended longer ago, a timedelta or seconds; 7 days where not given.
     :param harvest_uri: ``gs://`` folder for the rows of finished jobs that no task lands, a folder for each job;
         nothing is harvested where not given. Templated.
     :param locations: where to look, a list of locations; `location` alone where not given. Templated.
@@ -53,6 +54,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
         apply: bool | str = False,
         older_than: timedelta | float = 3600.0,
         owner_timeout: timedelta | float = 98 * 3600.0,
+        lookback: timedelta | float = 7 * 24 * 3600.0,
         harvest_uri: str | None = None,
         locations: str | Sequence[str] | None = None,
         **kwargs: Any,
@@ -61,6 +63,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
         # Not `dry_run`: every Airflow operator has a method of that name.
         self.apply, self.harvest_uri, self.locations = apply, harvest_uri, locations
         self.older_than, self.owner_timeout = seconds(older_than), seconds(owner_timeout)
+        self.lookback = seconds(lookback)
         self.policy()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
         """Return what counts as old."""
         from airflow_vertex_batch.core.sweep import SweepPolicy
 
-        return SweepPolicy(older_than=self.older_than, owner_timeout=self.owner_timeout)
+        return SweepPolicy(older_than=self.older_than, owner_timeout=self.owner_timeout, lookback=self.lookback)
 
     def _sweepers(self) -> Iterator[Sweeper]:
         """Yield one sweeper for each location."""

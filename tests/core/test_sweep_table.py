@@ -118,7 +118,19 @@ TABLE = {
     "ended without rows": (_job(JobState.FAILED, successful_count=0), [], FAILED, EMPTY),
     "ended, no count and no output": (_job(JobState.FAILED), REPLACED, UNKNOWN, EMPTY),
     "done long ago": (
-        _job(JobState.SUCCEEDED, hours=31 * 24, successful_count=3),
+        _job(JobState.SUCCEEDED, hours=12 * 24, successful_count=3, ended_at=NIGHT - timedelta(hours=7.1 * 24)),
+        REPLACED,
+        UNKNOWN,
+        Keep("it ended too long ago"),
+    ),
+    "begun long ago, done of late": (
+        _job(JobState.SUCCEEDED, hours=11 * 24, successful_count=3, ended_at=NIGHT - timedelta(hours=6.9 * 24)),
+        REPLACED,
+        UNKNOWN,
+        Harvest("newer has taken its place"),
+    ),
+    "done, nobody knows when, begun long ago": (
+        _job(JobState.SUCCEEDED, hours=8 * 24, successful_count=3),
         REPLACED,
         UNKNOWN,
         Keep("it ended too long ago"),
