@@ -61,9 +61,13 @@ class World:
         """Sweep, and return the findings."""
         sweeper = Sweeper(
             service or self.jobs, store or self.store, MemoryWarehouse(), STAGING, POLICY, harvest=harvest,
-            ask=lambda identity: self.owners.get(identity.task_id, Owner.UNKNOWN), now=self.clock,
+            ask=self.ask, now=self.clock,
         )  # fmt: skip
         return list(sweeper.sweep(dry_run=dry_run))
+
+    def ask(self, identity):
+        """Say what is known of a run."""
+        return self.owners.get(identity.task_id, Owner.UNKNOWN)
 
     def later(self, hours=2.0):
         """Let hours pass."""

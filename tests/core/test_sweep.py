@@ -123,6 +123,16 @@ class TestSweeping:
         assert world.sweep() == []
         assert len(world.jobs.running) == 2
 
+    def test_a_job_without_a_ledger_whose_files_lie_elsewhere_is_left_alone(self, world):
+        job = world.buy().job
+        world.forget_ledgers()
+        world.jobs.change(job.name, inputConfig={"gcsSource": {"uris": ["gs://b/staging-of-others/r.jsonl"]}})
+        world.later()
+        (finding,) = world.sweep()
+        assert (finding.action, finding.why) == (
+            "keep", "neither the ledger nor its files tie it to this staging folder",
+        )  # fmt: skip
+
     @pytest.mark.parametrize("died_after", range(6))
     def test_a_sweep_that_dies_after_any_effect_is_completed_by_the_next(self, world, died_after):
         """One job of each kind; whatever the first sweep came to, two more leave everything done once."""
@@ -186,6 +196,24 @@ class TestFencing:
         (finding,) = world.sweep(service=_Interrupted(world.jobs, clear))
         assert (finding.action, finding.done) == ("cancel", "nothing: it has changed since it was looked at")
         assert [running.name for running in world.jobs.running] == [job.name]
+
+    def test_a_task_that_writes_its_ledger_at_the_same_instant_is_not_written_over(self, world):
+        with pytest.raises(Died):
+            world.buy(lives=2)
+        world.later()
+        asked = []
+
+        def ask(identity):
+            # The second time is right before the adoption, when the ledger has been read.
+            asked.append(identity)
+            if len(asked) == 2:
+                world.buy()
+            return Owner.UNKNOWN
+
+        world.ask = ask
+        (finding,) = world.sweep()
+        assert (finding.action, finding.done) == ("adopt", "nothing: its task is writing the ledger")
+        assert [finding.action for finding in world.sweep()] == ["keep"]
 
 
 class TestErrors:
