@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.operators import VertexBatchPreflightOperator as VertexBatchPreflightOperator
     from airflow_vertex_batch.operators import VertexBatchPrepareOperator as VertexBatchPrepareOperator
     from airflow_vertex_batch.operators import VertexBatchRepairOperator as VertexBatchRepairOperator
+    from airflow_vertex_batch.operators import VertexBatchSweepOperator as VertexBatchSweepOperator
     from airflow_vertex_batch.sensors import VertexBatchJobSensor as VertexBatchJobSensor
     from airflow_vertex_batch.triggers import VertexBatchJobTrigger as VertexBatchJobTrigger
 
@@ -35,6 +36,7 @@ _MODULE_OF = {
     "VertexBatchPreflightOperator": "operators",
     "VertexBatchPrepareOperator": "operators",
     "VertexBatchRepairOperator": "operators",
+    "VertexBatchSweepOperator": "operators",
     "partition_date": "macros",
     "vertex_batch": "batch",
 }

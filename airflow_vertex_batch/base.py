@@ -59,15 +59,18 @@ class VertexBatchBaseOperator(BaseOperator):
         self.location = location
         self.staging_uri = staging_uri
 
-    def hook(self) -> VertexBatchHook:
-        """Return the hook of this task's connection."""
+    def hook(self, location: str | None = None) -> VertexBatchHook:
+        """Return the hook of this task's connection.
+
+        :param location: another location than the task's.
+        """
         from airflow_vertex_batch.hooks import VertexBatchHook
 
         return VertexBatchHook(
             gcp_conn_id=self.gcp_conn_id,
             impersonation_chain=self.impersonation_chain,
             project_id=self.project_id,
-            location=self.location,
+            location=location or self.location,
         )
 
     def staging(self) -> Uri:

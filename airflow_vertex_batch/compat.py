@@ -58,6 +58,20 @@ def task_state(dag_id: str, task_id: str, run_id: str, map_index: int) -> str | 
     return None if found is None else str(getattr(found, "value", found))
 
 
+def run_state(dag_id: str, run_id: str) -> str | None:
+    """Return the state of a DAG run; None where there is no such run, or nobody can be asked."""
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        # Asked first, because the state of a run that does not exist is an error like any other.
+        if not RuntimeTaskInstance.get_dr_count(dag_id=dag_id, run_ids=[run_id]):
+            return None
+        state = RuntimeTaskInstance.get_dagrun_state(dag_id=dag_id, run_id=run_id)
+    except (ImportError, AttributeError, NameError):
+        return None
+    return str(getattr(state, "value", state))
+
+
 def was_ended_by_a_person(ti: Any) -> bool:
     """Whether somebody marked, failed or skipped this task, as against a clear, a restart or a takeover."""
     return task_state(ti.dag_id, ti.task_id, ti.run_id, ti.map_index) in ENDED_BY_A_PERSON

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
 
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.gcp.environment import ENDPOINT_VARIABLE
 from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.gcp.storage import GcsStore
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient, VertexClient
 
-#: Points every Vertex AI call at another server, as ``STORAGE_EMULATOR_HOST`` does for Cloud Storage.
-ENDPOINT_VARIABLE = "VERTEX_BATCH_EMULATOR_HOST"
-#: The same by connection extra; it wins over the variable.
+#: Replaces the Vertex AI host by connection extra; it wins over the environment variable.
 ENDPOINT_EXTRA = "vertex_batch_endpoint"
 
 

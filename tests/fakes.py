@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_vertex_batch.core.address import JobName, TableId, Uri
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, JobState
-from airflow_vertex_batch.core.ports import ObjectInfo
+from airflow_vertex_batch.core.ports import ANY_VALUE, ObjectInfo
 from airflow_vertex_batch.gcp.storage import glob_pattern
 from tests.builders import NIGHT, a_job_doc
 
@@ -198,7 +198,7 @@ class Jobs:
         self._lists_since_create += 1
         hidden = self._lists_since_create <= self._list_lags
         for job in list(reversed(self.paid))[1 if hidden else 0 :]:
-            if labels.items() <= job.labels.items():
+            if all(name in job.labels and value in (ANY_VALUE, job.labels[name]) for name, value in labels.items()):
                 yield job
 
     def cancel(self, name: JobName) -> bool:

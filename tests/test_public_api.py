@@ -23,6 +23,7 @@ PUBLIC = {
     "VertexBatchPreflightOperator": "operators",
     "VertexBatchPrepareOperator": "operators",
     "VertexBatchRepairOperator": "operators",
+    "VertexBatchSweepOperator": "operators",
     "partition_date": "macros",
     "vertex_batch": "batch",
 }

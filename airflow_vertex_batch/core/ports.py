@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.model import BatchJob, JobSpec
 
 
+#: Asked for as a label's value, it is any value: the job only has to carry the label.
+ANY_VALUE = "*"
+
+
 class ObjectInfo(msgspec.Struct, frozen=True):
     """One object of a listing."""
 
@@ -89,7 +93,7 @@ class JobService(Protocol):
         """Return one job as it is now."""
 
     def list(self, labels: Mapping[str, str]) -> Iterator[BatchJob]:
-        """Yield the jobs that carry all `labels`, newest first."""
+        """Yield the jobs that carry all `labels`, `ANY_VALUE` being any value, newest first."""
 
     def cancel(self, name: JobName) -> bool:
         """Ask for a job to be cancelled; say whether there was anything left to cancel."""

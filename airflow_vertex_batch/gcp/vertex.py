@@ -20,6 +20,7 @@ import msgspec
 from airflow_vertex_batch.core.address import JobName, api_host
 from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobSpec
+from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:
@@ -82,8 +83,10 @@ def delete_call(name: JobName) -> Call:
 
 
 def label_filter(labels: Mapping[str, str]) -> str:
-    """Return the list filter for jobs that carry all `labels`."""
-    return " AND ".join(f'labels.{name}="{value}"' for name, value in labels.items())
+    """Return the list filter for jobs that carry all `labels`; a value may be `ANY_VALUE`."""
+    return " AND ".join(
+        f"labels.{name}:*" if value == ANY_VALUE else f'labels.{name}="{value}"' for name, value in labels.items()
+    )
 
 
 class _Endpoint:
@@ -199,7 +202,7 @@ class VertexClient(_Endpoint):
             call = list_call(self.parent, label_filter(labels), token)
             doc = self.send(call)
             for job in _jobs(call, doc):
-                if labels.items() <= job.labels.items():
+                if all(name in job.labels and value in (ANY_VALUE, job.labels[name]) for name, value in labels.items()):
                     yield job
             token = doc.get("nextPageToken", "")
             if not token:

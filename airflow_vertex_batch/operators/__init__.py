@@ -7,6 +7,7 @@ from airflow_vertex_batch.operators.jobs import VertexBatchCancelJobOperator, Ve
 from airflow_vertex_batch.operators.preflight import VertexBatchPreflightOperator
 from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
 from airflow_vertex_batch.operators.repair import VertexBatchRepairOperator
+from airflow_vertex_batch.operators.sweep import VertexBatchSweepOperator
 from airflow_vertex_batch.operators.whole import VertexBatchOperator
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "VertexBatchPreflightOperator",
     "VertexBatchPrepareOperator",
     "VertexBatchRepairOperator",
+    "VertexBatchSweepOperator",
 ]

@@ -300,7 +300,9 @@ class TestProgram:
         )
         assert done.stdout.strip() == __version__
 
-    @pytest.mark.parametrize("arguments", [[], ["dance"], ["report"], ["lint", "--format", "xml", "x"]], ids=str)
+    @pytest.mark.parametrize(
+        "arguments", [[], ["dance"], ["report"], ["lint", "--format", "xml", "x"], ["sweep"]], ids=str
+    )
     def test_wrong_usage_is_status_2(self, capsys, arguments):
         with pytest.raises(SystemExit, match="2"):
             main(arguments)

@@ -14,6 +14,7 @@ from google.oauth2.credentials import Credentials
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
 from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.vertex import (
     MAX_RETRY_AFTER_SECONDS,
     PAGE_SIZE,
@@ -94,6 +95,9 @@ class TestCalls:
             "pageToken": "next",
         }
         assert list_call(PARENT, "").params == {"pageSize": str(PAGE_SIZE)}
+
+    def test_a_list_asks_for_the_jobs_that_carry_a_label_at_all(self):
+        assert label_filter({"avb-identity": ANY_VALUE, "team": "x"}) == 'labels.avb-identity:* AND labels.team="x"'
 
     @pytest.mark.parametrize(
         ("location", "host"),

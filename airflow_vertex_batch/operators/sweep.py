@@ -1,0 +1,121 @@
+"""How does a task sweep? The connection's jobs in, what was left behind out; what becomes of each is decided in
+`core.sweep`.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, VertexBatchBaseOperator, attempt_token, failing, texts
+from airflow_vertex_batch.budget import price_table
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.links import VertexBatchJobLink, addresses
+from airflow_vertex_batch.waiting import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import timedelta
+
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_vertex_batch.core.model import Identity
+    from airflow_vertex_batch.core.sweep import Owner, Sweeper, SweepPolicy
+
+
+class VertexBatchSweepOperator(VertexBatchBaseOperator):
+    """Find jobs that carry our labels and that no task owns; on demand adopt, cancel or harvest them.
+
+    A running job that the ledger does not know, or names with another in its place, is cancelled; so is one whose DAG
+    run has failed, or that is older than `owner_timeout` while no run of its own is active. One that its task meant to
+    buy and has not recorded is adopted: the next attempt attaches to it. A finished job with rows that no task lands is
+    harvested. Everything else is kept, as are all jobs of other installations and those without our labels. A retry
+    does what is left to do.
+
+    :param apply: do what is to be done; only say it where not given. The text that a template such as
+        ``{{ params.apply }}`` leaves is read as well. Templated.
+    :param older_than: leave jobs alone that are younger, a timedelta or seconds, at least 90 seconds; an hour where not
+        given. A job's task may be starting, or a person may mean to clear a run that failed.
+    :param owner_timeout: age at which a running job counts as left behind although it is its task's own, a timedelta
+        or seconds; 98 hours where not given, which is above what the service itself allows a job.
+    :param lookback: leave jobs alone that ended longer ago, a timedelta or seconds; 7 days where not given.
+    :param harvest_uri: ``gs://`` folder for the rows of finished jobs that no task lands, a folder for each job;
+        nothing is harvested where not given. Templated.
+    :param locations: where to look, a list of locations; `location` alone where not given. Templated.
+    :returns: counts by action, reasons, costs, and up to a hundred jobs.
+    """
+
+    template_fields: Sequence[str] = (*COMMON_TEMPLATE_FIELDS, "apply", "harvest_uri", "locations")
+    operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchJobLink(),)
+
+    def __init__(
+        self,
+        *,
+        apply: bool | str = False,
+        older_than: timedelta | float = 3600.0,
+        owner_timeout: timedelta | float = 98 * 3600.0,
+        lookback: timedelta | float = 7 * 24 * 3600.0,
+        harvest_uri: str | None = None,
+        locations: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Not `dry_run`: every Airflow operator has a method of that name.
+        self.apply, self.harvest_uri, self.locations = apply, harvest_uri, locations
+        self.older_than, self.owner_timeout = seconds(older_than), seconds(owner_timeout)
+        self.lookback = seconds(lookback)
+        self.policy()
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Sweep, and return what was found."""
+        with failing():
+            from airflow_vertex_batch.core.leftovers import Swept
+
+            only_look = not _truth(self.apply)
+            found = chain.from_iterable(each.sweep(dry_run=only_look) for each in self._sweepers())
+            swept = Swept.of(found, is_dry_run=only_look)
+            self.push_links(context, addresses(jobs=[finding.job_name for finding in swept.findings]))
+            self.log.info("%s", swept.text())
+            context["ti"].xcom_push("report", swept.as_dict())
+            swept.refuse_errors()
+            return swept.as_dict()
+
+    def policy(self) -> SweepPolicy:
+        """Return what counts as old."""
+        from airflow_vertex_batch.core.sweep import SweepPolicy
+
+        return SweepPolicy(older_than=self.older_than, owner_timeout=self.owner_timeout, lookback=self.lookback)
+
+    def _sweepers(self) -> Iterator[Sweeper]:
+        """Yield one sweeper for each location."""
+        from airflow_vertex_batch.core.address import Uri
+        from airflow_vertex_batch.core.sweep import Sweeper
+
+        for location in texts(self.locations) if self.locations else (self.location,):
+            hook = self.hook(location)
+            store = hook.store()
+            yield Sweeper(
+                hook.jobs(), store, hook.warehouse(), self.staging(), self.policy(),
+                prices=price_table(store),
+                harvest=Uri.parse(self.harvest_uri) if self.harvest_uri else None,
+                ask=_owner, attempt=attempt_token(),
+            )  # fmt: skip
+
+
+def _owner(identity: Identity) -> Owner:
+    """Ask this Airflow about the run that a job was bought for."""
+    from airflow_vertex_batch.compat import run_state
+    from airflow_vertex_batch.core.sweep import Owner
+
+    return Owner.of_run(run_state(identity.dag_id, identity.run_id))
+
+
+def _truth(value: bool | str) -> bool:  # noqa: FBT001 - what a template leaves
+    """Read yes or no from a parameter, or from the text that a template made of one.
+
+    :raises InputError: when it is neither.
+    """
+    word = str(value).strip().lower()
+    if word not in {"true", "false"}:
+        raise InputError(f"apply={value!r} is neither true nor false", left="Nothing was touched", todo="Use a boolean")
+    return word == "true"

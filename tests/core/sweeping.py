@@ -1,0 +1,83 @@
+"""Tasks that buy jobs and are killed, over a service in memory, and the sweep that comes after them."""
+
+from __future__ import annotations
+
+from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.ledger import Ledger
+from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.purchase import display_name, owner_labels
+from airflow_vertex_batch.core.submit import ensure_job
+from airflow_vertex_batch.core.sweep import (
+    Owner,
+    Sweeper,
+    SweepPolicy,
+)
+from tests.builders import a_line, a_response, a_spec, an_identity, an_output, jsonl
+from tests.fakes import Clock, Jobs, Lives, MemoryStore, MemoryWarehouse
+
+POLICY = SweepPolicy()
+STAGING, HARVEST = Uri.parse("gs://b/staging"), Uri.parse("gs://b/harvest")
+INPUT = "gs://b/staging/nightly/requests.jsonl"
+
+
+class World:
+    """A service, a store, and tasks that buy and are killed."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.jobs = Jobs(self.clock)
+        self.store = MemoryStore()
+        self.store.objects[INPUT] = jsonl(*(a_line(f"k{number}") for number in range(3)))
+        self.owners = {}
+
+    def buy(self, task="create", content="c", **options):
+        """Let a task buy its job; its ledger and labels are as in production."""
+        identity = an_identity(task_id=task)
+        spec = a_spec(
+            display_name=display_name(identity),
+            inputs=(INPUT,),
+            labels=owner_labels(identity),
+            model="publishers/google/models/gemini-2.5-flash",
+        )
+        lives = Lives(options.pop("lives", None))
+        ledger = Ledger(lives.store(self.store), STAGING / "ledger" / identity.key, "task", self.clock)
+        return ensure_job(
+            spec, identity_key=identity.key, content=content, ledger=ledger, service=lives.service(self.jobs),
+            sleep=self.clock.sleep, now=self.clock, **options,
+        )  # fmt: skip
+
+    def end(self, name, rows=3, state=JobState.SUCCEEDED):
+        """Let a job answer rows and end."""
+        output = f"gs://b/out/{name.rpartition('/')[2]}"
+        response = a_response() | {"modelVersion": "gemini-2.5-flash"}
+        lines = [an_output(f"k{number}", response=response) for number in range(rows)]
+        self.store.objects[f"{output}/predictions.jsonl"] = jsonl(*lines)
+        self.jobs.change(
+            name, state=str(state), outputInfo={"gcsOutputDirectory": output},
+            completionStats={"successfulCount": str(rows)},
+        )  # fmt: skip
+
+    def sweep(self, *, dry_run=False, harvest=HARVEST, service=None, store=None):
+        """Sweep, and return the findings."""
+        sweeper = Sweeper(
+            service or self.jobs, store or self.store, MemoryWarehouse(), STAGING, POLICY, harvest=harvest,
+            ask=self.ask, now=self.clock,
+        )  # fmt: skip
+        return list(sweeper.sweep(dry_run=dry_run))
+
+    def ask(self, identity):
+        """Say what is known of a run."""
+        return self.owners.get(identity.task_id, Owner.UNKNOWN)
+
+    def later(self, hours=2.0):
+        """Let hours pass."""
+        self.clock.sleep(hours * 3600)
+
+    def forget_ledgers(self):
+        """Lose every ledger."""
+        for name in [name for name in self.store.objects if "/ledger/" in name]:
+            del self.store.objects[name]
+
+    def state(self, name):
+        """Return a job's state."""
+        return {job.name: job.state for job in self.jobs.paid}[name]

@@ -1,0 +1,230 @@
+"""The decision table of a sweep, line by line, without a service or a store; and whose job a job is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission
+from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.purchase import display_name, owner_labels
+from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL, SETTLE_SECONDS
+from airflow_vertex_batch.core.sweep import (
+    Adopt,
+    Cancel,
+    Harvest,
+    Keep,
+    Owner,
+    SweepPolicy,
+    is_ours,
+    judge,
+    owner_of,
+)
+from tests.builders import NIGHT, a_job, an_identity
+
+HOUR = 3600.0
+POLICY = SweepPolicy()
+SAME, OTHER = "same", "other"
+UNKNOWN, ALIVE, SUCCEEDED, FAILED = Owner
+
+
+def _intent(fingerprint=SAME, hours=2.0):
+    return Intent(fingerprint=fingerprint, attempt="a", at=NIGHT - timedelta(hours=hours))
+
+
+def _submission(name="mine", fingerprint=SAME, hours=2.0):
+    return Submission(fingerprint=fingerprint, attempt="a", at=NIGHT - timedelta(hours=hours), job_name=name)
+
+
+def _job(state=JobState.RUNNING, hours=2.0, **members):
+    return a_job(
+        state,
+        **{"name": "mine", "labels": {FINGERPRINT_LABEL: SAME}, "created_at": NIGHT - timedelta(hours=hours)} | members,
+    )
+
+
+REFUSED = Refusal(fingerprint=SAME, attempt="a", at=NIGHT, reason="QUOTA")
+RUNNING, PENDING = _job(), _job(JobState.PENDING)
+DONE = _job(JobState.SUCCEEDED, successful_count=3)
+OWN, REPLACED = [_intent(), _submission()], [_intent(), _submission(), _intent(), _submission("p/newer")]
+MEANT = [_intent()]
+
+OWNED = Keep("it is its task's own: the next attempt attaches to it")
+LANDS = Keep("its task lands it, and lands it again when it is cleared")
+YOUNG = Keep("it is young: its task may be starting")
+BUYING = Keep("a create call of its task may be under way")
+FOREIGN = Keep("neither the ledger nor its files tie it to this staging folder")
+EMPTY = Keep("it ended without rows: there is nothing to land")
+LATE = Cancel("it is older than a task waits for, or the service lets a job run")
+NOBODY = Cancel("its run has failed: nobody waits for it")
+MEANT_IT = Adopt("its task meant to buy it and has not recorded it")
+LOST = Adopt("its run is active, and its ledger was lost")
+NEVER_LANDED = Harvest("its run has failed: what it answered may not have landed")
+
+TABLE = {
+    # job, its ledger, its owner, verdict
+    "running, its task's own": (RUNNING, OWN, UNKNOWN, OWNED),
+    "running, its task's own, the run active": (RUNNING, OWN, ALIVE, OWNED),
+    "running, its task's own, the run ended well: another DAG may wait": (RUNNING, OWN, SUCCEEDED, OWNED),
+    "running, its task's own, the run failed": (RUNNING, OWN, FAILED, NOBODY),
+    "queued, its task's own": (_job(JobState.QUEUED), OWN, UNKNOWN, OWNED),
+    "paused, its task's own, the run failed": (_job(JobState.PAUSED), OWN, FAILED, NOBODY),
+    "running, its task's own, near its end": (_job(hours=97.9), OWN, UNKNOWN, OWNED),
+    "running, its task's own, too old": (_job(hours=98.1), OWN, UNKNOWN, LATE),
+    "running, its task's own, too old, the run active": (_job(hours=98.1), OWN, ALIVE, OWNED),
+    "running, its task's own, a newer intent under way": (RUNNING, [*OWN, _intent(OTHER, 0.1)], UNKNOWN, BUYING),
+    "running, its task's own, a newer intent without an end": (RUNNING, [*OWN, _intent(OTHER)], UNKNOWN, OWNED),
+    "running, replaced": (RUNNING, REPLACED, UNKNOWN, Cancel("newer has taken its place")),
+    "running, replaced, the run active": (RUNNING, REPLACED, ALIVE, Cancel("newer has taken its place")),
+    "running, replaced, and taken back": (RUNNING, [*REPLACED, _submission()], UNKNOWN, OWNED),
+    "running, meant and not recorded": (PENDING, MEANT, UNKNOWN, MEANT_IT),
+    "running, meant a moment ago": (PENDING, [_intent(hours=0.5)], UNKNOWN, BUYING),
+    "running, meant, the run failed": (PENDING, MEANT, FAILED, NOBODY),
+    "running, meant, too old": (_job(hours=99), MEANT, UNKNOWN, LATE),
+    "running, something else was meant": (PENDING, [_intent(OTHER)], UNKNOWN, Cancel("no ledger knows it")),
+    "running, refused by the service": (PENDING, [*MEANT, REFUSED], UNKNOWN, Cancel("no ledger knows it")),
+    "running, bought twice": (
+        RUNNING,
+        [_intent(), _intent(), _submission("p/twin")],
+        ALIVE,
+        Cancel("twin has taken its place"),
+    ),
+    "running, no ledger": (RUNNING, [], UNKNOWN, Cancel("no ledger knows it")),
+    "running, no ledger, the run ended well": (RUNNING, [], SUCCEEDED, Cancel("no ledger knows it")),
+    "running, no ledger, the run failed": (RUNNING, [], FAILED, NOBODY),
+    "running, no ledger, the run active": (RUNNING, [], ALIVE, LOST),
+    "done, its task's own": (DONE, OWN, UNKNOWN, LANDS),
+    "done, its task's own, the run ended well": (DONE, OWN, SUCCEEDED, LANDS),
+    "done, its task's own, the run failed": (DONE, OWN, FAILED, NEVER_LANDED),
+    "done, replaced": (DONE, REPLACED, UNKNOWN, Harvest("newer has taken its place")),
+    "done, meant and not recorded": (DONE, MEANT, UNKNOWN, MEANT_IT),
+    "done, meant and not recorded, the run failed": (DONE, MEANT, FAILED, NEVER_LANDED),
+    "done, no ledger": (DONE, [], UNKNOWN, Harvest("no ledger knows it")),
+    "done, no ledger, the run active": (DONE, [], ALIVE, LOST),
+    "cancelled with rows, replaced": (
+        _job(JobState.CANCELLED, successful_count=1),
+        REPLACED,
+        UNKNOWN,
+        Harvest("newer has taken its place"),
+    ),
+    "ended, no count, but an output, no ledger": (
+        _job(JobState.EXPIRED, output_uri="gs://out/o"),
+        [],
+        UNKNOWN,
+        Harvest("no ledger knows it"),
+    ),
+    "ended without rows": (_job(JobState.FAILED, successful_count=0), [], FAILED, EMPTY),
+    "ended, no count and no output": (_job(JobState.FAILED), REPLACED, UNKNOWN, EMPTY),
+    "done long ago": (
+        _job(JobState.SUCCEEDED, hours=12 * 24, successful_count=3, ended_at=NIGHT - timedelta(hours=7.1 * 24)),
+        REPLACED,
+        UNKNOWN,
+        Keep("it ended too long ago"),
+    ),
+    "begun long ago, done of late": (
+        _job(JobState.SUCCEEDED, hours=11 * 24, successful_count=3, ended_at=NIGHT - timedelta(hours=6.9 * 24)),
+        REPLACED,
+        UNKNOWN,
+        Harvest("newer has taken its place"),
+    ),
+    "done, nobody knows when, begun long ago": (
+        _job(JobState.SUCCEEDED, hours=8 * 24, successful_count=3),
+        REPLACED,
+        UNKNOWN,
+        Keep("it ended too long ago"),
+    ),
+    "running for longer than that": (_job(hours=31 * 24), OWN, UNKNOWN, LATE),
+    "young, replaced": (_job(hours=0.9), REPLACED, FAILED, YOUNG),
+    "young, no ledger": (_job(hours=0.9), [], FAILED, YOUNG),
+    "young and done, no ledger": (_job(JobState.SUCCEEDED, hours=0.9, successful_count=3), [], UNKNOWN, YOUNG),
+    "being cancelled, replaced": (_job(JobState.CANCELLING), REPLACED, UNKNOWN, Keep("it is being cancelled")),
+    "of unknown age": (_job(created_at=None), REPLACED, FAILED, Keep("its age is not known")),
+}
+
+
+@pytest.mark.parametrize(("job", "entries", "owner", "verdict"), TABLE.values(), ids=TABLE)
+def test_the_table(job, entries, owner, verdict):
+    assert judge(job, entries, NIGHT, POLICY, owner=owner) == verdict
+
+
+@pytest.mark.parametrize("state", JobState, ids=str)
+@pytest.mark.parametrize("owner", Owner, ids=str)
+def test_an_installation_beside_ours_is_left_alone(state, owner):
+    """The same DAG in another Airflow, with another staging folder: its ledger is not the one that is read."""
+    job = _job(state, successful_count=3)
+    for entries in ([], [_intent(OTHER)], [_intent(), _submission("p/ours")]):
+        assert isinstance(judge(job, entries, NIGHT, POLICY, owner=owner, is_local=False), Keep)
+
+
+def test_what_the_ledger_names_needs_no_file_in_the_staging_folder():
+    assert isinstance(judge(RUNNING, REPLACED, NIGHT, POLICY, is_local=False), Cancel)
+
+
+@pytest.mark.parametrize("state", JobState, ids=str)
+def test_only_what_runs_is_cancelled_and_only_what_ended_is_harvested(state):
+    """Completeness: every state, those to come included, with every ledger and owner."""
+    job = _job(state, successful_count=3)
+    ledgers = ([], MEANT, OWN, REPLACED, [*MEANT, REFUSED])
+    verdicts = {type(judge(job, entries, NIGHT, POLICY, owner=owner)) for entries in ledgers for owner in Owner}
+    assert verdicts <= ({Keep, Adopt, Harvest} if state.is_final else {Keep, Adopt, Cancel})
+
+
+class TestPolicy:
+    @pytest.mark.parametrize(
+        "given", [{"older_than": SETTLE_SECONDS - 1}, {"older_than": HOUR, "owner_timeout": HOUR - 1}], ids=str
+    )
+    def test_it_never_judges_a_job_that_may_just_be_made(self, given):
+        with pytest.raises(InputError, match="older_than"):
+            SweepPolicy(**given)
+
+
+class TestOwner:
+    """Whose job it is, read from its name and proved by its label."""
+
+    @pytest.mark.parametrize(
+        "identity",
+        [
+            an_identity(),
+            an_identity(dag_id="team.nightly", task_id="group.inner.create"),
+            an_identity(map_index=12),
+            an_identity(map_index=0, run_id="manual__2026-11-22T02:00:00+00:00"),
+        ],
+        ids=lambda identity: identity.task_id,
+    )
+    @pytest.mark.parametrize(
+        ("shard", "number", "suffix"),
+        [(0, 0, ""), (2, 0, " 3/4"), (0, 1, " repair 1"), (1, 2, " repair 2 2/2")],
+        ids=str,
+    )
+    def test_is_read_back(self, identity, shard, number, suffix):
+        owner = identity.of_job(shard, number)
+        labels = {IDENTITY_LABEL: owner.key, **owner_labels(owner)}
+        assert owner_of(a_job(display_name=display_name(identity) + suffix, labels=labels)) == owner
+
+    @pytest.mark.parametrize(
+        "name", ["", "nightly", "my own name", "nightly.create another_run", "nightly.create[1] scheduled__2026-11-22"]
+    )
+    def test_a_name_that_its_label_does_not_prove_is_nobody_s(self, name):
+        assert owner_of(a_job(display_name=name, labels={IDENTITY_LABEL: an_identity().key})) is None
+
+    @pytest.mark.parametrize(
+        ("state", "owner"),
+        [("success", SUCCEEDED), ("failed", FAILED), ("running", ALIVE), ("queued", ALIVE), (None, UNKNOWN)],
+    )
+    def test_a_state_of_a_run(self, state, owner):
+        assert Owner.of_run(state) is owner
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            {},
+            {IDENTITY_LABEL: "0" * 32},
+            {FINGERPRINT_LABEL: "f"},
+            {IDENTITY_LABEL: "../" * 10 + "ab", FINGERPRINT_LABEL: "f"},
+        ],
+        ids=str,
+    )
+    def test_a_job_without_our_labels_is_not_ours(self, labels):
+        assert not is_ours(a_job(labels=labels))

@@ -1,0 +1,209 @@
+"""Jobs left behind in three ways, swept over HTTP: the emulator's books say what was cancelled, and what was billed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from google.oauth2.credentials import Credentials
+
+from airflow_vertex_batch.__main__ import main
+from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.errors import AmbiguousError
+from airflow_vertex_batch.core.ledger import Ledger
+from airflow_vertex_batch.core.leftovers import Swept
+from airflow_vertex_batch.core.purchase import display_name, owner_labels
+from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL, ensure_job
+from airflow_vertex_batch.core.sweep import Owner, Sweeper, SweepPolicy
+from airflow_vertex_batch.emulator.clock import VirtualClock
+from airflow_vertex_batch.emulator.faults import Drop, Http, Pass
+from airflow_vertex_batch.emulator.scenario import Pace, Scenario
+from airflow_vertex_batch.gcp.vertex import VertexClient
+from tests.builders import a_line, a_spec, an_identity, jsonl
+from tests.emulator.worlds import World, listening
+
+#: The answer to the first create is lost; the second job is bought, and its cancel is refused when it is replaced.
+FAULTS = (Drop(on="create", when="after"), Pass(on="create", times=4), Http(on="cancel", status=400))
+ROWS = 10
+
+
+class Site:
+    """An emulator on a socket, the staging folder of its tasks, and the tasks."""
+
+    def __init__(self, world, url, staging):
+        self.world, self.staging, self.owners = world, staging, {}
+        self.service = VertexClient(Credentials("token"), "demo", "global", url)
+        self.input = staging / "nightly/requests.jsonl"
+        with world.store.open_write(self.input) as stream:
+            stream.write(jsonl(*(a_line(f"k{number}") for number in range(ROWS))))
+
+    def now(self):
+        return self.world.emulator.clock.now()
+
+    def order(self, task):
+        identity = an_identity(task_id=task)
+        return identity, a_spec(
+            model="gemini-2.5-flash", inputs=(str(self.input),), output=str(self.staging / f"nightly/{task}/output"),
+            display_name=display_name(identity), labels=owner_labels(identity),
+        )  # fmt: skip
+
+    def buy(self, task, content="c"):
+        """Let a task buy a job, and return its name."""
+        identity, spec = self.order(task)
+        ledger = Ledger(self.world.store, self.staging / "ledger" / identity.key, "task", self.now)
+        ensured = ensure_job(
+            spec, identity_key=identity.key, content=content, ledger=ledger, service=self.service, now=self.now
+        )
+        self.world.emulator.advance(1)
+        return ensured.job.name
+
+    def buy_in_vain(self, task):
+        """Let a job be made whose answer is lost, and whose ledger is too."""
+        identity, spec = self.order(task)
+        labels = {**spec.labels, IDENTITY_LABEL: identity.key, FINGERPRINT_LABEL: "f"}
+        with pytest.raises(AmbiguousError, match="did not answer"):
+            self.service.create(msgspec.structs.replace(spec, labels=labels))
+        self.world.emulator.advance(1)
+
+    def sweep(self, *, dry_run=False):
+        """Sweep, and add the findings up."""
+        sweeper = Sweeper(
+            self.service, self.world.store, self.world.warehouse, self.staging, SweepPolicy(),
+            harvest=Uri("gs", self.staging.bucket, "swept"),
+            ask=lambda identity: self.owners.get(identity.task_id, Owner.UNKNOWN), now=self.now,
+        )  # fmt: skip
+        return Swept.of(sweeper.sweep(dry_run=dry_run), is_dry_run=dry_run)
+
+    @property
+    def books(self):
+        """The emulator's books, job by job, oldest first."""
+        return self.world.emulator.books(rows=True)["jobs"]
+
+    def states(self):
+        """Return each job's state by the emulator's books, oldest first."""
+        return [job["state"].removeprefix("JOB_STATE_") for job in self.books]
+
+
+@pytest.fixture
+def site(gcs, bucket):
+    # Ten rows take five hours: after two some are answered and none of the jobs is done.
+    scenario = Scenario(faults=FAULTS, pace=Pace(pending_s=60, running_s=0, per_row_s=1800, cancelling_s=10))
+    start = datetime.now(UTC) - timedelta(hours=6)
+    world = World(gcs, scenario=scenario, clock=VirtualClock(start))
+    with listening(world) as url:
+        made = Site(world, url, bucket / "staging")
+        made.url = url
+        yield made
+
+
+@pytest.fixture
+def left_behind(site):
+    """Four tasks: one whose answer was lost, one whose input changed, one whose run failed, and one that is well."""
+    site.buy_in_vain("lost")
+    site.buy("changed", "before")
+    site.buy("changed", "after")
+    site.buy("gone")
+    site.buy("well")
+    site.owners["gone"] = Owner.FAILED
+    site.world.emulator.script.check_used()
+    site.world.emulator.advance(2 * 3600)
+    assert site.states() == ["RUNNING"] * 5
+    return site
+
+
+class TestThreeWays:
+    def test_a_dry_run_names_each_with_its_reason_and_leaves_the_books_as_they_are(self, left_behind):
+        swept = left_behind.sweep(dry_run=True)
+        assert {(finding.task, finding.action, finding.why) for finding in swept.findings} == {
+            ("lost", "cancel", "no ledger knows it"),
+            ("changed", "cancel", f"{left_behind.books[2]['name'].rpartition('/')[2]} has taken its place"),
+            ("gone", "cancel", "its run has failed: nobody waits for it"),
+        }
+        assert (swept.looked_at_count, swept.status, swept.unknown_spent_count) == (5, 1, 3)
+        assert all(float(finding.money.expected_usd) > 0 for finding in swept.findings)
+        assert left_behind.states() == ["RUNNING"] * 5
+        assert left_behind.world.emulator.books()["calls"]["cancel"] == 1
+
+    def test_each_is_cancelled_harvested_and_done_with(self, left_behind):
+        site, emulator = left_behind, left_behind.world.emulator
+        assert {finding.done for finding in site.sweep().findings} == {"cancelled"}
+        emulator.advance(60)
+        assert site.states() == ["CANCELLED", "CANCELLED", "RUNNING", "CANCELLED", "RUNNING"]
+
+        swept = site.sweep()
+        assert {finding.task: finding.action for finding in swept.findings} == {
+            "lost": "harvest", "changed": "harvest", "gone": "harvest",
+        }  # fmt: skip
+        for finding in swept.findings:
+            (booked,) = [job for job in site.books if job["name"] == finding.job_name]
+            assert finding.money.answered_count == booked["billedRows"] > 0
+            assert finding.money.is_spent_complete
+            with site.world.store.open_read(Uri.parse(finding.done.rpartition(" ")[2])) as stream:
+                harvested = sorted(json.loads(line)["row_key"] for line in stream)
+            assert harvested == sorted(bill["key"] for bill in booked["bills"] if bill["outcome"] == "answered")
+
+        again = site.sweep()
+        assert (again.status, again.kept["it was harvested already"]) == (0, 3)
+        emulator.advance(6 * 3600)
+        assert site.states()[2] == site.states()[4] == "SUCCEEDED"
+        assert site.sweep().status == 0
+        assert emulator.books()["calls"]["cancel"] == 4
+
+
+class TestTheCommand:
+    """The same by `airflow-vertex-batch sweep`, which asks no Airflow: a failed run is only known by its age."""
+
+    @pytest.fixture
+    def sweep(self, left_behind, capsys, monkeypatch, storage_url):
+        monkeypatch.setenv("VERTEX_BATCH_EMULATOR_HOST", left_behind.url)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
+
+        def run(*arguments):
+            staging = str(left_behind.staging)
+            status = main(["sweep", "--project", "demo", "--location", "global", "--staging", staging, *arguments])
+            return status, capsys.readouterr()
+
+        return run
+
+    def test_a_dry_run_is_the_default_and_prints_a_table(self, left_behind, sweep):
+        status, printed = sweep()
+        assert status == 1
+        for text in ("global/", "nightly.lost", "nightly.changed", "no ledger knows it", "at least $", "at most $"):
+            assert text in printed.out
+        assert "5 jobs looked at, 2 left behind: 2 to cancel; spent $" in printed.out
+        assert "2 not or not fully known; a dry run, nothing was done" in printed.out
+        assert left_behind.states() == ["RUNNING"] * 5
+
+    def test_apply_does_it_and_prints_json(self, left_behind, sweep):
+        harvest = f"gs://{left_behind.staging.bucket}/swept"
+        status, printed = sweep("--apply", "--format", "json")
+        assert status == 1
+        swept = Swept.from_dict(json.loads(printed.out))
+        assert [(finding.action, finding.done) for finding in swept.findings] == [("cancel", "cancelled")] * 2
+        left_behind.world.emulator.advance(60)
+        assert left_behind.states() == ["CANCELLED", "CANCELLED", "RUNNING", "RUNNING", "RUNNING"]
+        status, printed = sweep("--apply", "--harvest-to", harvest)
+        assert (status, printed.out.count("good rows to")) == (1, 2)
+        status, printed = sweep("--apply", "--harvest-to", harvest)
+        assert (status, "kept 2: it was harvested already" in printed.out) == (0, True)
+
+    def test_ages_are_taken_in_hours(self, left_behind, sweep):
+        status, printed = sweep("--older-than", "7")
+        assert (status, "kept 5: it is young" in printed.out) == (0, True)
+        status, printed = sweep("--older-than", "1", "--owner-timeout", "5")
+        assert (status, "5 left behind: 5 to cancel" in printed.out) == (1, True)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--older-than", "0.01"], "Use 90 s <= older_than"),
+            (["--harvest-to", "s3://b/x"], "is not an address we can read"),
+            (["--location", "mars", "--prices", "none.json"], "does not exist"),
+        ],
+        ids=lambda value: value[0] if isinstance(value, list) else "",
+    )
+    def test_what_cannot_be_done_is_status_2(self, sweep, arguments, message):
+        status, printed = sweep(*arguments)
+        assert (status, message in printed.err) == (2, True)
