@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.collect import Batch, Collector, input_requests
+from airflow_vertex_batch.core.collect import Batch, Collector
+from airflow_vertex_batch.core.collect.inputs import input_requests
 from airflow_vertex_batch.core.errors import JobError, VertexBatchError
 from airflow_vertex_batch.core.estimate import dollars, estimate_cost
 from airflow_vertex_batch.core.model import BatchJob, Manifest, Record
@@ -101,7 +102,7 @@ def _spent(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse
 
 def _estimated(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: PriceTable) -> Money:
     scale, count = Scale(), 0
-    for _, request in input_requests(store, warehouse, job.input_uris):
+    for _, request, _ in input_requests(store, warehouse, job.input_uris):
         scale.add_request(bytes(request))
         count += 1
     whole = Manifest(
