@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: XCom key under which the sensor says in which generation (see `base.generation_of`) it ran.
 GENERATION_KEY = "vertex_batch_generation"
+#: Seconds between two tries with ``mode="reschedule"``: Airflow plans them, so they cannot follow the job.
+_POKE_INTERVAL = 60.0
 
 
 class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
@@ -30,7 +32,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     A job that has ended already does not defer. Transient errors are waited out until the deadline. A job that failed
     without a row fails this task for good; one that was cancelled or expired after it answered rows passes on, so that
     they are landed before the export says how it ended. With ``deferrable=False``, `mode` says how the worker waits:
-    ``poke`` blocks, ``reschedule`` gives the slot back between two questions.
+    ``poke`` blocks, ``reschedule`` gives the slot back between two questions, a minute apart unless `poll_interval`
+    says otherwise.
 
     :param jobs: job names: what the create task returned. Templated.
     :returns: the jobs, to be passed to the export task.
@@ -43,7 +46,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         # Airflow's own sensor timeout begins with the first try; ours is anchored at the job, so theirs must come
         # later.
         kwargs.setdefault("timeout", 30 * 24 * 3600)
-        kwargs.setdefault("poke_interval", seconds(kwargs.get("poll_interval", 60.0)))
+        kwargs.setdefault("poke_interval", seconds(kwargs.get("poll_interval") or _POKE_INTERVAL))
         super().__init__(**kwargs)
         self.jobs = jobs
 

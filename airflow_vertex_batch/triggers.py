@@ -31,7 +31,7 @@ class VertexBatchJobTrigger(BaseTrigger):
     :param job_names: full names of the jobs.
     :param gcp_conn_id: the Airflow connection; resolved in the triggerer, so that no secret is stored with the trigger.
     :param impersonation_chain: as in the hook.
-    :param poll_interval: seconds between two questions about one job.
+    :param poll_interval: seconds between two questions about one job; None follows the job.
     :param timeout: seconds from a job's creation until it counts as late.
     :param on_timeout: ``cancel`` or ``fail``.
     :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another
@@ -43,7 +43,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         job_names: Sequence[str],
         gcp_conn_id: str = "google_cloud_default",
         impersonation_chain: str | Sequence[str] | None = None,
-        poll_interval: float = 60.0,
+        poll_interval: float | None = None,
         timeout: float = WaitPolicy().timeout,
         on_timeout: str = "cancel",
         cancel_on_kill: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
@@ -81,7 +81,8 @@ class VertexBatchJobTrigger(BaseTrigger):
             poll_interval=self.poll_interval, timeout=self.timeout, on_timeout=OnTimeout(self.on_timeout)
         )
         async with self._poller(name) as service:
-            return await adrive(watch(name, policy), service, sleep=asyncio.sleep, seen=progress_log(self.log.info))
+            flow = watch(name, policy, usual=service.usual)
+            return await adrive(flow, service, sleep=asyncio.sleep, seen=progress_log(self.log.info))
 
     def _poller(self, name: JobName) -> shared_poller:
         chain = self.impersonation_chain

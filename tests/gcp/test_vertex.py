@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -66,8 +67,8 @@ def _async(server, use, *, credentials=None, **options):
     return asyncio.run(run())
 
 
-async def _all(jobs):
-    return [job async for job in jobs]
+async def _all(pages):
+    return [page async for page in pages]
 
 
 class TestCalls:
@@ -416,6 +417,56 @@ class TestCredentials:
         assert credentials.refreshed == 1
         assert {asked.authorization for asked in server.asked} == {"Bearer token-1"}
 
+    def test_a_token_that_is_refused_is_replaced_once_for_all_calls(self):
+        """It was taken back before its time: each call is sent again, all with one new token."""
+        credentials = Refreshing()
+
+        def route(asked):
+            return refused(401) if asked.authorization == "Bearer token-1" else Answer(body=JOB)
+
+        async def many(client):
+            return await asyncio.gather(*[client.get(NAME) for _ in range(5)])
+
+        with ScriptedServer(route=route) as server:
+            jobs = _async(server, many, credentials=credentials)
+        assert [job.name for job in jobs] == [JOB_NAME] * 5
+        assert (credentials.refreshed, len(server.asked)) == (2, 10)
+
+    def test_a_new_token_that_is_refused_too_is_an_error(self):
+        credentials = Refreshing()
+        with ScriptedServer(route=lambda _asked: refused(401)) as server, pytest.raises(ServiceError) as caught:
+            _async(server, lambda client: client.get(NAME), credentials=credentials)
+        assert (caught.value.status, credentials.refreshed, len(server.asked)) == (401, 2, 2)
+
+    def test_a_refresh_that_takes_its_time_does_not_hold_up_the_event_loop(self):
+        class Slow(Refreshing):
+            def refresh(self, request):
+                time.sleep(0.3)
+                super().refresh(request)
+
+        async def ticking(client):
+            ticks, asking = 0, asyncio.ensure_future(client.get(NAME))
+            while not asking.done():
+                await asyncio.sleep(0.01)
+                ticks += 1
+            return ticks
+
+        with ScriptedServer(Answer(body=JOB)) as server:
+            assert _async(server, ticking, credentials=Slow()) > 10
+
+    def test_the_environment_s_proxy_is_taken_as_by_the_workers(self, monkeypatch):
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with ScriptedServer(Answer(body=JOB)) as proxy:
+            monkeypatch.setenv("http_proxy", proxy.url)
+
+            async def ask():
+                async with AsyncVertexClient(Credentials("token"), "demo", "global", "http://far.invalid") as client:
+                    return await client.get(NAME)
+
+            assert asyncio.run(ask()).name == JOB_NAME
+        assert proxy.asked[0].path.endswith(JOB_NAME)
+
 
 class TestOnAnEventLoop:
     def test_get(self):
@@ -429,7 +480,8 @@ class TestOnAnEventLoop:
             Answer(body={"batchPredictionJobs": [JOB]}),
         ]
         with ScriptedServer(*pages) as server:
-            assert len(_async(server, lambda client: _all(client.list('labels.a="b"')))) == 2
+            found = _async(server, lambda client: _all(client.pages('labels.a="b"')))
+        assert [len(page) for page in found] == [1, 1]
         assert [asked.query.get("pageToken") for asked in server.asked] == [None, "t"]
 
     @CANCELS
