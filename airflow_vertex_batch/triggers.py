@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_vertex_batch.core.address import JobName
+from airflow_vertex_batch.core.address import JobName, job_names
+from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.lifecycle import OnTimeout, WaitPolicy, adrive, pack, watch
 from airflow_vertex_batch.core.model import BatchJob
 from airflow_vertex_batch.poller import shared_poller
@@ -28,7 +29,7 @@ SETTLE_SECONDS = 10.0
 class VertexBatchJobTrigger(BaseTrigger):
     """Wait for jobs to end, with one poller for all waiting triggers of this process.
 
-    :param job_names: full names of the jobs.
+    :param jobs: full names of the jobs, or what renders to them where the trigger begins without a worker.
     :param gcp_conn_id: the Airflow connection; resolved in the triggerer, so that no secret is stored with the trigger.
     :param impersonation_chain: as in the hook.
     :param poll_interval: seconds between two questions about one job; None follows the job.
@@ -40,7 +41,7 @@ class VertexBatchJobTrigger(BaseTrigger):
 
     def __init__(
         self,
-        job_names: Sequence[str],
+        jobs: Any,
         gcp_conn_id: str = "google_cloud_default",
         impersonation_chain: str | Sequence[str] | None = None,
         poll_interval: float | None = None,
@@ -49,30 +50,33 @@ class VertexBatchJobTrigger(BaseTrigger):
         cancel_on_kill: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.job_names = list(job_names)
+        self.jobs = jobs
         self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, impersonation_chain
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
         self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the names and numbers that bring this trigger back."""
+        # The first three have the names of the sensor's template fields, so that Airflow renders them in the triggerer.
         names = (
-            *(
-                "job_names",
-                "gcp_conn_id",
-                "impersonation_chain",
-                "poll_interval",
-                "timeout",
-                "on_timeout",
-                "cancel_on_kill",
-            ),
+            "jobs",
+            "gcp_conn_id",
+            "impersonation_chain",
+            "poll_interval",
+            "timeout",
+            "on_timeout",
+            "cancel_on_kill",
         )
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event when every job has ended or was given up on."""
+        """Yield one event when every job has ended or was given up on, or at once when `jobs` names none."""
         await asyncio.sleep(SETTLE_SECONDS)
-        names = [JobName.parse(name) for name in self.job_names]
+        try:
+            names = job_names(self.jobs)
+        except InputError as error:
+            yield TriggerEvent({"outcomes": [], "error": str(error)})  # type: ignore[no-untyped-call]
+            return
         outcomes = await asyncio.gather(*(self._wait(name) for name in names))
         yield TriggerEvent({"outcomes": pack(outcomes)})  # type: ignore[no-untyped-call]
 
@@ -108,8 +112,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         the jobs belong to somebody else, and the task's state says so.
         """
         if self.cancel_on_kill and await self._was_ended():
-            for text in self.job_names:
-                name = JobName.parse(text)
+            for name in job_names(self.jobs):
                 async with self._poller(name) as service:
                     if await service.cancel(name):
                         self.log.info("Cancelled %s: its task was ended by hand.", name)

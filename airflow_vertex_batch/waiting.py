@@ -77,18 +77,20 @@ class WaitingOperator(VertexBatchBaseOperator):
         """Leave the worker; the triggerer waits, and the task goes on in `execute_complete`."""
         from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
-        self.defer(
-            trigger=VertexBatchJobTrigger(
-                job_names=[str(name) for name in names],
-                gcp_conn_id=self.gcp_conn_id,
-                impersonation_chain=self.impersonation_chain,
-                poll_interval=self.poll_interval,
-                timeout=self.job_timeout,
-                on_timeout=self.on_timeout,
-                cancel_on_kill=self.cancel_on_kill,
-            ),
-            method_name="execute_complete",
-        )
+        trigger = VertexBatchJobTrigger(**self.trigger_arguments([str(name) for name in names]))
+        self.defer(trigger=trigger, method_name="execute_complete")
+
+    def trigger_arguments(self, jobs: Any) -> dict[str, Any]:
+        """Return what the trigger is made of."""
+        return {
+            "jobs": jobs,
+            "gcp_conn_id": self.gcp_conn_id,
+            "impersonation_chain": self.impersonation_chain,
+            "poll_interval": self.poll_interval,
+            "timeout": self.job_timeout,
+            "on_timeout": self.on_timeout,
+            "cancel_on_kill": self.cancel_on_kill,
+        }
 
     def on_kill(self) -> None:
         """Cancel the jobs if a person ended the task while a worker was waiting."""

@@ -74,6 +74,11 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
 
     job: BatchJob
 
+    @property
+    def name(self) -> str:
+        """The job's name, as the other outcomes have it."""
+        return self.job.name
+
 
 class TimedOut(msgspec.Struct, frozen=True, tag="timed_out"):
     """The deadline passed.
