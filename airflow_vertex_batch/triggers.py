@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
-    from airflow_vertex_batch.hooks import VertexBatchHook
 
 #: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3: the scheduler meets
 #: it before it has seen that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
@@ -93,17 +92,17 @@ class VertexBatchJobTrigger(BaseTrigger):
         account = chain if isinstance(chain, str | None) else tuple(chain)
 
         async def connect() -> AsyncVertexClient:
-            return (await self._hook()).async_jobs(name)
+            from asgiref.sync import sync_to_async
+
+            return await sync_to_async(self._client)(name)
 
         return shared_poller((self.gcp_conn_id, account, name.parent), connect, self.poll_interval)
 
-    async def _hook(self) -> VertexBatchHook:
-        """Make the hook in a thread: it resolves the connection, which blocks."""
-        from asgiref.sync import sync_to_async
-
+    def _client(self, name: JobName) -> AsyncVertexClient:
+        """Make the client, in a thread: imports, the connection and the credentials block."""
         from airflow_vertex_batch.hooks import VertexBatchHook
 
-        return await sync_to_async(VertexBatchHook)(self.gcp_conn_id, self.impersonation_chain)
+        return VertexBatchHook(self.gcp_conn_id, self.impersonation_chain).async_jobs(name)
 
     async def on_kill(self) -> None:
         """Cancel the jobs if a person ended the task.

@@ -1,4 +1,4 @@
-"""Run every measurement, or those named: ``python -m bench imports prepare export``."""
+"""Run every measurement, or those named: ``python -m bench imports prepare export poller``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from tabulate import tabulate
 
-from bench import export, imports, throughput
+from bench import export, imports, poller, throughput
 
 _ALL = {
     "imports": imports.measure,
@@ -14,6 +14,7 @@ _ALL = {
     "export": export.export_rows,
     "memory": throughput.memory,
     "export-memory": export.memory,
+    "poller": poller.measure,
 }
 
 

@@ -267,6 +267,9 @@ class AsyncVertexClient(_Endpoint):
         *,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
+        # Here, not where it is used: whoever makes a client does so in a thread, and the first import takes a while.
+        import aiohttp  # noqa: F401
+
         super().__init__(project, location, endpoint)
         self._credentials, self._timeout = credentials, timeout
         self._session: aiohttp.ClientSession | None = None
@@ -352,9 +355,13 @@ class AsyncVertexClient(_Endpoint):
         """
         async with self._refreshing:
             if not self._credentials.valid or (refused and self._credentials.token == refused):
-                from google.auth.transport.requests import Request
+                await asyncio.to_thread(_refresh_now, self._credentials)
 
-                await asyncio.to_thread(self._credentials.refresh, Request())
+
+def _refresh_now(credentials: Credentials) -> None:
+    from google.auth.transport.requests import Request
+
+    credentials.refresh(Request())  # type: ignore[no-untyped-call]
 
 
 def _retrying(call: Call) -> dict[str, Any]:
