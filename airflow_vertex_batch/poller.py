@@ -115,12 +115,13 @@ class SharedPoller:
         """Stop asking and release the connection."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._round is not None:
-            self._round.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._round
-        if self._client is not None:
-            await self._client.__aexit__(None, None, None)
+        try:
+            if self._round is not None:
+                self._round.cancel()
+                await asyncio.wait([self._round])
+        finally:
+            if self._client is not None:
+                await self._client.__aexit__(None, None, None)
 
     async def job(self, name: JobName, interval: float) -> BatchJob:
         """Return one job.

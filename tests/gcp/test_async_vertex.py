@@ -86,7 +86,7 @@ class TestTokens:
             return ticks
 
         with ScriptedServer(Answer(body=JOB)) as server:
-            assert _async(server, ticking, credentials=Slow()) > 10
+            assert _async(server, ticking, credentials=Slow()) > 3
 
     def test_the_environment_s_proxy_is_taken_as_by_the_workers(self, monkeypatch):
         for name in ("no_proxy", "NO_PROXY"):
