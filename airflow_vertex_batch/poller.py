@@ -1,11 +1,13 @@
 """Who asks the service for all the jobs that a process waits for? One poller for each connection, project and location.
 
-Waiting triggers do not ask themselves: they say which job they want to know about and how long the answer may take. The
-poller gathers what is wanted and asks once for all: with `get` for a handful, with one `list` of the running jobs for
-many; what the list does not show has most likely ended and is asked for singly.
+Waiting triggers do not ask themselves: they say which job they want to know about. The poller gathers what is wanted
+and asks in rounds: with `get` for a handful, with one paged `list` of the running jobs for many. What that does not
+show has most likely ended; where that is many at once, they are listed too, and only the rest is asked for singly.
 
-Invariants: one poller a key and event loop, made by the first waiter and closed by the last; an error goes to every
-waiter of that round and to nobody else; the poller belongs to no task, so its log lines land in no task's log.
+Invariants: one poller a key and event loop, made by the first waiter and closed by the last; an error of a round goes
+to every waiter of that round and to nobody else; after a refusal for too many calls nobody asks until it is over; a
+round makes a bounded number of calls, whatever ended together; the poller belongs to no task, so its log lines land in
+no task's log.
 """
 
 from __future__ import annotations
@@ -13,140 +15,302 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from typing import TYPE_CHECKING, Any
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
+from airflow_vertex_batch.core import pace
 from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.model import BatchJob, JobState
 from airflow_vertex_batch.core.submit import IDENTITY_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
     from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 
 #: Up to so many jobs, single questions cost less than listing everything that runs.
 _FEW_JOBS = 4
-#: Single questions that are under way at once.
+#: Single questions that are under way at once, and in one round; what is over waits for the next.
 _CONCURRENT_GETS = 8
-#: Seconds over which questions are gathered, at the most: bounds how late an end is noticed.
-_MAX_GATHER_SECONDS = 15.0
+_GETS_A_ROUND = 200
+#: A page of ended jobs may be asked for each so many jobs that are looked for: else single questions are as cheap.
+_JOBS_WORTH_A_PAGE = 10
+#: Seconds for which questions are gathered, at the most.
+_MAX_GATHER_SECONDS = 2.0
+#: Jobs about which a poller remembers whether lists show them. One that is forgotten costs a question more.
+_MAX_KNOWN = 20_000
+#: Lists hold jobs of this package only: what it did not make is asked for singly.
+_OURS = f"labels.{IDENTITY_LABEL}:*"
+_STATES = [state for state in JobState if state is not JobState.UNSPECIFIED]
+
+
+def _in_states(states: list[JobState]) -> str:
+    return " OR ".join(f'state="{state}"' for state in states)
+
+
 #: The jobs that still move. Ended ones stay in the list for good and would make every answer longer.
-_RUNNING_FILTER = (
-    f"labels.{IDENTITY_LABEL}:* AND ("
-    + " OR ".join(
-        f'state="JOB_STATE_{name}"' for name in ("QUEUED", "PENDING", "RUNNING", "CANCELLING", "PAUSED", "UPDATING")
-    )
-    + ")"
-)
+_RUNNING = f"{_OURS} AND ({_in_states([state for state in _STATES if not state.is_final])})"
+_ENDED = f"{_OURS} AND ({_in_states([state for state in _STATES if state.is_final])})"
 
 _pollers: dict[tuple[int, Hashable], SharedPoller] = {}
+#: Of this process, whichever poller saw them.
+_durations = pace.Durations()
+
+
+class _Question:
+    """What is wanted to be known about one job, and by whom.
+
+    :param asked: the event loop's seconds.
+    """
+
+    def __init__(self, name: JobName, interval: float, asked: float) -> None:
+        self.name, self.interval, self.asked = name, interval, asked
+        self.futures: list[asyncio.Future[BatchJob]] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody still waits for the answer."""
+        return any(not future.done() for future in self.futures)
+
+    def answer(self, job: BatchJob) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_result(job)
+
+    def fail(self, error: ServiceError) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
 
 
 class SharedPoller:
     """The one that asks. Get it with `shared_poller`."""
 
-    def __init__(self, client: AsyncVertexClient) -> None:
-        self._client = client
-        self._wanted: dict[str, tuple[JobName, asyncio.Future[BatchJob]]] = {}
+    def __init__(self, connect: Callable[[], Awaitable[AsyncVertexClient]]) -> None:
+        self._connect, self._opening = connect, asyncio.Lock()
+        self._client: AsyncVertexClient | None = None
+        self._loop = asyncio.get_running_loop()
+        self._wanted: dict[str, _Question] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._round: asyncio.Task[None] | None = None
-        self._lists = True
+        #: When the last round of many calls was over: the next one waits for an interval, so that waiters fall in step.
+        self._busy_until = -math.inf
+        #: Calls that the last list of running jobs took, and the lists that the service refuses.
+        self._pages, self._refused_lists = 0, set[str]()
+        #: When a job was created, or None if lists do not show it.
+        self._known: dict[str, datetime | None] = {}
+        self._silent_until, self._refusals = -math.inf, 0
+        self._refusal: ServiceError | None = None
         self.waiters = 0
 
-    async def job(self, name: JobName, within: float) -> BatchJob:
-        """Return one job.
-
-        :param within: seconds that the question may be held back to be asked together with others.
-        :raises ServiceError: when the service could not be asked, or refused.
-        """
-        text = str(name)
-        if text not in self._wanted:
-            self._wanted[text] = (name, asyncio.get_running_loop().create_future())
-        future = self._wanted[text][1]
-        if self._round is None or self._round.done():
-            gather = self._gather(min(within, _MAX_GATHER_SECONDS))
-            # A context of its own: else the lines of all go to the log of the task that happened to come first.
-            self._round = asyncio.get_running_loop().create_task(gather, context=contextvars.Context())
-        # Shielded: one waiter that goes away must not take the answer from another waiter for the same job.
-        return await asyncio.shield(future)
-
-    async def cancel(self, name: JobName) -> bool:
-        """Cancel one job now."""
-        return await self._client.cancel(name)
+    async def open(self) -> None:
+        """Connect, unless somebody has."""
+        async with self._opening:
+            if self._client is None:
+                self._client = await (await self._connect()).__aenter__()
 
     async def close(self) -> None:
         """Stop asking and release the connection."""
-        if self._round is not None:
-            self._round.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._round
-        await self._client.__aexit__(None, None, None)
-
-    async def _gather(self, seconds: float) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            wanted, self._wanted = self._wanted, {}
-            try:
-                await self._ask(wanted)
-            except ServiceError as error:
-                _tell_all(wanted, error)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the waiters must hear of it
-                _tell_all(wanted, ServiceError(f"Polling failed: {type(error).__name__}", status=0))
-            if not self._wanted:
-                return
-
-    async def _ask(self, wanted: dict[str, tuple[JobName, asyncio.Future[BatchJob]]]) -> None:
-        left = dict(wanted)
-        if self._lists and len(left) > _FEW_JOBS:
-            for name, job in (await self._running()).items():
-                if (entry := left.pop(name, None)) is not None:
-                    _tell(entry[1], job)
-        limit = asyncio.Semaphore(_CONCURRENT_GETS)
-        await asyncio.gather(*(self._get(name, future, limit) for name, future in left.values()))
-
-    async def _running(self) -> dict[str, BatchJob]:
+        if self._timer is not None:
+            self._timer.cancel()
         try:
-            return {job.name: job async for job in self._client.list(_RUNNING_FILTER)}
+            if self._round is not None:
+                self._round.cancel()
+                await asyncio.wait([self._round])
+        finally:
+            if self._client is not None:
+                await self._client.__aexit__(None, None, None)
+
+    async def job(self, name: JobName, interval: float) -> BatchJob:
+        """Return one job.
+
+        :param interval: seconds between two questions of this waiter.
+        :raises ServiceError: when the service could not be asked, or refused.
+        """
+        if (refusal := self._still_refused()) is not None:
+            raise refusal
+        question = self._wanted.setdefault(str(name), _Question(name, interval, self._loop.time()))
+        question.interval = min(question.interval, interval)
+        future: asyncio.Future[BatchJob] = self._loop.create_future()
+        question.futures.append(future)
+        self._begin_at(self._due(question))
+        return await future
+
+    async def cancel(self, name: JobName) -> bool:
+        """Cancel one job now."""
+        return await self._service.cancel(name)
+
+    @property
+    def _service(self) -> AsyncVertexClient:
+        if self._client is None:
+            raise RuntimeError("a poller is used as `async with shared_poller(...)`")
+        return self._client
+
+    # When to ask ------------------------------------------------------------------------------------------------------
+
+    def _due(self, question: _Question) -> float:
+        gather = min(question.interval / 10, _MAX_GATHER_SECONDS)
+        return max(question.asked, self._busy_until + question.interval) + gather
+
+    def _begin_at(self, when: float) -> None:
+        if self._round is not None or (self._timer is not None and self._timer.when() <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        # A context of its own: else the lines of all go to the log of the task that happened to come first.
+        self._timer = self._loop.call_at(when, self._begin, context=contextvars.Context())
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._round = self._loop.create_task(self._ask_all())
+
+    async def _ask_all(self) -> None:
+        wanted, self._wanted = self._wanted, {}
+        wanted = {name: question for name, question in wanted.items() if question.is_open}
+        try:
+            await self._ask(wanted)
+        except ServiceError as error:
+            self._fail(wanted, self._heed(error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the waiters must hear of it
+            self._fail(wanted, ServiceError(f"Polling failed: {type(error).__name__}", status=0))
+        self._round = None
+        if len(wanted) > _FEW_JOBS:
+            self._busy_until = self._loop.time()
+        if self._wanted:
+            self._begin_at(min(map(self._due, self._wanted.values())))
+
+    def _fail(self, wanted: dict[str, _Question], error: ServiceError) -> None:
+        for name, question in wanted.items():
+            if self._wanted.get(name) is not question:
+                question.fail(error)
+
+    # Refusals ---------------------------------------------------------------------------------------------------------
+
+    def _heed(self, error: ServiceError) -> ServiceError:
+        """Keep silence for as long as an error asks for. Several calls under way at once may meet the same refusal."""
+        now = self._loop.time()
+        is_known = now < self._silent_until
+        if seconds := pace.hold(error, self._refusals - is_known):
+            self._refusals += not is_known
+            self._silent_until, self._refusal = max(self._silent_until, now + seconds), error
+        return error
+
+    def _still_refused(self) -> ServiceError | None:
+        left = self._silent_until - self._loop.time()
+        if self._refusal is None or left <= 0:
+            return None
+        known = self._refusal
+        return ServiceError(
+            known.what, status=known.status, reason=known.reason, retry_after=left, why=known.why, todo=known.todo
+        )
+
+    # Asking -----------------------------------------------------------------------------------------------------------
+
+    async def _ask(self, left: dict[str, _Question]) -> None:
+        left = dict(left)
+        listed = len(left) > max(_FEW_JOBS, self._pages) and await self._list_running(left)
+        if listed:
+            await self._list_ended(left)
+        now, later = list(left.values())[:_GETS_A_ROUND], list(left.values())[_GETS_A_ROUND:]
+        self._put_back(later)
+        limit = asyncio.Semaphore(_CONCURRENT_GETS)
+        await asyncio.gather(*(self._get(question, limit, listed=listed) for question in now))
+
+    async def _list_running(self, left: dict[str, _Question]) -> bool:
+        """Answer what the running jobs answer; say whether they could be listed."""
+        self._pages = await self._list(_RUNNING, left, math.inf)
+        return _RUNNING not in self._refused_lists
+
+    async def _list_ended(self, left: dict[str, _Question]) -> None:
+        """Answer jobs that ended since the last round, where that takes less calls than asking for each."""
+        unknown = sum(name not in self._known for name in left)
+        created = [when for name in left if (when := self._known.get(name)) is not None]
+        if pages := (unknown + len(created)) // _JOBS_WORTH_A_PAGE:
+            # Of a job that was never seen nobody knows how far back to look.
+            bound = "" if unknown else f' AND create_time>="{min(created).astimezone(UTC).isoformat()}"'
+            await self._list(_ENDED, left, pages, bound)
+
+    async def _list(self, query: str, left: dict[str, _Question], pages: float, bound: str = "") -> int:
+        """Answer what a list shows and take it from `left`; return how many pages that took."""
+        read = 0
+        if query in self._refused_lists:
+            return read
+        try:
+            async with contextlib.aclosing(self._service.pages(query + bound)) as answers:
+                async for page in answers:
+                    read += 1
+                    self._take(page, left)
+                    if read >= pages or not left:
+                        break
         except ServiceError as error:
             if error.status != 400:  # noqa: PLR2004
                 raise
             # The label filter is documented for all resources and shown by nobody for this one: without it, ask singly.
-            self._lists = False
-            return {}
+            self._refused_lists.add(query)
+        return read
 
-    async def _get(self, name: JobName, future: asyncio.Future[BatchJob], limit: asyncio.Semaphore) -> None:
+    def _take(self, page: list[BatchJob], left: dict[str, _Question]) -> None:
+        for job in page:
+            if (question := left.pop(job.name, None)) is not None:
+                self._know(job, job.created_at)
+                self._answer(question, job)
+
+    async def _get(self, question: _Question, limit: asyncio.Semaphore, *, listed: bool) -> None:
         async with limit:
-            try:
-                _tell(future, await self._client.get(name))
-            except ServiceError as error:
-                if not future.done():
-                    future.set_exception(error)
+            if (error := self._still_refused()) is None:
+                try:
+                    job = await self._service.get(question.name)
+                except ServiceError as caught:
+                    error = self._heed(caught)
+                else:
+                    if listed:
+                        self._know(job, None)
+                    self._answer(question, job)
+                    return
+            question.fail(error)
 
+    def _put_back(self, later: list[_Question]) -> None:
+        """Keep questions for the next round, before those that came meanwhile, and hurry it."""
+        came, self._wanted = self._wanted, {str(question.name): question for question in later}
+        for question in later:
+            question.interval = min(question.interval, pace.QUICKEST_SECONDS)
+        for name, question in came.items():
+            self._wanted.setdefault(name, question)
+            if (kept := self._wanted[name]) is not question:
+                kept.futures += question.futures
 
-def _tell(future: asyncio.Future[BatchJob], job: BatchJob) -> None:
-    if not future.done():
-        future.set_result(job)
+    def _answer(self, question: _Question, job: BatchJob) -> None:
+        self._refusals = 0
+        _durations.note(job)
+        question.answer(job)
 
-
-def _tell_all(wanted: dict[str, Any], error: ServiceError) -> None:
-    for _, future in wanted.values():
-        if not future.done():
-            future.set_exception(error)
+    def _know(self, job: BatchJob, created: datetime | None) -> None:
+        self._known.pop(job.name, None)
+        if not job.state.is_final:
+            self._known[job.name] = created
+            if len(self._known) > _MAX_KNOWN:
+                del self._known[next(iter(self._known))]
 
 
 class View:
     """The shared poller as one waiter sees it: the service that `core.lifecycle.adrive` asks."""
 
-    def __init__(self, poller: SharedPoller, within: float) -> None:
-        self._poller, self._within = poller, within
+    def __init__(self, poller: SharedPoller, interval: float) -> None:
+        self._poller, self._interval = poller, interval
 
     def get(self, name: JobName) -> Awaitable[BatchJob]:
         """Return one job."""
-        return self._poller.job(name, self._within)
+        return self._poller.job(name, self._interval)
 
     def cancel(self, name: JobName) -> Awaitable[bool]:
         """Cancel one job."""
         return self._poller.cancel(name)
+
+    def usual(self, job: BatchJob) -> float | None:
+        """Return how many seconds jobs like this one ran in this process, or None."""
+        return _durations.usual(job)
 
 
 class shared_poller:  # noqa: N801 - used as `async with shared_poller(...)`
@@ -154,29 +318,29 @@ class shared_poller:  # noqa: N801 - used as `async with shared_poller(...)`
 
     :param key: what must be equal for two waiters to share: connection, impersonation, project, location.
     :param connect: makes the client; called once, by the first waiter.
+    :param poll_interval: seconds between two questions of this waiter; None for the adaptive interval.
     """
 
-    _making: dict[tuple[int, Hashable], asyncio.Lock] = {}  # noqa: RUF012 - one registry a process, like `_pollers`
-
     def __init__(
-        self, key: Hashable, connect: Callable[[], Awaitable[AsyncVertexClient]], poll_interval: float
+        self, key: Hashable, connect: Callable[[], Awaitable[AsyncVertexClient]], poll_interval: float | None
     ) -> None:
         self._key, self._connect = (id(asyncio.get_running_loop()), key), connect
-        # Held back for a quarter of the interval, waiters fall into step after a few rounds.
-        self._within = poll_interval / 4
+        self._interval = poll_interval or pace.QUICKEST_SECONDS
 
     async def __aenter__(self) -> View:
-        async with self._making.setdefault(self._key, asyncio.Lock()):
-            if self._key not in _pollers:
-                client = await self._connect()
-                _pollers[self._key] = SharedPoller(await client.__aenter__())
-            self._poller = _pollers[self._key]
-            self._poller.waiters += 1
-        return View(self._poller, self._within)
+        if self._key not in _pollers:
+            _pollers[self._key] = SharedPoller(self._connect)
+        self._poller = _pollers[self._key]
+        self._poller.waiters += 1
+        try:
+            await self._poller.open()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return View(self._poller, self._interval)
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._poller.waiters -= 1
         if self._poller.waiters == 0:
             _pollers.pop(self._key, None)
-            self._making.pop(self._key, None)
             await self._poller.close()

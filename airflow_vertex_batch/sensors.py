@@ -1,5 +1,5 @@
 """How does a task wait for jobs that another task created? `VertexBatchJobSensor`: asks once, then defers, blocks or
-reschedules; the decisions are `core.lifecycle`'s.
+reschedules, or begins in the triggerer; the decisions are `core.lifecycle`'s.
 """
 
 from __future__ import annotations
@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
+from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.waiting import WaitingOperator, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
+    from airflow.triggers.base import StartTriggerArgs
 
     from airflow_vertex_batch.core.address import JobName
     from airflow_vertex_batch.core.lifecycle import Outcome
 
 #: XCom key under which the sensor says in which generation (see `base.generation_of`) it ran.
 GENERATION_KEY = "vertex_batch_generation"
+#: Seconds between two tries with ``mode="reschedule"``: Airflow plans them, so they cannot follow the job.
+_POKE_INTERVAL = 60.0
 
 
 class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
@@ -30,29 +34,39 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     A job that has ended already does not defer. Transient errors are waited out until the deadline. A job that failed
     without a row fails this task for good; one that was cancelled or expired after it answered rows passes on, so that
     they are landed before the export says how it ended. With ``deferrable=False``, `mode` says how the worker waits:
-    ``poke`` blocks, ``reschedule`` gives the slot back between two questions.
+    ``poke`` blocks, ``reschedule`` gives the slot back between two questions, a minute apart unless `poll_interval`
+    says otherwise.
+
+    With ``start_from_trigger=True`` the scheduler hands the task to the triggerer: no worker begins it, one ends it.
+    `jobs` is then the output of a task that is not mapped, names, or a template of them. Airflow 3.3 begins a mapped
+    sensor on a worker all the same; an `execution_timeout` then bounds the wait, which it does not do otherwise.
 
     :param jobs: job names: what the create task returned. Templated.
+    :param start_from_trigger: begin in the triggerer, without a worker; for waits that are seldom over when they begin.
     :returns: the jobs, to be passed to the export task.
     """
 
     template_fields: Sequence[str] = (*COMMON_TEMPLATE_FIELDS, "jobs")
     operator_extra_links = (VertexBatchJobLink(),)
 
-    def __init__(self, *, jobs: Any, **kwargs: Any) -> None:
+    def __init__(self, *, jobs: Any, start_from_trigger: bool = False, **kwargs: Any) -> None:
         # Airflow's own sensor timeout begins with the first try; ours is anchored at the job, so theirs must come
         # later.
         kwargs.setdefault("timeout", 30 * 24 * 3600)
-        kwargs.setdefault("poke_interval", seconds(kwargs.get("poll_interval", 60.0)))
+        kwargs.setdefault("poke_interval", seconds(kwargs.get("poll_interval") or _POKE_INTERVAL))
         super().__init__(**kwargs)
         self.jobs = jobs
+        if start_from_trigger:
+            if not self.deferrable:
+                raise InputError("start_from_trigger=True waits in the triggerer", todo="Leave out deferrable=False")
+            self.start_from_trigger = True
+            self.start_trigger_args = start_args(self.trigger_arguments(as_template(jobs, self)))
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask once; wait if need be; return the jobs."""
         with failing():
             names = self._names()
-            self.push_links(context, addresses(jobs=[str(name) for name in names]))
-            context["ti"].xcom_push(GENERATION_KEY, generation_of(context))
+            self._announce(context, [str(name) for name in names])
             outcomes = self.ended(names)
             if len(outcomes) == len(names):
                 return self._concluded(outcomes)
@@ -62,12 +76,17 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 return super().execute(context)  # type: ignore[no-any-return]
             return self._concluded(self.block(names))
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> list[dict[str, Any]]:  # noqa: ARG002 - Airflow's signature
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the jobs that the trigger saw ending."""
         from airflow_vertex_batch.core.lifecycle import unpack
 
         with failing():
-            return self._concluded(unpack(event["outcomes"]))
+            if error := event.get("error"):
+                raise InputError(error)
+            outcomes = unpack(event["outcomes"])
+            if self.start_from_trigger:
+                self._announce(context, [outcome.name for outcome in outcomes])
+            return self._concluded(outcomes)
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
         """Ask once, for ``mode="reschedule"``; a deadline or an ended job ends the wait."""
@@ -77,8 +96,12 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             done = len(outcomes) == len(names)
             return PokeReturnValue(done, self._concluded(outcomes) if done else None)
 
+    def _announce(self, context: Context, names: list[str]) -> None:
+        self.push_links(context, addresses(jobs=names))
+        context["ti"].xcom_push(GENERATION_KEY, generation_of(context))
+
     def _names(self) -> list[JobName]:
-        from airflow_vertex_batch.core.landing import job_names
+        from airflow_vertex_batch.core.address import job_names
 
         return job_names(self.jobs)
 
@@ -86,3 +109,37 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         from airflow_vertex_batch.core.lifecycle import conclude
 
         return [job.as_dict() for job in conclude(outcomes)]
+
+
+def start_args(trigger_kwargs: dict[str, Any]) -> StartTriggerArgs:
+    """Return how the scheduler makes the trigger."""
+    from airflow.triggers.base import StartTriggerArgs
+
+    return StartTriggerArgs(
+        trigger_cls="airflow_vertex_batch.triggers.VertexBatchJobTrigger",
+        trigger_kwargs=trigger_kwargs,
+        next_method="execute_complete",
+    )
+
+
+def as_template(jobs: Any, waiter: BaseOperator) -> Any:
+    """Return `jobs` as the triggerer can render it, which resolves templates but no task's output.
+
+    :raises InputError: when it cannot.
+    """
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+    from airflow.sdk.definitions.xcom_arg import PlainXComArg, XComArg
+
+    if isinstance(jobs, PlainXComArg) and not isinstance(jobs.operator, MappedOperator):
+        group = jobs.operator.get_closest_mapped_task_group()
+        if group is None or group is waiter.get_closest_mapped_task_group():
+            # With a map index it is one value, which is all that a triggerer can ask for (Airflow 3.3.2).
+            index = "-1" if group is None else "ti.map_index"
+            return f"{{{{ ti.xcom_pull({jobs.operator.task_id!r}, key={jobs.key!r}, map_indexes={index}) }}}}"
+    if next(XComArg.iter_xcom_references(jobs), None):
+        raise InputError(
+            "start_from_trigger=True cannot resolve these jobs",
+            why="the triggerer renders templates and reads the output of one task that is not mapped, as it is",
+            todo="Pass create.output itself, or leave out start_from_trigger",
+        )
+    return jobs

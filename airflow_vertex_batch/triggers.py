@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_vertex_batch.core.address import JobName
+from airflow_vertex_batch.core.address import JobName, job_names
+from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.lifecycle import OnTimeout, WaitPolicy, adrive, pack, watch
 from airflow_vertex_batch.core.model import BatchJob
 from airflow_vertex_batch.poller import shared_poller
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
-    from airflow_vertex_batch.hooks import VertexBatchHook
 
 #: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3: the scheduler meets
 #: it before it has seen that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
@@ -28,10 +28,10 @@ SETTLE_SECONDS = 10.0
 class VertexBatchJobTrigger(BaseTrigger):
     """Wait for jobs to end, with one poller for all waiting triggers of this process.
 
-    :param job_names: full names of the jobs.
+    :param jobs: full names of the jobs, or what renders to them where the trigger begins without a worker.
     :param gcp_conn_id: the Airflow connection; resolved in the triggerer, so that no secret is stored with the trigger.
     :param impersonation_chain: as in the hook.
-    :param poll_interval: seconds between two questions about one job.
+    :param poll_interval: seconds between two questions about one job; None follows the job.
     :param timeout: seconds from a job's creation until it counts as late.
     :param on_timeout: ``cancel`` or ``fail``.
     :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another
@@ -40,39 +40,42 @@ class VertexBatchJobTrigger(BaseTrigger):
 
     def __init__(
         self,
-        job_names: Sequence[str],
+        jobs: Any,
         gcp_conn_id: str = "google_cloud_default",
         impersonation_chain: str | Sequence[str] | None = None,
-        poll_interval: float = 60.0,
+        poll_interval: float | None = None,
         timeout: float = WaitPolicy().timeout,
         on_timeout: str = "cancel",
         cancel_on_kill: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.job_names = list(job_names)
+        self.jobs = jobs
         self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, impersonation_chain
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
         self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the names and numbers that bring this trigger back."""
+        # The first three have the names of the sensor's template fields, so that Airflow renders them in the triggerer.
         names = (
-            *(
-                "job_names",
-                "gcp_conn_id",
-                "impersonation_chain",
-                "poll_interval",
-                "timeout",
-                "on_timeout",
-                "cancel_on_kill",
-            ),
+            "jobs",
+            "gcp_conn_id",
+            "impersonation_chain",
+            "poll_interval",
+            "timeout",
+            "on_timeout",
+            "cancel_on_kill",
         )
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event when every job has ended or was given up on."""
+        """Yield one event when every job has ended or was given up on, or at once when `jobs` names none."""
         await asyncio.sleep(SETTLE_SECONDS)
-        names = [JobName.parse(name) for name in self.job_names]
+        try:
+            names = job_names(self.jobs)
+        except InputError as error:
+            yield TriggerEvent({"outcomes": [], "error": str(error)})  # type: ignore[no-untyped-call]
+            return
         outcomes = await asyncio.gather(*(self._wait(name) for name in names))
         yield TriggerEvent({"outcomes": pack(outcomes)})  # type: ignore[no-untyped-call]
 
@@ -81,24 +84,25 @@ class VertexBatchJobTrigger(BaseTrigger):
             poll_interval=self.poll_interval, timeout=self.timeout, on_timeout=OnTimeout(self.on_timeout)
         )
         async with self._poller(name) as service:
-            return await adrive(watch(name, policy), service, sleep=asyncio.sleep, seen=progress_log(self.log.info))
+            flow = watch(name, policy, usual=service.usual)
+            return await adrive(flow, service, sleep=asyncio.sleep, seen=progress_log(self.log.info))
 
     def _poller(self, name: JobName) -> shared_poller:
         chain = self.impersonation_chain
         account = chain if isinstance(chain, str | None) else tuple(chain)
 
         async def connect() -> AsyncVertexClient:
-            return (await self._hook()).async_jobs(name)
+            from asgiref.sync import sync_to_async
+
+            return await sync_to_async(self._client)(name)
 
         return shared_poller((self.gcp_conn_id, account, name.parent), connect, self.poll_interval)
 
-    async def _hook(self) -> VertexBatchHook:
-        """Make the hook in a thread: it resolves the connection, which blocks."""
-        from asgiref.sync import sync_to_async
-
+    def _client(self, name: JobName) -> AsyncVertexClient:
+        """Make the client, in a thread: imports, the connection and the credentials block."""
         from airflow_vertex_batch.hooks import VertexBatchHook
 
-        return await sync_to_async(VertexBatchHook)(self.gcp_conn_id, self.impersonation_chain)
+        return VertexBatchHook(self.gcp_conn_id, self.impersonation_chain).async_jobs(name)
 
     async def on_kill(self) -> None:
         """Cancel the jobs if a person ended the task.
@@ -107,8 +111,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         the jobs belong to somebody else, and the task's state says so.
         """
         if self.cancel_on_kill and await self._was_ended():
-            for text in self.job_names:
-                name = JobName.parse(text)
+            for name in job_names(self.jobs):
                 async with self._poller(name) as service:
                     if await service.cancel(name):
                         self.log.info("Cancelled %s: its task was ended by hand.", name)

@@ -24,7 +24,9 @@ class WaitingOperator(VertexBatchBaseOperator):
     """Base of what waits for jobs.
 
     :param deferrable: wait in the triggerer, without a worker slot (default); otherwise the worker waits.
-    :param poll_interval: seconds between two questions about one job, a number or a timedelta.
+    :param poll_interval: seconds between two questions about one job, a number or a timedelta. Where not given, it
+        follows the job: 15 seconds at first, a tenth of its running time or a fifth of its queueing time later, quick
+        again near the time that such jobs usually ran, and never above 5 minutes.
     :param job_timeout: how long after its *creation* a job counts as late, seconds or a timedelta; 97 hours, what the
         service itself allows a job, where not given. A retry does not begin anew.
     :param on_timeout: ``cancel`` (default) a late job, or ``fail`` and leave it running.
@@ -36,7 +38,7 @@ class WaitingOperator(VertexBatchBaseOperator):
         self,
         *,
         deferrable: bool = True,
-        poll_interval: float | timedelta = 60.0,
+        poll_interval: float | timedelta | None = None,
         job_timeout: float | timedelta = _DEFAULT_JOB_TIMEOUT,
         on_timeout: str = "cancel",
         cancel_on_kill: bool = True,
@@ -44,13 +46,14 @@ class WaitingOperator(VertexBatchBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = deferrable
-        self.poll_interval, self.job_timeout = seconds(poll_interval), seconds(job_timeout)
+        self.poll_interval = None if poll_interval is None else seconds(poll_interval)
+        self.job_timeout = seconds(job_timeout)
         self.on_timeout, self.cancel_on_kill = on_timeout, cancel_on_kill
         #: What a worker is waiting for, for `on_kill`.
         self._waited_for: tuple[JobName, ...] = ()
         if on_timeout not in {"cancel", "fail"}:
             raise InputError(f"on_timeout={on_timeout!r} is not known", todo="Use 'cancel' or 'fail'")
-        if self.poll_interval <= 0 or self.job_timeout <= 0:
+        if min(self.job_timeout, 1 if self.poll_interval is None else self.poll_interval) <= 0:
             raise InputError("poll_interval and job_timeout must be above zero seconds")
 
     def ended(self, names: Sequence[JobName]) -> list[Outcome]:
@@ -74,18 +77,20 @@ class WaitingOperator(VertexBatchBaseOperator):
         """Leave the worker; the triggerer waits, and the task goes on in `execute_complete`."""
         from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
-        self.defer(
-            trigger=VertexBatchJobTrigger(
-                job_names=[str(name) for name in names],
-                gcp_conn_id=self.gcp_conn_id,
-                impersonation_chain=self.impersonation_chain,
-                poll_interval=self.poll_interval,
-                timeout=self.job_timeout,
-                on_timeout=self.on_timeout,
-                cancel_on_kill=self.cancel_on_kill,
-            ),
-            method_name="execute_complete",
-        )
+        trigger = VertexBatchJobTrigger(**self.trigger_arguments([str(name) for name in names]))
+        self.defer(trigger=trigger, method_name="execute_complete")
+
+    def trigger_arguments(self, jobs: Any) -> dict[str, Any]:
+        """Return what the trigger is made of."""
+        return {
+            "jobs": jobs,
+            "gcp_conn_id": self.gcp_conn_id,
+            "impersonation_chain": self.impersonation_chain,
+            "poll_interval": self.poll_interval,
+            "timeout": self.job_timeout,
+            "on_timeout": self.on_timeout,
+            "cancel_on_kill": self.cancel_on_kill,
+        }
 
     def on_kill(self) -> None:
         """Cancel the jobs if a person ended the task while a worker was waiting."""

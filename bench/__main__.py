@@ -1,4 +1,4 @@
-"""Run every measurement, or those named: ``python -m bench imports prepare export``."""
+"""Run every measurement, or those named: ``python -m bench imports prepare export poller``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import sys
 
 from tabulate import tabulate
 
-from bench import export, imports, prepare
+from bench import export, imports, poller, prepare, storage
 
 _ALL = {
     "imports": imports.measure,
     "prepare": prepare.throughput,
     "export": export.export_rows,
+    "storage": storage.rates,
     "prepare-memory": prepare.memory,
     "export-memory": export.memory,
+    "poller": poller.measure,
 }
 
 

@@ -5,8 +5,10 @@ Invariant: parsing is the only way from text to an address, and `str()` the only
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -168,6 +170,20 @@ class JobName(msgspec.Struct, frozen=True, order=True):
             f"https://console.cloud.google.com/vertex-ai/locations/{self.location}"
             f"/batch-predictions/{self.job_id}?project={self.project}"
         )
+
+
+def job_names(jobs: Any) -> list[JobName]:
+    """Return the names in what a task was given: one name, names, or the small dicts of the sensor.
+
+    A list may also come as its text, as a template such as ``{{ ti.xcom_pull("create") }}`` renders it.
+
+    :raises InputError: when it is none of these.
+    """
+    if isinstance(jobs, str) and jobs.startswith("["):
+        with contextlib.suppress(ValueError, SyntaxError):
+            jobs = ast.literal_eval(jobs)
+    items = [jobs] if isinstance(jobs, str | dict) else list(jobs or ())
+    return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items]
 
 
 def model_path(model: str) -> str:

@@ -35,15 +35,6 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.report import Report
 
 
-def job_names(jobs: Any) -> list[JobName]:
-    """Return the names in what a task was given: one name, names, or the small dicts of the sensor.
-
-    :raises InputError: when it is none of these.
-    """
-    items = [jobs] if isinstance(jobs, str | dict) else list(jobs or ())
-    return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items]
-
-
 class Round(Record, frozen=True, kw_only=True):
     """One time of asking: what was asked, and the jobs that answered.
 

@@ -7,12 +7,14 @@ never ends a wait before its deadline; a final state ends it at once.
 
 from __future__ import annotations
 
+import random
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from airflow_vertex_batch.core import pace
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import JobError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, Phase
@@ -26,8 +28,6 @@ DEFAULT_TIMEOUT_SECONDS = (72 + 24 + 1) * 3600.0
 #: Times in a row that an error which a retry cannot cure (403, 404) is met before the wait gives up: rights and new
 #: jobs take moments to spread.
 _MAX_HARD_ERRORS = 3
-#: Seconds: an error is never asked about again more slowly than this.
-_MAX_BACKOFF_SECONDS = 300.0
 
 
 class OnTimeout(StrEnum):
@@ -40,12 +40,12 @@ class OnTimeout(StrEnum):
 class WaitPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How long and how often to ask.
 
-    :param poll_interval: seconds between two questions.
+    :param poll_interval: seconds between two questions; None follows the job (see `core.pace`).
     :param timeout: seconds from the job's creation until it counts as late.
     :param first_poll_after: seconds before the first question.
     """
 
-    poll_interval: float = 60.0
+    poll_interval: float | None = None
     timeout: float = DEFAULT_TIMEOUT_SECONDS
     first_poll_after: float = 0.0
     on_timeout: OnTimeout = OnTimeout.CANCEL
@@ -74,6 +74,11 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
 
     job: BatchJob
 
+    @property
+    def name(self) -> str:
+        """The job's name, as the other outcomes have it."""
+        return self.job.name
+
 
 class TimedOut(msgspec.Struct, frozen=True, tag="timed_out"):
     """The deadline passed.
@@ -99,10 +104,19 @@ Outcome = Ended | TimedOut | GaveUp
 Reply = BatchJob | bool | None
 
 
-def watch(name: JobName, policy: WaitPolicy, now: Callable[[], float] = time.time) -> Generator[Step, Reply, Outcome]:
+def watch(
+    name: JobName,
+    policy: WaitPolicy,
+    now: Callable[[], float] = time.time,
+    *,
+    usual: Callable[[BatchJob], float | None] = lambda _job: None,
+    luck: Callable[[], float] = random.random,
+) -> Generator[Step, Reply, Outcome]:
     """Wait for one job's end.
 
     :param now: seconds since the epoch, replaced in tests.
+    :param usual: how many seconds jobs like one usually run, or None; for the adaptive interval.
+    :param luck: a number from 0 to 1 that spreads the intervals, replaced in tests.
     """
     started, job, hard_errors, soft_errors, asked_to_wait = now(), None, 0, 0, 0.0
     if policy.first_poll_after:
@@ -122,13 +136,8 @@ def watch(name: JobName, policy: WaitPolicy, now: Callable[[], float] = time.tim
         remaining = anchor + policy.timeout - now()
         if remaining <= 0:
             return (yield from _late(name, job, policy))
-        yield Sleep(min(max(_backoff(policy, soft_errors), asked_to_wait), remaining))
-
-
-def _backoff(policy: WaitPolicy, soft_errors: int) -> float:
-    # Days of errors must not make a number that no float holds.
-    doubled = policy.poll_interval * 2.0 ** min(soft_errors, 30)
-    return min(doubled, max(_MAX_BACKOFF_SECONDS, policy.poll_interval))
+        base = policy.poll_interval or pace.interval(job, now(), usual(job) if job else None, luck())
+        yield Sleep(min(pace.after_error(base, soft_errors, asked_to_wait, luck()), remaining))
 
 
 def _count(error: ServiceError, hard: int, soft: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
     import aiohttp
     from google.auth.credentials import Credentials
@@ -270,6 +270,9 @@ class AsyncVertexClient(_Endpoint):
         *,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
+        # Here, not where it is used: whoever makes a client does so in a thread, and the first import takes a while.
+        import aiohttp  # noqa: F401
+
         super().__init__(project, location, endpoint)
         self._credentials, self._timeout = credentials, timeout
         self._session: aiohttp.ClientSession | None = None
@@ -278,7 +281,8 @@ class AsyncVertexClient(_Endpoint):
     async def __aenter__(self) -> Self:
         import aiohttp
 
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
+        # Proxies of the environment, as the workers' requests take them.
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout), trust_env=True)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -290,14 +294,13 @@ class AsyncVertexClient(_Endpoint):
         call = get_call(name)
         return read_job(call, await self.send(call))
 
-    async def list(self, query: str) -> AsyncIterator[BatchJob]:
-        """Yield the jobs of this project and location that match a list filter."""
+    async def pages(self, query: str) -> AsyncGenerator[list[BatchJob]]:
+        """Yield the jobs of this project and location that match a list filter, a page at a time."""
         token = ""
         while True:
             call = list_call(self.parent, query, token)
             doc = await self.send(call)
-            for job in _jobs(call, doc):
-                yield job
+            yield [*_jobs(call, doc)]
             token = doc.get("nextPageToken", "")
             if not token:
                 return
@@ -313,33 +316,55 @@ class AsyncVertexClient(_Endpoint):
         return True
 
     async def send(self, call: Call) -> dict[str, Any]:
-        """Send one call once: the waiting flow decides what an error means."""
-        import aiohttp
+        """Send one call once: the waiting flow decides what an error means.
+
+        A token that the service no longer takes is replaced and the call sent again: 401 is a refusal.
+        """
         from google.auth.exceptions import GoogleAuthError
+
+        try:
+            await self._refresh()
+            used = self._credentials.token
+            try:
+                return await self._send_once(call)
+            except ServiceError as error:
+                if error.status != 401 or not used:  # noqa: PLR2004
+                    raise
+            await self._refresh(refused=used)
+            return await self._send_once(call)
+        except GoogleAuthError as error:
+            raise credentials_error(call.what, error) from error
+
+    async def _send_once(self, call: Call) -> dict[str, Any]:
+        import aiohttp
 
         if self._session is None:
             raise RuntimeError("AsyncVertexClient is used as `async with`")
+        headers: dict[str, str] = {}
+        self._credentials.apply(headers)  # type: ignore[no-untyped-call]
         try:
-            headers = await self._headers()
             async with self._session.request(
                 call.method, self.url(call), params=call.params, json=call.body, headers=headers, allow_redirects=False
             ) as answer:
                 text = await answer.text(errors="replace")
-                return read_answer(call, answer.status, text, answer.headers)
-        except GoogleAuthError as error:
-            raise credentials_error(call.what, error) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise no_answer(call, error) from error
+        return read_answer(call, answer.status, text, answer.headers)
 
-    async def _headers(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
+    async def _refresh(self, refused: str | None = None) -> None:
+        """Get a token in a thread, one for all calls: whoever waited for the lock finds it done.
+
+        :param refused: a token that the service did not take, whatever its age.
+        """
         async with self._refreshing:
-            if not self._credentials.valid:
-                from google.auth.transport.requests import Request
+            if not self._credentials.valid or (refused and self._credentials.token == refused):
+                await asyncio.to_thread(_refresh_now, self._credentials)
 
-                await asyncio.to_thread(self._credentials.refresh, Request())
-        self._credentials.apply(headers)  # type: ignore[no-untyped-call]
-        return headers
+
+def _refresh_now(credentials: Credentials) -> None:
+    from google.auth.transport.requests import Request
+
+    credentials.refresh(Request())  # type: ignore[no-untyped-call]
 
 
 def _retrying(call: Call) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class VertexBatchCancelJobOperator(VertexBatchBaseOperator):
     def execute(self, context: Context) -> list[str]:
         """Cancel, and return the names."""
         with failing():
-            from airflow_vertex_batch.core.landing import job_names
+            from airflow_vertex_batch.core.address import job_names
 
             hook, names = self.hook(), job_names(self.jobs)
             self.push_links(context, addresses(jobs=[str(name) for name in names]))

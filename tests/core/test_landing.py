@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.address import JobName, Uri
+from airflow_vertex_batch.core.address import JobName, Uri, job_names
 from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing, Round, better, job_names, read_jobs, refuse_bad_end
+from airflow_vertex_batch.core.landing import Landing, Round, better, read_jobs, refuse_bad_end
 from airflow_vertex_batch.core.model import JobState, Manifest
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.report import Report
@@ -181,17 +181,21 @@ class TestJobs:
             ([JOB_NAME, JOB_NAME], 2),
             (a_job().as_dict(), 1),
             ([a_job().as_dict()], 1),
+            (str([JOB_NAME, JOB_NAME]), 2),
+            (str([a_job().as_dict()]), 1),
             (None, 0),
             ([], 0),
+            ("[]", 0),
         ],
-        ids=["name", "names", "dict", "dicts", "nothing", "empty"],
+        ids=["name", "names", "dict", "dicts", "text of names", "text of dicts", "nothing", "empty", "empty text"],
     )
     def test_names_are_taken_from_whatever_a_task_was_given(self, given, count):
         assert job_names(given) == [JobName.parse(JOB_NAME)] * count
 
     def test_what_is_no_job_is_refused(self):
-        with pytest.raises(InputError, match="is not the name of a batch prediction job"):
-            job_names(["nonsense"])
+        for nonsense in (["nonsense"], "None", "", "[1 +", "[]]"):
+            with pytest.raises(InputError, match="is not the name of a batch prediction job"):
+                job_names(nonsense)
 
     def test_dicts_are_read_and_names_are_asked_for(self):
         asked = []

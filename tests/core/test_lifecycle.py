@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from airflow_vertex_batch.core.lifecycle import (
     watch,
 )
 from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
-from tests.builders import JOB_NAME, a_job, a_job_doc
+from tests.builders import JOB_NAME, NIGHT, a_job, a_job_doc
 from tests.fakes import Clock
 
 NAME = JobName.parse(JOB_NAME)
@@ -149,6 +150,13 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         Ended(DONE),
     ),
 }
+
+
+def steady(policy, clock):
+    """Watch without luck."""
+    return watch(NAME, policy, clock.seconds, luck=lambda: 0.0)
+
+
 PARAMETERS = pytest.mark.parametrize(("policy", "answers", "steps", "outcome"), SCRIPTS.values(), ids=SCRIPTS)
 
 
@@ -197,7 +205,7 @@ class TestScripts:
     @PARAMETERS
     def test_the_generator_alone(self, policy, answers, steps, outcome):
         clock, answers, seen = Clock(), list(answers), []
-        flow, reply = watch(NAME, policy, clock.seconds), None
+        flow, reply = steady(policy, clock), None
         try:
             while True:
                 step = flow.throw(reply) if isinstance(reply, Exception) else flow.send(reply)
@@ -217,7 +225,7 @@ class TestScripts:
     def test_driven_blocking(self, policy, answers, steps, outcome):
         clock = Clock()
         service = Service(answers, clock)
-        assert drive(watch(NAME, policy, clock.seconds), service, sleep=service.sleep) == outcome
+        assert drive(steady(policy, clock), service, sleep=service.sleep) == outcome
         assert service.steps == steps
         assert service.is_used_up
 
@@ -225,7 +233,7 @@ class TestScripts:
     def test_driven_on_an_event_loop(self, policy, answers, steps, outcome):
         clock = Clock()
         service = AsyncService(answers, clock)
-        assert asyncio.run(adrive(watch(NAME, policy, clock.seconds), service, sleep=service.sleep)) == outcome
+        assert asyncio.run(adrive(steady(policy, clock), service, sleep=service.sleep)) == outcome
         assert service.steps == steps
         assert service.is_used_up
 
@@ -234,7 +242,7 @@ class TestScripts:
         clock = Clock()
         service = Service(answers, clock)
         before_sleep = next((n for n, step in enumerate(steps) if not isinstance(step, str)), None)
-        made = drive_once(watch(NAME, policy, clock.seconds), service)
+        made = drive_once(steady(policy, clock), service)
         assert made == (outcome if before_sleep is None else None)
         assert service.steps == steps[:before_sleep]
 
@@ -287,6 +295,56 @@ class TestDeadline:
         outcome = drive(watch(NAME, WaitPolicy(), clock.seconds), service, sleep=service.sleep)
         assert outcome == _timed_out(None, cancelled=False)
         assert sum(clock.slept) == pytest.approx(DEFAULT_TIMEOUT_SECONDS)
+
+
+class TestTheAdaptiveInterval:
+    """What one wait looks like; `test_pace` has the decisions."""
+
+    def waits(self, *answers, usual=None, luck=0.5, policy=WaitPolicy(timeout=400_000)):  # noqa: B008 - frozen
+        clock = Clock()
+        service = Service(list(answers), clock)
+        flow = watch(NAME, policy, clock.seconds, usual=lambda _job: usual, luck=lambda: luck)
+        drive(flow, service, sleep=service.sleep)
+        return clock.slept
+
+    def test_it_is_what_one_gets_who_names_no_interval(self):
+        assert WaitPolicy().poll_interval is None
+
+    def test_a_tiny_job_is_met_soon_and_a_long_queue_is_asked_about_ever_more_slowly(self):
+        slept = self.waits(*[PENDING] * 60, DONE)
+        assert slept[:5] == [15, 15, 15, 15, 15]
+        assert slept[-1] == 300
+        assert slept == sorted(slept)
+
+    def test_a_job_that_begins_to_run_is_asked_about_quickly_again(self):
+        began = NIGHT + timedelta(hours=1)
+        clock = Clock()
+        waiting = iter([PENDING] * 33)
+        service = Service([], clock)
+        service.get = lambda _name: (
+            next(waiting, None)
+            or a_job(
+                JobState.RUNNING if clock.now < began + timedelta(hours=2) else JobState.SUCCEEDED, started_at=clock.now
+            )
+        )
+        flow = watch(NAME, WaitPolicy(timeout=400_000), clock.seconds, luck=lambda: 0.5)
+        drive(flow, service, sleep=service.sleep)
+        assert clock.slept[32] == 300
+        assert clock.slept[33] == 15
+
+    def test_errors_double_it(self):
+        assert self.waits(PENDING, UNAVAILABLE, UNAVAILABLE, DONE) == [15, 30, 60]
+
+    def test_waits_begun_together_drift_apart(self):
+        late, soon = (self.waits(*[PENDING] * 30, DONE, luck=luck) for luck in (1.0, 0.0))
+        assert sum(late) > sum(soon) * 1.1
+
+    def test_it_never_outlasts_the_deadline(self):
+        slept = self.waits(*[PENDING] * 40, True, policy=WaitPolicy(timeout=1_000))
+        assert sum(slept) == pytest.approx(1_000)
+
+    def test_no_luck_brings_a_question_forward_of_what_the_service_asked_for(self):
+        assert min(self.waits(BUSY, DONE, luck=luck)[0] for luck in (0, 0.3, 1)) == 400
 
 
 def test_whoever_logs_progress_sees_every_answer():

@@ -1,4 +1,4 @@
-"""A tiny HTTP server that answers what a test scripted, and notes what it was asked."""
+"""A tiny HTTP server that answers what a test scripted, and notes what it was asked; credentials by script, too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
+
+from google.auth.credentials import Credentials
 
 
 @dataclass
@@ -115,3 +117,17 @@ class ScriptedServer:
                 """Stay quiet."""
 
         return Handler
+
+
+class Refreshing(Credentials):
+    """Credentials without a token, whose token server does as scripted."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()
+        self._errors, self.refreshed = list(errors), 0
+
+    def refresh(self, request):
+        self.refreshed += 1
+        if self._errors:
+            raise self._errors.pop(0)
+        self.token = f"token-{self.refreshed}"

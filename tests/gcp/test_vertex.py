@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from http import HTTPStatus
 
 import pytest
-from google.auth.credentials import Credentials as AnyCredentials
 from google.auth.exceptions import RefreshError, TransportError
 from google.oauth2.credentials import Credentials
 
@@ -20,7 +18,6 @@ from airflow_vertex_batch.gcp.vertex import (
     PAGE_SIZE,
     READ_ATTEMPTS,
     TIMEOUT_SECONDS,
-    AsyncVertexClient,
     Call,
     VertexClient,
     _retrying,
@@ -33,7 +30,7 @@ from airflow_vertex_batch.gcp.vertex import (
     read_answer,
 )
 from tests.builders import JOB_NAME, a_job_doc, a_spec
-from tests.gcp.scripted_server import Answer, ScriptedServer, refused
+from tests.gcp.scripted_server import Answer, Refreshing, ScriptedServer, refused
 
 NAME = JobName.parse(JOB_NAME)
 PARENT = "projects/demo/locations/global"
@@ -55,20 +52,6 @@ def connect(slept):
         return VertexClient(Credentials("token"), "demo", "global", server.url, sleep=slept.append, **options)
 
     return make
-
-
-def _async(server, use, *, credentials=None, **options):
-    async def run():
-        async with AsyncVertexClient(
-            credentials or Credentials("token"), "demo", "global", server.url, **options
-        ) as client:
-            return await use(client)
-
-    return asyncio.run(run())
-
-
-async def _all(jobs):
-    return [job async for job in jobs]
 
 
 class TestCalls:
@@ -341,15 +324,12 @@ class TestList:
         assert [asked.query.get("pageToken") for asked in server.asked] == [None, "two", "two"]
 
 
-CANCELS = pytest.mark.parametrize(
-    ("answer", "cancelled"),
-    [(Answer(), True), (refused(400, "FAILED_PRECONDITION"), False), (refused(404, "NOT_FOUND"), False)],
-    ids=["asked", "ended already", "gone"],
-)
-
-
 class TestCancel:
-    @CANCELS
+    @pytest.mark.parametrize(
+        ("answer", "cancelled"),
+        [(Answer(), True), (refused(400, "FAILED_PRECONDITION"), False), (refused(404, "NOT_FOUND"), False)],
+        ids=["asked", "ended already", "gone"],
+    )
     def test_it_says_whether_there_was_anything_to_cancel(self, connect, answer, cancelled):
         with ScriptedServer(answer) as server:
             assert connect(server).cancel(NAME) is cancelled
@@ -373,20 +353,6 @@ class TestCancel:
         assert (server.asked[0].method, server.asked[0].path) == ("DELETE", f"/v1/{JOB_NAME}")
 
 
-class Refreshing(AnyCredentials):
-    """Credentials without a token, whose token server does as scripted."""
-
-    def __init__(self, *errors: Exception) -> None:
-        super().__init__()
-        self._errors, self.refreshed = list(errors), 0
-
-    def refresh(self, request):
-        self.refreshed += 1
-        if self._errors:
-            raise self._errors.pop(0)
-        self.token = f"token-{self.refreshed}"
-
-
 class TestCredentials:
     @pytest.mark.parametrize(
         ("error", "status"),
@@ -402,74 +368,6 @@ class TestCredentials:
         assert not isinstance(caught.value, AmbiguousError)
         assert caught.value.status == status
         assert server.asked == []
-
-    @pytest.mark.parametrize(("error", "status"), [(RefreshError("expired"), 401), (TransportError("no route"), 0)])
-    def test_the_same_on_an_event_loop(self, error, status):
-        with ScriptedServer() as server, pytest.raises(ServiceError, match="No credentials for get") as caught:
-            _async(server, lambda client: client.get(NAME), credentials=Refreshing(error))
-        assert caught.value.status == status
-
-    def test_a_token_is_fetched_once_for_many_calls_at_once(self):
-        credentials = Refreshing()
-
-        async def many(client):
-            return await asyncio.gather(*[client.get(NAME) for _ in range(5)])
-
-        with ScriptedServer(*[Answer(body=JOB)] * 5) as server:
-            assert len(_async(server, many, credentials=credentials)) == 5
-        assert credentials.refreshed == 1
-        assert {asked.authorization for asked in server.asked} == {"Bearer token-1"}
-
-
-class TestOnAnEventLoop:
-    def test_get(self):
-        with ScriptedServer(Answer(body=JOB)) as server:
-            assert _async(server, lambda client: client.get(NAME)).name == JOB_NAME
-        assert server.asked[0].authorization == "Bearer token"
-
-    def test_all_pages_of_a_list(self):
-        pages = [
-            Answer(body={"batchPredictionJobs": [JOB], "nextPageToken": "t"}),
-            Answer(body={"batchPredictionJobs": [JOB]}),
-        ]
-        with ScriptedServer(*pages) as server:
-            assert len(_async(server, lambda client: _all(client.list('labels.a="b"')))) == 2
-        assert [asked.query.get("pageToken") for asked in server.asked] == [None, "t"]
-
-    @CANCELS
-    def test_cancel(self, answer, cancelled):
-        with ScriptedServer(answer) as server:
-            assert _async(server, lambda client: client.cancel(NAME)) is cancelled
-
-    @pytest.mark.parametrize(
-        ("answer", "status"),
-        [
-            (refused(503, Retry_After="9"), 503),
-            (refused(404), 404),
-            (Answer(fate="drop"), 0),
-            (Answer(body=JOB, fate="cut"), 0),
-            (Answer(body={}), 502),
-        ],
-        ids=["503", "404", "connection dropped", "answer cut", "no job"],
-    )
-    def test_every_error_is_ours_and_left_to_the_waiting_flow(self, answer, status):
-        """Twice the same answer: aiohttp itself repeats a GET whose kept connection was dropped."""
-        with ScriptedServer(answer, answer) as server, pytest.raises(ServiceError) as caught:
-            _async(server, lambda client: client.get(NAME))
-        assert caught.value.status == status
-        assert len(server.asked) == (2 if answer.fate == "drop" else 1)
-
-    def test_a_call_that_hangs_ends(self):
-        with (
-            ScriptedServer(Answer(fate="hang")) as server,
-            pytest.raises(ServiceError, match=r"did not answer to: get .*TimeoutError"),
-        ):
-            _async(server, lambda client: client.get(NAME), timeout=0.2)
-
-    def test_it_must_be_opened(self):
-        client = AsyncVertexClient(Credentials("token"), "demo", "global")
-        with pytest.raises(RuntimeError, match="async with"):
-            asyncio.run(client.get(NAME))
 
 
 def test_a_create_ends_well_before_another_writer_may_send():
