@@ -7,9 +7,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.classify import classify
+from airflow_vertex_batch.core.classify import classify, time_or_nothing
 from airflow_vertex_batch.core.collect.inputs import input_requests
-from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row
+from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row, plain_time
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.jsonl import encode, read_output
 from airflow_vertex_batch.core.request import KEY_LABEL, Digester, key_label, request_digest
@@ -137,6 +137,31 @@ class TestOutput:
             _agree(lines, _damaged(whole, damage))
 
 
+class TestTimes:
+    BEGINS = (
+        "2026-11-22T03:04:05",
+        "2026-11-22 03:04:05",
+        "2026-13-22T03:04:05",
+        "2026-W47-7T03:04:05",
+        "20261122T030405",
+    )
+
+    @given(
+        st.builds(
+            "".join,
+            st.tuples(
+                st.sampled_from(BEGINS),
+                st.sampled_from([".", ",", "", "+"]),
+                st.text("09\u0663\u00b2.", max_size=9),
+                st.sampled_from(["+00:00", "Z", "+01:00", ""]),
+            ),
+        )
+        | st.text()
+    )
+    def test_a_time_is_one_or_nothing_either_way(self, text):
+        assert plain_time(text) == time_or_nothing(text)
+
+
 class TestInput:
     @given(st.lists(st.tuples(KEYS | st.just(7), REQUESTS), min_size=2, max_size=8), SOME, st.booleans())
     def test_the_short_way_reads_what_the_full_way_reads(self, asked, damages, compact):
@@ -150,8 +175,8 @@ class TestInput:
             ]
 
         docs = [{"key": key, "request": request} for key, request in asked]
-        raws = [(encode(doc) if compact else json.dumps(doc).encode()) + b"\n" for doc in docs]
-        raws = [_damaged(raw, damage) for raw, damage in zip(raws, damages, strict=False)]
+        raws = [encode(doc) if compact else json.dumps(doc).encode() for doc in docs]
+        raws = [_damaged(raw, damage) + b"\n" for raw, damage in zip(raws, damages, strict=False)]
         alone = []
         for raw in raws:
             try:

@@ -95,11 +95,14 @@ class _RequestLines:
     def read(self, raw: bytes) -> Request | None:
         """Read a line, or return None where it is out of the ordinary."""
         found = self._shapes.match(raw)
-        try:
-            if found is not None:
-                shape, texts, core = found
+        if found is not None:
+            shape, texts, core = found
+            try:
                 _decode_text(core)
                 return shape.request(raw, texts[0])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass  # it has more parts than the line that the shape was learnt from
+        try:
             line = _decode_line(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
