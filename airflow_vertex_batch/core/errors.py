@@ -8,7 +8,8 @@
     ├── ServiceError            Google said no: status, reason, retryable
     │   └── AmbiguousError      the request left, the answer never came: what it did is unknown
     ├── JobError                the job ended badly: carries the job's name and state
-    └── ResultError             output is not what it should be: uri, line
+    ├── ResultError             output is not what it should be: uri, line
+    └── CannotAskError          the question cannot be put here: preflight says "unknown"
 
 A message has four parts: what happened (with ids), why (in the service's words), what is left behind or was paid, what
 to do next. A bad row is data, never an exception. Prompts and answers never enter a message.
@@ -117,6 +118,10 @@ class ResultError(VertexBatchError):
     ) -> None:
         self.uri, self.line = uri, line
         super().__init__(what, why=why, left=left, todo=todo)
+
+
+class CannotAskError(VertexBatchError):
+    """The question cannot be put here: a local server without that API, or an answer that is needed first."""
 
 
 def _sentence(text: str) -> str:

@@ -117,7 +117,8 @@ _decode_row = msgspec.json.Decoder(ResultRow).decode
 def better(before: ResultRow, now: ResultRow) -> ResultRow:
     """Return the better of two attempts at one request: a good answer, else any answer, else the later one.
 
-    What belongs to the request stays, and what the other attempt was billed is remembered.
+    What belongs to the request stays, and what the other attempt was billed is remembered. Whether asking once more may
+    help is for the later attempt to say.
     """
     best, other = (before, now) if _worth(before) > _worth(now) else (now, before)
     billed = (*before.earlier, *now.earlier, *((other.usage,) if other.usage is not None else ()))
@@ -126,6 +127,7 @@ def better(before: ResultRow, now: ResultRow) -> ResultRow:
         columns=before.columns,
         request_digest=before.request_digest,
         attempts=before.attempts + now.attempts,
+        repairable=now.repairable and not best.status.is_good,
         earlier=billed,
     )
 

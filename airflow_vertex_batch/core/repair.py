@@ -103,9 +103,10 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
         """Return what is done about one row."""
         if row.status.is_good or row.code in _HOPELESS or not row.attempts:
             return Action.GIVE_UP
-        if row.status in self.actions:
-            return self.actions[row.status]
-        return ACTIONS[row.status] if row.repairable else Action.GIVE_UP
+        # What was refused for its content is not repairable by itself, but its author may insist.
+        if not row.repairable and not (row.status is RowStatus.BLOCKED and row.status in self.actions):
+            return Action.GIVE_UP
+        return self.actions.get(row.status, ACTIONS[row.status])
 
 
 class Selection(msgspec.Struct, frozen=True):

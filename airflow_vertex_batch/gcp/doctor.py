@@ -15,8 +15,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri, api_host
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.preflight import CannotAskError
+from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:

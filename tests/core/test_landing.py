@@ -151,6 +151,12 @@ class TestBetter:
         assert (chosen.status, chosen.response, chosen.text) == (best.status, best.response, best.text)
         assert chosen.attempts == 2
 
+    def test_whether_it_may_heal_is_the_later_attempt_s_word(self):
+        cut = a_row(status=RowStatus.TRUNCATED, response="x", repairable=True)
+        refused = a_row(status=RowStatus.FAILED, code="INVALID_ARGUMENT")
+        chosen = better(cut, refused)
+        assert (chosen.status, chosen.repairable) == (RowStatus.TRUNCATED, False)
+
     def test_what_belongs_to_the_request_stays_and_every_attempt_is_billed(self):
         first = a_row(status=RowStatus.TRUNCATED, usage=Usage(10, 5), columns={"id": 1}, request_digest="d")
         second = a_row(status=RowStatus.TRUNCATED, usage=Usage(20, 6), request_digest="other")

@@ -7,8 +7,8 @@ from datetime import date
 
 import pytest
 
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.preflight import CHECKS, CannotAskError, Finding, Plan, Report, Verdict, preflight
+from airflow_vertex_batch.core.errors import CannotAskError, InputError, ServiceError
+from airflow_vertex_batch.core.preflight import CHECKS, Finding, Plan, Report, Verdict, preflight
 from airflow_vertex_batch.core.preflight.buckets import holds, places
 from airflow_vertex_batch.core.preflight.served import table
 from airflow_vertex_batch.core.preflight.vertex import MAX_LABELS, OUR_LABELS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.model import JobState
@@ -53,6 +53,7 @@ def _play(script, answered, end, rounds):
 
 @settings(deadline=None)
 @given(nights())
+@example(({"a0": ["cut", "good"], "a1": ["cut", "invalid"]}, 1, JobState.SUCCEEDED, 2))
 def test_each_row_lands_once_and_a_good_answer_is_never_asked_again(night):
     script, answered, end, rounds = night
     world, task, done = _play(script, answered, end, rounds)

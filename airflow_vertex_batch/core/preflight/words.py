@@ -86,10 +86,6 @@ def unknown(found: str, todo: str = "") -> Seen:
     return Seen(Verdict.UNKNOWN, found, todo)
 
 
-class CannotAskError(VertexBatchError):
-    """The question cannot be put here: a local server without that API, or an answer that is needed first."""
-
-
 class Canary(msgspec.Struct, frozen=True, kw_only=True):
     """One row to ask online, as the batch would ask it."""
 
