@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.errors import InputError, ServiceError, VertexBatchError
+from airflow_vertex_batch.core.errors import CannotAskError, InputError, ServiceError, VertexBatchError
 from airflow_vertex_batch.core.model import Record
 from airflow_vertex_batch.core.preflight import agent, buckets, canary, datasets, served, vertex
 from airflow_vertex_batch.core.preflight.words import (
     Canary,
-    CannotAskError,
     Cloud,
     Finding,
     Plan,
@@ -30,7 +29,7 @@ from airflow_vertex_batch.core.preflight.words import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-__all__ = ["CHECKS", "Canary", "CannotAskError", "Cloud", "Finding", "Plan", "Report", "Verdict", "preflight"]
+__all__ = ["CHECKS", "Canary", "Cloud", "Finding", "Plan", "Report", "Verdict", "preflight"]
 
 
 def _always(_plan: Plan) -> Sequence[str]:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.preflight.buckets import settings
 from airflow_vertex_batch.core.preflight.vertex import project_number
 from airflow_vertex_batch.core.preflight.words import (
     DATASET_WRITERS,
-    CannotAskError,
     Cloud,
     Plan,
     Seen,

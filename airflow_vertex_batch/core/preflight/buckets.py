@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_vertex_batch.core.address import MULTI_REGIONS, TableId, Uri
-from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.preflight.words import (
-    CannotAskError,
     Cloud,
     Plan,
     Seen,

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_vertex_batch.core.address import MULTI_REGIONS, Uri
-from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.preflight.buckets import holds, places, settings
 from airflow_vertex_batch.core.preflight.words import (
     DATASET_WRITERS,
-    CannotAskError,
     Cloud,
     Plan,
     Seen,

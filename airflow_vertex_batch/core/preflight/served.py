@@ -15,9 +15,8 @@ from importlib import resources
 import msgspec
 
 from airflow_vertex_batch.core.address import MULTI_REGIONS, model_path
-from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.preflight.words import (
-    CannotAskError,
     Cloud,
     Plan,
     Seen,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.preflight.words import (
-    CannotAskError,
     Cloud,
     Plan,
     Seen,
