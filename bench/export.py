@@ -210,14 +210,15 @@ class _GeneratedStore(LocalStore):
         yield io.BufferedReader(_Lines(self._lines[kind], numbers), buffer_size=1 << 20)
 
 
-def _batch(inputs: str, output: str) -> Batch:
+def batch(inputs: str, output: str) -> Batch:
+    """Return one finished job with its input."""
     job = BatchJob(
         name="projects/1/locations/global/batchPredictionJobs/2", state=JobState.SUCCEEDED, output_uri=output
     )
     return Batch(job, (inputs,), model="gemini-3.8-flash")
 
 
-_JOB = _batch("/in/0.jsonl", "/out/0")
+_JOB = batch("/in/0.jsonl", "/out/0")
 
 
 def export_rows() -> tuple[list[str], list[list[object]]]:
@@ -245,9 +246,19 @@ class _MadeStore(_GeneratedStore):
     def open_read(self, uri: Uri) -> Iterator[IO[bytes]]:
         yield io.BytesIO(self._files[uri.name])
 
+    def file(self, name: str) -> bytes:
+        """Return one of the files."""
+        return self._files[name]
+
     def output_lines(self) -> list[bytes]:
         """Return the output's lines."""
-        return self._files["/out/0/predictions.jsonl"].splitlines()
+        return self.file("/out/0/predictions.jsonl").splitlines()
+
+
+def job_files(row_count: int) -> tuple[bytes, bytes]:
+    """Return the request file and the output file of a job with an instruction, a schema and prompts of 1 KB."""
+    store = _MadeStore(row_count, "word. " * 160, wants_json=True)
+    return store.file("/in/0.jsonl"), store.file("/out/0/predictions.jsonl")
 
 
 class _Knowing(Collector):
@@ -330,7 +341,7 @@ def _peak(count: int) -> float:
 def _collect_generated(row_count: int) -> None:
     collector = Collector(_GeneratedStore(row_count), None)  # type: ignore[arg-type]
     for job in range(-(-row_count // _JOB_ROWS)):
-        for row in collector.rows(_batch(f"/in/{job}.jsonl", f"/out/{job}")):
+        for row in collector.rows(batch(f"/in/{job}.jsonl", f"/out/{job}")):
             assert row.status.is_good
     assert collector.expected_count == row_count
 

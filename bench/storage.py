@@ -53,18 +53,18 @@ def _store(url: str) -> GcsStore:
 def _measured(store: GcsStore) -> tuple[list[str], list[list[object]]]:
     manifest = _prepare(store, 0)
     sent = _fetched(store, Uri.parse(manifest.shards[0].uri))
-    line, made = _BUCKET / "out" / "predictions.jsonl", answers.output_of(_ROWS)
-    inputs, asked = _BUCKET / "in.jsonl", answers.input_of(_ROWS)
-    for uri, data in ((line, made), (inputs, asked)):
-        _send(store, uri, data)
+    asked, made = answers.job_files(_ROWS)
+    inputs, output = _BUCKET / "in.jsonl", _BUCKET / "out" / "predictions.jsonl"
+    _send(store, inputs, asked)
+    _send(store, output, made)
     up = _best({"server": lambda n: _send(store, _BUCKET / f"raw-{n}", sent), "ours": lambda n: _prepare(store, n + 1)})
     down = _best(
-        {"server": lambda _: (_fetched(store, line), _fetched(store, inputs)), "ours": lambda _: _collect(store)}
+        {"server": lambda _: (_fetched(store, inputs), _fetched(store, output)), "ours": lambda _: _collect(store)}
     )
     rows = []
     for name, seconds, size in (
         ("prepare", up, len(sent)),
-        ("collect", down, len(made) + len(answers.input_of(_ROWS))),
+        ("collect", down, len(made) + len(asked)),
     ):
         own, ours = (size / seconds[way] / 1e6 for way in ("server", "ours"))
         rows.append([name, f"{size / 1e6:.0f}", f"{own:.0f}", f"{ours:.0f}", f"{ours / own:.0%}"])
