@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SPEED = 20.0
 
 NIGHTLY = "nightly_tickets"
-EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one", "one_task")
+EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one", "one_task", "sweep_orphans")
 CASES = (
     "hold",
     "empty_night",
@@ -29,6 +29,7 @@ CASES = (
     "bad_request",
     "blocking",
     "rescheduling",
+    "from_trigger",
     "database_rows",
     "mapped",
     "from_upstream",

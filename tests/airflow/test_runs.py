@@ -141,6 +141,12 @@ class TestTheExamples:
         run_id = succeeded("steps_one_by_one")
         assert airflow.xcom("steps_one_by_one", run_id, "tell").startswith("{'succeeded': 4}")
 
+    def test_a_sweep_says_what_it_would_do_and_does_nothing(self, airflow, cloud, succeeded):
+        run_id = succeeded("sweep_orphans")
+        swept = airflow.xcom("sweep_orphans", run_id, "sweep", "report")
+        assert swept["is_dry_run"] is True
+        assert (swept["error_count"], swept["findings"]) == (0, [])
+
     def test_a_function_is_a_batch_in_one_task_mapped_over_languages(self, airflow, cloud, succeeded):
         run_id = succeeded("one_task")
         reports = [airflow.xcom("one_task", run_id, "translate", map_index=index) for index in range(3)]
@@ -156,8 +162,8 @@ class TestTheExamples:
 class TestWaiting:
     """Ways to wait, and ways to be interrupted."""
 
-    @pytest.mark.parametrize("dag_id", ["blocking", "rescheduling"])
-    def test_without_the_triggerer(self, airflow, cloud, succeeded, dag_id):
+    @pytest.mark.parametrize("dag_id", ["blocking", "rescheduling", "from_trigger"])
+    def test_in_every_way(self, airflow, cloud, succeeded, dag_id):
         run_id = succeeded(dag_id)
         assert airflow.xcom(dag_id, run_id, "batch.export")["statuses"] == {"succeeded": 3}
         assert len(cloud.jobs(dag_id)) == 1

@@ -50,6 +50,12 @@ with DAG("rescheduling", schedule=None, default_args=COMMON):
         destination_uri=f"gs://{BUCKET}/rescheduling",
     )  # fmt: skip
 
+with DAG("from_trigger", schedule=None, default_args=COMMON):
+    vertex_batch(
+        "batch", model=MODEL, rows=some_rows, prompt="{{ body }}", poll_interval=2, start_from_trigger=True,
+        destination_uri=f"gs://{BUCKET}/from_trigger",
+    )  # fmt: skip
+
 with DAG("bad_request", schedule=None, params={"input_uri": Param("", type="string")}, default_args=COMMON):
     wait = VertexBatchJobSensor(
         task_id="wait",
