@@ -36,20 +36,22 @@ class VertexBatchJobTrigger(BaseTrigger):
     :param on_timeout: ``cancel`` or ``fail``.
     :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another
         triggerer.
+    :param job_names: what `jobs` was called in 0.1.0: tasks that wait over an upgrade go on waiting.
     """
 
     def __init__(
         self,
-        jobs: Any,
+        jobs: Any = None,
         gcp_conn_id: str = "google_cloud_default",
         impersonation_chain: str | Sequence[str] | None = None,
         poll_interval: float | None = None,
         timeout: float = WaitPolicy().timeout,
         on_timeout: str = "cancel",
         cancel_on_kill: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
+        job_names: Any = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.jobs = jobs
+        self.jobs = jobs if jobs is not None else job_names
         self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, impersonation_chain
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
         self.cancel_on_kill = cancel_on_kill

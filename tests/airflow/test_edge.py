@@ -163,6 +163,11 @@ class TestTheGroup:
 class TestTheTrigger:
     """It comes back from the database as it went in, and carries names only."""
 
+    def test_one_that_0_1_0_stored_still_loads(self):
+        """A task may wait for days, over an upgrade."""
+        stored = {"job_names": [JOB], "gcp_conn_id": "conn", "poll_interval": 60.0, "timeout": 349_200.0}
+        assert VertexBatchJobTrigger(**stored).serialize()[1]["jobs"] == [JOB]
+
     def test_round_trip_through_airflows_serialization(self):
         from airflow.models.trigger import Trigger
 
