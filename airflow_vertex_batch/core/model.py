@@ -332,8 +332,10 @@ class Manifest(Record, frozen=True, kw_only=True):
         others = (
             (self.duplicate_count, "asked under another row's key"),
             (self.known_count, "answered by an earlier run"),
+            (self.fixed_count, "cured before they were sent"),
             (self.rejected_count, "rejected"),
         )
         said = "".join(f", {count:,} {what}" for count, what in others if count)
-        files = f"{self.request_count:,} requests in {len(self.shards)} files ({self.size_bytes:,} bytes)"
+        plural = "" if len(self.shards) == 1 else "s"
+        files = f"{self.request_count:,} requests in {len(self.shards)} file{plural} ({self.size_bytes:,} bytes)"
         return f"{self.row_count:,} rows: {files}{said}"

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.lint import Finding, Linter, fix_line
@@ -154,14 +154,6 @@ class TestFuzz:
     def test_what_stands_in_a_varying_place_is_still_checked(self, first: bytes, second: bytes, rule: str) -> None:
         assert lint([first]) == []
         assert rule in {finding.rule for finding in lint([first, second]) if finding.line == 2}
-
-    @settings(max_examples=200, deadline=None)
-    @given(value=json_values)
-    def test_a_decoded_line_gets_the_same_findings(self, value: Any) -> None:
-        row = line(value)
-        assume(b"NaN" not in row and b"Infinity" not in row)
-        given_raw, given_both = Linter("a", shortcut=False), Linter("a", shortcut=False)
-        assert given_raw.check(1, row) == given_both.check_request(1, row, json.loads(row))
 
     @settings(max_examples=200, deadline=None)
     @given(value=json_values)

@@ -415,3 +415,16 @@ class TestIdentity:
         assert safe_name("a:b") != safe_name("a/b") != safe_name("a_b")
         assert safe_name("a_b") == "a_b"
         assert "/" not in safe_name("../../etc")
+
+
+class TestManifest:
+    def test_its_summary_tells_of_every_kind_of_row_there_is(self):
+        shard = Shard(uri="gs://b/r.jsonl", request_count=7, size_bytes=1_234)
+        manifest = Manifest(
+            uri="gs://b/m.json", fingerprint="f", row_count=13, request_count=7, rejected_count=1, duplicate_count=2,
+            known_count=3, fixed_count=4, shards=(shard,),
+        )  # fmt: skip
+        assert manifest.summary() == (
+            "13 rows: 7 requests in 1 file (1,234 bytes), 2 asked under another row's key, "
+            "3 answered by an earlier run, 4 cured before they were sent, 1 rejected"
+        )

@@ -80,14 +80,7 @@ class Linter:
         :param line_number: 1-based, in the current file.
         :param raw: the line, with or without its line end.
         """
-        return [] if self._is_known(line_number, raw) else self._check(line_number, raw, UNREADABLE)
-
-    def check_request(self, line_number: int, raw: bytes, decoded: Any) -> list[Finding]:
-        """Do as `check` for a line that is decoded already.
-
-        :param decoded: exactly what `raw` holds.
-        """
-        return [] if self._is_known(line_number, raw) else self._check(line_number, raw, decoded)
+        return [] if self._is_known(line_number, raw) else self._check(line_number, raw)
 
     def finish(self) -> list[Finding]:
         """Return what is wrong with the job as a whole, after its last line."""
@@ -123,9 +116,9 @@ class Linter:
         self.request_count += 1
         return True
 
-    def _check(self, line_number: int, raw: bytes, decoded: Any) -> list[Finding]:
+    def _check(self, line_number: int, raw: bytes) -> list[Finding]:
         here = (len(self._files) - 1, line_number)
-        line, faults = read_line(raw, decoded)
+        line, faults = read_line(raw)
         found: list[Found] = [(here, *fault) for fault in faults]
         if line is not BLANK:
             found += self._limits_at(here, raw)

@@ -28,11 +28,10 @@ _LITERALS = ("true", "false", "null")
 _decode = msgspec.json.Decoder().decode
 
 
-def read_line(raw: bytes, decoded: Any = UNREADABLE) -> tuple[Any, list[Fault]]:
+def read_line(raw: bytes) -> tuple[Any, list[Fault]]:
     """Decode one line.
 
     :param raw: the line, with or without its line end.
-    :param decoded: what the caller has decoded from it already.
     :return: the value, `BLANK` or `UNREADABLE`, and the faults of the bytes.
     """
     faults: list[Fault] = []
@@ -49,7 +48,7 @@ def read_line(raw: bytes, decoded: Any = UNREADABLE) -> tuple[Any, list[Fault]]:
     if broken:
         return UNREADABLE, [*faults, broken]
     try:
-        value = _decode(body) if decoded is UNREADABLE else decoded
+        value = _decode(body)
     except RecursionError:
         return UNREADABLE, [*faults, ("$", "too-deep", "nested so deeply that no decoder follows", "")]
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
