@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from airflow_vertex_batch.core.lint.fast import Shapes, is_plain_key
 from airflow_vertex_batch.core.lint.fix import fix_line
