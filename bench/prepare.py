@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from airflow_vertex_batch.core.ports import LocalStore
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Rows
+from bench import peak_megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,4 +193,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         plan = PreparePlan(template=_template(_SIMPLE), key_column="id")
         prepare(Rows(rows(int(sys.argv[1]))).rows(None, None), plan, _Nowhere(), Uri.parse(scratch), "bench")  # type: ignore[arg-type]
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_megabytes())
