@@ -19,7 +19,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-vertex-batch",
         "name": "Vertex AI batch",
-        "description": "Nightly Gemini batches on Vertex AI: prepare, create, wait, export.",
+        "description": "Nightly Gemini batches on Vertex AI: prepare, create, wait, repair, export.",
         "versions": [__version__],
         "integrations": [
             {
@@ -39,25 +39,26 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "vertex_batch", "class-name": "airflow_vertex_batch.decorators.vertex_batch_task"}
         ],
-        "config": {
-            "vertex_batch": {
-                "description": "Defaults of the Vertex AI batch provider.",
-                "options": {
-                    "location": _option(
-                        "Location of new jobs where a task names none: a region, `global`, `us` or `eu`.", "global"
-                    ),
-                    "staging_uri": _option(
-                        "Cloud Storage folder for request files and the ledger, where a task names none.",
-                        "gs://my-bucket/vertex-batch",
-                    ),
-                    "prices_file": _option(
-                        "JSON price file, local or in Cloud Storage, whose entries replace the shipped ones by model.",
-                        "gs://my-bucket/prices.json",
-                    ),
-                },
-            }
-        },
+        "config": {"vertex_batch": _section()},
     }
+
+
+def _section() -> dict[str, Any]:
+    """Return the options of the ``[vertex_batch]`` section; `settings` reads them."""
+    options = {
+        "location": _option(
+            "Location of new jobs where a task names none: a region, `global`, `us` or `eu`.", "global"
+        ),
+        "staging_uri": _option(
+            "Cloud Storage folder for request files and the ledger, where a task names none.",
+            "gs://my-bucket/vertex-batch",
+        ),
+        "prices_file": _option(
+            "JSON price file, local or in Cloud Storage, whose entries replace the shipped ones by model.",
+            "gs://my-bucket/prices.json",
+        ),
+    }
+    return {"description": "Defaults of the Vertex AI batch provider.", "options": options}
 
 
 def _option(description: str, example: str) -> dict[str, Any]:
