@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
+from airflow_vertex_batch.compat import first_poke
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.waiting import WaitingOperator, seconds
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.lifecycle import Outcome
+    from airflow_vertex_batch.core.lifecycle import Outcome, Warn
 
 #: XCom key under which the sensor says in which generation (see `base.generation_of`) it ran.
 GENERATION_KEY = "vertex_batch_generation"
@@ -88,11 +89,17 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 self._announce(context, [outcome.name for outcome in outcomes])
             return self._concluded(outcomes)
 
-    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
+    def poke(self, context: Context) -> PokeReturnValue:
         """Ask once, for ``mode="reschedule"``; a deadline or an ended job ends the wait."""
         with failing():
-            names = self._names()
-            outcomes = self.ended(names)
+            names, began = self._names(), first_poke(context)
+
+            def warn(warning: Warn) -> None:
+                # Nothing is kept between two pokes: what has been so for long was said when it was new.
+                if began is None or warning.ago < 2 * self.poke_interval:
+                    self.log.warning("%s", warning.text)
+
+            outcomes = self.ended(names, began=began, warn=warn)
             done = len(outcomes) == len(names)
             return PokeReturnValue(done, self._concluded(outcomes) if done else None)
 

@@ -33,7 +33,7 @@ class VertexBatchJobTrigger(BaseTrigger):
     :param impersonation_chain: as in the hook.
     :param poll_interval: seconds between two questions about one job; None follows the job.
     :param timeout: seconds from a job's creation until it counts as late.
-    :param on_timeout: ``cancel`` or ``fail``.
+    :param on_timeout: ``cancel``, ``fail`` or ``keep``.
     :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another
         triggerer.
     :param job_names: what `jobs` was called in 0.1.0: tasks that wait over an upgrade go on waiting.

@@ -9,10 +9,10 @@ from airflow_vertex_batch.base import VertexBatchBaseOperator
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.lifecycle import Outcome, WaitPolicy
+    from airflow_vertex_batch.core.lifecycle import Outcome, WaitPolicy, Warn
     from airflow_vertex_batch.core.model import BatchJob
 
 #: Queue (72 h), run (24 h) and an hour of slack: see `core.lifecycle`, which this repeats so that a DAG file need not
@@ -29,7 +29,10 @@ class WaitingOperator(VertexBatchBaseOperator):
         again near the time that such jobs usually ran, and never above 5 minutes.
     :param job_timeout: how long after its *creation* a job counts as late, seconds or a timedelta; 97 hours, what the
         service itself allows a job, where not given. A retry does not begin anew.
-    :param on_timeout: ``cancel`` (default) a late job, or ``fail`` and leave it running.
+    :param on_timeout: what becomes of a late job: ``cancel`` (default) cancels it and fails this attempt; the next one
+        waits until it has ended, lands what it answered, and sends only the rest. ``fail`` leaves it running; each
+        further attempt looks once. ``keep`` says so in the log and goes on waiting, for as long as the service lets a
+        job be: 97 hours from its creation, or `job_timeout` if that is more; then as ``fail``.
     :param cancel_on_kill: cancel the jobs when a person marks this task failed, successful or skipped (default); never
         on a clear, a restart or a takeover.
     """
@@ -51,17 +54,31 @@ class WaitingOperator(VertexBatchBaseOperator):
         self.on_timeout, self.cancel_on_kill = on_timeout, cancel_on_kill
         #: What a worker is waiting for, for `on_kill`.
         self._waited_for: tuple[JobName, ...] = ()
-        if on_timeout not in {"cancel", "fail"}:
-            raise InputError(f"on_timeout={on_timeout!r} is not known", todo="Use 'cancel' or 'fail'")
+        if on_timeout not in {"cancel", "fail", "keep"}:
+            raise InputError(f"on_timeout={on_timeout!r} is not known", todo="Use 'cancel', 'fail' or 'keep'")
         if min(self.job_timeout, 1 if self.poll_interval is None else self.poll_interval) <= 0:
             raise InputError("poll_interval and job_timeout must be above zero seconds")
 
-    def ended(self, names: Sequence[JobName]) -> list[Outcome]:
-        """Return the outcomes of the jobs that need no more waiting: each flow is driven until it would sleep."""
+    def ended(
+        self,
+        names: Sequence[JobName],
+        *,
+        began: float | None = None,
+        warn: Callable[[Warn], None] = lambda _warning: None,
+    ) -> list[Outcome]:
+        """Return the outcomes of the jobs that need no more waiting: each flow is driven until it would sleep.
+
+        :param began: when this attempt began to wait, where that was in another process; seconds since the epoch.
+        :param warn: told of warnings; by default whoever waits after this look says them.
+        """
         from airflow_vertex_batch.core.lifecycle import drive_once, watch
 
         hook = self.hook() if names else None
-        found = [drive_once(watch(name, self._policy()), hook.jobs(name), seen=self._seen) for name in names if hook]
+        found = [
+            drive_once(watch(name, self._policy(), began=began), hook.jobs(name), seen=self._seen, warn=warn)
+            for name in names
+            if hook
+        ]
         return [outcome for outcome in found if outcome is not None]
 
     def block(self, names: Sequence[JobName]) -> list[Outcome]:
@@ -73,12 +90,15 @@ class WaitingOperator(VertexBatchBaseOperator):
         self._waited_for = ()
         return outcomes
 
-    def wait_in_triggerer(self, names: Sequence[JobName]) -> None:
-        """Leave the worker; the triggerer waits, and the task goes on in `execute_complete`."""
+    def wait_in_triggerer(self, names: Sequence[JobName], **kept: Any) -> None:
+        """Leave the worker; the triggerer waits, and the task goes on in `execute_complete`.
+
+        :param kept: arguments that `execute_complete` is to get beside the event.
+        """
         from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
         trigger = VertexBatchJobTrigger(**self.trigger_arguments([str(name) for name in names]))
-        self.defer(trigger=trigger, method_name="execute_complete")
+        self.defer(trigger=trigger, method_name="execute_complete", kwargs=kept)
 
     def trigger_arguments(self, jobs: Any) -> dict[str, Any]:
         """Return what the trigger is made of."""

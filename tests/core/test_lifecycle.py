@@ -10,10 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import JobError, ServiceError
+from airflow_vertex_batch.core.errors import JobError
 from airflow_vertex_batch.core.lifecycle import (
-    DEFAULT_TIMEOUT_SECONDS,
     Cancel,
     Ended,
     GaveUp,
@@ -22,6 +20,7 @@ from airflow_vertex_batch.core.lifecycle import (
     Sleep,
     TimedOut,
     WaitPolicy,
+    Warn,
     adrive,
     conclude,
     drive,
@@ -30,24 +29,28 @@ from airflow_vertex_batch.core.lifecycle import (
     unpack,
     watch,
 )
-from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
-from tests.builders import JOB_NAME, NIGHT, a_job, a_job_doc
+from airflow_vertex_batch.core.model import JobState, Phase
+from tests.builders import JOB_NAME, NIGHT, a_job
+from tests.core.waits import (
+    BUSY,
+    CANCEL,
+    CANCELLED,
+    CANCELLING,
+    DONE,
+    FORBIDDEN,
+    KEEP,
+    MINUTE,
+    NAME,
+    PENDING,
+    POLL,
+    RUNNING,
+    UNAVAILABLE,
+    WARN,
+    AsyncService,
+    Service,
+    timed_out,
+)
 from tests.fakes import Clock
-
-NAME = JobName.parse(JOB_NAME)
-MINUTE = WaitPolicy(poll_interval=60, timeout=600)
-#: The jobs here were created when the clock starts, unless a test says otherwise.
-PENDING, RUNNING, DONE = a_job(JobState.PENDING), a_job(JobState.RUNNING), a_job(JobState.SUCCEEDED)
-UNAVAILABLE = ServiceError("Vertex AI answered HTTP 503", status=503)
-FORBIDDEN = ServiceError("Vertex AI answered HTTP 403", status=403)
-BUSY = ServiceError("Vertex AI answered HTTP 429", status=429, retry_after=400.0)
-
-POLL, CANCEL = "poll", "cancel"
-
-
-def _timed_out(job: BatchJob | None, *, cancelled: bool) -> TimedOut:
-    return TimedOut(JOB_NAME, job, cancelled=cancelled)
-
 
 #: What is asked of the service and how long is slept, given its answers, and how it ends.
 SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
@@ -87,7 +90,7 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         MINUTE,
         [BUSY, BUSY, RUNNING, True],
         [POLL, 400, POLL, 200, POLL, CANCEL],
-        _timed_out(RUNNING, cancelled=True),
+        timed_out(RUNNING, cancelled=True),
     ),
     "three hard errors in a row give up": (
         MINUTE,
@@ -105,13 +108,13 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         WaitPolicy(poll_interval=60, timeout=100),
         [RUNNING, RUNNING, RUNNING, True],
         [POLL, 60, POLL, 40, POLL, CANCEL],
-        _timed_out(RUNNING, cancelled=True),
+        timed_out(RUNNING, cancelled=True),
     ),
     "or leaves it running": (
         WaitPolicy(poll_interval=60, timeout=100, on_timeout=OnTimeout.FAIL),
         [RUNNING, RUNNING, RUNNING],
         [POLL, 60, POLL, 40, POLL],
-        _timed_out(RUNNING, cancelled=False),
+        timed_out(RUNNING, cancelled=False),
     ),
     "a cancel that finds an ended job ends well": (
         WaitPolicy(poll_interval=60, timeout=50),
@@ -123,25 +126,67 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         WaitPolicy(poll_interval=60, timeout=50),
         [RUNNING, RUNNING, False, RUNNING],
         [POLL, 50, POLL, CANCEL, POLL],
-        _timed_out(RUNNING, cancelled=False),
+        timed_out(RUNNING, cancelled=False),
     ),
     "a cancel that fails is no cancel": (
         WaitPolicy(poll_interval=60, timeout=50),
         [RUNNING, RUNNING, UNAVAILABLE],
         [POLL, 50, POLL, CANCEL],
-        _timed_out(RUNNING, cancelled=False),
+        timed_out(RUNNING, cancelled=False),
     ),
     "a cancel that finds nothing, and no answer after it": (
         WaitPolicy(poll_interval=60, timeout=50),
         [RUNNING, RUNNING, False, UNAVAILABLE],
         [POLL, 50, POLL, CANCEL, POLL],
-        _timed_out(RUNNING, cancelled=False),
+        timed_out(RUNNING, cancelled=False),
     ),
     "never seen until the deadline": (
         WaitPolicy(poll_interval=60, timeout=100),
         [UNAVAILABLE, UNAVAILABLE, True],
         [POLL, 100, POLL, CANCEL],
-        _timed_out(None, cancelled=True),
+        timed_out(None, cancelled=True),
+    ),
+    "a cancel that finds a job being cancelled already": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, RUNNING, False, CANCELLING],
+        [POLL, 50, POLL, CANCEL, POLL],
+        timed_out(CANCELLING, cancelled=True),
+    ),
+    "a job that is being cancelled at its deadline is waited for": (
+        WaitPolicy(poll_interval=900, timeout=100),
+        [RUNNING, CANCELLING, CANCELLING, CANCELLED],
+        [POLL, 100, POLL, WARN, 900, POLL, 900, POLL],
+        Ended(CANCELLED),
+    ),
+    "but not for ever": (
+        WaitPolicy(poll_interval=900, timeout=100),
+        [CANCELLING] * 4,
+        [POLL, 900, POLL, WARN, 900, POLL, 100, POLL],
+        timed_out(CANCELLING, cancelled=True),
+    ),
+    "kept beyond its deadline until it ends": (
+        KEEP,
+        [RUNNING, RUNNING, DONE],
+        [POLL, 300_000, POLL, WARN, 49_200, POLL],
+        Ended(DONE),
+    ),
+    "kept no longer than the service itself would": (
+        msgspec.structs.replace(KEEP, poll_interval=200_000),
+        [RUNNING] * 3,
+        [POLL, 200_000, POLL, WARN, 149_200, POLL],
+        timed_out(RUNNING, cancelled=False),
+    ),
+    "one warning is enough": (
+        msgspec.structs.replace(KEEP, poll_interval=100_000),
+        [RUNNING, RUNNING, RUNNING, DONE],
+        [POLL, 100_000, POLL, WARN, 100_000, POLL, 100_000, POLL],
+        Ended(DONE),
+    ),
+    "a longer deadline than the service's is kept to": (
+        msgspec.structs.replace(KEEP, timeout=400_000),
+        [RUNNING, RUNNING, RUNNING],
+        [POLL, 300_000, POLL, 100_000, POLL],
+        timed_out(RUNNING, cancelled=False),
     ),
     "done in the last moment is done": (
         WaitPolicy(poll_interval=60, timeout=50),
@@ -160,47 +205,6 @@ def steady(policy, clock):
 PARAMETERS = pytest.mark.parametrize(("policy", "answers", "steps", "outcome"), SCRIPTS.values(), ids=SCRIPTS)
 
 
-class Service:
-    """Gives scripted answers and notes what was asked."""
-
-    def __init__(self, answers: list[Any], clock: Clock) -> None:
-        self._answers, self._clock, self.steps = list(answers), clock, []
-
-    def _answer(self, step: str) -> Any:
-        self.steps.append(step)
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def get(self, name: JobName) -> BatchJob:
-        assert name == NAME
-        return self._answer(POLL)
-
-    def cancel(self, name: JobName) -> bool:
-        assert name == NAME
-        return self._answer(CANCEL)
-
-    def sleep(self, seconds: float) -> None:
-        self.steps.append(seconds)
-        self._clock.sleep(seconds)
-
-    @property
-    def is_used_up(self) -> bool:
-        return not self._answers
-
-
-class AsyncService(Service):
-    async def get(self, name):
-        return super().get(name)
-
-    async def cancel(self, name):
-        return super().cancel(name)
-
-    async def sleep(self, seconds):
-        super().sleep(seconds)
-
-
 class TestScripts:
     @PARAMETERS
     def test_the_generator_alone(self, policy, answers, steps, outcome):
@@ -212,6 +216,9 @@ class TestScripts:
                 if isinstance(step, Sleep):
                     clock.sleep(step.seconds)
                     seen.append(step.seconds)
+                    reply = None
+                elif isinstance(step, Warn):
+                    seen.append(WARN)
                     reply = None
                 else:
                     assert step in {Poll(NAME), Cancel(NAME)}
@@ -225,7 +232,7 @@ class TestScripts:
     def test_driven_blocking(self, policy, answers, steps, outcome):
         clock = Clock()
         service = Service(answers, clock)
-        assert drive(steady(policy, clock), service, sleep=service.sleep) == outcome
+        assert drive(steady(policy, clock), service, sleep=service.sleep, warn=service.warn) == outcome
         assert service.steps == steps
         assert service.is_used_up
 
@@ -233,7 +240,8 @@ class TestScripts:
     def test_driven_on_an_event_loop(self, policy, answers, steps, outcome):
         clock = Clock()
         service = AsyncService(answers, clock)
-        assert asyncio.run(adrive(steady(policy, clock), service, sleep=service.sleep)) == outcome
+        waited = asyncio.run(adrive(steady(policy, clock), service, sleep=service.sleep, warn=service.warn))
+        assert waited == outcome
         assert service.steps == steps
         assert service.is_used_up
 
@@ -245,56 +253,6 @@ class TestScripts:
         made = drive_once(steady(policy, clock), service)
         assert made == (outcome if before_sleep is None else None)
         assert service.steps == steps[:before_sleep]
-
-
-class TestStates:
-    @pytest.mark.parametrize("state", JobState, ids=str)
-    def test_each_state_waits_or_ends(self, state):
-        clock = Clock()
-        service = Service([a_job(state)], clock)
-        outcome = drive_once(watch(NAME, MINUTE, clock.seconds), service)
-        assert outcome == (Ended(a_job(state)) if state.is_final else None)
-
-    def test_a_state_that_does_not_exist_yet_waits(self):
-        clock = Clock()
-        odd = BatchJob.from_api(a_job_doc(state="JOB_STATE_TELEPORTED"))
-        service = Service([odd, DONE], clock)
-        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
-
-
-class TestDeadline:
-    def test_it_counts_from_creation_not_from_this_attempt(self):
-        """The job was made 590 s before this attempt began to look; ten seconds are left."""
-        clock = Clock()
-        clock.sleep(590)
-        service = Service([RUNNING, RUNNING, True], clock)
-        drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep)
-        assert service.steps == [POLL, 10, POLL, CANCEL]
-
-    def test_a_job_that_is_late_already_is_asked_once_before_it_is_cancelled(self):
-        clock = Clock()
-        clock.sleep(10_000)
-        service = Service([DONE], clock)
-        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
-
-    def test_without_a_creation_time_it_counts_from_now(self):
-        clock = Clock()
-        clock.sleep(10_000)
-        odd = a_job(JobState.RUNNING, created_at=None)
-        service = Service([odd, odd, True], clock)
-        drive(watch(NAME, WaitPolicy(poll_interval=600, timeout=600), clock.seconds), service, sleep=service.sleep)
-        assert service.steps == [POLL, 600, POLL, CANCEL]
-
-    def test_by_default_it_covers_queue_and_run(self):
-        assert WaitPolicy().timeout == DEFAULT_TIMEOUT_SECONDS > (72 + 24) * 3600
-
-    def test_days_without_an_answer_end_at_the_deadline(self):
-        """Over a thousand errors in a row: doubling must not overflow."""
-        clock = Clock()
-        service = Service([UNAVAILABLE] * 2_000, clock)
-        outcome = drive(watch(NAME, WaitPolicy(), clock.seconds), service, sleep=service.sleep)
-        assert outcome == _timed_out(None, cancelled=False)
-        assert sum(clock.slept) == pytest.approx(DEFAULT_TIMEOUT_SECONDS)
 
 
 class TestTheAdaptiveInterval:
