@@ -7,6 +7,7 @@ may pass never ends a wait before its deadline; a final state ends it at once; n
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
-from airflow_vertex_batch.core import pace
+from airflow_vertex_batch.core import pace, queue
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import JobError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
@@ -54,12 +55,14 @@ class WaitPolicy(msgspec.Struct, frozen=True, kw_only=True):
     :param timeout: seconds from the job's creation until it counts as late. One that is being cancelled then is waited
         for `CANCELLING_SECONDS` more, and not cancelled twice.
     :param first_poll_after: seconds before the first question.
+    :param queue_limit: seconds from the job's creation after which a wait for its turn is interrupted; None for never.
     """
 
     poll_interval: float | None = None
     timeout: float = DEFAULT_TIMEOUT_SECONDS
     first_poll_after: float = 0.0
     on_timeout: OnTimeout = OnTimeout.CANCEL
+    queue_limit: float | None = None
 
 
 class Poll(msgspec.Struct, frozen=True):
@@ -112,6 +115,17 @@ class TimedOut(msgspec.Struct, frozen=True, tag="timed_out"):
     cancelled: bool
 
 
+class Queued(msgspec.Struct, frozen=True, tag="queued"):
+    """The job still waits for its turn beyond `WaitPolicy.queue_limit`: somebody should see to it, then wait again."""
+
+    job: BatchJob
+
+    @property
+    def name(self) -> str:
+        """The job's name, as the other outcomes have it."""
+        return self.job.name
+
+
 class GaveUp(msgspec.Struct, frozen=True, tag="gave_up"):
     """The job cannot be asked about any more; it may still run."""
 
@@ -121,7 +135,7 @@ class GaveUp(msgspec.Struct, frozen=True, tag="gave_up"):
 
 
 Step = Poll | Sleep | Cancel | Warn
-Outcome = Ended | TimedOut | GaveUp
+Outcome = Ended | TimedOut | Queued | GaveUp
 Reply = BatchJob | bool | None
 Flow: TypeAlias = "Generator[Step, Reply, Outcome]"
 
@@ -161,11 +175,14 @@ def watch(
         remaining = _last_moment(job, deadline, policy, began) - now()
         if remaining <= 0:
             return (yield from _late(name, job, policy))
+        queue_left = queue.left(job, policy.queue_limit, now())
+        if job is not None and queue_left <= 0:
+            return Queued(job)
         if now() >= deadline and not said_late:
             said_late = True
             yield Warn(_late_text(name, job, remaining), now() - deadline)
         base = policy.poll_interval or pace.interval(job, now(), usual(job) if job else None, luck())
-        yield Sleep(min(pace.after_error(base, soft_errors, asked_to_wait, luck()), remaining))
+        yield Sleep(min(pace.after_error(base, soft_errors, asked_to_wait, luck()), remaining, queue_left))
 
 
 def _last_moment(job: BatchJob | None, deadline: float, policy: WaitPolicy, began: float) -> float:
@@ -284,21 +301,32 @@ def _say(warning: Warn) -> None:
 
 
 def drive(
-    flow: Flow,
-    service: Asks,
-    *,
+    *waits: tuple[Flow, Asks],
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
     seen: Callable[[BatchJob], None] = lambda _job: None,
     warn: Callable[[Warn], None] = _say,
-) -> Outcome:
-    """Carry out a flow, blocking.
+) -> list[Outcome]:
+    """Carry out flows side by side, blocking, until all have ended or one says that its job queues for too long.
 
+    :param waits: each flow with the service it asks.
+    :param clock: seconds that only grow.
     :param seen: told of every answer, for the log.
     :param warn: told of every warning.
+    :returns: the outcomes there are, in the order of `waits`.
     """
-    while isinstance(step := _to_sleep(flow, service, seen, warn), Sleep):
-        sleep(step.seconds)
-    return step
+    outcomes: dict[int, Outcome] = {}
+    due = [(clock(), number) for number in range(len(waits))]
+    while due and not any(isinstance(outcome, Queued) for outcome in outcomes.values()):
+        when, number = heapq.heappop(due)
+        if (wait := when - clock()) > 0:
+            sleep(wait)
+        step = _to_sleep(*waits[number], seen, warn)
+        if isinstance(step, Sleep):
+            heapq.heappush(due, (clock() + step.seconds, number))
+        else:
+            outcomes[number] = step
+    return [outcomes[number] for number in sorted(outcomes)]
 
 
 def drive_once(
@@ -354,7 +382,7 @@ async def adrive(
     seen: Callable[[BatchJob], None] = lambda _job: None,
     warn: Callable[[Warn], None] = _say,
 ) -> Outcome:
-    """Carry out a flow on an event loop: `drive` with awaits, and nothing else."""
+    """Carry out a flow on an event loop, with awaits."""
     step = next(flow)
     while True:
         try:

@@ -12,7 +12,7 @@ from airflow_vertex_batch.sensors import GENERATION_KEY
 from airflow_vertex_batch.waiting import WaitingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from decimal import Decimal
 
     from airflow.sdk import BaseOperatorLink, Context
@@ -92,25 +92,33 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
                 gate.decline(event, question)
             return self.go_on(context, complete=complete)
 
-    def go_on(self, context: Context, *, fresh: bool = False, complete: bool = False) -> Any:
+    def go_on(
+        self,
+        context: Context,
+        *,
+        fresh: bool = False,
+        complete: bool = False,
+        said: Collection[str] = (),
+        is_waiting: bool = False,
+    ) -> Any:
         """Advance as far as possible.
 
         :param fresh: whether this is a new attempt, as against the end of a wait.
         :param complete: whether this attempt has yet to send what jobs that an earlier one left behind did not answer.
+        :param said: names of the jobs whose `queue_warning` was said.
+        :param is_waiting: whether a wait was interrupted because a job queues for too long.
         :returns: what the task returns, once the course is done.
         """
-        from airflow_vertex_batch.core.address import JobName
         from airflow_vertex_batch.core.course import Waiting
 
         hook = self.hook()
         while isinstance(step := self.step(context, hook, fresh=fresh, complete=complete), Waiting):
             self.push_links(context, addresses(jobs=list(step.job_names), folder=self.output_of(context)))
-            names = [JobName.parse(name) for name in step.job_names]
             # What is being cancelled was ended before this attempt, though it shows its rows only later.
-            fresh, complete = False, complete and step.is_cancelling
-            if self.deferrable:
-                self.wait_in_triggerer(names, complete=complete)
-            self.refuse(self.block(names), complete=complete)
+            fresh, complete = False, complete and (is_waiting or step.is_cancelling)
+            said = self.say_queued(context, step.jobs, said)
+            outcomes = self.wait(step.jobs, said, complete=complete)
+            is_waiting = self.refuse(outcomes, complete=complete)
         return self.finish(context, hook, step.rounds)
 
     def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool, complete: bool) -> Progress:
@@ -126,28 +134,34 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         context: Context,
         event: dict[str, Any],
         complete: bool = False,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
+        said: Collection[str] = (),
     ) -> Any:
-        """Go on after the trigger saw the jobs end."""
+        """Go on after the trigger saw the jobs end, or one of them queue for too long."""
         from airflow_vertex_batch.core.lifecycle import unpack
 
         with failing():
-            self.refuse(unpack(event["outcomes"]), complete=complete)
-            return self.go_on(context, complete=complete)
+            is_waiting = self.refuse(unpack(event["outcomes"]), complete=complete)
+            return self.go_on(context, complete=complete, said=said, is_waiting=is_waiting)
 
-    def refuse(self, outcomes: Sequence[Outcome], *, complete: bool) -> None:
+    def refuse(self, outcomes: Sequence[Outcome], *, complete: bool) -> bool:
         """Fail when jobs did not end, or ended without a row; a repair job that did has only cured nothing.
 
         :param complete: one that was cancelled without a row is bought again instead.
+        :returns: whether the wait was interrupted: then nothing is refused, for the other jobs must not be left alone.
         :raises JobError: when a job of the batch itself ended without rows, or any is late, or cannot be asked about.
         """
-        from airflow_vertex_batch.core.lifecycle import Ended, conclude
+        from airflow_vertex_batch.core.lifecycle import Ended, Queued, conclude
         from airflow_vertex_batch.core.model import JobState
         from airflow_vertex_batch.core.purchase import is_repair
+
+        if any(isinstance(outcome, Queued) for outcome in outcomes):
+            return True
 
         def is_bearable(job: BatchJob) -> bool:
             return is_repair(job) or (complete and job.state is JobState.CANCELLED)
 
         conclude([item for item in outcomes if not (isinstance(item, Ended) and is_bearable(item.job))])
+        return False
 
 
 class VertexBatchRepairOperator(RoundsOperator):

@@ -12,7 +12,6 @@ from airflow_vertex_batch.core.lifecycle import (
     Ended,
     OnTimeout,
     WaitPolicy,
-    drive,
     drive_once,
     watch,
 )
@@ -31,6 +30,7 @@ from tests.core.waits import (
     UNAVAILABLE,
     WARN,
     Service,
+    drive_one,
     timed_out,
 )
 from tests.fakes import Clock
@@ -64,7 +64,7 @@ class TestStates:
     def test_a_state_that_does_not_exist_yet_waits(self):
         clock = Clock()
         service = Service([TELEPORTED, DONE], clock)
-        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
+        assert drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
 
     @pytest.mark.parametrize("policy", OnTimeout, ids=str)
     @pytest.mark.parametrize("job", [*map(a_job, JobState), TELEPORTED], ids=lambda job: job.state_text)
@@ -74,7 +74,7 @@ class TestStates:
         clock.sleep(3_600)
         service = Service([job, *([True] if job.state in CANCELS and policy is OnTimeout.CANCEL else [job])], clock)
         flow = watch(NAME, WaitPolicy(poll_interval=10**9, timeout=3_600, on_timeout=policy), clock.seconds)
-        outcome = drive(flow, service, sleep=service.sleep, warn=service.warn)
+        outcome = drive_one(flow, service, sleep=service.sleep, warn=service.warn)
         assert (service.steps, outcome) == _at_the_deadline(job, policy)
 
 
@@ -84,20 +84,20 @@ class TestDeadline:
         clock = Clock()
         clock.sleep(590)
         service = Service([RUNNING, RUNNING, True], clock)
-        drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep)
+        drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep)
         assert service.steps == [POLL, 10, POLL, CANCEL]
 
     def test_a_job_that_is_late_already_is_asked_once_before_it_is_cancelled(self):
         clock = Clock()
         clock.sleep(10_000)
         service = Service([DONE], clock)
-        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
+        assert drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
 
     def test_an_attempt_that_begins_while_a_late_job_is_being_cancelled_sees_its_end(self):
         clock = Clock()
         clock.sleep(10_000)
         service = Service([CANCELLING, CANCELLED], clock)
-        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, warn=service.warn) == Ended(
+        assert drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, warn=service.warn) == Ended(
             CANCELLED
         )
 
@@ -124,7 +124,7 @@ class TestDeadline:
         clock.sleep(10_000)
         odd = a_job(JobState.RUNNING, created_at=None)
         service = Service([odd, odd, True], clock)
-        drive(watch(NAME, WaitPolicy(poll_interval=600, timeout=600), clock.seconds), service, sleep=service.sleep)
+        drive_one(watch(NAME, WaitPolicy(poll_interval=600, timeout=600), clock.seconds), service, sleep=service.sleep)
         assert service.steps == [POLL, 600, POLL, CANCEL]
 
     def test_by_default_it_covers_queue_and_run(self):
@@ -134,6 +134,6 @@ class TestDeadline:
         """Over a thousand errors in a row: doubling must not overflow."""
         clock = Clock()
         service = Service([UNAVAILABLE] * 2_000, clock)
-        outcome = drive(watch(NAME, WaitPolicy(), clock.seconds), service, sleep=service.sleep)
+        outcome = drive_one(watch(NAME, WaitPolicy(), clock.seconds), service, sleep=service.sleep)
         assert outcome == timed_out(None, cancelled=False)
         assert sum(clock.slept) == pytest.approx(DEFAULT_TIMEOUT_SECONDS)

@@ -17,6 +17,7 @@ from airflow_vertex_batch.core.lifecycle import (
     GaveUp,
     OnTimeout,
     Poll,
+    Queued,
     Sleep,
     TimedOut,
     WaitPolicy,
@@ -48,6 +49,7 @@ from tests.core.waits import (
     WARN,
     AsyncService,
     Service,
+    drive_one,
     timed_out,
 )
 from tests.fakes import Clock
@@ -188,6 +190,30 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         [POLL, 300_000, POLL, 100_000, POLL],
         timed_out(RUNNING, cancelled=False),
     ),
+    "a job that queues for too long interrupts": (
+        WaitPolicy(poll_interval=60, queue_limit=100),
+        [PENDING, PENDING, PENDING],
+        [POLL, 60, POLL, 40, POLL],
+        Queued(PENDING),
+    ),
+    "one that has begun does not": (
+        WaitPolicy(poll_interval=60, queue_limit=100),
+        [PENDING, RUNNING, RUNNING, DONE],
+        [POLL, 60, POLL, 60, POLL, 60, POLL],
+        Ended(DONE),
+    ),
+    "the deadline comes first": (
+        WaitPolicy(poll_interval=60, timeout=50, queue_limit=50),
+        [PENDING, PENDING, True],
+        [POLL, 50, POLL, CANCEL],
+        timed_out(PENDING, cancelled=True),
+    ),
+    "an error says nothing about the queue": (
+        WaitPolicy(poll_interval=60, queue_limit=100),
+        [UNAVAILABLE, UNAVAILABLE, RUNNING, DONE],
+        [POLL, 120, POLL, 240, POLL, 60, POLL],
+        Ended(DONE),
+    ),
     "done in the last moment is done": (
         WaitPolicy(poll_interval=60, timeout=50),
         [RUNNING, DONE],
@@ -232,7 +258,7 @@ class TestScripts:
     def test_driven_blocking(self, policy, answers, steps, outcome):
         clock = Clock()
         service = Service(answers, clock)
-        assert drive(steady(policy, clock), service, sleep=service.sleep, warn=service.warn) == outcome
+        assert drive_one(steady(policy, clock), service, sleep=service.sleep, warn=service.warn) == outcome
         assert service.steps == steps
         assert service.is_used_up
 
@@ -262,7 +288,7 @@ class TestTheAdaptiveInterval:
         clock = Clock()
         service = Service(list(answers), clock)
         flow = watch(NAME, policy, clock.seconds, usual=lambda _job: usual, luck=lambda: luck)
-        drive(flow, service, sleep=service.sleep)
+        drive_one(flow, service, sleep=service.sleep)
         return clock.slept
 
     def test_it_is_what_one_gets_who_names_no_interval(self):
@@ -286,7 +312,7 @@ class TestTheAdaptiveInterval:
             )
         )
         flow = watch(NAME, WaitPolicy(timeout=400_000), clock.seconds, luck=lambda: 0.5)
-        drive(flow, service, sleep=service.sleep)
+        drive_one(flow, service, sleep=service.sleep)
         assert clock.slept[32] == 300
         assert clock.slept[33] == 15
 
@@ -305,10 +331,34 @@ class TestTheAdaptiveInterval:
         assert min(self.waits(BUSY, DONE, luck=luck)[0] for luck in (0, 0.3, 1)) == 400
 
 
+class TestSideBySide:
+    """Several jobs are waited for at once, in one worker."""
+
+    def waits(self, *scripts, **policy):
+        clock = Clock()
+        services = [Service(script, clock) for script in scripts]
+        flows = [(watch(NAME, msgspec.structs.replace(MINUTE, **policy), clock.seconds), each) for each in services]
+        outcomes = drive(*flows, sleep=clock.sleep, clock=clock.seconds)
+        return outcomes, clock.slept, [service.steps for service in services]
+
+    def test_nobody_waits_for_the_other(self):
+        outcomes, slept, steps = self.waits([RUNNING, RUNNING, DONE], [RUNNING, CANCELLED])
+        assert outcomes == [Ended(DONE), Ended(CANCELLED)]
+        assert (slept, steps) == ([60, 60], [[POLL] * 3, [POLL] * 2])
+
+    def test_one_that_queues_for_too_long_interrupts_all(self):
+        outcomes, slept, steps = self.waits([RUNNING] * 2, [DONE], [PENDING] * 2, queue_limit=60)
+        assert outcomes == [Ended(DONE), Queued(PENDING)]
+        assert (slept, steps) == ([60], [[POLL] * 2, [POLL], [POLL] * 2])
+
+    def test_nothing_to_wait_for_is_over_at_once(self):
+        assert drive() == []
+
+
 def test_whoever_logs_progress_sees_every_answer():
     clock, seen = Clock(), []
     service = Service([PENDING, UNAVAILABLE, RUNNING, DONE], clock)
-    drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, seen=seen.append)
+    drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, seen=seen.append)
     assert seen == [PENDING, RUNNING, DONE]
 
 
@@ -319,13 +369,14 @@ def test_an_error_that_is_not_the_service_s_ends_the_wait():
 
     clock = Clock()
     with pytest.raises(RuntimeError, match="a bug"):
-        drive(watch(NAME, MINUTE, clock.seconds), Broken([], clock), sleep=clock.sleep)
+        drive_one(watch(NAME, MINUTE, clock.seconds), Broken([], clock), sleep=clock.sleep)
 
 
 OUTCOMES = [
     Ended(a_job(JobState.PARTIALLY_SUCCEEDED, labels={"a": "b"}, input_uris=("gs://b/x",))),
     TimedOut(JOB_NAME, RUNNING, cancelled=True),
     TimedOut(JOB_NAME, None, cancelled=False),
+    Queued(PENDING),
     GaveUp(JOB_NAME, 403, "why"),
 ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.lifecycle import OnTimeout, TimedOut, WaitPolicy, Warn
+from airflow_vertex_batch.core.lifecycle import Flow, OnTimeout, Outcome, TimedOut, WaitPolicy, Warn, drive
 from airflow_vertex_batch.core.model import BatchJob, JobState
 from tests.builders import JOB_NAME, a_job
 from tests.fakes import Clock
@@ -33,6 +33,7 @@ class Service:
 
     def __init__(self, answers: list[Any], clock: Clock) -> None:
         self._answers, self._clock, self.steps = list(answers), clock, []
+        self.now = clock.seconds
 
     def _answer(self, step: str) -> Any:
         self.steps.append(step)
@@ -71,3 +72,9 @@ class AsyncService(Service):
 
     async def sleep(self, seconds):
         super().sleep(seconds)
+
+
+def drive_one(flow: Flow, service: Service, **options: Any) -> Outcome:
+    """Drive one flow, blocking, to its end."""
+    [outcome] = drive((flow, service), clock=service.now, **options)
+    return outcome
