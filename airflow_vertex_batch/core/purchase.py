@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,12 +15,20 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import OnChangedInput, Reuse, ensure_job, would_buy
+from airflow_vertex_batch.core.submit import (
+    OnChangedInput,
+    Reuse,
+    ensure_job,
+    job_fingerprint,
+    move,
+    would_buy,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_vertex_batch.core.model import BatchJob
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import JobService, ObjectStore
 
 #: Characters of a job's display name (API discovery document aiplatform.v1, 2026-11-22).
@@ -44,6 +53,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param ledgers: the folder of the ledgers.
     :param attempt: the token of this attempt.
     :param settle_seconds: how long after an interrupted create call its job may still appear.
+    :param at: makes the job service of another location, for what was moved there.
     """
 
     base: JobSpec
@@ -54,15 +64,35 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str
     settle_seconds: float
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    at: Callable[[str], JobService] | None = None
 
-    def buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> Iterator[BatchJob]:
+    def buy(
+        self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED, only: Collection[int] | None = None
+    ) -> Iterator[BatchJob]:
         """Yield the job of each request file, in their order, creating those that nobody has created.
 
         :param manifest: what to ask; None for the ready input of `base`.
         :param reuse: which jobs that ended badly are not bought again.
+        :param only: numbers of the request files to see to; None for all.
         """
-        for order in self._orders(manifest, reuse):
-            yield ensure_job(**order).job
+        for number, order in enumerate(self._orders(manifest, reuse)):
+            if only is None or number in only:
+                yield ensure_job(**order).job
+
+    def move(self, manifest: Manifest, shard: int, job: BatchJob, places: Sequence[Place]) -> Place | None:
+        """Give up a job that queues for too long: note it, then cancel it. `buy` then buys its requests elsewhere, once
+        it has ended without a row.
+
+        :param shard: the number of its request file.
+        :param places: where to, the best first; those where it has been are left out.
+        :returns: the place; None when none is left: then the job stays as it is.
+        """
+        order = next(islice(self._orders(manifest, Reuse.ANY), shard, None))
+        place = move(job.name, order["ledger"], job_fingerprint(order["content"], order["spec"]), places)
+        if place is not None and not job.state.is_final:
+            service = self.at(job.job_name.location) if self.at is not None else self.service
+            service.cancel(job.job_name)
+        return place
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
@@ -82,6 +112,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 "settle_seconds": self.settle_seconds,
                 "on_changed_input": self.on_changed_input,
                 "reuse": reuse,
+                "at": self.at,
             }
 
     def _base_of(self, number: int) -> JobSpec:

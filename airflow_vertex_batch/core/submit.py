@@ -6,7 +6,9 @@ and asks again until a job is attached. Every effect may be the last before a cr
 - after the intent: the next attempt finds an intent without a job, waits out the settle time, looks again, then
   submits;
 - after the create: the next attempt finds the job by its labels and adopts it;
-- after the submission record: the next attempt attaches.
+- after the submission record: the next attempt attaches;
+- after the record of a move, or the cancel that follows: the next attempt finds the job that was given up, keeps it if
+  it began after all, and buys at the new place only when it has ended without a row.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ import msgspec
 
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
-from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Submission
+from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
+from airflow_vertex_batch.core.place import Everywhere, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from airflow_vertex_batch.core.ports import JobService
 
@@ -92,9 +95,69 @@ Decision = Attach | Submit | Settle | Refuse
 
 
 def job_fingerprint(content: str, spec: JobSpec) -> str:
-    """Return what makes two jobs the same purchase: the requests, the model, and where the answers go."""
-    parts = (content, spec.model, spec.output)
+    """Return what makes two jobs the same purchase: the requests, the model, and where the answers go.
+
+    A location counts where a job was moved to it; the task's own does not.
+    """
+    parts = (content, spec.model, spec.output, *((spec.location,) if spec.location else ()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be bought, and what answers for it already, as the moves in the ledger have it.
+
+    :param spec: with model and location of the place that the last move went to.
+    :param fingerprint: of `spec`.
+    :param earlier: fingerprints of the places before: a job there that began, or has rows, is as good.
+    :param left: names of jobs that were left to another task: they answer for their requests though they have no row.
+    :param locations: the locations beside the task's own in which jobs may be.
+    """
+
+    spec: JobSpec
+    fingerprint: str
+    earlier: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
+    locations: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, spec: JobSpec, content: str, entries: Sequence[Entry]) -> Order:
+        """Follow the moves of one purchase."""
+        home = job_fingerprint(content, spec)
+        moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == home]
+        specs = [spec, *(_at_place(spec, move) for move in moves if move.location or move.model)]
+        fingerprints = [job_fingerprint(content, each) for each in specs]
+        return cls(
+            spec=specs[-1],
+            fingerprint=fingerprints[-1],
+            earlier=frozenset(fingerprints[:-1]),
+            left=frozenset(move.job_name for move in moves if not (move.location or move.model)),
+            locations=frozenset(move.location for move in moves if move.location),
+        )
+
+
+def _at_place(spec: JobSpec, move: Moved) -> JobSpec:
+    return msgspec.structs.replace(spec, model=move.model or spec.model, location=move.location)
+
+
+def move(job_name: str, ledger: Ledger, fingerprint: str, places: Sequence[Place]) -> Place | None:
+    """Note that a queued job is given up, before it is cancelled; noting it twice is noting it once.
+
+    :param fingerprint: of the purchase at its first place.
+    :param places: where it may go, the best first; those where it has been are left out.
+    :returns: the place of its successor; None when no place is left, and nothing was noted.
+    :raises LedgerError: when another writer is at work.
+    """
+    entries = ledger.entries()
+    moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == fingerprint]
+    been = {entry.job_name: Place(entry.location, entry.model) for entry in moves}
+    if job_name in been:
+        return been[job_name]
+    place = next((place for place in places if place not in been.values()), None)
+    if place is not None and not ledger.append(ledger.moved(fingerprint, job_name, place), len(entries)):
+        raise LedgerError(
+            f"{job_name} was not moved", why="another attempt is writing its ledger", todo="A retry goes on from there"
+        )
+    return place
 
 
 def decide(
@@ -102,6 +165,8 @@ def decide(
     fingerprint: str,
     jobs: Sequence[BatchJob],
     *,
+    earlier: Collection[str] = (),
+    left: Collection[str] = (),
     now: datetime,
     settle_seconds: float = SETTLE_SECONDS,
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
@@ -111,13 +176,21 @@ def decide(
 
     :param entries: the ledger, oldest first.
     :param jobs: what the service has for this identity, and what the ledger names, newest first.
+    :param earlier: fingerprints of the same purchase at places that were given up.
+    :param left: names of jobs that were left to another task.
     """
     submissions = [entry for entry in entries if isinstance(entry, Submission)]
     recorded = {entry.job_name: entry.fingerprint for entry in submissions}
-    ours = [job for job in jobs if recorded.get(job.name, job.labels.get(FINGERPRINT_LABEL)) == fingerprint]
+    prints = {job.name: recorded.get(job.name, job.labels.get(FINGERPRINT_LABEL, "")) for job in jobs}
+    ours = [job for job in jobs if prints[job.name] == fingerprint or prints[job.name] in earlier]
     others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
 
-    if usable := next((job for job in ours if _is_usable(job, reuse)), None):
+    def answers(job: BatchJob) -> bool:
+        # Of a place that was given up only what has begun, or what has rows, is as good as a job at the next.
+        enough = reuse if prints[job.name] == fingerprint else Reuse.WITH_ROWS
+        return job.name in left or _is_usable(job, enough)
+
+    if usable := next(filter(answers, ours), None):
         return Attach(usable, recorded=bool(submissions) and submissions[-1].job_name == usable.name)
     if (pending := _pending_seconds(entries, settle_seconds, now)) > 0:
         return Settle(pending)
@@ -151,9 +224,13 @@ def _is_usable(job: BatchJob, reuse: Reuse) -> bool:
 
 def _pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
     """Return how long the last intent may still turn into a job; an intent that was answered may not."""
-    if not entries or not isinstance(entries[-1], Intent):
-        return 0.0
-    return settle_seconds - (now - entries[-1].at).total_seconds()
+    last = _last_try(entries)
+    return settle_seconds - (now - last.at).total_seconds() if isinstance(last, Intent) else 0.0
+
+
+def _last_try(entries: Sequence[Entry]) -> Entry | None:
+    """Return the last entry about a create call; a move says nothing about one."""
+    return next((entry for entry in reversed(entries) if not isinstance(entry, Moved)), None)
 
 
 class Ensured(msgspec.Struct, frozen=True):
@@ -174,25 +251,26 @@ def ensure_job(
     settle_seconds: float = SETTLE_SECONDS,
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
     reuse: Reuse = Reuse.EXPIRED,
+    at: Callable[[str], JobService] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Ensured:
     """Return the one job of this identity and input, creating it only if nobody has.
 
     :param content: digest of the requests.
+    :param at: makes the service of another location, for requests that were moved there.
     :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    fingerprint = job_fingerprint(content, spec)
-    labels = {**spec.labels, IDENTITY_LABEL: identity_key, FINGERPRINT_LABEL: fingerprint}
-    spec = msgspec.structs.replace(spec, labels=labels)
     for _ in range(_MAX_STEPS):
         entries = ledger.entries()
-        jobs = _look_up(service, identity_key, entries)
+        order = Order.of(spec, content, entries)
+        everywhere, fingerprint = _serving(order, service, at), order.fingerprint
+        jobs = _look_up(everywhere, identity_key, entries)
         step = decide(
-            entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input,
-            reuse=reuse,
+            entries, fingerprint, jobs, earlier=order.earlier, left=order.left, now=now(),
+            settle_seconds=settle_seconds, on_changed_input=on_changed_input, reuse=reuse,
         )  # fmt: skip
         match step:
             case Attach(job, recorded):
@@ -208,11 +286,12 @@ def ensure_job(
                 intent = ledger.intent(fingerprint)
                 if not ledger.append(intent, len(entries)):
                     continue
-                _cancel(step, service)
+                _cancel(step, everywhere)
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
-                made = _create(step, spec, fingerprint, ledger, service, len(entries) + 1)
+                labelled = _labelled(order, identity_key)
+                made = _create(step, labelled, fingerprint, ledger, everywhere, len(entries) + 1)
                 if made is not None:
                     return made
     raise LedgerError(
@@ -232,6 +311,7 @@ def would_buy(
     settle_seconds: float = SETTLE_SECONDS,
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
     reuse: Reuse = Reuse.EXPIRED,
+    at: Callable[[str], JobService] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> bool:
     """Say whether `ensure_job` with the same arguments would pay for a job, as things stand. Reads only.
@@ -241,15 +321,26 @@ def would_buy(
     :raises ServiceError: when the service could not be asked.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    fingerprint, entries = job_fingerprint(content, spec), ledger.entries()
-    jobs = _look_up(service, identity_key, entries)
+    entries = ledger.entries()
+    order = Order.of(spec, content, entries)
+    jobs = _look_up(_serving(order, service, at), identity_key, entries)
     step = decide(
-        entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input,
-        reuse=reuse,
+        entries, order.fingerprint, jobs, earlier=order.earlier, left=order.left, now=now(),
+        settle_seconds=settle_seconds, on_changed_input=on_changed_input, reuse=reuse,
     )  # fmt: skip
     if isinstance(step, Settle):
-        return entries[-1].fingerprint != fingerprint
+        last = _last_try(entries)
+        return last is None or last.fingerprint != order.fingerprint
     return isinstance(step, Submit)
+
+
+def _serving(order: Order, service: JobService, at: Callable[[str], JobService] | None) -> JobService:
+    return Everywhere(service, at, order.locations) if order.locations and at is not None else service
+
+
+def _labelled(order: Order, identity_key: str) -> JobSpec:
+    labels = {**order.spec.labels, IDENTITY_LABEL: identity_key, FINGERPRINT_LABEL: order.fingerprint}
+    return msgspec.structs.replace(order.spec, labels=labels)
 
 
 def _cancel(step: Submit, service: JobService) -> None:

@@ -155,6 +155,7 @@ class BuyingOperator(AskingOperator):
             attempt=attempt_token(),
             settle_seconds=self.settle_seconds,
             on_changed_input=OnChangedInput(self.on_changed_input),
+            at=lambda location: self.hook(location).jobs(),
         )
 
     def budget(self) -> Budget | None:
