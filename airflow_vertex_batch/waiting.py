@@ -6,6 +6,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_vertex_batch.base import VertexBatchBaseOperator
 from airflow_vertex_batch.core.errors import InputError
 
@@ -202,7 +204,7 @@ class WaitingOperator(VertexBatchBaseOperator):
                 moved.append(job.name)
                 self.log.warning("%s.", moved_text(job, str(place) or "the task 'repair'", now))
         warned = (*told.warned, *(job.name for job in overdue))
-        return type(told)(warned=warned, stuck=tuple(stuck), moved=tuple(moved))
+        return msgspec.structs.replace(told, warned=warned, stuck=tuple(stuck), moved=tuple(moved))
 
     def _say_if_new(self, text: str, job: BatchJob, limit: float | None, only_new: float | None) -> None:
         from airflow_vertex_batch.core.queue import left

@@ -126,9 +126,9 @@ class Waiting(msgspec.Struct, frozen=True):
         return tuple(job.name for job in self.jobs)
 
     @property
-    def is_cancelling(self) -> bool:
-        """Whether one is being cancelled: what an earlier attempt of the task ended, this one has yet to complete."""
-        return any(job.state is JobState.CANCELLING for job in self.jobs)
+    def ending(self) -> tuple[str, ...]:
+        """Names of those that are being cancelled: what an earlier attempt ended, this one has yet to complete."""
+        return tuple(job.name for job in self.jobs if job.state is JobState.CANCELLING)
 
 
 class Done(msgspec.Struct, frozen=True):

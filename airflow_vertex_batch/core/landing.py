@@ -178,7 +178,8 @@ def _batches(asked: Round) -> list[Batch]:
                 left="Nothing was landed",
                 todo="Pass the jobs that were created from this manifest",
             )
-        model = job.model if _is_other_model(asked, job) else manifest.model or job.model
+        # Of a moved job too: a row has its answer, whichever model gave it, and is not asked again by the next run.
+        model = manifest.model or job.model
         batches.append(Batch(job, (shard.uri,), shard.columns_uri, model=model, resumed=bool(shard.resume_uri)))
     return batches
 

@@ -30,11 +30,13 @@ class Told(Record, frozen=True, kw_only=True):
     :param warned: whose warning was said.
     :param stuck: which queue for too long, and for which no place is left.
     :param moved: which were given up, and are being cancelled.
+    :param ending: which were being cancelled when the attempt began.
     """
 
     warned: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
+    ending: tuple[str, ...] = ()
 
 
 class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
@@ -138,12 +140,13 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
                 return self.finish(context, hook, step.rounds)
             self.push_links(context, addresses(jobs=list(step.job_names), folder=self.output_of(context)))
             # What is being cancelled was ended before this attempt, though it shows its rows only later.
-            fresh, complete = False, complete and (is_waiting or step.is_cancelling)
+            told = msgspec.structs.replace(told, ending=step.ending) if fresh else told
+            fresh, complete = False, complete and (is_waiting or bool(step.ending))
             told = self.see_to_queue(context, step.jobs, told, partial(course.move, step.manifest))
             # What began before its cancel has rows, perhaps not all.
             complete = complete or not set(told.moved).isdisjoint(step.job_names)
             outcomes = self.wait(step.jobs, told, complete=complete)
-            is_waiting = self.refuse(outcomes, complete=complete, told=told)
+            is_waiting = self.refuse(outcomes, told)
 
     def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
         """Do what can be done now."""
@@ -170,14 +173,13 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
 
         with failing():
             known = Told.from_dict(told or {})
-            is_waiting = self.refuse(unpack(event["outcomes"]), complete=complete, told=known)
+            is_waiting = self.refuse(unpack(event["outcomes"]), known)
             return self.go_on(context, complete=complete, told=known, is_waiting=is_waiting)
 
-    def refuse(self, outcomes: Sequence[Outcome], *, complete: bool, told: Told) -> bool:
+    def refuse(self, outcomes: Sequence[Outcome], told: Told) -> bool:
         """Fail when jobs did not end, or ended without a row; a repair job that did has only cured nothing.
 
-        :param complete: one that was cancelled without a row is bought again instead.
-        :param told: one that was moved is bought elsewhere instead.
+        :param told: one that was moved, or being cancelled when the attempt began, is bought again instead.
         :returns: whether the wait was interrupted: then nothing is refused, for the other jobs must not be left alone.
         :raises JobError: when a job of the batch itself ended without rows, or any is late, or cannot be asked about.
         """
@@ -189,8 +191,8 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             return True
 
         def bears(job: BatchJob) -> bool:
-            is_moved = job.name in told.moved and job.state in {JobState.CANCELLED, JobState.EXPIRED}
-            return is_repair(job) or is_moved or (complete and job.state is JobState.CANCELLED)
+            is_given_up = job.name in {*told.moved, *told.ending}
+            return is_repair(job) or (is_given_up and job.state in {JobState.CANCELLED, JobState.EXPIRED})
 
         conclude(outcomes, bears)
         return False
