@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -14,7 +14,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import OnChangedInput, Reuse, ensure_job, would_buy
+from airflow_vertex_batch.core.submit import Order, Reuse, Terms, ensure_job, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param base: what all jobs have in common; its labels are the user's own.
     :param ledgers: the folder of the ledgers.
     :param attempt: the token of this attempt.
-    :param settle_seconds: how long after an interrupted create call its job may still appear.
+    :param terms: of each purchase.
     """
 
     base: JobSpec
@@ -52,8 +52,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     service: JobService
     ledgers: Uri
     attempt: str
-    settle_seconds: float
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    terms: Terms = Terms()
 
     def buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> Iterator[BatchJob]:
         """Yield the job of each request file, in their order, creating those that nobody has created.
@@ -62,27 +61,29 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :param reuse: which jobs that ended badly are not bought again.
         """
         for order in self._orders(manifest, reuse):
-            yield ensure_job(**order).job
+            yield ensure_job(order).job
+
+    def of_edition(self, edition: str) -> Self:
+        """Return the same, buying jobs of an edition."""
+        return msgspec.structs.replace(self, terms=msgspec.structs.replace(self.terms, edition=edition))
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
-        return any(would_buy(**order) for order in self._orders(manifest, reuse))
+        return any(would_buy(order) for order in self._orders(manifest, reuse))
 
-    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[dict[str, Any]]:
+    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[Order]:
         number = manifest.round if manifest is not None else 0
         base = self._base_of(number)
         for shard, (spec, content) in enumerate(purchases(base, manifest, self.store)):
             owner = self.identity.of_job(shard, number)
-            yield {
-                "spec": spec,
-                "identity_key": owner.key,
-                "content": content,
-                "ledger": Ledger(self.store, self.ledgers / owner.key, self.attempt),
-                "service": self.service,
-                "settle_seconds": self.settle_seconds,
-                "on_changed_input": self.on_changed_input,
-                "reuse": reuse,
-            }
+            yield Order(
+                spec=spec,
+                identity_key=owner.key,
+                content=content,
+                ledger=Ledger(self.store, self.ledgers / owner.key, self.attempt),
+                service=self.service,
+                terms=msgspec.structs.replace(self.terms, reuse=reuse),
+            )
 
     def _base_of(self, number: int) -> JobSpec:
         labels = {**owner_labels(self.identity.of_job(0, number)), **self.base.labels}

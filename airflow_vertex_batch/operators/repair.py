@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.course import Course, Progress
+    from airflow_vertex_batch.core.course import Course, Progress, Start
     from airflow_vertex_batch.core.landing import Round
     from airflow_vertex_batch.core.lifecycle import Outcome
     from airflow_vertex_batch.core.model import Manifest
@@ -43,6 +43,22 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             check=answer_checker(schema) if schema else None,
             prices=price_table(buyer.store),
             approve=lambda manifest, spent: self._approves(context, manifest, spent, buyer),
+        )
+
+    def start(self, context: Context, upstream: str | None = None) -> Start:
+        """Return what a new attempt begins with.
+
+        :param upstream: the generation of the task whose jobs are taken over; None where this task buys them.
+        """
+        from airflow_vertex_batch.core.course import Start
+        from airflow_vertex_batch.core.submit import OnClear
+
+        return Start(
+            generation=generation_of(context),
+            upstream=upstream or "",
+            rounds=self.repair_rounds,
+            on_clear=OnClear(self.on_clear),
+            alone=upstream is not None,
         )
 
     def _approves(self, context: Context, manifest: Manifest, spent: Decimal, buyer: Buyer) -> bool:
@@ -160,12 +176,11 @@ class VertexBatchRepairOperator(RoundsOperator):
         """Take over the jobs of the task before, and go on from them."""
         from airflow_vertex_batch.core.landing import read_jobs
 
-        manifest = self._manifest()
+        manifest, jobs = self._manifest(), read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
         course = self.course(context, hook, self.schema() or manifest.response_schema)
         if fresh:
-            generation, upstream = generation_of(context), self._upstream_generation(context)
-            course.begin(manifest, generation, upstream, rounds=self.repair_rounds, repair_on_clear=True)
-        return course.advance(manifest, read_jobs(self.jobs, lambda name: hook.jobs(name).get(name)))
+            course.begin(manifest, self.start(context, self._upstream_generation(context)), jobs)
+        return course.advance(manifest, jobs)
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> list[dict[str, Any]]:  # noqa: ARG002 - one shape for all
         """Return the repair rounds as small dicts."""
