@@ -91,11 +91,11 @@ class BuyingOperator(AskingOperator):
     :param labels: further job labels; keys and values of lower-case letters, digits, ``_`` and ``-``. Templated.
     :param on_changed_input: when this task's running job was made from other input: ``resubmit`` (default) cancels it
         and creates a new one, ``fail`` does nothing.
-    :param on_clear: what a person means by clearing a task that has paid: ``attach`` (default) lands again what was
-        paid for, and pays nothing; ``repair`` also sends the rows that are still without a good answer once more; ``new``
-        buys the whole again, cancels the job before it if that still runs, and says in the log which one it replaces. A
-        retry is never taken for a clear. Where create and repair are tasks of their own, ``repair`` is the repair
-        task's doing and ``new`` the create task's: clear it with the tasks after it.
+    :param on_clear: what a person means by clearing a task that has paid. ``attach`` (default) lands again what was
+        paid for, and pays nothing. ``repair`` also sends the rows that are still without a good answer once more.
+        ``new`` buys the whole again, cancels the job before it if that still runs, and says in the log which one it
+        replaces. A retry is never taken for a clear. Where create and repair are tasks of their own, ``repair`` is the
+        repair task's doing and ``new`` the create task's: clear it with the tasks after it.
     :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600 seconds.
     :param max_cost_usd: the most the batch may cost, US dollars; no limit where not given. The upper figure of the
         estimate is compared with it before anything is paid, so set ``maxOutputTokens`` too. A retry or a clear that

@@ -13,6 +13,9 @@ from airflow_vertex_batch.core.submit import OnClear
 from tests.core.worlds import Task, World, answers, fails, some_rows
 from tests.fakes import Died, Lives
 
+TWICE = State(Begun("m1", "1", "", 2), (Asked("r1"), Asked("r2")), 0)
+TAKEN = Begun("m1", "1", "", 0, "1", "j")
+
 
 class TestJournal:
     """The journal adds up to one state."""
@@ -41,9 +44,9 @@ class TestJournal:
         [
             (State(), Start(generation="1", rounds=2, alone=True), 2),
             (State(ONE, (), 2), Start(generation="1", rounds=2, alone=True), None),
-            (State(ONE, (Asked("r1"), Asked("r2")), 0), Start(generation="2", rounds=2, alone=True), 2),
-            (State(ONE, (Asked("r1"), Asked("r2")), 0), Start(generation="2", rounds=2), 0),
-            (State(ONE, (Asked("r1"), Asked("r2")), 0), Start(generation="2", rounds=2, on_clear=OnClear.REPAIR), 2),
+            (TWICE, Start(generation="2", rounds=2, alone=True), 2),
+            (TWICE, Start(generation="2", rounds=2), 0),
+            (TWICE, Start(generation="2", rounds=2, on_clear=OnClear.REPAIR), 2),
             (
                 State(ONE, (Asked("r1"), Asked("r2")), 0),
                 Start(generation="2", rounds=2, upstream="changed too", alone=True),
@@ -83,7 +86,7 @@ class TestJournal:
                 "1",
                 True,
             ),
-            (Begun("m1", "1", "", 0, "1", "j"), Start(generation="2", alone=True), "other", "2", False),
+            (TAKEN, Start(generation="2", alone=True), "other", "2", False),
         ],
         ids=[
             *("first", "attach", "repair", "new", "retry-with-other-input", "new-with-other-input"),
