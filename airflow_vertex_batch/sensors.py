@@ -71,10 +71,10 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if len(outcomes) == len(names):
                 return self._concluded(outcomes)
             if self.deferrable:
-                self.wait_in_triggerer(names)
+                self.wait_in_triggerer(context, names)
             if self.mode == "reschedule":
                 return super().execute(context)  # type: ignore[no-any-return]
-            return self._concluded(self.block(names))
+            return self._concluded(self.block(context, names))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the jobs that the trigger saw ending."""

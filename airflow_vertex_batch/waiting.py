@@ -6,10 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import VertexBatchBaseOperator
+from airflow_vertex_batch.compat import own, still_owns, was_ended_by_a_person
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from airflow.sdk import Context
 
     from airflow_vertex_batch.core.address import JobName
     from airflow_vertex_batch.core.lifecycle import Outcome, WaitPolicy
@@ -64,20 +67,22 @@ class WaitingOperator(VertexBatchBaseOperator):
         found = [drive_once(watch(name, self._policy()), hook.jobs(name), seen=self._seen) for name in names if hook]
         return [outcome for outcome in found if outcome is not None]
 
-    def block(self, names: Sequence[JobName]) -> list[Outcome]:
+    def block(self, context: Context, names: Sequence[JobName]) -> list[Outcome]:
         """Wait here until all jobs have ended, and return their outcomes."""
         from airflow_vertex_batch.core.lifecycle import drive, watch
 
         hook, self._waited_for = self.hook(), tuple(names)
+        own(context["ti"])
         outcomes = [drive(watch(name, self._policy()), hook.jobs(name), seen=self._seen) for name in names]
         self._waited_for = ()
         return outcomes
 
-    def wait_in_triggerer(self, names: Sequence[JobName]) -> None:
+    def wait_in_triggerer(self, context: Context, names: Sequence[JobName]) -> None:
         """Leave the worker; the triggerer waits, and the task goes on in `execute_complete`."""
         from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
-        trigger = VertexBatchJobTrigger(**self.trigger_arguments([str(name) for name in names]))
+        arguments = self.trigger_arguments([str(name) for name in names])
+        trigger = VertexBatchJobTrigger(**arguments, attempt=own(context["ti"]))
         self.defer(trigger=trigger, method_name="execute_complete")
 
     def trigger_arguments(self, jobs: Any) -> dict[str, Any]:
@@ -93,12 +98,13 @@ class WaitingOperator(VertexBatchBaseOperator):
         }
 
     def on_kill(self) -> None:
-        """Cancel the jobs if a person ended the task while a worker was waiting."""
+        """Cancel the jobs if a person ended the task while a worker was waiting, and they are still its own."""
         from airflow.sdk import get_current_context
 
-        from airflow_vertex_batch.compat import was_ended_by_a_person
-
-        if self._waited_for and self.cancel_on_kill and was_ended_by_a_person(get_current_context()["ti"]):
+        if not self._waited_for or not self.cancel_on_kill:
+            return
+        ti = get_current_context()["ti"]
+        if was_ended_by_a_person(ti) and still_owns(ti, str(ti.id)):
             for name in self._waited_for:
                 self.hook().jobs(name).cancel(name)
                 self.log.info("Cancelled %s: its task was ended by hand.", name)

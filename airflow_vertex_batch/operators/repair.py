@@ -113,8 +113,8 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             self.push_links(context, addresses(jobs=list(step.job_names), folder=self.output_of(context)))
             names = [JobName.parse(name) for name in step.job_names]
             if self.deferrable:
-                self.wait_in_triggerer(names)
-            self.refuse(self.block(names))
+                self.wait_in_triggerer(context, names)
+            self.refuse(self.block(context, names))
             fresh = False
         return self.finish(context, hook, step.rounds)
 
