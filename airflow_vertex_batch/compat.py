@@ -104,6 +104,12 @@ def still_owns(ti: Any, token: str | None) -> bool:
     return bool(owner == token)
 
 
+def first_poke(context: Any) -> float | None:
+    """Return when this attempt of a rescheduling sensor first looked, seconds since the epoch; None if it is now."""
+    when = context["ti"].get_first_reschedule_date(context)
+    return None if when is None else float(when.timestamp())
+
+
 def partition_key(context: Mapping[str, Any]) -> str | None:
     """Return the partition key of a run, on the Airflows that have such runs."""
     run = context.get("dag_run")

@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import LedgerError
 from airflow_vertex_batch.core.landing import Round, Rounds
 from airflow_vertex_batch.core.ledger import Journal
-from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase, Record
+from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import read_manifest
 from airflow_vertex_batch.core.repair import RepairPolicy, Selection, select, with_resume
 from airflow_vertex_batch.core.submit import OnClear, Reuse
@@ -137,10 +137,21 @@ class Waiting(msgspec.Struct, frozen=True):
     """Jobs that must end before the course goes on.
 
     :param round: 0 for the whole batch, n for repair round n.
+    :param jobs: all jobs of that round, as they are now.
     """
 
     round: int
-    job_names: tuple[str, ...]
+    jobs: tuple[BatchJob, ...]
+
+    @property
+    def job_names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(job.name for job in self.jobs)
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether one is being cancelled: what an earlier attempt of the task ended, this one has yet to complete."""
+        return any(job.state is JobState.CANCELLING for job in self.jobs)
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -280,4 +291,4 @@ def _ended_badly(asked: Round) -> bool:
 
 def _waiting(number: int, jobs: Sequence[BatchJob]) -> Waiting | None:
     running = any(job.state.phase is Phase.WAITING for job in jobs)
-    return Waiting(number, tuple(job.name for job in jobs)) if running else None
+    return Waiting(number, tuple(jobs)) if running else None

@@ -57,23 +57,23 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
     def execute(self, context: Context) -> dict[str, Any]:
         """Go through the whole course, and return the report."""
         with failing():
-            return self.go_on(context, fresh=True)  # type: ignore[no-any-return]
+            return self.go_on(context, fresh=True, complete=True)  # type: ignore[no-any-return]
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool, complete: bool) -> Progress:
         """Prepare on a new attempt; after a wait, go on from the set it was for, whatever the source holds now."""
         from airflow_vertex_batch.core.address import Uri
         from airflow_vertex_batch.core.prepare import read_manifest
         from airflow_vertex_batch.core.submit import Reuse
 
-        course = self.course(context, hook, self.schema())
-        reuse = Reuse.WITH_ROWS if fresh else Reuse.ANY
+        course = self.course(context, hook, self.schema(), complete=complete)
+        reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
         if fresh:
             manifest = self.prepare(context, hook)
             course.begin(manifest, self.start(context))
         else:
             manifest = read_manifest(hook.store(), Uri.parse(course.base_uri))
         self.check_budget(context, manifest, course.buyer, reuse)
-        return course.advance(manifest, reuse=reuse, complete=fresh)
+        return course.advance(manifest, reuse=reuse, complete=complete)
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> dict[str, Any]:
         """Land."""

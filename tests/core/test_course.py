@@ -209,6 +209,20 @@ class TestBadEnds:
         assert task.land(task.resume()).statuses == {"succeeded": 6}
         assert sum(map(len, world.batches)) == 6
 
+    @pytest.mark.parametrize(("answered", "asked"), [(4, [4, 2]), (0, [0, 6])], ids=["with rows", "without rows"])
+    def test_an_attempt_that_begins_while_a_job_is_being_cancelled_completes_it(self, answered, asked):
+        world = World()
+        task = Task(world, some_rows(6))
+        assert task.attempt().is_cancelling is False
+        world.cancel()
+        step = task.attempt()
+        assert step.is_cancelling
+        world.run(JobState.CANCELLED, only=answered)
+        assert isinstance(task.resume(complete=step.is_cancelling), Waiting)
+        world.run()
+        assert task.land(task.resume()).statuses == {"succeeded": 6}
+        assert [len(keys) for keys in world.batches] == asked
+
     def test_a_repair_job_that_fails_has_cured_nothing_and_is_not_bought_twice(self):
         world = World({"a0": [fails(), answers()]})
         task = Task(world, some_rows(2), rounds=2)

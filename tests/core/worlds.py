@@ -70,6 +70,11 @@ class World:
                 completionStats={"successfulCount": str(done)},
             )
 
+    def cancel(self) -> None:
+        """Begin to cancel every running job."""
+        for job in self.jobs.running:
+            self.jobs.change(job.name, state=str(JobState.CANCELLING))
+
     def bounds(self, key: str, number: int) -> int:
         """Return the ``maxOutputTokens`` that a key was sent with in a job."""
         lines = map(json.loads, self.store.objects[self.jobs.paid[number].input_uris[0]].splitlines())
@@ -115,9 +120,13 @@ class Task:
         self.manifest = manifest
         return course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
 
-    def resume(self, store: Any = None, service: Any = None) -> Waiting | Done:
-        """Go on when a wait is over, in a new process."""
-        return self._course(store, service).advance(self.manifest)
+    def resume(self, store: Any = None, service: Any = None, *, complete: bool = False) -> Waiting | Done:
+        """Go on when a wait is over, in a new process.
+
+        :param complete: whether the attempt has yet to send what an earlier one left behind.
+        """
+        reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
+        return self._course(store, service).advance(self.manifest, reuse=reuse, complete=complete)
 
     def to_the_end(self, most: int = 20) -> Done:
         """Attempt, and let jobs run whenever the course waits for them."""
