@@ -92,7 +92,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 return super().execute(context)  # type: ignore[no-any-return]
             jobs = self._as_seen(names)
             told = self.see_to_queue(context, jobs, told, self._give_up)
-            outcomes = self.wait(jobs, told)
+            outcomes = self.wait(context, jobs, told)
             if not any(isinstance(outcome, Queued) for outcome in outcomes):
                 return self._concluded(outcomes)
 
@@ -161,12 +161,13 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     def _give_up(self, job: BatchJob) -> Place | None:
         """Leave a job that queues for too long to the task that repairs; None where it is not of this package."""
         from airflow_vertex_batch.core.place import Place
-        from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL, move
+        from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, Terms, move
 
         if not {IDENTITY_LABEL, FINGERPRINT_LABEL} <= job.labels.keys():
             return None
         hook = self.hook()
-        place = move(job.name, self._ledger(job, hook), job.labels[FINGERPRINT_LABEL], [Place()])
+        terms = Terms(edition=job.labels.get(EDITION_LABEL, ""))
+        place = move(job.name, self._ledger(job, hook), job.labels[FINGERPRINT_LABEL], [Place()], terms)
         hook.jobs(job.job_name).cancel(job.job_name)
         return place
 

@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_vertex_batch.compat import still_owns, was_ended_by_a_person
 from airflow_vertex_batch.core.address import JobName, job_names
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.lifecycle import OnTimeout, Outcome, Queued, WaitPolicy, adrive, pack, watch
+from airflow_vertex_batch.core.lifecycle import (
+    AsksAsync,
+    OnTimeout,
+    Outcome,
+    Queued,
+    WaitPolicy,
+    adrive,
+    pack,
+    watch,
+)
 from airflow_vertex_batch.core.model import BatchJob
 from airflow_vertex_batch.poller import shared_poller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 
@@ -36,6 +46,8 @@ class VertexBatchJobTrigger(BaseTrigger):
     :param on_timeout: ``cancel``, ``fail`` or ``keep``.
     :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another
         triggerer.
+    :param attempt: the token of the attempt that waits; None where no worker began it. Once another attempt owns the
+        jobs, this one cancels nothing, be it on a kill or at the deadline.
     :param queue_limit: seconds from its creation after which a job that still queues interrupts the wait, so that a
         worker can see to it: one figure for all, or one by job name; a job without one queues in peace.
     :param job_names: what `jobs` was called in 0.1.0: tasks that wait over an upgrade go on waiting.
@@ -51,13 +63,14 @@ class VertexBatchJobTrigger(BaseTrigger):
         on_timeout: str = "cancel",
         cancel_on_kill: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
         job_names: Any = None,
+        attempt: str | None = None,
         queue_limit: float | dict[str, float] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.jobs = jobs if jobs is not None else job_names
         self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, impersonation_chain
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
-        self.cancel_on_kill, self.queue_limit = cancel_on_kill, queue_limit
+        self.cancel_on_kill, self.attempt, self.queue_limit = cancel_on_kill, attempt, queue_limit
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the names and numbers that bring this trigger back."""
@@ -70,6 +83,7 @@ class VertexBatchJobTrigger(BaseTrigger):
             "timeout",
             "on_timeout",
             "cancel_on_kill",
+            "attempt",
             "queue_limit",
         )
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
@@ -99,7 +113,8 @@ class VertexBatchJobTrigger(BaseTrigger):
     async def _wait(self, name: JobName) -> Outcome:
         async with self._poller(name) as service:
             flow = watch(name, self._policy(name), usual=service.usual)
-            return await adrive(flow, service, sleep=asyncio.sleep, seen=progress_log(self.log.info))
+            fenced = Fenced(service, self._owns)
+            return await adrive(flow, fenced, sleep=asyncio.sleep, seen=progress_log(self.log.info))
 
     def _poller(self, name: JobName) -> shared_poller:
         chain = self.impersonation_chain
@@ -124,7 +139,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         Airflow also calls this when the task was cleared, and on a triggerer that stalled and lost its triggers: then
         the jobs belong to somebody else, and the task's state says so.
         """
-        if self.cancel_on_kill and await self._was_ended():
+        if self.cancel_on_kill and await self._was_ended() and await self._owns():
             for name in job_names(self.jobs):
                 async with self._poller(name) as service:
                     if await service.cancel(name):
@@ -133,9 +148,33 @@ class VertexBatchJobTrigger(BaseTrigger):
     async def _was_ended(self) -> bool:
         from asgiref.sync import sync_to_async
 
-        from airflow_vertex_batch.compat import was_ended_by_a_person
-
         return self.task_instance is not None and await sync_to_async(was_ended_by_a_person)(self.task_instance)
+
+    async def _owns(self) -> bool:
+        """Whether the jobs are still this attempt's. Without a task nobody else can own them."""
+        from asgiref.sync import sync_to_async
+
+        if self.task_instance is None:
+            return True
+        if await sync_to_async(still_owns)(self.task_instance, self.attempt):
+            return True
+        self.log.info("A later attempt owns the jobs of this task: nothing is cancelled.")
+        return False
+
+
+class Fenced:
+    """A service that cancels only while `owns` says so: what an old attempt wants is nobody's wish any more."""
+
+    def __init__(self, service: AsksAsync, owns: Callable[[], Awaitable[bool]]) -> None:
+        self._service, self._owns = service, owns
+
+    def get(self, name: JobName) -> Awaitable[BatchJob]:
+        """Return one job."""
+        return self._service.get(name)
+
+    async def cancel(self, name: JobName) -> bool:
+        """Cancel one job, if it is still ours."""
+        return await self._owns() and await self._service.cancel(name)
 
 
 async def until_one_queues(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:

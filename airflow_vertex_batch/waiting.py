@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.base import VertexBatchBaseOperator
+from airflow_vertex_batch.compat import own, still_owns, was_ended_by_a_person
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -147,22 +148,24 @@ class WaitingOperator(VertexBatchBaseOperator):
         ]
         return [outcome for outcome in found if outcome is not None]
 
-    def wait(self, jobs: Sequence[BatchJob], told: Told, **kept: Any) -> list[Outcome]:
+    def wait(self, context: Context, jobs: Sequence[BatchJob], told: Told, **kept: Any) -> list[Outcome]:
         """Leave the worker, and go on in `execute_complete`; or wait here and return the outcomes.
 
         :param told: what was seen to in this attempt.
         :param kept: further arguments that `execute_complete` is to get beside the event.
         """
         limits = self.queue_policy().limits(jobs, told)
+        attempt = own(context["ti"])
         if self.deferrable:
-            self._wait_in_triggerer(jobs, limits, told=told.as_dict(), **kept)
+            self._wait_in_triggerer(jobs, limits, attempt, told=told.as_dict(), **kept)
         return self._block(jobs, limits)
 
-    def _wait_in_triggerer(self, jobs: Sequence[BatchJob], limits: dict[str, float], **kept: Any) -> None:
+    def _wait_in_triggerer(self, jobs: Sequence[BatchJob], limits: dict[str, float], attempt: str, **kept: Any) -> None:
         from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
         arguments = self.trigger_arguments([job.name for job in jobs], limits)
-        self.defer(trigger=VertexBatchJobTrigger(**arguments), method_name="execute_complete", kwargs=kept)
+        trigger = VertexBatchJobTrigger(**arguments, attempt=attempt)
+        self.defer(trigger=trigger, method_name="execute_complete", kwargs=kept)
 
     def _block(self, jobs: Sequence[BatchJob], limits: dict[str, float]) -> list[Outcome]:
         from airflow_vertex_batch.core.lifecycle import drive, watch
@@ -226,12 +229,13 @@ class WaitingOperator(VertexBatchBaseOperator):
         }
 
     def on_kill(self) -> None:
-        """Cancel the jobs if a person ended the task while a worker was waiting."""
+        """Cancel the jobs if a person ended the task while a worker was waiting, and they are still its own."""
         from airflow.sdk import get_current_context
 
-        from airflow_vertex_batch.compat import was_ended_by_a_person
-
-        if self._waited_for and self.cancel_on_kill and was_ended_by_a_person(get_current_context()["ti"]):
+        if not self._waited_for or not self.cancel_on_kill:
+            return
+        ti = get_current_context()["ti"]
+        if was_ended_by_a_person(ti) and still_owns(ti, str(ti.id)):
             for name in self._waited_for:
                 self.hook().jobs(name).cancel(name)
                 self.log.info("Cancelled %s: its task was ended by hand.", name)

@@ -42,10 +42,12 @@ class Submission(Entry, frozen=True, kw_only=True, tag="submission"):
     """Written after the create call, or when a job was found and adopted.
 
     :param replaces: the job whose place this one takes, if any.
+    :param edition: changes when a clear asks for a new job; empty in records of 0.1.
     """
 
     job_name: str
     replaces: str = ""
+    edition: str = ""
 
 
 class Refusal(Entry, frozen=True, kw_only=True, tag="refusal"):
@@ -63,11 +65,13 @@ class Moved(Entry, frozen=True, kw_only=True, tag="moved"):
     :param location: where to instead, or empty for the task's own location.
     :param model: the same for the model. With both empty another task buys them, and the job given up stays the answer
         of this one.
+    :param edition: as of a submission.
     """
 
     job_name: str
     location: str = ""
     model: str = ""
+    edition: str = ""
 
 
 E = TypeVar("E", bound=msgspec.Struct)
@@ -143,17 +147,22 @@ class Ledger(Journal[Entry]):
         """Make an intent stamped with this attempt and now."""
         return Intent(fingerprint=fingerprint, attempt=self._attempt, at=self._now())
 
-    def submission(self, fingerprint: str, job_name: str, replaces: str = "") -> Submission:
+    def submission(self, fingerprint: str, job_name: str, replaces: str = "", edition: str = "") -> Submission:
         """Make a submission stamped with this attempt and now."""
         return Submission(
-            fingerprint=fingerprint, attempt=self._attempt, at=self._now(), job_name=job_name, replaces=replaces
+            fingerprint=fingerprint,
+            attempt=self._attempt,
+            at=self._now(),
+            job_name=job_name,
+            replaces=replaces,
+            edition=edition,
         )
 
-    def moved(self, fingerprint: str, job_name: str, place: Place) -> Moved:
+    def moved(self, fingerprint: str, job_name: str, place: Place, edition: str = "") -> Moved:
         """Make a move stamped with this attempt and now."""
         return Moved(
             fingerprint=fingerprint, attempt=self._attempt, at=self._now(), job_name=job_name,
-            location=place.location, model=place.model,
+            location=place.location, model=place.model, edition=edition,
         )  # fmt: skip
 
     def refusal(self, fingerprint: str, reason: str) -> Refusal:

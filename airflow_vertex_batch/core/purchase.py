@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -15,14 +15,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import (
-    OnChangedInput,
-    Reuse,
-    ensure_job,
-    job_fingerprint,
-    move,
-    would_buy,
-)
+from airflow_vertex_batch.core.submit import Order, Reuse, Terms, ensure_job, move, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -52,7 +45,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param base: what all jobs have in common; its labels are the user's own.
     :param ledgers: the folder of the ledgers.
     :param attempt: the token of this attempt.
-    :param settle_seconds: how long after an interrupted create call its job may still appear.
+    :param terms: of each purchase.
     :param at: makes the job service of another location, for what was moved there.
     """
 
@@ -62,8 +55,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     service: JobService
     ledgers: Uri
     attempt: str
-    settle_seconds: float
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    terms: Terms = Terms()
     at: Callable[[str], JobService] | None = None
 
     def buy(
@@ -77,7 +69,11 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         """
         for number, order in enumerate(self._orders(manifest, reuse)):
             if only is None or number in only:
-                yield ensure_job(**order).job
+                yield ensure_job(order).job
+
+    def of_edition(self, edition: str) -> Self:
+        """Return the same, buying jobs of an edition."""
+        return msgspec.structs.replace(self, terms=msgspec.structs.replace(self.terms, edition=edition))
 
     def move(self, manifest: Manifest, shard: int, job: BatchJob, places: Sequence[Place]) -> Place | None:
         """Give up a job that queues for too long: note it, then cancel it. `buy` then buys its requests elsewhere, once
@@ -88,7 +84,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :returns: the place; None when none is left: then the job stays as it is.
         """
         order = next(islice(self._orders(manifest, Reuse.ANY), shard, None))
-        place = move(job.name, order["ledger"], job_fingerprint(order["content"], order["spec"]), places)
+        place = move(job.name, order.ledger, order.fingerprint, places, order.terms)
         if place is not None and not job.state.is_final:
             service = self.at(job.job_name.location) if self.at is not None else self.service
             service.cancel(job.job_name)
@@ -96,24 +92,22 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
-        return any(would_buy(**order) for order in self._orders(manifest, reuse))
+        return any(would_buy(order) for order in self._orders(manifest, reuse))
 
-    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[dict[str, Any]]:
+    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[Order]:
         number = manifest.round if manifest is not None else 0
         base = self._base_of(number)
         for shard, (spec, content) in enumerate(purchases(base, manifest, self.store)):
             owner = self.identity.of_job(shard, number)
-            yield {
-                "spec": spec,
-                "identity_key": owner.key,
-                "content": content,
-                "ledger": Ledger(self.store, self.ledgers / owner.key, self.attempt),
-                "service": self.service,
-                "settle_seconds": self.settle_seconds,
-                "on_changed_input": self.on_changed_input,
-                "reuse": reuse,
-                "at": self.at,
-            }
+            yield Order(
+                spec=spec,
+                identity_key=owner.key,
+                content=content,
+                ledger=Ledger(self.store, self.ledgers / owner.key, self.attempt),
+                service=self.service,
+                terms=msgspec.structs.replace(self.terms, reuse=reuse),
+                at=self.at,
+            )
 
     def _base_of(self, number: int) -> JobSpec:
         labels = {**owner_labels(self.identity.of_job(0, number)), **self.base.labels}

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 #: Job labels that carry our identity, so that the service can be asked "do you have this one?".
 IDENTITY_LABEL = "avb-identity"
 FINGERPRINT_LABEL = "avb-fingerprint"
+#: Job label that tells a job which a clear asked for from the one before it.
+EDITION_LABEL = "avb-edition"
 #: Seconds after an intent during which its job may still appear: above the time one create call may take, with room for
 #: a list that lags behind. The service states no bound for that lag.
 SETTLE_SECONDS = 90.0
@@ -51,6 +53,17 @@ class OnChangedInput(StrEnum):
 
     RESUBMIT = "resubmit"
     FAIL = "fail"
+
+
+class OnClear(StrEnum):
+    """What a person means by clearing a task whose job is paid."""
+
+    #: Land again what was paid for; nothing is sent.
+    ATTACH = "attach"
+    #: Send the rows that are still without a good answer once more.
+    REPAIR = "repair"
+    #: Buy the whole again.
+    NEW = "new"
 
 
 class Reuse(StrEnum):
@@ -94,6 +107,69 @@ class Refuse(msgspec.Struct, frozen=True):
 Decision = Attach | Submit | Settle | Refuse
 
 
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """On which terms a job is bought.
+
+    :param settle_seconds: how long after an intent its job may still appear.
+    :param reuse: which jobs that ended badly are not bought again.
+    :param edition: what a job is marked with: the same until a clear asks for a new one.
+    :param renew: whether only a job of this edition will do.
+    """
+
+    settle_seconds: float = SETTLE_SECONDS
+    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    reuse: Reuse = Reuse.EXPIRED
+    edition: str = ""
+    renew: bool = False
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One job to buy: what, for whom, on which terms, and where that is written down.
+
+    :param identity_key: who the job belongs to.
+    :param content: digest of the requests.
+    :param at: makes the service of another location, for what was moved there.
+    :param earlier: fingerprints of the places before: a job there that began, or has rows, is as good.
+    :param left: names of jobs that were left to another task: they answer for their requests though they have no row.
+    """
+
+    spec: JobSpec
+    identity_key: str
+    content: str
+    ledger: Ledger
+    service: JobService
+    terms: Terms = Terms()
+    at: Callable[[str], JobService] | None = None
+    earlier: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes two jobs the same purchase."""
+        return job_fingerprint(self.content, self.spec)
+
+    def labelled(self) -> JobSpec:
+        """Return what to send: it carries what the service can be asked for."""
+        ours = {IDENTITY_LABEL: self.identity_key, FINGERPRINT_LABEL: self.fingerprint}
+        if self.terms.edition:
+            ours[EDITION_LABEL] = self.terms.edition
+        return msgspec.structs.replace(self.spec, labels={**self.spec.labels, **ours})
+
+    def placed(self, entries: Sequence[Entry]) -> Order:
+        """Return the order at the place that its last move in the ledger went to."""
+        moves = moves_of(entries, self.fingerprint, self.terms)
+        specs = [self.spec, *(_at_place(self.spec, move) for move in moves if move.location or move.model)]
+        fingerprints = [job_fingerprint(self.content, spec) for spec in specs]
+        locations = {move.location for move in moves if move.location}
+        return msgspec.structs.replace(
+            self,
+            spec=specs[-1],
+            service=Everywhere(self.service, self.at, locations) if locations and self.at else self.service,
+            earlier=frozenset(fingerprints[:-1]),
+            left=frozenset(move.job_name for move in moves if not (move.location or move.model)),
+        )
+
+
 def job_fingerprint(content: str, spec: JobSpec) -> str:
     """Return what makes two jobs the same purchase: the requests, the model, and where the answers go.
 
@@ -103,43 +179,23 @@ def job_fingerprint(content: str, spec: JobSpec) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be bought, and what answers for it already, as the moves in the ledger have it.
-
-    :param spec: with model and location of the place that the last move went to.
-    :param fingerprint: of `spec`.
-    :param earlier: fingerprints of the places before: a job there that began, or has rows, is as good.
-    :param left: names of jobs that were left to another task: they answer for their requests though they have no row.
-    :param locations: the locations beside the task's own in which jobs may be.
-    """
-
-    spec: JobSpec
-    fingerprint: str
-    earlier: frozenset[str] = frozenset()
-    left: frozenset[str] = frozenset()
-    locations: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, spec: JobSpec, content: str, entries: Sequence[Entry]) -> Order:
-        """Follow the moves of one purchase."""
-        home = job_fingerprint(content, spec)
-        moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == home]
-        specs = [spec, *(_at_place(spec, move) for move in moves if move.location or move.model)]
-        fingerprints = [job_fingerprint(content, each) for each in specs]
-        return cls(
-            spec=specs[-1],
-            fingerprint=fingerprints[-1],
-            earlier=frozenset(fingerprints[:-1]),
-            left=frozenset(move.job_name for move in moves if not (move.location or move.model)),
-            locations=frozenset(move.location for move in moves if move.location),
-        )
-
-
 def _at_place(spec: JobSpec, move: Moved) -> JobSpec:
     return msgspec.structs.replace(spec, model=move.model or spec.model, location=move.location)
 
 
-def move(job_name: str, ledger: Ledger, fingerprint: str, places: Sequence[Place]) -> Place | None:
+def moves_of(entries: Sequence[Entry], fingerprint: str, terms: Terms) -> list[Moved]:
+    """Return the moves of a purchase, oldest first; a new edition begins where the first did."""
+    moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == fingerprint]
+    return [entry for entry in moves if not terms.renew or entry.edition == terms.edition]
+
+
+def move(
+    job_name: str,
+    ledger: Ledger,
+    fingerprint: str,
+    places: Sequence[Place],
+    terms: Terms = Terms(),  # noqa: B008 - frozen
+) -> Place | None:
     """Note that a queued job is given up, before it is cancelled; noting it twice is noting it once.
 
     :param fingerprint: of the purchase at its first place.
@@ -148,12 +204,14 @@ def move(job_name: str, ledger: Ledger, fingerprint: str, places: Sequence[Place
     :raises LedgerError: when another writer is at work.
     """
     entries = ledger.entries()
-    moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == fingerprint]
+    moves = moves_of(entries, fingerprint, terms)
     been = {entry.job_name: Place(entry.location, entry.model) for entry in moves}
     if job_name in been:
         return been[job_name]
-    place = next((place for place in places if place not in been.values()), None)
-    if place is not None and not ledger.append(ledger.moved(fingerprint, job_name, place), len(entries)):
+    # To leave a job to another task is no place: that can be done with each.
+    place = next((place for place in places if place == Place() or place not in been.values()), None)
+    entry = ledger.moved(fingerprint, job_name, place or Place(), terms.edition)
+    if place is not None and not ledger.append(entry, len(entries)):
         raise LedgerError(
             f"{job_name} was not moved", why="another attempt is writing its ledger", todo="A retry goes on from there"
         )
@@ -168,9 +226,7 @@ def decide(
     earlier: Collection[str] = (),
     left: Collection[str] = (),
     now: datetime,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
+    terms: Terms = Terms(),  # noqa: B008 - frozen
 ) -> Decision:
     """Choose one step.
 
@@ -180,23 +236,43 @@ def decide(
     :param left: names of jobs that were left to another task.
     """
     submissions = [entry for entry in entries if isinstance(entry, Submission)]
-    recorded = {entry.job_name: entry.fingerprint for entry in submissions}
-    prints = {job.name: recorded.get(job.name, job.labels.get(FINGERPRINT_LABEL, "")) for job in jobs}
-    ours = [job for job in jobs if prints[job.name] == fingerprint or prints[job.name] in earlier]
+    wanted, edition = {fingerprint, *earlier}, terms.edition if terms.renew else None
+    known, last = {entry.job_name: entry for entry in submissions}, submissions[-1] if submissions else None
+    ours = [job for job in jobs if _answers(job, known.get(job.name), wanted, edition)]
     others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
 
-    def answers(job: BatchJob) -> bool:
+    def is_enough(job: BatchJob) -> bool:
         # Of a place that was given up only what has begun, or what has rows, is as good as a job at the next.
-        enough = reuse if prints[job.name] == fingerprint else Reuse.WITH_ROWS
-        return job.name in left or _is_usable(job, enough)
+        is_here = _fingerprint(job, known.get(job.name)) == fingerprint
+        return job.name in left or _is_usable(job, terms.reuse if is_here else Reuse.WITH_ROWS)
 
-    if usable := next(filter(answers, ours), None):
-        return Attach(usable, recorded=bool(submissions) and submissions[-1].job_name == usable.name)
-    if (pending := _pending_seconds(entries, settle_seconds, now)) > 0:
+    if usable := next(filter(is_enough, ours), None):
+        return Attach(usable, recorded=last is not None and last.job_name == usable.name)
+    if (pending := _pending_seconds(entries, terms.settle_seconds, now)) > 0:
         return Settle(pending)
-    if others and on_changed_input is OnChangedInput.FAIL:
+    renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), wanted, None)]
+    if others and terms.on_changed_input is OnChangedInput.FAIL and others[0] not in renewed:
         return Refuse(f"{others[0].name} is running for other input of the same task")
-    return _submit(ours, others, submissions[-1].job_name if submissions else "", {job.name for job in jobs})
+    if renewed and not ours:
+        why = "the task was cleared with on_clear='new'"
+        return Submit(why, tuple(job.name for job in others), replaces=renewed[0].name)
+    return _submit(ours, others, last.job_name if last else "", {job.name for job in jobs})
+
+
+def _answers(job: BatchJob, record: Submission | None, wanted: Collection[str], edition: str | None) -> bool:
+    """Whether a job is the purchase that is wanted; what the ledger says of it counts more than its labels.
+
+    :param wanted: fingerprints.
+    :param edition: None for any.
+    """
+    is_wanted = _fingerprint(job, record) in wanted
+    if not is_wanted or edition is None:
+        return is_wanted
+    return (record.edition if record else job.labels.get(EDITION_LABEL, "")) == edition
+
+
+def _fingerprint(job: BatchJob, record: Submission | None) -> str:
+    return record.fingerprint if record else job.labels.get(FINGERPRINT_LABEL, "")
 
 
 def _submit(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[str]) -> Submit:
@@ -242,39 +318,23 @@ class Ensured(msgspec.Struct, frozen=True):
 
 
 def ensure_job(
-    spec: JobSpec,
+    order: Order,
     *,
-    identity_key: str,
-    content: str,
-    ledger: Ledger,
-    service: JobService,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
-    at: Callable[[str], JobService] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Ensured:
     """Return the one job of this identity and input, creating it only if nobody has.
 
-    :param content: digest of the requests.
-    :param at: makes the service of another location, for requests that were moved there.
     :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
     """
+    ledger, settle_seconds = order.ledger, order.terms.settle_seconds
     for _ in range(_MAX_STEPS):
-        entries = ledger.entries()
-        order = Order.of(spec, content, entries)
-        everywhere, fingerprint = _serving(order, service, at), order.fingerprint
-        jobs = _look_up(everywhere, identity_key, entries)
-        step = decide(
-            entries, fingerprint, jobs, earlier=order.earlier, left=order.left, now=now(),
-            settle_seconds=settle_seconds, on_changed_input=on_changed_input, reuse=reuse,
-        )  # fmt: skip
+        entries, placed, step = _next_step(order, now())
         match step:
             case Attach(job, recorded):
-                if recorded or ledger.append(ledger.submission(fingerprint, job.name), len(entries)):
+                if recorded or ledger.append(_submission_of(placed, job), len(entries)):
                     log.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
                     return Ensured(job, created=False)
             case Settle(seconds):
@@ -283,88 +343,77 @@ def ensure_job(
             case Refuse(why):
                 raise InputError("No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'")
             case Submit():
-                intent = ledger.intent(fingerprint)
+                intent = ledger.intent(placed.fingerprint)
                 if not ledger.append(intent, len(entries)):
                     continue
-                _cancel(step, everywhere)
+                _cancel(step, placed.service)
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
-                labelled = _labelled(order, identity_key)
-                made = _create(step, labelled, fingerprint, ledger, everywhere, len(entries) + 1)
+                made = _create(step, placed, len(entries) + 1)
                 if made is not None:
                     return made
     raise LedgerError(
-        f"No job could be settled for identity {identity_key}",
+        f"No job could be settled for identity {order.identity_key}",
         why="another writer keeps changing the ledger",
         todo="See which other task runs under this identity",
     )
 
 
-def would_buy(
-    spec: JobSpec,
-    *,
-    identity_key: str,
-    content: str,
-    ledger: Ledger,
-    service: JobService,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
-    at: Callable[[str], JobService] | None = None,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> bool:
-    """Say whether `ensure_job` with the same arguments would pay for a job, as things stand. Reads only.
+def would_buy(order: Order, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
+    """Say whether `ensure_job` would pay for a job, as things stand. Reads only.
 
     No while a create call for the same input may be under way: whoever sent it has been allowed to.
 
     :raises ServiceError: when the service could not be asked.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    entries = ledger.entries()
-    order = Order.of(spec, content, entries)
-    jobs = _look_up(_serving(order, service, at), identity_key, entries)
-    step = decide(
-        entries, order.fingerprint, jobs, earlier=order.earlier, left=order.left, now=now(),
-        settle_seconds=settle_seconds, on_changed_input=on_changed_input, reuse=reuse,
-    )  # fmt: skip
+    entries, placed, step = _next_step(order, now())
     if isinstance(step, Settle):
         last = _last_try(entries)
-        return last is None or last.fingerprint != order.fingerprint
+        return last is None or last.fingerprint != placed.fingerprint
     return isinstance(step, Submit)
 
 
-def _serving(order: Order, service: JobService, at: Callable[[str], JobService] | None) -> JobService:
-    return Everywhere(service, at, order.locations) if order.locations and at is not None else service
+def _next_step(order: Order, now: datetime) -> tuple[Sequence[Entry], Order, Decision]:
+    """Read the ledger, ask the service, decide; also return the order as it has been moved."""
+    entries = order.ledger.entries()
+    placed = order.placed(entries)
+    jobs = _look_up(placed.service, order.identity_key, entries)
+    step = decide(
+        entries, placed.fingerprint, jobs, earlier=placed.earlier, left=placed.left, now=now, terms=order.terms
+    )
+    return entries, placed, step
 
 
-def _labelled(order: Order, identity_key: str) -> JobSpec:
-    labels = {**order.spec.labels, IDENTITY_LABEL: identity_key, FINGERPRINT_LABEL: order.fingerprint}
-    return msgspec.structs.replace(order.spec, labels=labels)
+def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submission:
+    """Return the record of a job that is ours; a job that was found keeps what it was bought as."""
+    edition = job.labels.get(EDITION_LABEL, order.terms.edition)
+    fingerprint = job.labels.get(FINGERPRINT_LABEL, order.fingerprint)
+    return order.ledger.submission(fingerprint, job.name, replaces, edition)
 
 
 def _cancel(step: Submit, service: JobService) -> None:
     for name in step.cancel:
         service.cancel(JobName.parse(name))
-        log.warning("Cancelled %s: its input has changed.", name)
+        log.warning("Cancelled %s: %s.", name, step.why)
 
 
-def _create(
-    step: Submit, spec: JobSpec, fingerprint: str, ledger: Ledger, service: JobService, number: int
-) -> Ensured | None:
+def _create(step: Submit, order: Order, number: int) -> Ensured | None:
     """Send the create call once. None when its outcome is unknown: the caller looks again."""
+    ledger = order.ledger
     try:
-        job = service.create(spec)
+        job = order.service.create(order.labelled())
     except AmbiguousError as error:
         log.warning("The create call got no clear answer (%s); asking the service whether the job exists.", error)
         return None
     except ServiceError as error:
-        ledger.append(ledger.refusal(fingerprint, error.reason or str(error.status)), number)
+        ledger.append(ledger.refusal(order.fingerprint, error.reason or str(error.status)), number)
         raise
     replaced = f" It replaces {step.replaces}." if step.replaces else ""
     log.info("Created %s: %s.%s", job.name, step.why, replaced)
     # If another writer took this number, the next attempt still finds the job by its labels.
-    ledger.append(ledger.submission(fingerprint, job.name, step.replaces), number)
+    ledger.append(ledger.submission(order.fingerprint, job.name, step.replaces, order.terms.edition), number)
     return Ensured(job, created=True, replaces=step.replaces)
 
 

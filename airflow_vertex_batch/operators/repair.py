@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.course import Course, Progress
+    from airflow_vertex_batch.core.course import Course, Progress, Start
     from airflow_vertex_batch.core.landing import Round
     from airflow_vertex_batch.core.lifecycle import Outcome
     from airflow_vertex_batch.core.model import BatchJob, Manifest
@@ -66,6 +66,22 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             return True
         self.log.warning("%s is passed over: %s.", place, estimate_cost(manifest, place.model, prices))
         return False
+
+    def start(self, context: Context, upstream: str | None = None) -> Start:
+        """Return what a new attempt begins with.
+
+        :param upstream: the generation of the task whose jobs are taken over; None where this task buys them.
+        """
+        from airflow_vertex_batch.core.course import Start
+        from airflow_vertex_batch.core.submit import OnClear
+
+        return Start(
+            generation=generation_of(context),
+            upstream=upstream or "",
+            rounds=self.repair_rounds,
+            on_clear=OnClear(self.on_clear),
+            alone=upstream is not None,
+        )
 
     def _approves(self, context: Context, manifest: Manifest, spent: Decimal, buyer: Buyer, *, complete: bool) -> bool:
         """Whether a repair round is within the budget, or a person says so; above it, the round is given up."""
@@ -145,7 +161,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             told = self.see_to_queue(context, step.jobs, told, partial(course.move, step.manifest))
             # What began before its cancel has rows, perhaps not all.
             complete = complete or not set(told.moved).isdisjoint(step.job_names)
-            outcomes = self.wait(step.jobs, told, complete=complete)
+            outcomes = self.wait(context, step.jobs, told, complete=complete)
             is_waiting = self.refuse(outcomes, told)
 
     def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
@@ -235,11 +251,10 @@ class VertexBatchRepairOperator(RoundsOperator):
         complete: bool,  # noqa: ARG002 - one shape for all
     ) -> Progress:
         """Take over the jobs of the task before, and go on from them."""
-        manifest = self._manifest()
+        manifest, jobs = self._manifest(), self._given(hook)
         if fresh:
-            generation, upstream = generation_of(context), self._upstream_generation(context)
-            course.begin(manifest, generation, upstream, rounds=self.repair_rounds, repair_on_clear=True)
-        return course.advance(manifest, self._given(hook))
+            course.begin(manifest, self.start(context, self._upstream_generation(context)), jobs)
+        return course.advance(manifest, jobs)
 
     def checked_schema(self) -> dict[str, Any] | None:
         """Return what answers are checked against: the manifest's own where this task was given none."""

@@ -16,10 +16,10 @@ EUROPE, LITE, PRO = {"location": "europe-west4"}, {"model": "gemini-2.5-flash-li
 NO_CANCEL = Http(on="cancel", status=403)
 
 
-def crowded(times=1, *faults):
-    """Return a world of 36 hours ago in which the first jobs never get their turn."""
+def crowded(times=1, *faults, hours=36):
+    """Return a world of so many hours ago in which the first jobs never get their turn."""
     hold = Hold(state="JOB_STATE_PENDING", from_pending=True, times=times)
-    return SlowWorld(36, scenario=Scenario(faults=(hold, *faults)))
+    return SlowWorld(hours, scenario=Scenario(faults=(hold, *faults)))
 
 
 def moving(*places, **arguments):
@@ -79,6 +79,16 @@ class TestOneTaskForItAll:
         a_whole(world, url, deferrable=False, **moving()).execute(a_context())
         report = a_whole(world, url, deferrable=False).execute(a_context())
         assert (report["statuses"], places(world)) == ({"succeeded": 6}, MOVED)
+
+    def test_a_clear_that_buys_anew_begins_at_home(self, serve):
+        world, context = crowded(), a_context()
+        url = serve(world)
+        world.seconds_a_question = 35.5 * HOUR
+        for _ in range(2):
+            task = a_whole(world, url, deferrable=False, on_clear="new", **moving())
+            assert task.execute(context)["statuses"] == {"succeeded": 6}
+            context["ti"].max_tries += 1
+        assert places(world) == [*MOVED, ("global", "gemini-2.5-flash", "SUCCEEDED")]
 
     def test_an_attempt_that_dies_before_the_cancel_is_taken_up(self, serve):
         world = crowded(1, NO_CANCEL)
@@ -172,6 +182,16 @@ class TestTheGroup:
         repairs = group.run("repair", jobs=jobs)
         assert group.run("export", jobs=jobs, repairs=repairs)["statuses"] == {"succeeded": 6}
         assert places(world) == MOVED
+
+    def test_clearing_it_to_buy_anew_begins_at_home_and_may_move_again(self, serve):
+        world = crowded(hours=80)
+        group = AGroup(world, serve(world), on_clear="new", **moving())
+        self.to_the_end(group, world)
+        for context in group.contexts.values():
+            context["ti"].max_tries += 1
+        world.emulator.set_scenario(Scenario(faults=(Hold(state="JOB_STATE_PENDING", from_pending=True),)))
+        assert self.to_the_end(group, world)["statuses"] == {"succeeded": 6}
+        assert places(world) == [*MOVED, *MOVED]
 
     def test_a_sensor_that_dies_after_the_cancel_hands_the_job_on(self, serve):
         world = crowded()

@@ -12,7 +12,7 @@ from airflow_vertex_batch.core.errors import LedgerError
 from airflow_vertex_batch.core.landing import Round
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.place import Place
+from airflow_vertex_batch.core.place import Everywhere, Place
 from airflow_vertex_batch.core.submit import (
     Attach,
     OnChangedInput,
@@ -21,13 +21,15 @@ from airflow_vertex_batch.core.submit import (
     Reuse,
     Settle,
     Submit,
+    Terms,
     decide,
     job_fingerprint,
     move,
+    moves_of,
 )
 from tests.builders import NIGHT, a_job, a_spec, an_identity
 from tests.core.worlds import Task, World, fails, some_rows
-from tests.fakes import Clock, Died, Lives, MemoryStore
+from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
 
 EUROPE, LITE = Place(location="europe-west4"), Place(model="gemini-2.5-flash-lite")
 HOME, THERE = "f-home", "f-there"
@@ -55,6 +57,16 @@ class TestNoting:
         assert [move("jobs/1", ledger, HOME, places) for places in ([EUROPE], [LITE], [])] == [EUROPE] * 3
         assert len(ledger.entries()) == 1
 
+    def test_a_new_edition_begins_anew(self):
+        ledger, new = a_ledger(), Terms(edition="2", renew=True)
+        assert move("jobs/1", ledger, HOME, [EUROPE], Terms(edition="1")) == EUROPE
+        assert moves_of(ledger.entries(), HOME, new) == []
+        assert move("jobs/2", ledger, HOME, [EUROPE], new) == EUROPE
+
+    def test_any_number_of_jobs_can_be_left_to_another_task(self):
+        ledger = a_ledger()
+        assert [move(f"jobs/{number}", ledger, HOME, [Place()]) for number in range(2)] == [Place(), Place()]
+
     def test_other_requests_begin_anew(self):
         ledger = a_ledger()
         assert [move(f"jobs/{name}", ledger, name, [EUROPE]) for name in (HOME, "f-other")] == [EUROPE, EUROPE]
@@ -75,16 +87,20 @@ class TestOrder:
         ledger, spec = a_ledger(), a_spec()
         for number, place in enumerate(places):
             move(f"jobs/{number}", ledger, job_fingerprint("c", spec), [place])
-        return Order.of(spec, "c", ledger.entries())
+        order = Order(spec=spec, identity_key="me", content="c", ledger=ledger, service=Jobs(), at=Jobs().at)
+        return order.placed(ledger.entries())
 
     def test_without_a_move_it_is_what_it_was(self):
-        assert self.order() == Order(spec=a_spec(), fingerprint=job_fingerprint("c", a_spec()))
+        order = self.order()
+        assert (order.spec, order.earlier, order.left) == (a_spec(), frozenset(), frozenset())
+        assert isinstance(order.service, Jobs)
 
     def test_the_last_place_is_bought_and_the_ones_before_count(self):
         order, specs = self.order(EUROPE, LITE), [a_spec(), a_spec(location="europe-west4"), a_spec(model=LITE.model)]
         assert order.spec == specs[-1]
         assert order.earlier == {job_fingerprint("c", spec) for spec in specs[:-1]}
-        assert order.locations == {"europe-west4"}
+        assert order.fingerprint == job_fingerprint("c", specs[-1])
+        assert isinstance(order.service, Everywhere)
 
     def test_what_is_left_to_another_task_stays_where_it_was(self):
         order = self.order(Place())
@@ -114,7 +130,7 @@ MOVED = {
 class TestDecision:
     @pytest.mark.parametrize(("jobs", "reuse", "expected"), MOVED.values(), ids=MOVED)
     def test_after_a_move(self, jobs, reuse, expected):
-        step = decide([], THERE, jobs, earlier={HOME}, now=NIGHT, reuse=reuse)
+        step = decide([], THERE, jobs, earlier={HOME}, now=NIGHT, terms=Terms(reuse=reuse))
         assert (step.job.name if isinstance(step, Attach) else "submit") == expected
         if isinstance(step, Submit):
             assert step.cancel == ()
@@ -131,7 +147,7 @@ class TestDecision:
             [at("f-other", JobState.RUNNING)],
             earlier={HOME},
             now=NIGHT,
-            on_changed_input=OnChangedInput.FAIL,
+            terms=Terms(on_changed_input=OnChangedInput.FAIL),
         )
         assert isinstance(step, Refuse)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.course import Course, Done, Waiting
+from airflow_vertex_batch.core.course import Course, Done, Start, Waiting
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing
 from airflow_vertex_batch.core.model import BatchJob, JobState
@@ -17,7 +17,7 @@ from airflow_vertex_batch.core.purchase import Buyer
 from airflow_vertex_batch.core.repair import RepairPolicy
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Rows
-from airflow_vertex_batch.core.submit import Reuse
+from airflow_vertex_batch.core.submit import OnClear, Reuse, Terms
 from tests.builders import a_response, a_spec, an_identity, jsonl
 from tests.fakes import Clock, Jobs, MemoryStore, MemoryWarehouse
 
@@ -109,7 +109,7 @@ class Task:
         self.plan = {"template": RequestTemplate(prompt="{{ text }}"), "key_column": "id"} | options.pop("plan", {})
         self.policy = options.pop("policy", RepairPolicy())
         self.rounds = options.pop("rounds", 0)
-        self.repair_on_clear = options.pop("repair_on_clear", False)
+        self.on_clear = OnClear(options.pop("on_clear", "attach"))
         self.approve = options.pop("approve", lambda _manifest, _spent: True)
         self.elsewhere, self.fits = options.pop("elsewhere", ()), options.pop("fits", lambda _manifest, _place: True)
         self.identity = options.pop("identity", an_identity())
@@ -126,7 +126,8 @@ class Task:
         rows = Rows(self.rows).rows(store, MemoryWarehouse())
         manifest = prepare(rows, PreparePlan(**self.plan), store, FOLDER, self._token)
         course.begin(
-            manifest, str(self.generation), self.upstream, rounds=self.rounds, repair_on_clear=self.repair_on_clear
+            manifest,
+            Start(generation=str(self.generation), upstream=self.upstream, rounds=self.rounds, on_clear=self.on_clear),
         )
         self.manifest = manifest
         return course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
@@ -187,7 +188,7 @@ class Task:
                 service=service,
                 ledgers=Uri.parse("gs://b/ledger"),
                 attempt=self._token,
-                settle_seconds=0.0,
+                terms=Terms(settle_seconds=0.0, renew=self.on_clear is OnClear.NEW),
                 at=service.at,
             ),
             store=store,
