@@ -160,6 +160,13 @@ class TestTheGroup:
         assert dag.task_dict["g.wait"].poll_interval == 120
         assert dag.task_dict["g.export"].response_schema is Answer
 
+    def test_who_waits_knows_where_else_to_go(self):
+        moves = {"queue_timeout": timedelta(hours=36), "elsewhere": [EUROPE], **MOVES}
+        with DAG("d", schedule=None) as dag:
+            avb.vertex_batch("g", model="m", rows=[], prompt="x", destination_uri="gs://b/o", **moves)
+        for name in ("g.wait", "g.repair"):
+            assert (dag.task_dict[name].queue_timeout, dag.task_dict[name].elsewhere) == (129_600, [EUROPE])
+
     def test_rows_of_another_task_make_it_upstream_and_are_no_template(self):
         with DAG("d", schedule=None) as dag:
             first = avb.VertexBatchPrepareOperator(task_id="first", rows=[])
