@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,7 +19,7 @@ from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
 from airflow_vertex_batch.core.submit import OnChangedInput, Reuse, ensure_job, would_buy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.core.ports import JobService, ObjectStore
@@ -44,6 +46,8 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param ledgers: the folder of the ledgers.
     :param attempt: the token of this attempt.
     :param settle_seconds: how long after an interrupted create call its job may still appear.
+    :param sleep: waits while a job may still appear, replaced in tests like `now`.
+    :param now: aware UTC.
     """
 
     base: JobSpec
@@ -54,6 +58,8 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str
     settle_seconds: float
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> Iterator[BatchJob]:
         """Yield the job of each request file, in their order, creating those that nobody has created.
@@ -62,7 +68,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :param reuse: which jobs that ended badly are not bought again.
         """
         for order in self._orders(manifest, reuse):
-            yield ensure_job(**order).job
+            yield ensure_job(**order, sleep=self.sleep).job
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
@@ -77,11 +83,12 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 "spec": spec,
                 "identity_key": owner.key,
                 "content": content,
-                "ledger": Ledger(self.store, self.ledgers / owner.key, self.attempt),
+                "ledger": Ledger(self.store, self.ledgers / owner.key, self.attempt, self.now),
                 "service": self.service,
                 "settle_seconds": self.settle_seconds,
                 "on_changed_input": self.on_changed_input,
                 "reuse": reuse,
+                "now": self.now,
             }
 
     def _base_of(self, number: int) -> JobSpec:

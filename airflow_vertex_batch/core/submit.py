@@ -41,6 +41,7 @@ SETTLE_SECONDS = 90.0
 #: Seconds between look-ups while an intent settles.
 _LOOK_EVERY_SECONDS = 5.0
 _MAX_STEPS = 200
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class OnChangedInput(StrEnum):
@@ -188,10 +189,11 @@ def ensure_job(
     labels = {**spec.labels, IDENTITY_LABEL: identity_key, FINGERPRINT_LABEL: fingerprint}
     spec = msgspec.structs.replace(spec, labels=labels)
     for _ in range(_MAX_STEPS):
-        entries = ledger.entries()
+        # The time before the look: what has settled by then is seen by it, however long the answers take.
+        looked_at, entries = now(), ledger.entries()
         jobs = _look_up(service, identity_key, entries)
         step = decide(
-            entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input,
+            entries, fingerprint, jobs, now=looked_at, settle_seconds=settle_seconds, on_changed_input=on_changed_input,
             reuse=reuse,
         )  # fmt: skip
         match step:
@@ -241,10 +243,10 @@ def would_buy(
     :raises ServiceError: when the service could not be asked.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    fingerprint, entries = job_fingerprint(content, spec), ledger.entries()
+    fingerprint, looked_at, entries = job_fingerprint(content, spec), now(), ledger.entries()
     jobs = _look_up(service, identity_key, entries)
     step = decide(
-        entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input,
+        entries, fingerprint, jobs, now=looked_at, settle_seconds=settle_seconds, on_changed_input=on_changed_input,
         reuse=reuse,
     )  # fmt: skip
     if isinstance(step, Settle):
@@ -278,7 +280,7 @@ def _create(
 
 
 def _look_up(service: JobService, identity_key: str, entries: Sequence[Entry]) -> list[BatchJob]:
-    """Return every job of this identity: those the list shows, and those the ledger names."""
+    """Return every job of this identity, newest first: those the list shows, and those the ledger names."""
     jobs = list(service.list({IDENTITY_LABEL: identity_key}))
     known = {job.name for job in jobs}
     for entry in entries:
@@ -289,4 +291,6 @@ def _look_up(service: JobService, identity_key: str, entries: Sequence[Entry]) -
                 if not error.is_not_found:
                     raise
             known.add(entry.job_name)
-    return jobs
+    # Those that the list left out belong between the others: the newest of several answers for the input.
+    place = {entry.job_name: number for number, entry in enumerate(entries) if isinstance(entry, Submission)}
+    return sorted(jobs, key=lambda job: (job.created_at or _LONG_AGO, place.get(job.name, -1)), reverse=True)
