@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
+from airflow_vertex_batch.compat import first_poke
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.waiting import WaitingOperator, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from airflow.sdk import BaseOperator, Context
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.lifecycle import Outcome
+    from airflow_vertex_batch.core.lifecycle import Outcome, Warn
+    from airflow_vertex_batch.core.model import BatchJob
 
 #: XCom key under which the sensor says in which generation (see `base.generation_of`) it ran.
 GENERATION_KEY = "vertex_batch_generation"
@@ -60,40 +62,65 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if not self.deferrable:
                 raise InputError("start_from_trigger=True waits in the triggerer", todo="Leave out deferrable=False")
             self.start_from_trigger = True
-            self.start_trigger_args = start_args(self.trigger_arguments(as_template(jobs, self)))
+            self.start_trigger_args = start_args(self.trigger_arguments(as_template(jobs, self), self.queue_warning))
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask once; wait if need be; return the jobs."""
         with failing():
             names = self._names()
             self._announce(context, [str(name) for name in names])
+            return self._go_on(context, names)
+
+    def _go_on(self, context: Context, names: list[JobName], said: Collection[str] = ()) -> list[dict[str, Any]]:
+        """Ask once, and wait until every job has ended.
+
+        :param said: names of the jobs whose `queue_warning` was said.
+        """
+        from airflow_vertex_batch.core.lifecycle import Queued
+
+        while True:
             outcomes = self.ended(names)
             if len(outcomes) == len(names):
                 return self._concluded(outcomes)
-            if self.deferrable:
-                self.wait_in_triggerer(names)
-            if self.mode == "reschedule":
+            if self.mode == "reschedule" and not self.deferrable:
                 return super().execute(context)  # type: ignore[no-any-return]
-            return self._concluded(self.block(names))
+            jobs = self._as_seen(names)
+            said = self.say_queued(context, jobs, said)
+            outcomes = self.wait(context, jobs, said)
+            if not any(isinstance(outcome, Queued) for outcome in outcomes):
+                return self._concluded(outcomes)
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the jobs that the trigger saw ending."""
-        from airflow_vertex_batch.core.lifecycle import unpack
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], said: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return the jobs that the trigger saw ending; see to those that queue for too long, and wait again."""
+        from airflow_vertex_batch.core.lifecycle import Queued, unpack
 
         with failing():
             if error := event.get("error"):
                 raise InputError(error)
             outcomes = unpack(event["outcomes"])
+            is_long = any(isinstance(outcome, Queued) for outcome in outcomes)
+            names = self._names() if is_long else []
             if self.start_from_trigger:
-                self._announce(context, [outcome.name for outcome in outcomes])
-            return self._concluded(outcomes)
+                self._announce(context, [str(name) for name in names] or [outcome.name for outcome in outcomes])
+            return self._go_on(context, names, said) if is_long else self._concluded(outcomes)
 
-    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
+    def poke(self, context: Context) -> PokeReturnValue:
         """Ask once, for ``mode="reschedule"``; a deadline or an ended job ends the wait."""
         with failing():
-            names = self._names()
-            outcomes = self.ended(names)
+            names, began = self._names(), first_poke(context)
+
+            def warn(warning: Warn) -> None:
+                # Nothing is kept between two pokes: what has been so for long was said when it was new.
+                if began is None or warning.ago < 2 * self.poke_interval:
+                    self.log.warning("%s", warning.text)
+
+            outcomes = self.ended(names, began=began, warn=warn)
             done = len(outcomes) == len(names)
+            if not done:
+                only_new = None if began is None else 2 * self.poke_interval
+                self.say_queued(context, self._as_seen(names), (), only_new=only_new)
             return PokeReturnValue(done, self._concluded(outcomes) if done else None)
 
     def _announce(self, context: Context, names: list[str]) -> None:
@@ -104,6 +131,13 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         from airflow_vertex_batch.core.address import job_names
 
         return job_names(self.jobs)
+
+    def _as_seen(self, names: list[JobName]) -> list[BatchJob]:
+        """Return the jobs as they were last seen; of one that nobody has seen yet, its name."""
+        from airflow_vertex_batch.core.model import BatchJob, JobState
+
+        unseen = JobState.UNSPECIFIED
+        return [self._latest.get(str(name)) or BatchJob(name=str(name), state=unseen) for name in names]
 
     def _concluded(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         from airflow_vertex_batch.core.lifecycle import conclude

@@ -10,6 +10,7 @@ name; one that was journalled and not bought is bought by the next attempt; what
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,10 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import LedgerError
 from airflow_vertex_batch.core.landing import Round, Rounds
 from airflow_vertex_batch.core.ledger import Journal
-from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase
+from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import read_manifest
 from airflow_vertex_batch.core.repair import RepairPolicy, Selection, select, with_resume
-from airflow_vertex_batch.core.submit import Reuse
+from airflow_vertex_batch.core.submit import OnClear, Reuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,12 +43,20 @@ class Begun(msgspec.Struct, frozen=True, tag_field="kind", tag="begun"):
     :param generation: changes when a person clears the task; retries share it.
     :param upstream: the same of the task whose jobs are taken over, or empty.
     :param rounds: repair rounds that may be made from here on.
+    :param edition: the generation in which it began anew: what its jobs are marked with.
+    :param jobs: digest of the jobs that are taken over, or empty.
     """
 
     base: str
     generation: str
     upstream: str
     rounds: int
+    edition: str = ""
+    jobs: str = ""
+
+    def goes_on(self, before: Begun) -> bool:
+        """Whether the rounds made since `before` say something about this: they are of the same requests and jobs."""
+        return (self.base, self.edition, self.jobs) == (before.base, before.edition, before.jobs)
 
 
 class Asked(msgspec.Struct, frozen=True, tag_field="kind", tag="asked"):
@@ -77,43 +86,72 @@ class State(msgspec.Struct, frozen=True):
 
 
 def read_state(entries: Sequence[Entry]) -> State:
-    """Add the journal up. Another base begins anew: rounds of other requests say nothing about these."""
+    """Add the journal up. Another base begins anew: rounds of other requests or jobs say nothing about these."""
     state = State()
     for entry in entries:
         if isinstance(entry, Asked):
             state = State(state.begun, (*state.asked, entry), state.left - 1)
-        elif state.begun is not None and state.begun.base == entry.base:
+        elif state.begun is not None and entry.goes_on(state.begun):
             state = State(entry, state.asked, entry.rounds)
         else:
             state = State(entry, (), entry.rounds)
     return state
 
 
-def begin(
-    state: State, base: str, generation: str, upstream: str, *, rounds: int, repair_on_clear: bool
-) -> Begun | None:
-    """Return the entry to write before going on, or None when the course goes on as it was.
+class Start(Record, frozen=True, kw_only=True):
+    """What an attempt begins with.
 
-    A clear of this task alone asks for another try at the bad rows, if `repair_on_clear`; a clear of the tasks before
-    it too, as of the whole run, asks for the same result again, and buys nothing.
+    :param generation: changes when a person clears the task; retries share it.
+    :param upstream: the same of the task whose jobs are taken over, or empty.
+    :param rounds: repair rounds of a batch.
+    :param on_clear: what a clear means.
+    :param alone: whether a clear of this task alone, not of those before it too, asks to send bad rows once more.
     """
-    before = state.begun
-    if before is None or before.base != base:
-        return Begun(base, generation, upstream, rounds)
-    if before.generation == generation:
+
+    generation: str
+    upstream: str = ""
+    rounds: int = 0
+    on_clear: OnClear = OnClear.ATTACH
+    alone: bool = False
+
+
+def begin(state: State, base: str, start: Start, jobs: str = "") -> Begun | None:
+    """Return the entry to write before going on, or None when the course goes on as it was."""
+    before, generation = state.begun, start.generation
+    cleared = before is not None and before.generation != generation
+    # The task whose jobs are taken over is the one that buys anew.
+    renew = cleared and start.on_clear is OnClear.NEW and not jobs
+    if before is None or before.base != base or before.jobs != jobs or renew:
+        # A retry with other input and back again finds the jobs it had.
+        keep = before is not None and not cleared and before.jobs == jobs
+        edition = before.edition if before is not None and keep else generation
+        return Begun(base, generation, start.upstream, start.rounds, edition, jobs)
+    if not cleared:
         return None
-    again = repair_on_clear and before.upstream == upstream
-    return Begun(base, generation, upstream, max(rounds, 1) if again else state.left)
+    again = start.on_clear is OnClear.REPAIR or (start.alone and before.upstream == start.upstream)
+    rounds = max(start.rounds, 1) if again else state.left
+    return Begun(base, generation, start.upstream, rounds, before.edition, jobs)
 
 
 class Waiting(msgspec.Struct, frozen=True):
     """Jobs that must end before the course goes on.
 
     :param round: 0 for the whole batch, n for repair round n.
+    :param jobs: all jobs of that round, as they are now.
     """
 
     round: int
-    job_names: tuple[str, ...]
+    jobs: tuple[BatchJob, ...]
+
+    @property
+    def job_names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(job.name for job in self.jobs)
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether one is being cancelled: what an earlier attempt of the task ended, this one has yet to complete."""
+        return any(job.state is JobState.CANCELLING for job in self.jobs)
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -146,16 +184,17 @@ class Course:
         prices: PriceTable | None = None,
         approve: Callable[[Manifest, Decimal], bool] = lambda _manifest, _spent: True,
     ) -> None:
-        self._buyer, self._store, self._warehouse, self._folder = buyer, store, warehouse, folder
+        self._unmarked, self._store, self._warehouse, self._folder = buyer, store, warehouse, folder
         self._policy, self._check, self._prices, self._approve = policy, check, prices, approve
         self._journal: Journal[Any] = Journal(store, folder / "course", Entry)  # type: ignore[arg-type]
 
-    def begin(self, base: Manifest, generation: str, upstream: str = "", *, rounds: int, repair_on_clear: bool) -> None:
-        """Note where the course begins. Call it once an attempt, not when a wait is over."""
+    def begin(self, base: Manifest, start: Start, jobs: Sequence[BatchJob] = ()) -> None:
+        """Note where the course begins. Call it once an attempt, not when a wait is over.
+
+        :param jobs: those that are taken over from another task.
+        """
         entries = self._journal.entries()
-        entry = begin(
-            read_state(entries), base.uri, generation, upstream, rounds=rounds, repair_on_clear=repair_on_clear
-        )
+        entry = begin(read_state(entries), base.uri, start, _digest(jobs))
         if entry is not None:
             self._write(entry, len(entries))
 
@@ -164,6 +203,12 @@ class Course:
         """The address of the set that the course began from, or an empty text before it has begun."""
         begun = read_state(self._journal.entries()).begun
         return begun.base if begun is not None else ""
+
+    @property
+    def buyer(self) -> Buyer:
+        """What buys the jobs of this course, marked with its edition."""
+        begun = read_state(self._journal.entries()).begun
+        return self._unmarked.of_edition(begun.edition if begun is not None else "")
 
     def advance(
         self,
@@ -179,7 +224,8 @@ class Course:
         :param reuse: which jobs of the whole batch are not bought again although they ended badly.
         :param complete: also send what a job did not answer because it ended badly, if no round is left.
         """
-        found = tuple(self._buyer.buy(base, reuse=reuse)) if jobs is None else tuple(jobs)
+        buyer = self.buyer
+        found = tuple(buyer.buy(base, reuse=reuse)) if jobs is None else tuple(jobs)
         if waiting := _waiting(0, found):
             return waiting
         rounds = [Round(manifest=base, jobs=found)]
@@ -187,7 +233,7 @@ class Course:
             manifest = self._next_set(rounds, complete=complete)
             if manifest is None:
                 return Done(tuple(rounds))
-            found = tuple(self._buyer.buy(manifest, reuse=Reuse.ANY))
+            found = tuple(buyer.buy(manifest, reuse=Reuse.ANY))
             if waiting := _waiting(len(rounds), found):
                 return waiting
             rounds.append(Round(manifest=manifest, jobs=found))
@@ -210,7 +256,7 @@ class Course:
     def _selected(self, rounds: list[Round]) -> Selection:
         """Select what goes again, and have it approved."""
         merged = Rounds(rounds, self._store, self._warehouse, self._check)
-        step = select(merged, self._policy, self._store, self._folder, self._buyer.attempt, prices=self._prices)
+        step = select(merged, self._policy, self._store, self._folder, self._unmarked.attempt, prices=self._prices)
         if len(rounds) > 1:
             log.info("Repair round %d gave %s rows a good answer.", len(rounds) - 1, f"{step.cured:,}")
         if step.manifest is None:
@@ -234,10 +280,15 @@ class Course:
             )
 
 
+def _digest(jobs: Sequence[BatchJob]) -> str:
+    names = "\n".join(job.name for job in jobs)
+    return hashlib.sha256(names.encode()).hexdigest()[:16] if names else ""
+
+
 def _ended_badly(asked: Round) -> bool:
     return any(job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL} for job in asked.jobs)
 
 
 def _waiting(number: int, jobs: Sequence[BatchJob]) -> Waiting | None:
     running = any(job.state.phase is Phase.WAITING for job in jobs)
-    return Waiting(number, tuple(job.name for job in jobs)) if running else None
+    return Waiting(number, tuple(jobs)) if running else None

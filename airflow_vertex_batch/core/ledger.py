@@ -41,10 +41,12 @@ class Submission(Entry, frozen=True, kw_only=True, tag="submission"):
     """Written after the create call, or when a job was found and adopted.
 
     :param replaces: the job whose place this one takes, if any.
+    :param edition: changes when a clear asks for a new job; empty in records of 0.1.
     """
 
     job_name: str
     replaces: str = ""
+    edition: str = ""
 
 
 class Refusal(Entry, frozen=True, kw_only=True, tag="refusal"):
@@ -126,10 +128,15 @@ class Ledger(Journal[Entry]):
         """Make an intent stamped with this attempt and now."""
         return Intent(fingerprint=fingerprint, attempt=self._attempt, at=self._now())
 
-    def submission(self, fingerprint: str, job_name: str, replaces: str = "") -> Submission:
+    def submission(self, fingerprint: str, job_name: str, replaces: str = "", edition: str = "") -> Submission:
         """Make a submission stamped with this attempt and now."""
         return Submission(
-            fingerprint=fingerprint, attempt=self._attempt, at=self._now(), job_name=job_name, replaces=replaces
+            fingerprint=fingerprint,
+            attempt=self._attempt,
+            at=self._now(),
+            job_name=job_name,
+            replaces=replaces,
+            edition=edition,
         )
 
     def refusal(self, fingerprint: str, reason: str) -> Refusal:

@@ -8,7 +8,7 @@ import hashlib
 import re
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -16,7 +16,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import OnChangedInput, Reuse, ensure_job, would_buy
+from airflow_vertex_batch.core.submit import Order, Reuse, Terms, ensure_job, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param base: what all jobs have in common; its labels are the user's own.
     :param ledgers: the folder of the ledgers.
     :param attempt: the token of this attempt.
-    :param settle_seconds: how long after an interrupted create call its job may still appear.
+    :param terms: of each purchase.
     :param sleep: waits while a job may still appear, replaced in tests like `now`.
     :param now: aware UTC.
     """
@@ -56,8 +56,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     service: JobService
     ledgers: Uri
     attempt: str
-    settle_seconds: float
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    terms: Terms = Terms()
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -68,28 +67,29 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :param reuse: which jobs that ended badly are not bought again.
         """
         for order in self._orders(manifest, reuse):
-            yield ensure_job(**order, sleep=self.sleep).job
+            yield ensure_job(order, sleep=self.sleep, now=self.now).job
+
+    def of_edition(self, edition: str) -> Self:
+        """Return the same, buying jobs of an edition."""
+        return msgspec.structs.replace(self, terms=msgspec.structs.replace(self.terms, edition=edition))
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
-        return any(would_buy(**order) for order in self._orders(manifest, reuse))
+        return any(would_buy(order, now=self.now) for order in self._orders(manifest, reuse))
 
-    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[dict[str, Any]]:
+    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[Order]:
         number = manifest.round if manifest is not None else 0
         base = self._base_of(number)
         for shard, (spec, content) in enumerate(purchases(base, manifest, self.store)):
             owner = self.identity.of_job(shard, number)
-            yield {
-                "spec": spec,
-                "identity_key": owner.key,
-                "content": content,
-                "ledger": Ledger(self.store, self.ledgers / owner.key, self.attempt, self.now),
-                "service": self.service,
-                "settle_seconds": self.settle_seconds,
-                "on_changed_input": self.on_changed_input,
-                "reuse": reuse,
-                "now": self.now,
-            }
+            yield Order(
+                spec=spec,
+                identity_key=owner.key,
+                content=content,
+                ledger=Ledger(self.store, self.ledgers / owner.key, self.attempt, self.now),
+                service=self.service,
+                terms=msgspec.structs.replace(self.terms, reuse=reuse),
+            )
 
     def _base_of(self, number: int) -> JobSpec:
         labels = {**owner_labels(self.identity.of_job(0, number)), **self.base.labels}

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 #: Job labels that carry our identity, so that the service can be asked "do you have this one?".
 IDENTITY_LABEL = "avb-identity"
 FINGERPRINT_LABEL = "avb-fingerprint"
+#: Job label that tells a job which a clear asked for from the one before it.
+EDITION_LABEL = "avb-edition"
 #: Seconds after an intent during which its job may still appear: above the time one create call may take, with room for
 #: a list that lags behind. The service states no bound for that lag.
 SETTLE_SECONDS = 90.0
@@ -49,6 +51,17 @@ class OnChangedInput(StrEnum):
 
     RESUBMIT = "resubmit"
     FAIL = "fail"
+
+
+class OnClear(StrEnum):
+    """What a person means by clearing a task whose job is paid."""
+
+    #: Land again what was paid for; nothing is sent.
+    ATTACH = "attach"
+    #: Send the rows that are still without a good answer once more.
+    REPAIR = "repair"
+    #: Buy the whole again.
+    NEW = "new"
 
 
 class Reuse(StrEnum):
@@ -92,6 +105,49 @@ class Refuse(msgspec.Struct, frozen=True):
 Decision = Attach | Submit | Settle | Refuse
 
 
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """On which terms a job is bought.
+
+    :param settle_seconds: how long after an intent its job may still appear.
+    :param reuse: which jobs that ended badly are not bought again.
+    :param edition: what a job is marked with: the same until a clear asks for a new one.
+    :param renew: whether only a job of this edition will do.
+    """
+
+    settle_seconds: float = SETTLE_SECONDS
+    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    reuse: Reuse = Reuse.EXPIRED
+    edition: str = ""
+    renew: bool = False
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One job to buy: what, for whom, on which terms, and where that is written down.
+
+    :param identity_key: who the job belongs to.
+    :param content: digest of the requests.
+    """
+
+    spec: JobSpec
+    identity_key: str
+    content: str
+    ledger: Ledger
+    service: JobService
+    terms: Terms = Terms()
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes two jobs the same purchase."""
+        return job_fingerprint(self.content, self.spec)
+
+    def labelled(self) -> JobSpec:
+        """Return what to send: it carries what the service can be asked for."""
+        ours = {IDENTITY_LABEL: self.identity_key, FINGERPRINT_LABEL: self.fingerprint}
+        if self.terms.edition:
+            ours[EDITION_LABEL] = self.terms.edition
+        return msgspec.structs.replace(self.spec, labels={**self.spec.labels, **ours})
+
+
 def job_fingerprint(content: str, spec: JobSpec) -> str:
     """Return what makes two jobs the same purchase: the requests, the model, and where the answers go."""
     parts = (content, spec.model, spec.output)
@@ -104,9 +160,7 @@ def decide(
     jobs: Sequence[BatchJob],
     *,
     now: datetime,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
+    terms: Terms = Terms(),  # noqa: B008 - frozen
 ) -> Decision:
     """Choose one step.
 
@@ -114,17 +168,33 @@ def decide(
     :param jobs: what the service has for this identity, and what the ledger names, newest first.
     """
     submissions = [entry for entry in entries if isinstance(entry, Submission)]
-    recorded = {entry.job_name: entry.fingerprint for entry in submissions}
-    ours = [job for job in jobs if recorded.get(job.name, job.labels.get(FINGERPRINT_LABEL)) == fingerprint]
+    wanted, last = (fingerprint, terms.edition if terms.renew else None), submissions[-1] if submissions else None
+    known = {entry.job_name: entry for entry in submissions}
+    ours = [job for job in jobs if _answers(job, known.get(job.name), *wanted)]
     others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
 
-    if usable := next((job for job in ours if _is_usable(job, reuse)), None):
-        return Attach(usable, recorded=bool(submissions) and submissions[-1].job_name == usable.name)
-    if (pending := _pending_seconds(entries, settle_seconds, now)) > 0:
+    if usable := next((job for job in ours if _is_usable(job, terms.reuse)), None):
+        return Attach(usable, recorded=last is not None and last.job_name == usable.name)
+    if (pending := _pending_seconds(entries, terms.settle_seconds, now)) > 0:
         return Settle(pending)
-    if others and on_changed_input is OnChangedInput.FAIL:
+    renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), fingerprint, None)]
+    if others and terms.on_changed_input is OnChangedInput.FAIL and others[0] not in renewed:
         return Refuse(f"{others[0].name} is running for other input of the same task")
-    return _submit(ours, others, submissions[-1].job_name if submissions else "", {job.name for job in jobs})
+    if renewed and not ours:
+        why = "the task was cleared with on_clear='new'"
+        return Submit(why, tuple(job.name for job in others), replaces=renewed[0].name)
+    return _submit(ours, others, last.job_name if last else "", {job.name for job in jobs})
+
+
+def _answers(job: BatchJob, record: Submission | None, fingerprint: str, edition: str | None) -> bool:
+    """Whether a job is the purchase that is wanted; what the ledger says of it counts more than its labels.
+
+    :param edition: None for any.
+    """
+    known = record.fingerprint if record else job.labels.get(FINGERPRINT_LABEL)
+    if known != fingerprint or edition is None:
+        return known == fingerprint
+    return (record.edition if record else job.labels.get(EDITION_LABEL, "")) == edition
 
 
 def _submit(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[str]) -> Submit:
@@ -166,39 +236,23 @@ class Ensured(msgspec.Struct, frozen=True):
 
 
 def ensure_job(
-    spec: JobSpec,
+    order: Order,
     *,
-    identity_key: str,
-    content: str,
-    ledger: Ledger,
-    service: JobService,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Ensured:
     """Return the one job of this identity and input, creating it only if nobody has.
 
-    :param content: digest of the requests.
     :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    fingerprint = job_fingerprint(content, spec)
-    labels = {**spec.labels, IDENTITY_LABEL: identity_key, FINGERPRINT_LABEL: fingerprint}
-    spec = msgspec.structs.replace(spec, labels=labels)
+    ledger, settle_seconds = order.ledger, order.terms.settle_seconds
     for _ in range(_MAX_STEPS):
-        # The time before the look: what has settled by then is seen by it, however long the answers take.
-        looked_at, entries = now(), ledger.entries()
-        jobs = _look_up(service, identity_key, entries)
-        step = decide(
-            entries, fingerprint, jobs, now=looked_at, settle_seconds=settle_seconds, on_changed_input=on_changed_input,
-            reuse=reuse,
-        )  # fmt: skip
+        entries, step = _next_step(order, now())
         match step:
             case Attach(job, recorded):
-                if recorded or ledger.append(ledger.submission(fingerprint, job.name), len(entries)):
+                if recorded or ledger.append(_submission_of(order, job), len(entries)):
                     log.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
                     return Ensured(job, created=False)
             case Settle(seconds):
@@ -207,75 +261,74 @@ def ensure_job(
             case Refuse(why):
                 raise InputError("No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'")
             case Submit():
-                intent = ledger.intent(fingerprint)
+                intent = ledger.intent(order.fingerprint)
                 if not ledger.append(intent, len(entries)):
                     continue
-                _cancel(step, service)
+                _cancel(step, order.service)
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
-                made = _create(step, spec, fingerprint, ledger, service, len(entries) + 1)
+                made = _create(step, order, len(entries) + 1)
                 if made is not None:
                     return made
     raise LedgerError(
-        f"No job could be settled for identity {identity_key}",
+        f"No job could be settled for identity {order.identity_key}",
         why="another writer keeps changing the ledger",
         todo="See which other task runs under this identity",
     )
 
 
-def would_buy(
-    spec: JobSpec,
-    *,
-    identity_key: str,
-    content: str,
-    ledger: Ledger,
-    service: JobService,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> bool:
-    """Say whether `ensure_job` with the same arguments would pay for a job, as things stand. Reads only.
+def would_buy(order: Order, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
+    """Say whether `ensure_job` would pay for a job, as things stand. Reads only.
 
     No while a create call for the same input may be under way: whoever sent it has been allowed to.
 
     :raises ServiceError: when the service could not be asked.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    fingerprint, looked_at, entries = job_fingerprint(content, spec), now(), ledger.entries()
-    jobs = _look_up(service, identity_key, entries)
-    step = decide(
-        entries, fingerprint, jobs, now=looked_at, settle_seconds=settle_seconds, on_changed_input=on_changed_input,
-        reuse=reuse,
-    )  # fmt: skip
+    entries, step = _next_step(order, now())
     if isinstance(step, Settle):
-        return entries[-1].fingerprint != fingerprint
+        return entries[-1].fingerprint != order.fingerprint
     return isinstance(step, Submit)
+
+
+def _next_step(order: Order, now: datetime) -> tuple[Sequence[Entry], Decision]:
+    """Read the ledger, ask the service, decide.
+
+    :param now: the time before the look: what has settled by then is seen by it, however long the answers take.
+    """
+    entries = order.ledger.entries()
+    jobs = _look_up(order.service, order.identity_key, entries)
+    return entries, decide(entries, order.fingerprint, jobs, now=now, terms=order.terms)
+
+
+def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submission:
+    """Return the record of a job that is ours; a job that was found keeps the edition it was bought in."""
+    edition = job.labels.get(EDITION_LABEL, order.terms.edition)
+    return order.ledger.submission(order.fingerprint, job.name, replaces, edition)
 
 
 def _cancel(step: Submit, service: JobService) -> None:
     for name in step.cancel:
         service.cancel(JobName.parse(name))
-        log.warning("Cancelled %s: its input has changed.", name)
+        log.warning("Cancelled %s: %s.", name, step.why)
 
 
-def _create(
-    step: Submit, spec: JobSpec, fingerprint: str, ledger: Ledger, service: JobService, number: int
-) -> Ensured | None:
+def _create(step: Submit, order: Order, number: int) -> Ensured | None:
     """Send the create call once. None when its outcome is unknown: the caller looks again."""
+    ledger = order.ledger
     try:
-        job = service.create(spec)
+        job = order.service.create(order.labelled())
     except AmbiguousError as error:
         log.warning("The create call got no clear answer (%s); asking the service whether the job exists.", error)
         return None
     except ServiceError as error:
-        ledger.append(ledger.refusal(fingerprint, error.reason or str(error.status)), number)
+        ledger.append(ledger.refusal(order.fingerprint, error.reason or str(error.status)), number)
         raise
     replaced = f" It replaces {step.replaces}." if step.replaces else ""
     log.info("Created %s: %s.%s", job.name, step.why, replaced)
     # If another writer took this number, the next attempt still finds the job by its labels.
-    ledger.append(ledger.submission(fingerprint, job.name, step.replaces), number)
+    ledger.append(ledger.submission(order.fingerprint, job.name, step.replaces, order.terms.edition), number)
     return Ensured(job, created=True, replaces=step.replaces)
 
 

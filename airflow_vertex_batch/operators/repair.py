@@ -12,15 +12,15 @@ from airflow_vertex_batch.sensors import GENERATION_KEY
 from airflow_vertex_batch.waiting import WaitingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from decimal import Decimal
 
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.course import Course, Progress
+    from airflow_vertex_batch.core.course import Course, Progress, Start
     from airflow_vertex_batch.core.landing import Round
     from airflow_vertex_batch.core.lifecycle import Outcome
-    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.model import BatchJob, Manifest
     from airflow_vertex_batch.core.purchase import Buyer
     from airflow_vertex_batch.hooks import VertexBatchHook
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, CheckingOperator):
     """Base of what goes through rounds: it comes back after each wait, reads where it was, and goes on."""
 
-    def course(self, context: Context, hook: VertexBatchHook, schema: dict[str, Any] | None) -> Course:
+    def course(
+        self, context: Context, hook: VertexBatchHook, schema: dict[str, Any] | None, *, complete: bool
+    ) -> Course:
         """Return the course of this task's batch."""
         from airflow_vertex_batch.core.course import Course
         from airflow_vertex_batch.core.schema import answer_checker
@@ -42,10 +44,26 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             policy=self.repair_policy(),
             check=answer_checker(schema) if schema else None,
             prices=price_table(buyer.store),
-            approve=lambda manifest, spent: self._approves(context, manifest, spent, buyer),
+            approve=lambda manifest, spent: self._approves(context, manifest, spent, buyer, complete=complete),
         )
 
-    def _approves(self, context: Context, manifest: Manifest, spent: Decimal, buyer: Buyer) -> bool:
+    def start(self, context: Context, upstream: str | None = None) -> Start:
+        """Return what a new attempt begins with.
+
+        :param upstream: the generation of the task whose jobs are taken over; None where this task buys them.
+        """
+        from airflow_vertex_batch.core.course import Start
+        from airflow_vertex_batch.core.submit import OnClear
+
+        return Start(
+            generation=generation_of(context),
+            upstream=upstream or "",
+            rounds=self.repair_rounds,
+            on_clear=OnClear(self.on_clear),
+            alone=upstream is not None,
+        )
+
+    def _approves(self, context: Context, manifest: Manifest, spent: Decimal, buyer: Buyer, *, complete: bool) -> bool:
         """Whether a repair round is within the budget, or a person says so; above it, the round is given up."""
         from airflow.sdk.exceptions import AirflowSkipException
 
@@ -61,7 +79,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
                 purchase=f"{manifest.fingerprint} {generation_of(context)}",
                 would_buy=lambda: True,
                 spent_usd=spent,
-                resume_kwargs={"number": manifest.round},
+                resume_kwargs={"number": manifest.round, "complete": complete},
             )
         except (InputError, AirflowSkipException) as over:
             self.log.warning("Repair round %d is given up: %s", manifest.round, over)
@@ -69,7 +87,14 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         self.log.info("Repair round %d: %s.", manifest.round, estimate)
         return True
 
-    def execute_answered(self, context: Context, event: dict[str, Any], question: str, number: int = 0) -> Any:
+    def execute_answered(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        question: str,
+        number: int = 0,
+        complete: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
+    ) -> Any:
         """Go on with a person's answer to `question`: about the whole batch, or about repair round `number`."""
         from airflow_vertex_batch.core.errors import InputError
 
@@ -81,28 +106,38 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
                 if not number:
                     raise
                 gate.decline(event, question)
-            return self.go_on(context, fresh=False)
+            return self.go_on(context, complete=complete)
 
-    def go_on(self, context: Context, *, fresh: bool) -> Any:
+    def go_on(
+        self,
+        context: Context,
+        *,
+        fresh: bool = False,
+        complete: bool = False,
+        said: Collection[str] = (),
+        is_waiting: bool = False,
+    ) -> Any:
         """Advance as far as possible.
 
         :param fresh: whether this is a new attempt, as against the end of a wait.
+        :param complete: whether this attempt has yet to send what jobs that an earlier one left behind did not answer.
+        :param said: names of the jobs whose `queue_warning` was said.
+        :param is_waiting: whether a wait was interrupted because a job queues for too long.
         :returns: what the task returns, once the course is done.
         """
-        from airflow_vertex_batch.core.address import JobName
         from airflow_vertex_batch.core.course import Waiting
 
         hook = self.hook()
-        while isinstance(step := self.step(context, hook, fresh=fresh), Waiting):
+        while isinstance(step := self.step(context, hook, fresh=fresh, complete=complete), Waiting):
             self.push_links(context, addresses(jobs=list(step.job_names), folder=self.output_of(context)))
-            names = [JobName.parse(name) for name in step.job_names]
-            if self.deferrable:
-                self.wait_in_triggerer(names)
-            self.refuse(self.block(names))
-            fresh = False
+            # What is being cancelled was ended before this attempt, though it shows its rows only later.
+            fresh, complete = False, complete and (is_waiting or step.is_cancelling)
+            said = self.say_queued(context, step.jobs, said)
+            outcomes = self.wait(context, step.jobs, said, complete=complete)
+            is_waiting = self.refuse(outcomes, complete=complete)
         return self.finish(context, hook, step.rounds)
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool, complete: bool) -> Progress:
         """Do what can be done now."""
         raise NotImplementedError
 
@@ -110,23 +145,39 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         """Return the task's result."""
         raise NotImplementedError
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on after the trigger saw the jobs end."""
+    def execute_complete(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        complete: bool = False,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
+        said: Collection[str] = (),
+    ) -> Any:
+        """Go on after the trigger saw the jobs end, or one of them queue for too long."""
         from airflow_vertex_batch.core.lifecycle import unpack
 
         with failing():
-            self.refuse(unpack(event["outcomes"]))
-            return self.go_on(context, fresh=False)
+            is_waiting = self.refuse(unpack(event["outcomes"]), complete=complete)
+            return self.go_on(context, complete=complete, said=said, is_waiting=is_waiting)
 
-    def refuse(self, outcomes: Sequence[Outcome]) -> None:
+    def refuse(self, outcomes: Sequence[Outcome], *, complete: bool) -> bool:
         """Fail when jobs did not end, or ended without a row; a repair job that did has only cured nothing.
 
+        :param complete: one that was cancelled without a row is bought again instead.
+        :returns: whether the wait was interrupted: then nothing is refused, for the other jobs must not be left alone.
         :raises JobError: when a job of the batch itself ended without rows, or any is late, or cannot be asked about.
         """
-        from airflow_vertex_batch.core.lifecycle import Ended, conclude
+        from airflow_vertex_batch.core.lifecycle import Ended, Queued, conclude
+        from airflow_vertex_batch.core.model import JobState
         from airflow_vertex_batch.core.purchase import is_repair
 
-        conclude([item for item in outcomes if not (isinstance(item, Ended) and is_repair(item.job))])
+        if any(isinstance(outcome, Queued) for outcome in outcomes):
+            return True
+
+        def is_bearable(job: BatchJob) -> bool:
+            return is_repair(job) or (complete and job.state is JobState.CANCELLED)
+
+        conclude([item for item in outcomes if not (isinstance(item, Ended) and is_bearable(item.job))])
+        return False
 
 
 class VertexBatchRepairOperator(RoundsOperator):
@@ -154,18 +205,17 @@ class VertexBatchRepairOperator(RoundsOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Repair as often as may be, and return the rounds."""
         with failing():
-            return self.go_on(context, fresh=True)  # type: ignore[no-any-return]
+            return self.go_on(context, fresh=True, complete=True)  # type: ignore[no-any-return]
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool, complete: bool) -> Progress:
         """Take over the jobs of the task before, and go on from them."""
         from airflow_vertex_batch.core.landing import read_jobs
 
-        manifest = self._manifest()
-        course = self.course(context, hook, self.schema() or manifest.response_schema)
+        manifest, jobs = self._manifest(), read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
+        course = self.course(context, hook, self.schema() or manifest.response_schema, complete=complete)
         if fresh:
-            generation, upstream = generation_of(context), self._upstream_generation(context)
-            course.begin(manifest, generation, upstream, rounds=self.repair_rounds, repair_on_clear=True)
-        return course.advance(manifest, read_jobs(self.jobs, lambda name: hook.jobs(name).get(name)))
+            course.begin(manifest, self.start(context, self._upstream_generation(context)), jobs)
+        return course.advance(manifest, jobs)
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> list[dict[str, Any]]:  # noqa: ARG002 - one shape for all
         """Return the repair rounds as small dicts."""

@@ -99,6 +99,7 @@ class TestParameters:
             ("ExportOperator", {"jobs": [], "destination_uri": "gs://a/b", "file_format": "csv"}, "file_format='csv'"),
             ("JobSensor", {"jobs": [], "on_timeout": "x"}, "on_timeout='x'"),
             ("JobSensor", {"jobs": [], "poll_interval": 0}, "above zero"),
+            ("JobSensor", {"jobs": [], "queue_warning": timedelta(0)}, "above zero"),
         ],
     )
     def test_the_others(self, kind, arguments, message):
@@ -166,12 +167,15 @@ class TestTheTrigger:
     def test_one_that_0_1_0_stored_still_loads(self):
         """A task may wait for days, over an upgrade."""
         stored = {"job_names": [JOB], "gcp_conn_id": "conn", "poll_interval": 60.0, "timeout": 349_200.0}
-        assert VertexBatchJobTrigger(**stored).serialize()[1]["jobs"] == [JOB]
+        now = VertexBatchJobTrigger(**stored).serialize()[1]
+        assert (now["jobs"], now["queue_limit"]) == ([JOB], None)
 
     def test_round_trip_through_airflows_serialization(self):
         from airflow.models.trigger import Trigger
 
-        trigger = VertexBatchJobTrigger([JOB], "conn", ["a@x", "b@x"], 30.0, 3600.0, "fail", cancel_on_kill=False)
+        trigger = VertexBatchJobTrigger(
+            [JOB], "conn", ["a@x", "b@x"], 30.0, 3600.0, "fail", cancel_on_kill=False, queue_limit={JOB: 60.0}
+        )
         stored = Trigger.from_object(trigger)
         module, _, name = stored.classpath.rpartition(".")
         back = getattr(importlib.import_module(module), name)(**stored.kwargs)

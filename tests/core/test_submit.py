@@ -19,7 +19,7 @@ from airflow_vertex_batch.core.submit import (
     job_fingerprint,
     would_buy,
 )
-from tests.builders import a_spec
+from tests.builders import a_spec, an_order
 from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
 
 FOLDER = Uri.parse("gs://b/ledger/me")
@@ -34,22 +34,14 @@ class World:
         self.store, self.service = MemoryStore(), Jobs(self.clock, **jobs)
 
     def attempt(self, content: str = "c1", *, store=None, service=None, token: str = "a", **options):
-        return ensure_job(
-            options.pop("spec", a_spec()),
-            identity_key="me",
-            content=content,
-            ledger=Ledger(store or self.store, FOLDER, token, self.clock),
-            service=service or self.service,
-            sleep=options.pop("sleep", self.clock.sleep),
-            now=self.clock,
-            **options,
-        )
+        sleep, spec = options.pop("sleep", self.clock.sleep), options.pop("spec", a_spec())
+        ledger = Ledger(store or self.store, FOLDER, token, self.clock)
+        order = an_order(ledger, service or self.service, spec=spec, content=content, **options)
+        return ensure_job(order, sleep=sleep, now=self.clock)
 
     def would_buy(self, content: str = "c1", **options) -> bool:
         ledger = Ledger(self.store, FOLDER, "reader", self.clock)
-        return would_buy(
-            a_spec(), identity_key="me", content=content, ledger=ledger, service=self.service, now=self.clock, **options
-        )
+        return would_buy(an_order(ledger, self.service, content=content, **options), now=self.clock)
 
     @property
     def ledger(self) -> list[type]:
@@ -101,10 +93,8 @@ class TestTheOrdinaryWay:
 
     def test_another_identity_has_a_job_of_its_own(self, world):
         world.attempt()
-        other = ensure_job(
-            a_spec(), identity_key="you", content="c1", service=world.service, now=world.clock,
-            ledger=Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock),
-        )  # fmt: skip
+        ledger = Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock)
+        other = ensure_job(an_order(ledger, world.service, identity_key="you"), now=world.clock)
         assert other.created
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.course import Course, Done, Waiting
+from airflow_vertex_batch.core.course import Course, Done, Start, Waiting
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing
 from airflow_vertex_batch.core.model import JobState
@@ -16,7 +16,7 @@ from airflow_vertex_batch.core.purchase import Buyer
 from airflow_vertex_batch.core.repair import RepairPolicy
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Rows
-from airflow_vertex_batch.core.submit import Reuse
+from airflow_vertex_batch.core.submit import OnClear, Reuse, Terms
 from tests.builders import a_response, a_spec, an_identity, jsonl
 from tests.fakes import Clock, Jobs, MemoryStore, MemoryWarehouse
 
@@ -70,6 +70,11 @@ class World:
                 completionStats={"successfulCount": str(done)},
             )
 
+    def cancel(self) -> None:
+        """Begin to cancel every running job."""
+        for job in self.jobs.running:
+            self.jobs.change(job.name, state=str(JobState.CANCELLING))
+
     def bounds(self, key: str, number: int) -> int:
         """Return the ``maxOutputTokens`` that a key was sent with in a job."""
         lines = map(json.loads, self.store.objects[self.jobs.paid[number].input_uris[0]].splitlines())
@@ -94,7 +99,7 @@ class Task:
         self.plan = {"template": RequestTemplate(prompt="{{ text }}"), "key_column": "id"} | options.pop("plan", {})
         self.policy = options.pop("policy", RepairPolicy())
         self.rounds = options.pop("rounds", 0)
-        self.repair_on_clear = options.pop("repair_on_clear", False)
+        self.on_clear = OnClear(options.pop("on_clear", "attach"))
         self.approve = options.pop("approve", lambda _manifest, _spent: True)
         self.generation, self.upstream, self.attempts = 1, "", 0
         assert not options
@@ -109,14 +114,19 @@ class Task:
         rows = Rows(self.rows).rows(store, MemoryWarehouse())
         manifest = prepare(rows, PreparePlan(**self.plan), store, FOLDER, self._token)
         course.begin(
-            manifest, str(self.generation), self.upstream, rounds=self.rounds, repair_on_clear=self.repair_on_clear
+            manifest,
+            Start(generation=str(self.generation), upstream=self.upstream, rounds=self.rounds, on_clear=self.on_clear),
         )
         self.manifest = manifest
         return course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
 
-    def resume(self, store: Any = None, service: Any = None) -> Waiting | Done:
-        """Go on when a wait is over, in a new process."""
-        return self._course(store, service).advance(self.manifest)
+    def resume(self, store: Any = None, service: Any = None, *, complete: bool = False) -> Waiting | Done:
+        """Go on when a wait is over, in a new process.
+
+        :param complete: whether the attempt has yet to send what an earlier one left behind.
+        """
+        reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
+        return self._course(store, service).advance(self.manifest, reuse=reuse, complete=complete)
 
     def to_the_end(self, most: int = 20) -> Done:
         """Attempt, and let jobs run whenever the course waits for them."""
@@ -156,7 +166,7 @@ class Task:
                 service=service,
                 ledgers=Uri.parse("gs://b/ledger"),
                 attempt=self._token,
-                settle_seconds=0.0,
+                terms=Terms(settle_seconds=0.0, renew=self.on_clear is OnClear.NEW),
             ),
             store=store,
             warehouse=MemoryWarehouse(),
