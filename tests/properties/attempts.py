@@ -13,18 +13,28 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.address import JobName, Uri
-from airflow_vertex_batch.core.course import Course, Done, Waiting
+from airflow_vertex_batch.core.course import Course, Done, Start, Waiting
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing, Round, read_jobs, refuse_bad_end
-from airflow_vertex_batch.core.lifecycle import Ended, Outcome, WaitPolicy, conclude, drive, watch
-from airflow_vertex_batch.core.model import Manifest
+from airflow_vertex_batch.core.lifecycle import (
+    CANCELLING_SECONDS,
+    DEFAULT_TIMEOUT_SECONDS,
+    Ended,
+    OnTimeout,
+    Outcome,
+    WaitPolicy,
+    conclude,
+    drive,
+    watch,
+)
+from airflow_vertex_batch.core.model import JobState, Manifest
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare, read_manifest
 from airflow_vertex_batch.core.purchase import Buyer, is_repair
 from airflow_vertex_batch.core.repair import RepairPolicy
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Rows
-from airflow_vertex_batch.core.submit import Reuse
+from airflow_vertex_batch.core.submit import OnClear, Reuse, Terms
 from tests.builders import a_spec, an_identity
 from tests.fakes import Died, Lives, MemoryWarehouse
 from tests.properties.nights import LANDED, LEDGERS, Client, Night
@@ -82,6 +92,9 @@ class Worker:
     def now(self) -> datetime:
         return self.night.clock.now()
 
+    def seconds(self) -> float:
+        return self.now().timestamp()
+
     def turn(self, most: float | None = None) -> None:
         """Let others go first, before a call.
 
@@ -111,7 +124,7 @@ class Worker:
         """Make the attempt; return how it ended: ``landed``, ``died``, or the name of an error."""
         began = self.now()
         try:
-            (steps if self.night.terms.in_steps else whole)(self)
+            (steps if self.night.conditions.in_steps else whole)(self)
             self.outcome = "landed"
         except Died:
             self.outcome = "died"
@@ -119,10 +132,11 @@ class Worker:
             self.outcome, self.why = type(error).__name__, f"{type(error).__name__}: {error}"
             self._check(error)
         took = (self.now() - began).total_seconds()
-        terms = self.night.terms
-        allowed = self.waits * (terms.timeout + _SLACK_SECONDS) + 4 * _SLACK_SECONDS + sum(self.end.stalls.values())
-        if took > allowed:
-            self.night.wrong.append(f"waited {took:.0f} s in {self.waits} waits of {terms.timeout:.0f} s")
+        conditions = self.night.conditions
+        limit = DEFAULT_TIMEOUT_SECONDS if conditions.on_timeout is OnTimeout.KEEP else conditions.timeout
+        each = limit + CANCELLING_SECONDS + _SLACK_SECONDS
+        if took > self.waits * each + 4 * _SLACK_SECONDS + sum(self.end.stalls.values()):
+            self.night.wrong.append(f"waited {took:.0f} s in {self.waits} waits of {limit:.0f} s")
         self.night.seen[f"attempt {self.outcome}"] += 1
         return self.outcome
 
@@ -139,10 +153,24 @@ class Worker:
             service=self.service,
             ledgers=LEDGERS,
             attempt=self.token(),
-            settle_seconds=self.night.settle_seconds,
-            on_changed_input=self.night.terms.on_changed_input,
+            terms=Terms(
+                settle_seconds=self.night.settle_seconds,
+                on_changed_input=self.night.conditions.on_changed_input,
+                edition=str(self.night.upstream if task == "create" else self.night.generation),
+                renew=self.night.conditions.on_clear is OnClear.NEW,
+            ),
             sleep=self.sleep,
             now=self.now,
+        )
+
+    def start(self, *, alone: bool = False) -> Start:
+        night = self.night
+        return Start(
+            generation=str(night.generation),
+            upstream=str(night.upstream) if alone else "",
+            rounds=night.conditions.rounds,
+            on_clear=night.conditions.on_clear,
+            alone=alone,
         )
 
     def course(self, task: str, folder: Uri, base: Callable[[], Manifest]) -> Course:
@@ -152,7 +180,7 @@ class Worker:
             self.night.knows(manifest, base())
             return True
 
-        policy = RepairPolicy(resume=self.night.terms.resume)
+        policy = RepairPolicy(resume=self.night.conditions.resume)
         return Course(
             buyer=buyer, store=self.store, warehouse=MemoryWarehouse(), folder=folder, policy=policy, approve=approve
         )
@@ -160,22 +188,22 @@ class Worker:
     def prepare(self, folder: Uri) -> Manifest:
         rows = Rows(list(self.rows)).rows(self.store, MemoryWarehouse())
         plan = PreparePlan(
-            template=RequestTemplate(prompt="{{ text }}"), key_column="id", max_requests=self.night.terms.shard_rows
+            template=RequestTemplate(prompt="{{ text }}"), key_column="id", max_requests=self.night.conditions.shard_rows
         )
         manifest = prepare(rows, plan, self.store, folder, self.token())
         self.night.knows(manifest, manifest)
         return manifest
 
     def wait(self, names: Iterable[str]) -> list[Outcome]:
-        """Wait for jobs as a worker does, one after the other."""
-        terms, self.waits_for = self.night.terms, tuple(map(JobName.parse, names))
-        policy = WaitPolicy(poll_interval=terms.poll_interval, timeout=terms.timeout, on_timeout=terms.on_timeout)
-        outcomes = []
-        for name in self.waits_for:
-            self.waits += 1
-            flow = watch(name, policy, lambda: self.now().timestamp(), luck=lambda: 0.5)
-            outcomes.append(drive(flow, self.service, sleep=self.sleep))
-            self.night.seen[f"wait {_said(outcomes[-1])}"] += 1
+        """Wait for jobs as a worker does."""
+        conditions, self.waits_for = self.night.conditions, tuple(map(JobName.parse, names))
+        policy = WaitPolicy(
+            poll_interval=conditions.poll_interval, timeout=conditions.timeout, on_timeout=conditions.on_timeout
+        )
+        self.waits += 1
+        flows = [watch(name, policy, self.seconds, luck=lambda: 0.5) for name in self.waits_for]
+        outcomes = drive(*((flow, self.service) for flow in flows), sleep=self.sleep, clock=self.seconds)
+        self.night.seen.update(f"wait {_said(outcome)}" for outcome in outcomes)
         self.waits_for = ()
         return outcomes
 
@@ -193,18 +221,17 @@ class Worker:
 
 def whole(worker: Worker) -> None:
     """Do all in one task, as `VertexBatchOperator` does."""
-    night, folder = worker.night, Uri.parse("gs://b/run/whole")
+    folder, complete = Uri.parse("gs://b/run/whole"), True
     manifest = worker.prepare(folder)
     course = worker.course("whole", folder, lambda: manifest)
-    course.begin(
-        manifest, str(night.generation), rounds=night.terms.rounds, repair_on_clear=night.terms.repair_on_clear
-    )
+    course.begin(manifest, worker.start())
     step = course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
     while isinstance(step, Waiting):
-        _refuse(worker.wait(step.job_names))
+        complete = complete and step.is_cancelling
+        _refuse(worker.wait(step.job_names), complete=complete)
         course = worker.course("whole", folder, lambda: manifest)
         manifest = read_manifest(worker.store, Uri.parse(course.base_uri))
-        step = course.advance(manifest)
+        step = course.advance(manifest, reuse=Reuse.WITH_ROWS if complete else Reuse.ANY, complete=complete)
     report = worker.land(step.rounds)
     refuse_bad_end([job for asked in step.rounds for job in asked.jobs], report)
 
@@ -226,21 +253,27 @@ def steps(worker: Worker) -> None:
 
 
 def _repaired(worker: Worker, manifest: Manifest, folder: Uri) -> tuple[Round, ...]:
-    night = worker.night
-    jobs = read_jobs(night.passed_on["jobs"], worker.service.get)
+    jobs = read_jobs(worker.night.passed_on["jobs"], worker.service.get)
     course = worker.course("repair", folder, lambda: manifest)
-    course.begin(
-        manifest, str(night.generation), str(night.upstream), rounds=night.terms.rounds, repair_on_clear=True
-    )
+    course.begin(manifest, worker.start(alone=True), jobs)
     while not isinstance(step := course.advance(manifest, jobs), Done):
-        _refuse(worker.wait(step.job_names))
+        _refuse(worker.wait(step.job_names), complete=False)
         course = worker.course("repair", folder, lambda: manifest)
     return step.rounds
 
 
-def _refuse(outcomes: list[Outcome]) -> None:
-    """Fail as the operators do: a repair job that ended without a row has only cured nothing."""
-    conclude([item for item in outcomes if not (isinstance(item, Ended) and is_repair(item.job))])
+def _refuse(outcomes: list[Outcome], *, complete: bool) -> None:
+    """Fail as the operators do: a repair job that ended without a row has only cured nothing.
+
+    :param complete: a job that an earlier attempt cancelled is bought again instead.
+    """
+
+    def is_bearable(outcome: Outcome) -> bool:
+        return isinstance(outcome, Ended) and (
+            is_repair(outcome.job) or (complete and outcome.job.state is JobState.CANCELLED)
+        )
+
+    conclude([outcome for outcome in outcomes if not is_bearable(outcome)])
 
 
 def _said(outcome: Outcome) -> str:

@@ -19,11 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_vertex_batch.core.lifecycle import OnTimeout
 from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import OnChangedInput
+from airflow_vertex_batch.core.submit import OnChangedInput, OnClear
 from airflow_vertex_batch.emulator import faults
 from airflow_vertex_batch.emulator.scenario import Pace, Switches
 from tests.properties.attempts import Death, Worker, play
-from tests.properties.nights import LEDGERS, Night, Terms
+from tests.properties.nights import LEDGERS, Conditions, Night
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -62,16 +62,16 @@ ROW_FAULTS = st.lists(
     ),
     max_size=2,
 )
-TERMS = st.builds(
-    Terms,
+CONDITIONS = st.builds(
+    Conditions,
     in_steps=st.booleans(),
     row_count=st.integers(1, 5),
     shard_rows=st.sampled_from([2, 50]),
     rounds=st.integers(0, 2),
-    repair_on_clear=st.booleans(),
+    on_clear=st.sampled_from(list(OnClear)),
     resume=st.booleans(),
     timeout=st.sampled_from([97 * HOUR, 97 * HOUR, 2 * HOUR, 600.0]),
-    on_timeout=st.sampled_from([OnTimeout.CANCEL, OnTimeout.CANCEL, OnTimeout.FAIL]),
+    on_timeout=st.sampled_from([OnTimeout.CANCEL, *OnTimeout]),
     poll_interval=st.sampled_from([None, None, 600.0]),
     on_changed_input=st.sampled_from([OnChangedInput.RESUBMIT, OnChangedInput.RESUBMIT, OnChangedInput.FAIL]),
     pace=st.sampled_from(PACES),
@@ -132,10 +132,10 @@ class Nights(RuleBasedStateMachine):
         super().__init__()
         self.night: Any = None
 
-    @initialize(terms=TERMS)
-    def begins(self, terms: Terms) -> None:
-        self.night = self.night_kind(terms)
-        self.seen["nights in steps" if terms.in_steps else "nights in one task"] += 1
+    @initialize(conditions=CONDITIONS)
+    def begins(self, conditions: Conditions) -> None:
+        self.night = self.night_kind(conditions)
+        self.seen["nights in steps" if conditions.in_steps else "nights in one task"] += 1
 
     # What may happen --------------------------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Nights(RuleBasedStateMachine):
 
     @rule(calls=CALL_FAULTS, jobs=JOB_FAULTS, ends=st.tuples(STALLING, STALLING),
           turns=st.lists(st.integers(0, 1), max_size=60), late=LATE, text=st.sampled_from(["", "", "edited between"]))  # fmt: skip
-    @precondition(lambda self: not self.night.terms.in_steps)
+    @precondition(lambda self: not self.night.conditions.in_steps)
     def two_at_once(
         self, calls: list[Any], jobs: list[Any], ends: tuple[Death, Death], turns: list[int], late: float | None, text: str
     ) -> None:
@@ -252,11 +252,11 @@ class Nights(RuleBasedStateMachine):
             assert len(outcomes) < 8, "\n".join(["never landed:", *outcomes])
             # Retries come later each time; where only a person can help, one clears the task.
             night.pass_time(300.0 * 4 ** len(outcomes))
-            if night.terms.in_steps and outcome == "JobError":
+            if night.conditions.in_steps and outcome == "JobError":
                 self.a_clear(is_whole=True)
         self.seen[f"attempts until landed: {len(outcomes) + 1}"] += 1
         landed, expected = night.landed(), {row["id"] for row in night.rows}
-        if not night.terms.in_steps:
+        if not night.conditions.in_steps:
             assert set(landed) == expected, f"{sorted(landed)} landed of {sorted(expected)}"
         self.nothing_is_wrong()
         self._nothing_runs_on()

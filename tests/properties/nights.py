@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.lifecycle import OnTimeout
 from airflow_vertex_batch.core.model import JobState, Manifest
 from airflow_vertex_batch.core.purchase import ROUND_LABEL
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL, SETTLE_SECONDS, OnChangedInput
+from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, SETTLE_SECONDS, OnChangedInput, OnClear
 from airflow_vertex_batch.emulator import faults
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.rest import Rest
@@ -40,7 +40,7 @@ _BAD_ENDS = {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
 
 
 @dataclass(frozen=True)
-class Terms:
+class Conditions:
     """What stays the same all night: the user's parameters, the service's habits, what becomes of which rows.
 
     :param in_steps: whether prepare, create, wait, repair and export are tasks of their own.
@@ -52,7 +52,7 @@ class Terms:
     row_count: int = 3
     shard_rows: int = 50
     rounds: int = 1
-    repair_on_clear: bool = False
+    on_clear: OnClear = OnClear.ATTACH
     resume: bool = False
     timeout: float = 97 * 3600.0
     on_timeout: OnTimeout = OnTimeout.CANCEL
@@ -86,12 +86,12 @@ class Night:
     store_kind: type[Any] = MemoryStore
     settle_seconds = SETTLE_SECONDS
 
-    def __init__(self, terms: Terms) -> None:
-        self.terms = terms
+    def __init__(self, conditions: Conditions) -> None:
+        self.conditions = conditions
         self.store, self.clock = self.store_kind(), VirtualClock()
         self.emulator = Watched(self, store=self.store, clock=self.clock, seed=1)
         self.rest = Rest(self.emulator)
-        self.rows = [{"id": f"a{number}", "text": f"text {number}"} for number in range(terms.row_count)]
+        self.rows = [{"id": f"a{number}", "text": f"text {number}"} for number in range(conditions.row_count)]
         self.generation, self.upstream, self.attempts = 1, 1, 0
         #: What the tasks before have passed on, where the steps are tasks of their own.
         self.passed_on: dict[str, Any] = {}
@@ -118,10 +118,10 @@ class Night:
 
         :param is_last: the night ends: jobs are quick, and one whose every row failed has still ended well.
         """
-        pace, switches = self.terms.pace, self.terms.switches
+        pace, switches = self.conditions.pace, self.conditions.switches
         if is_last:
             pace, switches = QUICK, msgspec.structs.replace(switches, all_failed="succeeded")
-        scenario = Scenario(switches=switches, pace=pace, faults=(*more, *self.terms.row_faults))
+        scenario = Scenario(switches=switches, pace=pace, faults=(*more, *self.conditions.row_faults))
         old = self.emulator.set_scenario(scenario)
         for entry in old.faults():
             if entry["used"]:
@@ -156,19 +156,27 @@ class Night:
     def judge(self, before: list[dict[str, Any]], made: dict[str, Any]) -> None:
         """Note what is wrong with a job that was created just now."""
         mine = [job for job in before if _label(job, IDENTITY_LABEL) == _label(made, IDENTITY_LABEL)]
-        same = [job for job in mine if _label(job, FINGERPRINT_LABEL) == _label(made, FINGERPRINT_LABEL)]
+        same = [job for job in mine if self._purchase(job) == self._purchase(made)]
         self.wrong += [f"paid twice: {made['name']} after {job['name']}, {job['state']}, {job['rows']}"
                        for job in same if not self._was_of_no_use(job)]  # fmt: skip
         self.wrong += [f"two at once: {made['name']} while {job['name']} is {job['state']}"
                        for job in mine if job not in same and _is_running(job)]  # fmt: skip
         self.seen["bought again"] += bool(same)
-        if self.is_any_deleted or (same and self.terms.in_steps):
+        is_new = self.conditions.on_clear is OnClear.NEW
+        if self.is_any_deleted or (self.conditions.in_steps and (same or is_new)):
             return
+        if is_new:
+            before = [job for job in before if self._purchase(job)[1] == self._purchase(made)[1]]
         [uri] = made["inputConfig"]["gcsSource"]["uris"]
         lines = map(json.loads, self.store.objects[uri].splitlines())
         sent = {line["key"] for line in lines if not line.get("response")}
         if twice := sent & self.good_keys(self.bases[uri], before):
             self.wrong.append(f"asked twice: {sorted(twice)} by {made['name']}")
+
+    def _purchase(self, job: dict[str, Any]) -> tuple[str, ...]:
+        """Return what makes two jobs of one owner the same purchase; a clear can ask for another one."""
+        edition = _label(job, EDITION_LABEL) if self.conditions.on_clear is OnClear.NEW else ""
+        return _label(job, FINGERPRINT_LABEL), edition
 
     def _was_of_no_use(self, job: dict[str, Any]) -> bool:
         """Whether a job may be bought again: it is gone, or ended without rows; a repair round is bought only once.
@@ -182,11 +190,11 @@ class Night:
             return False
         rows = job["rows"]["answered"] + job["rows"]["copied"]
         state = JobState.read(job["state"])
-        return state in _BAD_ENDS and (not rows or (self.terms.in_steps and state is not JobState.EXPIRED))
+        return state in _BAD_ENDS and (not rows or (self.conditions.in_steps and state is not JobState.EXPIRED))
 
     def good_keys(self, base: str, jobs: list[dict[str, Any]] | None = None) -> set[str]:
         """Return the keys that have a good answer in the output of a job which still counts."""
-        newest = {(_label(job, IDENTITY_LABEL), _label(job, FINGERPRINT_LABEL)): job for job in jobs or self.jobs()}
+        newest = {(_label(job, IDENTITY_LABEL), self._purchase(job)): job for job in jobs or self.jobs()}
         found: set[str] = set()
         for job in newest.values():
             if self.bases.get(job["inputUris"][0]) == base and self._is_readable(job):
@@ -197,7 +205,7 @@ class Night:
         return found
 
     def _is_readable(self, job: dict[str, Any]) -> bool:
-        state, switches = JobState.read(job["state"]), self.terms.switches
+        state, switches = JobState.read(job["state"]), self.conditions.switches
         hidden = (state is JobState.FAILED and not switches.failed_output_info) or (
             state is JobState.CANCELLED and not switches.cancelled_output
         )
