@@ -139,7 +139,9 @@ def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> I
             output=_output(base.output, number, len(manifest.shards)),
             display_name=name[-_MAX_DISPLAY_NAME:],
         )
-        yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}"
+        # The same rows of two batches may go again; completing the one's output says nothing about the other's.
+        resumed = f"/{shard.resume_uri}" if shard.resume_uri else ""
+        yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}{resumed}"
 
 
 def _output(output: str, number: int, count: int) -> str:

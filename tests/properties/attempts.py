@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import chain, count, cycle
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.address import JobName, Uri
@@ -37,7 +37,7 @@ from airflow_vertex_batch.core.sources import Rows
 from airflow_vertex_batch.core.submit import OnClear, Reuse, Terms
 from tests.builders import a_spec, an_identity
 from tests.fakes import Died, Lives, MemoryWarehouse
-from tests.properties.nights import LANDED, LEDGERS, Client, Night
+from tests.properties.nights import LANDED, LEDGERS, Night
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -82,6 +82,8 @@ class Worker:
         self.hand_over: Callable[[], None] | None = None
         self.wakes_at, self.outcome, self.why = night.clock.now(), "", ""
         self.error: BaseException | None = None
+        #: The set that the attempt is at work on.
+        self.base: Any = None
         #: The input as it is when the attempt begins.
         self.rows = list(night.rows)
 
@@ -173,11 +175,11 @@ class Worker:
             alone=alone,
         )
 
-    def course(self, task: str, folder: Uri, base: Callable[[], Manifest]) -> Course:
+    def course(self, task: str, folder: Uri) -> Course:
         buyer = self.buyer(task, str(folder / "output"))
 
         def approve(manifest: Manifest, _spent: Any) -> bool:
-            self.night.knows(manifest, base())
+            self.night.knows(manifest, self.base)
             return True
 
         policy = RepairPolicy(resume=self.night.conditions.resume)
@@ -188,7 +190,9 @@ class Worker:
     def prepare(self, folder: Uri) -> Manifest:
         rows = Rows(list(self.rows)).rows(self.store, MemoryWarehouse())
         plan = PreparePlan(
-            template=RequestTemplate(prompt="{{ text }}"), key_column="id", max_requests=self.night.conditions.shard_rows
+            template=RequestTemplate(prompt="{{ text }}"),
+            key_column="id",
+            max_requests=self.night.conditions.shard_rows,
         )
         manifest = prepare(rows, plan, self.store, folder, self.token())
         self.night.knows(manifest, manifest)
@@ -222,15 +226,15 @@ class Worker:
 def whole(worker: Worker) -> None:
     """Do all in one task, as `VertexBatchOperator` does."""
     folder, complete = Uri.parse("gs://b/run/whole"), True
-    manifest = worker.prepare(folder)
-    course = worker.course("whole", folder, lambda: manifest)
+    manifest = worker.base = worker.prepare(folder)
+    course = worker.course("whole", folder)
     course.begin(manifest, worker.start())
     step = course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
     while isinstance(step, Waiting):
         complete = complete and step.is_cancelling
         _refuse(worker.wait(step.job_names), complete=complete)
-        course = worker.course("whole", folder, lambda: manifest)
-        manifest = read_manifest(worker.store, Uri.parse(course.base_uri))
+        course = worker.course("whole", folder)
+        manifest = worker.base = read_manifest(worker.store, Uri.parse(course.base_uri))
         step = course.advance(manifest, reuse=Reuse.WITH_ROWS if complete else Reuse.ANY, complete=complete)
     report = worker.land(step.rounds)
     refuse_bad_end([job for asked in step.rounds for job in asked.jobs], report)
@@ -241,7 +245,7 @@ def steps(worker: Worker) -> None:
     done, folder = worker.night.passed_on, Uri.parse("gs://b/run/steps")
     if "manifest" not in done:
         done["manifest"] = worker.prepare(folder / "prepare").as_dict()
-    manifest = Manifest.from_dict(done["manifest"])
+    manifest = worker.base = Manifest.from_dict(done["manifest"])
     if "created" not in done:
         buyer = worker.buyer("create", str(folder / "create" / "output"))
         done["created"] = [job.name for job in buyer.buy(manifest)]
@@ -254,11 +258,11 @@ def steps(worker: Worker) -> None:
 
 def _repaired(worker: Worker, manifest: Manifest, folder: Uri) -> tuple[Round, ...]:
     jobs = read_jobs(worker.night.passed_on["jobs"], worker.service.get)
-    course = worker.course("repair", folder, lambda: manifest)
+    course = worker.course("repair", folder)
     course.begin(manifest, worker.start(alone=True), jobs)
     while not isinstance(step := course.advance(manifest, jobs), Done):
         _refuse(worker.wait(step.job_names), complete=False)
-        course = worker.course("repair", folder, lambda: manifest)
+        course = worker.course("repair", folder)
     return step.rounds
 
 
@@ -302,7 +306,7 @@ class _InTurn:
 def play(workers: Sequence[Worker], turns: Iterable[int]) -> None:
     """Run workers at the same time.
 
-    :param turns: who goes next whenever several could; the first of them when there are no more turns.
+    :param turns: who goes next whenever several could; one after the other when there are no more turns.
     """
     stage, batons = threading.Semaphore(0), {id(worker): threading.Semaphore(0) for worker in workers}
 
@@ -320,7 +324,7 @@ def play(workers: Sequence[Worker], turns: Iterable[int]) -> None:
         stage.release()
         batons[id(worker)].acquire()
 
-    alive, order = list(workers), iter(turns)
+    alive, order = list(workers), chain(turns, cycle(range(len(workers))))
     threads = [threading.Thread(target=life, args=(worker,), daemon=True) for worker in workers]
     for worker, thread in zip(workers, threads, strict=True):
         worker.hand_over = lambda worker=worker: hand_over(worker)
@@ -331,7 +335,7 @@ def play(workers: Sequence[Worker], turns: Iterable[int]) -> None:
         if not ready:
             workers[0].night.pass_time(min((worker.wakes_at - now).total_seconds() for worker in alive))
             continue
-        batons[id(ready[next(order, 0) % len(ready)])].release()
+        batons[id(ready[next(order) % len(ready)])].release()
         stage.acquire()
         alive = [worker for worker in alive if worker.hand_over is not None]
     for worker, thread in zip(workers, threads, strict=True):

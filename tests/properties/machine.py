@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, ClassVar
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -23,12 +24,17 @@ from airflow_vertex_batch.core.submit import OnChangedInput, OnClear
 from airflow_vertex_batch.emulator import faults
 from airflow_vertex_batch.emulator.scenario import Pace, Switches
 from tests.properties.attempts import Death, Worker, play
-from tests.properties.nights import LEDGERS, Conditions, Night
+from tests.properties.nights import LEDGERS, Conditions, Night, round_of
 
 HOUR, DAY = 3600.0, 86_400.0
 
-PACES = [Pace(), Pace(pending_s=HOUR, running_s=HOUR), Pace(queued_s=600, pending_s=6 * HOUR), Pace(pending_s=80 * HOUR),
-         Pace(running_s=30 * HOUR)]  # fmt: skip
+PACES = [
+    Pace(),
+    Pace(pending_s=HOUR, running_s=HOUR),
+    Pace(queued_s=600, pending_s=6 * HOUR),
+    Pace(pending_s=80 * HOUR),
+    Pace(running_s=30 * HOUR),
+]
 SWITCHES = st.builds(
     Switches,
     live_stats=st.booleans(),
@@ -122,6 +128,17 @@ STALLING = st.builds(
 LATE = st.one_of(st.none(), st.none(), st.none(), st.sampled_from([5.0, 30.0]))
 
 
+def bounded(nights: int, **more: Any) -> settings:
+    """Return settings for so many nights."""
+    quiet = {
+        "deadline": None,
+        "suppress_health_check": list(HealthCheck),
+        "print_blob": True,
+        "stateful_step_count": 10,
+    }
+    return settings(**{**quiet, "max_examples": nights, **more})
+
+
 class Nights(RuleBasedStateMachine):
     """One night at a time; counts what it met in `seen`, over all nights."""
 
@@ -148,12 +165,25 @@ class Nights(RuleBasedStateMachine):
         self._script(calls, jobs, late)
         Worker(self.night, end).run()
 
-    @rule(calls=CALL_FAULTS, jobs=JOB_FAULTS, ends=st.tuples(STALLING, STALLING),
-          turns=st.lists(st.integers(0, 1), max_size=60), late=LATE, text=st.sampled_from(["", "", "edited between"]))  # fmt: skip
+    @rule(
+        calls=CALL_FAULTS,
+        jobs=JOB_FAULTS,
+        ends=st.tuples(STALLING, STALLING),
+        turns=st.lists(st.integers(0, 1), max_size=60),
+        late=LATE,
+        text=st.sampled_from(["", "", "edited between"]),
+    )
     @precondition(lambda self: not self.night.conditions.in_steps)
     def two_at_once(
-        self, calls: list[Any], jobs: list[Any], ends: tuple[Death, Death], turns: list[int], late: float | None, text: str
+        self,
+        calls: list[Any],
+        jobs: list[Any],
+        ends: tuple[Death, Death],
+        turns: list[int],
+        late: float | None,
+        text: str,
     ) -> None:
+        """Delays of the service are not those of one worker: here workers stall instead."""
         self._script([fault for fault in calls if not isinstance(fault, faults.Delay)], jobs, late)
         first = Worker(self.night, ends[0])
         if text:
@@ -162,7 +192,7 @@ class Nights(RuleBasedStateMachine):
         play([first, second], turns)
 
     @rule(is_whole=st.booleans())
-    def a_clear(self, is_whole: bool) -> None:
+    def a_clear(self, *, is_whole: bool) -> None:
         self.night.generation += 1
         if is_whole:
             self.night.upstream += 1
@@ -189,12 +219,13 @@ class Nights(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.night.unlabelled and self.night.jobs())
     @rule(journal=st.booleans())
-    def the_ledger_is_lost(self, journal: bool) -> None:
+    def the_ledger_is_lost(self, *, journal: bool) -> None:
         self.night.pass_time(60)
         objects = self.night.store.objects
         for name in list(objects):
             if name.startswith(f"{LEDGERS}/") or (journal and "/course/" in name):
                 del objects[name]
+        self.night.is_journal_lost |= journal
 
     @precondition(lambda self: self._recorded())
     @rule()
@@ -267,5 +298,7 @@ class Nights(RuleBasedStateMachine):
         self.nothing_is_wrong()
 
     def _nothing_runs_on(self) -> None:
+        """A round that only the lost journal knew of, because a person had asked for it, is for the sweep to find."""
         self.night.pass_time(60)
-        assert not self.night.running()
+        running = [job for job in self.night.running() if not (self.night.is_journal_lost and round_of(job))]
+        assert not running, running

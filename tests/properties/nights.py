@@ -23,7 +23,14 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.lifecycle import OnTimeout
 from airflow_vertex_batch.core.model import JobState, Manifest
 from airflow_vertex_batch.core.purchase import ROUND_LABEL
-from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, SETTLE_SECONDS, OnChangedInput, OnClear
+from airflow_vertex_batch.core.submit import (
+    EDITION_LABEL,
+    FINGERPRINT_LABEL,
+    IDENTITY_LABEL,
+    SETTLE_SECONDS,
+    OnChangedInput,
+    OnClear,
+)
 from airflow_vertex_batch.emulator import faults
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.rest import Rest
@@ -84,6 +91,7 @@ class Night:
 
     #: What an attempt is made with, besides the terms; a mistake is planted by replacing one.
     store_kind: type[Any] = MemoryStore
+    client_kind: type[Any] | None = None
     settle_seconds = SETTLE_SECONDS
 
     def __init__(self, conditions: Conditions) -> None:
@@ -99,7 +107,7 @@ class Night:
         self.bases: dict[str, str] = {}
         #: Jobs whose labels nobody sees any more.
         self.unlabelled: set[str] = set()
-        self.is_any_deleted = False
+        self.is_any_deleted = self.is_journal_lost = False
         #: Creates that the service will carry out although nobody waits for the answer: when, and what.
         self.late: list[tuple[datetime, dict[str, Any]]] = []
         self.late_seconds: list[float] = []
@@ -111,7 +119,7 @@ class Night:
 
     def client(self, turn: Any, sleep: Any) -> VertexClient:
         """Return what an attempt asks the service with."""
-        return Client(self, turn, sleep)
+        return (self.client_kind or Client)(self, turn, sleep)
 
     def script(self, *more: faults.Fault, is_last: bool = False) -> None:
         """Behave like this from now on: the faults of rows stay, all others are these.
@@ -142,9 +150,9 @@ class Night:
         """Return every job that was ever paid, oldest first."""
         return self.emulator.books()["jobs"]
 
-    def running(self) -> list[str]:
+    def running(self) -> list[dict[str, Any]]:
         """Return the jobs that cost money now."""
-        return [job["name"] for job in self.jobs() if _is_running(job)]
+        return [job for job in self.jobs() if _is_running(job)]
 
     def knows(self, manifest: Manifest, base: Manifest) -> None:
         """Remember which base set a prepared set belongs to."""
@@ -186,7 +194,7 @@ class Night:
         """
         if job["deleted"]:
             return True
-        if int(_label(job, ROUND_LABEL)):
+        if round_of(job):
             return False
         rows = job["rows"]["answered"] + job["rows"]["copied"]
         state = JobState.read(job["state"])
@@ -194,7 +202,9 @@ class Night:
 
     def good_keys(self, base: str, jobs: list[dict[str, Any]] | None = None) -> set[str]:
         """Return the keys that have a good answer in the output of a job which still counts."""
-        newest = {(_label(job, IDENTITY_LABEL), self._purchase(job)): job for job in jobs or self.jobs()}
+        newest = {
+            (_label(job, IDENTITY_LABEL), self._purchase(job)): job for job in (self.jobs() if jobs is None else jobs)
+        }
         found: set[str] = set()
         for job in newest.values():
             if self.bases.get(job["inputUris"][0]) == base and self._is_readable(job):
@@ -225,6 +235,11 @@ class Night:
 
 def _label(job: dict[str, Any], name: str) -> str:
     return job["labels"][name]
+
+
+def round_of(job: dict[str, Any]) -> int:
+    """Return the repair round that a job was bought for; 0 for the batch itself."""
+    return int(_label(job, ROUND_LABEL))
 
 
 def _is_running(job: dict[str, Any]) -> bool:
@@ -272,5 +287,3 @@ class Client(VertexClient):
 
     def _shown(self, doc: dict[str, Any]) -> dict[str, Any]:
         return doc | {"labels": {}} if doc.get("name") in self._night.unlabelled else doc
-
-
