@@ -18,7 +18,7 @@ import msgspec
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import LedgerError
-from airflow_vertex_batch.core.landing import Round, Rounds
+from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended
 from airflow_vertex_batch.core.ledger import Journal
 from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import read_manifest
@@ -191,14 +191,21 @@ class Course:
         self._journal: Journal[Any] = Journal(store, folder / "course", Entry)  # type: ignore[arg-type]
 
     def begin(self, base: Manifest, start: Start, jobs: Sequence[BatchJob] = ()) -> None:
-        """Note where the course begins. Call it once an attempt, not when a wait is over.
+        """Note where the course begins, and cancel what rounds of another one have running.
+
+        Call it once an attempt, not when a wait is over.
 
         :param jobs: those that are taken over from another task.
         """
         entries = self._journal.entries()
-        entry = begin(read_state(entries), base.uri, start, _digest(jobs))
-        if entry is not None:
-            self._write(entry, len(entries))
+        state = read_state(entries)
+        entry = begin(state, base.uri, start, _digest(jobs))
+        if entry is None:
+            return
+        if state.begun is not None and not entry.goes_on(state.begun):
+            for number in range(1, len(state.asked) + 1):
+                self._unmarked.leave(number)
+        self._write(entry, len(entries))
 
     @property
     def base_uri(self) -> str:
@@ -248,7 +255,7 @@ class Course:
             asked = state.asked[len(rounds) - 1]
             return with_resume(read_manifest(self._store, Uri.parse(asked.manifest_uri)), asked.resume_uri)
         # Requests that a job did not come to are no worse for it, and who asks for another try has a reason.
-        unanswered = complete and _ended_badly(rounds[-1])
+        unanswered = complete and bool(badly_ended(rounds))
         if state.left <= 0 and not unanswered:
             log.info("No repair round is left: what has no good answer stays as it is.")
             return None
@@ -291,10 +298,6 @@ class Course:
 def _digest(jobs: Sequence[BatchJob]) -> str:
     names = "\n".join(job.name for job in jobs)
     return hashlib.sha256(names.encode()).hexdigest()[:16] if names else ""
-
-
-def _ended_badly(asked: Round) -> bool:
-    return any(job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL} for job in asked.jobs)
 
 
 def _waiting(number: int, jobs: Sequence[BatchJob]) -> Waiting | None:

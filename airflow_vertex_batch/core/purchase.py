@@ -5,6 +5,7 @@ each bought once (`core.submit`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import time
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import Order, Reuse, Terms, ensure_job, would_buy
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,8 +67,34 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :param manifest: what to ask; None for the ready input of `base`.
         :param reuse: which jobs that ended badly are not bought again.
         """
+        count = 0
         for order in self._orders(manifest, reuse):
+            count += 1
             yield ensure_job(order, sleep=self.sleep, now=self.now).job
+        self.leave(manifest.round if manifest is not None else 0, count)
+
+    def leave(self, number: int, first: int = 0) -> None:
+        """Cancel what runs for request files that there are no more: the input had them, and was changed.
+
+        :param number: the repair round; 0 for the batch itself.
+        :param first: the first file that there is not.
+        """
+        if self.terms.on_changed_input is OnChangedInput.FAIL:
+            return
+        for shard in itertools.count(first):
+            owner = self.identity.of_job(shard, number)
+            if not leave(
+                self._ledger(owner),
+                owner.key,
+                self.service,
+                settle_seconds=self.terms.settle_seconds,
+                sleep=self.sleep,
+                now=self.now,
+            ):
+                return
+
+    def _ledger(self, owner: Identity) -> Ledger:
+        return Ledger(self.store, self.ledgers / owner.key, self.attempt, self.now)
 
     def of_edition(self, edition: str) -> Self:
         """Return the same, buying jobs of an edition."""
@@ -86,7 +113,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 spec=spec,
                 identity_key=owner.key,
                 content=content,
-                ledger=Ledger(self.store, self.ledgers / owner.key, self.attempt, self.now),
+                ledger=self._ledger(owner),
                 service=self.service,
                 terms=msgspec.structs.replace(self.terms, reuse=reuse),
             )

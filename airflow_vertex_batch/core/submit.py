@@ -26,7 +26,7 @@ from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from airflow_vertex_batch.core.ports import JobService
 
@@ -76,10 +76,11 @@ class Reuse(StrEnum):
 
 
 class Attach(msgspec.Struct, frozen=True):
-    """Use this job; record it first if the ledger does not know it."""
+    """Use this job; record it first if the ledger does not know it, and cancel what runs for other input."""
 
     job: BatchJob
     recorded: bool
+    cancel: tuple[str, ...] = ()
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -174,7 +175,9 @@ def decide(
     others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
 
     if usable := next((job for job in ours if _is_usable(job, terms.reuse)), None):
-        return Attach(usable, recorded=last is not None and last.job_name == usable.name)
+        keep = terms.on_changed_input is OnChangedInput.FAIL
+        cancel = () if keep else tuple(job.name for job in others)
+        return Attach(usable, recorded=last is not None and last.job_name == usable.name, cancel=cancel)
     if (pending := _pending_seconds(entries, terms.settle_seconds, now)) > 0:
         return Settle(pending)
     renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), fingerprint, None)]
@@ -251,8 +254,9 @@ def ensure_job(
     for _ in range(_MAX_STEPS):
         entries, step = _next_step(order, now())
         match step:
-            case Attach(job, recorded):
+            case Attach(job, recorded, cancel):
                 if recorded or ledger.append(_submission_of(order, job), len(entries)):
+                    _cancel(cancel, "another job answers for its task now", order.service)
                     log.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
                     return Ensured(job, created=False)
             case Settle(seconds):
@@ -264,7 +268,7 @@ def ensure_job(
                 intent = ledger.intent(order.fingerprint)
                 if not ledger.append(intent, len(entries)):
                     continue
-                _cancel(step, order.service)
+                _cancel(step.cancel, step.why, order.service)
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
@@ -308,10 +312,34 @@ def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submissio
     return order.ledger.submission(order.fingerprint, job.name, replaces, edition)
 
 
-def _cancel(step: Submit, service: JobService) -> None:
-    for name in step.cancel:
-        service.cancel(JobName.parse(name))
-        log.warning("Cancelled %s: %s.", name, step.why)
+def _cancel(names: Iterable[str], why: str, service: JobService) -> None:
+    for name in names:
+        if service.cancel(JobName.parse(name)):
+            log.warning("Cancelled %s: %s.", name, why)
+
+
+def leave(
+    ledger: Ledger,
+    identity_key: str,
+    service: JobService,
+    *,
+    settle_seconds: float = SETTLE_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> bool:
+    """Cancel what runs for an identity that the input no longer has; say whether it ever had anything.
+
+    :raises ServiceError: when the service could not be asked, or did not cancel.
+    :raises LedgerError: when the ledger cannot be trusted.
+    """
+    entries = ledger.entries()
+    while (pending := _pending_seconds(entries, settle_seconds, now())) > 0:
+        log.info("A create call may still be under way; looking for its job in %.0f s.", pending)
+        sleep(pending)
+    jobs = _look_up(service, identity_key, entries) if entries else []
+    running = [job.name for job in jobs if job.state.phase is Phase.WAITING]
+    _cancel(running, "the input changed, and has no such part any more", service)
+    return bool(entries)
 
 
 def _create(step: Submit, order: Order, number: int) -> Ensured | None:

@@ -237,7 +237,7 @@ def whole(worker: Worker) -> None:
         manifest = worker.base = read_manifest(worker.store, Uri.parse(course.base_uri))
         step = course.advance(manifest, reuse=Reuse.WITH_ROWS if complete else Reuse.ANY, complete=complete)
     report = worker.land(step.rounds)
-    refuse_bad_end([job for asked in step.rounds for job in asked.jobs], report)
+    refuse_bad_end(step.rounds, report)
 
 
 def steps(worker: Worker) -> None:
