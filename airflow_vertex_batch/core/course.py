@@ -18,7 +18,7 @@ import msgspec
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, LedgerError
-from airflow_vertex_batch.core.landing import Round, Rounds
+from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended
 from airflow_vertex_batch.core.ledger import Journal
 from airflow_vertex_batch.core.lifecycle import has_rows
 from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
@@ -80,11 +80,13 @@ class State(msgspec.Struct, frozen=True):
     :param begun: how the course began last; None before it has.
     :param asked: the repair rounds of that base, oldest first.
     :param left: repair rounds that may still be made.
+    :param granted: whether a person asked for another round, and none has been made since.
     """
 
     begun: Begun | None = None
     asked: tuple[Asked, ...] = ()
     left: int = 0
+    granted: bool = False
 
 
 def read_state(entries: Sequence[Entry]) -> State:
@@ -94,7 +96,7 @@ def read_state(entries: Sequence[Entry]) -> State:
         if isinstance(entry, Asked):
             state = State(state.begun, (*state.asked, entry), state.left - 1)
         elif state.begun is not None and entry.goes_on(state.begun):
-            state = State(entry, state.asked, entry.rounds)
+            state = State(entry, state.asked, entry.rounds, state.granted or entry.rounds > state.left)
         else:
             state = State(entry, (), entry.rounds)
     return state
@@ -198,14 +200,21 @@ class Course:
         self._journal: Journal[Any] = Journal(store, folder / "course", Entry)  # type: ignore[arg-type]
 
     def begin(self, base: Manifest, start: Start, jobs: Sequence[BatchJob] = ()) -> None:
-        """Note where the course begins. Call it once an attempt, not when a wait is over.
+        """Note where the course begins, and cancel what rounds of another one have running.
+
+        Call it once an attempt, not when a wait is over.
 
         :param jobs: those that are taken over from another task.
         """
         entries = self._journal.entries()
-        entry = begin(read_state(entries), base.uri, start, _digest(jobs))
-        if entry is not None:
-            self._write(entry, len(entries))
+        state = read_state(entries)
+        entry = begin(state, base.uri, start, _digest(jobs))
+        if entry is None:
+            return
+        if state.begun is not None and not entry.goes_on(state.begun):
+            for number in range(1, len(state.asked) + 1):
+                self._unmarked.leave(number)
+        self._write(entry, len(entries))
 
     @property
     def base_uri(self) -> str:
@@ -274,18 +283,24 @@ class Course:
         if len(rounds) <= len(state.asked):
             asked = state.asked[len(rounds) - 1]
             return with_resume(read_manifest(self._store, Uri.parse(asked.manifest_uri)), asked.resume_uri)
-        if state.left <= 0 and not (complete and _ended_badly(rounds[-1])):
+        # Requests that a job did not come to are no worse for it, and who asks for another try has a reason.
+        unanswered = complete and bool(badly_ended(rounds))
+        if state.left <= 0 and not unanswered:
             log.info("No repair round is left: what has no good answer stays as it is.")
             return None
-        step = self._selected(rounds)
+        step = self._selected(rounds, again=unanswered or state.granted)
         if step.manifest is not None:
             self._write(Asked(step.manifest.uri, step.manifest.shards[0].resume_uri), len(entries))
         return step.manifest
 
-    def _selected(self, rounds: list[Round]) -> Selection:
-        """Select what goes again, and have it approved."""
+    def _selected(self, rounds: list[Round], *, again: bool) -> Selection:
+        """Select what goes again, and have it approved.
+
+        :param again: also after a round that cured nothing.
+        """
         merged = Rounds(rounds, self._store, self._warehouse, self._check)
-        step = select(merged, self._policy, self._store, self._folder, self._unmarked.attempt, prices=self._prices)
+        token = self._unmarked.attempt
+        step = select(merged, self._policy, self._store, self._folder, token, prices=self._prices, again=again)
         if len(rounds) > 1:
             log.info("Repair round %d gave %s rows a good answer.", len(rounds) - 1, f"{step.cured:,}")
         if step.manifest is None:
@@ -312,10 +327,6 @@ class Course:
 def _digest(jobs: Sequence[BatchJob]) -> str:
     names = "\n".join(job.name for job in jobs)
     return hashlib.sha256(names.encode()).hexdigest()[:16] if names else ""
-
-
-def _ended_badly(asked: Round) -> bool:
-    return any(job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL} for job in asked.jobs)
 
 
 def _shard_of(manifest: Manifest, job: BatchJob) -> int:

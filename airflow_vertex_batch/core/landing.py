@@ -44,6 +44,11 @@ class Round(Record, frozen=True, kw_only=True):
     manifest: Manifest | None
     jobs: tuple[BatchJob, ...]
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether its job completes an output of an earlier one."""
+        return self.manifest is not None and any(shard.resume_uri for shard in self.manifest.shards)
+
 
 class Rounds:
     """The rows of a batch over all its rounds, each once, as its best attempt.
@@ -318,21 +323,31 @@ def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> tuple[BatchJob, 
     return tuple(BatchJob.from_dict(item) if isinstance(item, dict) else get(JobName.parse(item)) for item in items)
 
 
-def refuse_bad_end(jobs: Sequence[BatchJob], report: Report) -> None:
+def badly_ended(rounds: Sequence[Round]) -> list[BatchJob]:
+    """Return the jobs that did not end well, and whose end no later round has made good.
+
+    A round asks all again that has no answer, but for one that completes an output: what its job did not come to has no
+    line there.
+    """
+    since = max((number for number, asked in enumerate(rounds) if not asked.is_resumed), default=0)
+    jobs = [job for asked in rounds[since:] for job in asked.jobs]
+    return [job for job in jobs if job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL}]
+
+
+def refuse_bad_end(rounds: Sequence[Round], report: Report) -> None:
     """Fail when a job did not end well and left rows without an answer, although what it answered has been landed.
 
     :raises JobError: naming the first such job.
     """
     if not report.unanswered_count:
         return
-    for job in jobs:
-        if job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL}:
-            raise JobError(
-                f"{job.name} ended as {job.state_text or job.state}",
-                job_name=job.name,
-                state=str(job.state),
-                retryable=False,
-                why=job.error_message,
-                left=f"What it answered has landed: {report.summary()}",
-                todo="Clear the create task to send the batch again, or look at the dead letters",
-            )
+    for job in badly_ended(rounds):
+        raise JobError(
+            f"{job.name} ended as {job.state_text or job.state}",
+            job_name=job.name,
+            state=str(job.state),
+            retryable=False,
+            why=job.error_message,
+            left=f"What it answered has landed: {report.summary()}",
+            todo="Clear the create task to send the batch again, or look at the dead letters",
+        )

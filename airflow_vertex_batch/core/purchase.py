@@ -5,8 +5,10 @@ each bought once (`core.submit`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from itertools import islice
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -15,7 +17,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import Order, Reuse, Terms, ensure_job, move, would_buy
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, move, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -47,6 +49,8 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param attempt: the token of this attempt.
     :param terms: of each purchase.
     :param at: makes the job service of another location, for what was moved there.
+    :param sleep: waits while a job may still appear, replaced in tests like `now`.
+    :param now: aware UTC.
     """
 
     base: JobSpec
@@ -57,6 +61,8 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str
     terms: Terms = Terms()
     at: Callable[[str], JobService] | None = None
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def buy(
         self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED, only: Collection[int] | None = None
@@ -67,9 +73,36 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :param reuse: which jobs that ended badly are not bought again.
         :param only: numbers of the request files to see to; None for all.
         """
+        count = 0
         for number, order in enumerate(self._orders(manifest, reuse)):
+            count = number + 1
             if only is None or number in only:
-                yield ensure_job(order).job
+                yield ensure_job(order, sleep=self.sleep, now=self.now).job
+        self.leave(manifest.round if manifest is not None else 0, count)
+
+    def leave(self, number: int, first: int = 0) -> None:
+        """Cancel what runs for request files that there are no more: the input had them, and was changed.
+
+        :param number: the repair round; 0 for the batch itself.
+        :param first: the first file that there is not.
+        """
+        if self.terms.on_changed_input is OnChangedInput.FAIL:
+            return
+        for shard in itertools.count(first):
+            owner = self.identity.of_job(shard, number)
+            if not leave(
+                self._ledger(owner),
+                owner.key,
+                self.service,
+                at=self.at,
+                settle_seconds=self.terms.settle_seconds,
+                sleep=self.sleep,
+                now=self.now,
+            ):
+                return
+
+    def _ledger(self, owner: Identity) -> Ledger:
+        return Ledger(self.store, self.ledgers / owner.key, self.attempt, self.now)
 
     def of_edition(self, edition: str) -> Self:
         """Return the same, buying jobs of an edition."""
@@ -83,7 +116,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :param places: where to, the best first; those where it has been are left out.
         :returns: the place; None when none is left: then the job stays as it is.
         """
-        order = next(islice(self._orders(manifest, Reuse.ANY), shard, None))
+        order = next(itertools.islice(self._orders(manifest, Reuse.ANY), shard, None))
         place = move(job.name, order.ledger, order.fingerprint, places, order.terms)
         if place is not None and not job.state.is_final:
             service = self.at(job.job_name.location) if self.at is not None else self.service
@@ -92,7 +125,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
-        return any(would_buy(order) for order in self._orders(manifest, reuse))
+        return any(would_buy(order, now=self.now) for order in self._orders(manifest, reuse))
 
     def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[Order]:
         number = manifest.round if manifest is not None else 0
@@ -103,7 +136,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 spec=spec,
                 identity_key=owner.key,
                 content=content,
-                ledger=Ledger(self.store, self.ledgers / owner.key, self.attempt),
+                ledger=self._ledger(owner),
                 service=self.service,
                 terms=msgspec.structs.replace(self.terms, reuse=reuse),
                 at=self.at,
@@ -157,7 +190,9 @@ def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> I
             output=_output(base.output, number, len(manifest.shards)),
             display_name=name[-_MAX_DISPLAY_NAME:],
         )
-        yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}"
+        # The same rows of two batches may go again; completing the one's output says nothing about the other's.
+        resumed = f"/{shard.resume_uri}" if shard.resume_uri else ""
+        yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}{resumed}"
 
 
 def _output(output: str, number: int, count: int) -> str:

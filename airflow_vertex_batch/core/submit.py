@@ -29,7 +29,7 @@ from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
 from airflow_vertex_batch.core.place import Everywhere, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from airflow_vertex_batch.core.ports import JobService
 
@@ -46,6 +46,7 @@ SETTLE_SECONDS = 90.0
 #: Seconds between look-ups while an intent settles.
 _LOOK_EVERY_SECONDS = 5.0
 _MAX_STEPS = 200
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class OnChangedInput(StrEnum):
@@ -78,10 +79,11 @@ class Reuse(StrEnum):
 
 
 class Attach(msgspec.Struct, frozen=True):
-    """Use this job; record it first if the ledger does not know it."""
+    """Use this job; record it first if the ledger does not know it, and cancel what runs for other input."""
 
     job: BatchJob
     recorded: bool
+    cancel: tuple[str, ...] = ()
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -160,11 +162,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         moves = moves_of(entries, self.fingerprint, self.terms)
         specs = [self.spec, *(_at_place(self.spec, move) for move in moves if move.location or move.model)]
         fingerprints = [job_fingerprint(self.content, spec) for spec in specs]
-        locations = {move.location for move in moves if move.location}
         return msgspec.structs.replace(
             self,
             spec=specs[-1],
-            service=Everywhere(self.service, self.at, locations) if locations and self.at else self.service,
+            service=_wherever(moves, self.service, self.at),
             earlier=frozenset(fingerprints[:-1]),
             left=frozenset(move.job_name for move in moves if not (move.location or move.model)),
         )
@@ -177,6 +178,12 @@ def job_fingerprint(content: str, spec: JobSpec) -> str:
     """
     parts = (content, spec.model, spec.output, *((spec.location,) if spec.location else ()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _wherever(entries: Sequence[Entry], home: JobService, at: Callable[[str], JobService] | None) -> JobService:
+    """Return a service that knows every location to which a job was moved."""
+    locations = {entry.location for entry in entries if isinstance(entry, Moved) and entry.location}
+    return Everywhere(home, at, locations) if locations and at else home
 
 
 def _at_place(spec: JobSpec, move: Moved) -> JobSpec:
@@ -247,7 +254,9 @@ def decide(
         return job.name in left or _is_usable(job, terms.reuse if is_here else Reuse.WITH_ROWS)
 
     if usable := next(filter(is_enough, ours), None):
-        return Attach(usable, recorded=last is not None and last.job_name == usable.name)
+        keep = terms.on_changed_input is OnChangedInput.FAIL
+        cancel = () if keep else tuple(job.name for job in others)
+        return Attach(usable, recorded=last is not None and last.job_name == usable.name, cancel=cancel)
     if (pending := _pending_seconds(entries, terms.settle_seconds, now)) > 0:
         return Settle(pending)
     renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), wanted, None)]
@@ -333,8 +342,9 @@ def ensure_job(
     for _ in range(_MAX_STEPS):
         entries, placed, step = _next_step(order, now())
         match step:
-            case Attach(job, recorded):
+            case Attach(job, recorded, cancel):
                 if recorded or ledger.append(_submission_of(placed, job), len(entries)):
+                    _cancel(cancel, "another job answers for its task now", placed.service)
                     log.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
                     return Ensured(job, created=False)
             case Settle(seconds):
@@ -346,7 +356,7 @@ def ensure_job(
                 intent = ledger.intent(placed.fingerprint)
                 if not ledger.append(intent, len(entries)):
                     continue
-                _cancel(step, placed.service)
+                _cancel(step.cancel, step.why, placed.service)
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
@@ -376,7 +386,10 @@ def would_buy(order: Order, *, now: Callable[[], datetime] = lambda: datetime.no
 
 
 def _next_step(order: Order, now: datetime) -> tuple[Sequence[Entry], Order, Decision]:
-    """Read the ledger, ask the service, decide; also return the order as it has been moved."""
+    """Read the ledger, ask the service, decide; also return the order as it has been moved.
+
+    :param now: the time before the look: what has settled by then is seen by it, however long the answers take.
+    """
     entries = order.ledger.entries()
     placed = order.placed(entries)
     jobs = _look_up(placed.service, order.identity_key, entries)
@@ -393,10 +406,37 @@ def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submissio
     return order.ledger.submission(fingerprint, job.name, replaces, edition)
 
 
-def _cancel(step: Submit, service: JobService) -> None:
-    for name in step.cancel:
-        service.cancel(JobName.parse(name))
-        log.warning("Cancelled %s: %s.", name, step.why)
+def _cancel(names: Iterable[str], why: str, service: JobService) -> None:
+    for name in names:
+        if service.cancel(JobName.parse(name)):
+            log.warning("Cancelled %s: %s.", name, why)
+
+
+def leave(
+    ledger: Ledger,
+    identity_key: str,
+    service: JobService,
+    *,
+    at: Callable[[str], JobService] | None = None,
+    settle_seconds: float = SETTLE_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> bool:
+    """Cancel what runs for an identity that the input no longer has; say whether it ever had anything.
+
+    :param at: makes the service of another location, for what was moved there.
+    :raises ServiceError: when the service could not be asked, or did not cancel.
+    :raises LedgerError: when the ledger cannot be trusted.
+    """
+    entries = ledger.entries()
+    while (pending := _pending_seconds(entries, settle_seconds, now())) > 0:
+        log.info("A create call may still be under way; looking for its job in %.0f s.", pending)
+        sleep(pending)
+    service = _wherever(entries, service, at)
+    jobs = _look_up(service, identity_key, entries) if entries else []
+    running = [job.name for job in jobs if job.state.phase is Phase.WAITING]
+    _cancel(running, "the input changed, and has no such part any more", service)
+    return bool(entries)
 
 
 def _create(step: Submit, order: Order, number: int) -> Ensured | None:
@@ -418,7 +458,7 @@ def _create(step: Submit, order: Order, number: int) -> Ensured | None:
 
 
 def _look_up(service: JobService, identity_key: str, entries: Sequence[Entry]) -> list[BatchJob]:
-    """Return every job of this identity: those the list shows, and those the ledger names."""
+    """Return every job of this identity, newest first: those the list shows, and those the ledger names."""
     jobs = list(service.list({IDENTITY_LABEL: identity_key}))
     known = {job.name for job in jobs}
     for entry in entries:
@@ -429,4 +469,6 @@ def _look_up(service: JobService, identity_key: str, entries: Sequence[Entry]) -
                 if not error.is_not_found:
                     raise
             known.add(entry.job_name)
-    return jobs
+    # Those that the list left out belong between the others: the newest of several answers for the input.
+    place = {entry.job_name: number for number, entry in enumerate(entries) if isinstance(entry, Submission)}
+    return sorted(jobs, key=lambda job: (job.created_at or _LONG_AGO, place.get(job.name, -1)), reverse=True)

@@ -233,6 +233,48 @@ class TestBadEnds:
         assert task.land(task.resume()).statuses == {"succeeded": 1, "failed": 1}
         assert len(world.jobs.paid) == 2
 
+    def test_but_the_next_attempt_sends_the_rest_once_more(self):
+        """Whatever ended the job says nothing against the requests that it did not come to."""
+        world = World()
+        task = Task(world, some_rows(4), rounds=1)
+        task.attempt()
+        world.run(JobState.CANCELLED, only=2)
+        assert isinstance(task.resume(), Waiting)
+        world.run(JobState.CANCELLED, only=0)
+        assert isinstance(task.resume(), Done)
+        assert isinstance(task.attempt(), Waiting)
+        world.run()
+        assert task.land(task.resume()).statuses == {"succeeded": 4}
+        assert [len(keys) for keys in world.batches] == [2, 0, 2]
+
+
+class TestEditing:
+    """What runs for input that is no more is cancelled."""
+
+    def test_files_that_there_are_no_more(self):
+        world = World()
+        task = Task(world, some_rows(5), plan={"max_requests": 2})
+        task.attempt()
+        assert len(world.jobs.running) == 3
+        task.rows = some_rows(2)
+        task.attempt()
+        assert [job.input_uris[0] for job in world.jobs.running] == [task.manifest.shards[0].uri]
+
+    def test_rounds_of_the_batch_before(self):
+        world = World({"a0": [fails(), answers()]})
+        task = Task(world, some_rows(3), rounds=1)
+        task.attempt()
+        world.run()
+        assert isinstance(task.resume(), Waiting)
+        task.rows = some_rows(2)
+        task.to_the_end()
+        assert world.jobs.running == []
+        assert [job.state for job in world.jobs.paid] == [
+            "JOB_STATE_SUCCEEDED",
+            "JOB_STATE_CANCELLED",
+            "JOB_STATE_SUCCEEDED",
+        ]
+
 
 class TestClearing:
     """A clear is told from a retry, and means what was asked for."""
@@ -255,6 +297,14 @@ class TestClearing:
         assert world.batches[1:] == [["a0", "a1"], ["a0"]]
         assert report.statuses == {"succeeded": 4}
         assert task.landed()["a0"]["attempts"] == 3
+
+    def test_a_clear_that_repairs_does_so_also_after_a_round_that_cured_nothing(self):
+        world = World({"a0": [fails(), fails(), answers("at last")]})
+        task = Task(world, some_rows(3), rounds=1, on_clear="repair")
+        task.to_the_end()
+        assert isinstance(task.attempt(), Done)
+        task.clear()
+        assert task.land(task.to_the_end()).statuses == {"succeeded": 3}
 
     def test_a_clear_for_new_jobs_buys_the_whole_again_once_and_its_rounds_too(self):
         world = World({"a0": [fails(), answers(), fails(), answers("anew")]})
@@ -335,6 +385,15 @@ class TestResume:
         assert world.sent == {"a0": 2, "a1": 2, "a2": 1, "a3": 1}
         assert report.usage.prompt_tokens == 40
         assert report.foreign_count == 0
+
+    def test_the_same_row_of_another_batch_is_another_purchase(self):
+        """The job that completed the one's output has no answer for the other's."""
+        world = World({"a0": [fails(), answers("late"), fails(), answers("later")]})
+        task = Task(world, some_rows(3), rounds=1, policy=RepairPolicy(resume=True))
+        task.to_the_end()
+        task.rows = some_rows(2)
+        assert task.land(task.to_the_end()).statuses == {"succeeded": 2}
+        assert len(world.jobs.paid) == 4
 
 
 class TestDeath:
