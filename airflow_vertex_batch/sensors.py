@@ -85,7 +85,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
         told = told or Told()
         while True:
-            outcomes = self.ended(names)
+            outcomes = self.ended(context, names)
             if len(outcomes) == len(names):
                 return self._concluded(outcomes)
             if self.mode == "reschedule" and not self.deferrable:
@@ -125,7 +125,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 if began is None or warning.ago < 2 * self.poke_interval:
                     self.log.warning("%s", warning.text)
 
-            outcomes = self.ended(names, began=began, warn=warn)
+            outcomes = self.ended(context, names, began=began, warn=warn)
             done = len(outcomes) == len(names)
             if not done:
                 only_new = None if began is None else 2 * self.poke_interval

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.lifecycle import Outcome, WaitPolicy, Warn
+    from airflow_vertex_batch.core.lifecycle import Asks, Outcome, WaitPolicy, Warn
     from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.queue import QueuePolicy, Told
@@ -128,24 +128,26 @@ class WaitingOperator(VertexBatchBaseOperator):
 
     def ended(
         self,
+        context: Context,
         names: Sequence[JobName],
         *,
         began: float | None = None,
         warn: Callable[[Warn], None] = lambda _warning: None,
     ) -> list[Outcome]:
-        """Return the outcomes of the jobs that need no more waiting: each flow is driven until it would sleep.
+        """Own the jobs, and return the outcomes of those that need no more waiting: each flow is driven until it would
+        sleep.
 
         :param began: when this attempt began to wait, where that was in another process; seconds since the epoch.
         :param warn: told of warnings; by default whoever waits after this look says them.
         """
         from airflow_vertex_batch.core.lifecycle import drive_once, watch
 
-        hook = self.hook() if names else None
-        found = [
-            drive_once(watch(name, self._policy(), began=began), hook.jobs(name), seen=self._seen, warn=warn)
-            for name in names
-            if hook
-        ]
+        if not names:
+            return []
+        hook, ti = self.hook(), context["ti"]
+        own(ti)
+        flows = [(name, watch(name, self._policy(), began=began)) for name in names]
+        found = [drive_once(flow, Fenced(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows]
         return [outcome for outcome in found if outcome is not None]
 
     def wait(self, context: Context, jobs: Sequence[BatchJob], told: Told, **kept: Any) -> list[Outcome]:
@@ -158,7 +160,7 @@ class WaitingOperator(VertexBatchBaseOperator):
         attempt = own(context["ti"])
         if self.deferrable:
             self._wait_in_triggerer(jobs, limits, attempt, told=told.as_dict(), **kept)
-        return self._block(jobs, limits)
+        return self._block(context["ti"], jobs, limits)
 
     def _wait_in_triggerer(self, jobs: Sequence[BatchJob], limits: dict[str, float], attempt: str, **kept: Any) -> None:
         from airflow_vertex_batch.triggers import VertexBatchJobTrigger
@@ -167,12 +169,12 @@ class WaitingOperator(VertexBatchBaseOperator):
         trigger = VertexBatchJobTrigger(**arguments, attempt=attempt)
         self.defer(trigger=trigger, method_name="execute_complete", kwargs=kept)
 
-    def _block(self, jobs: Sequence[BatchJob], limits: dict[str, float]) -> list[Outcome]:
+    def _block(self, ti: Any, jobs: Sequence[BatchJob], limits: dict[str, float]) -> list[Outcome]:
         from airflow_vertex_batch.core.lifecycle import drive, watch
 
         hook, self._waited_for = self.hook(), tuple(job.job_name for job in jobs)
-        policies = [(name, self._policy(limits.get(str(name)))) for name in self._waited_for]
-        outcomes = drive(*((watch(name, policy), hook.jobs(name)) for name, policy in policies), seen=self._seen)
+        flows = [(name, watch(name, self._policy(limits.get(str(name))))) for name in self._waited_for]
+        outcomes = drive(*((flow, Fenced(hook.jobs(name), ti)) for name, flow in flows), seen=self._seen)
         self._waited_for = ()
         return outcomes
 
@@ -259,6 +261,21 @@ class WaitingOperator(VertexBatchBaseOperator):
     def _seen(self, job: BatchJob) -> None:
         self._latest[job.name] = job
         self.log.info("%s %s", job.name, job.progress)
+
+
+class Fenced:
+    """A service that cancels only while an attempt owns the jobs: a worker may have stalled, and been replaced."""
+
+    def __init__(self, service: Asks, ti: Any) -> None:
+        self._service, self._ti = service, ti
+
+    def get(self, name: JobName) -> BatchJob:
+        """Return one job."""
+        return self._service.get(name)
+
+    def cancel(self, name: JobName) -> bool:
+        """Cancel one job, if it is still ours."""
+        return still_owns(self._ti, str(self._ti.id)) and self._service.cancel(name)
 
 
 def seconds(value: float | timedelta) -> float:
