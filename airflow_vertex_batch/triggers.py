@@ -5,6 +5,7 @@ rows.
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 #: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3: the scheduler meets
 #: it before it has seen that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
 SETTLE_SECONDS = 10.0
+_SPREAD = 1.3
 
 
 class VertexBatchJobTrigger(BaseTrigger):
@@ -92,7 +94,8 @@ class VertexBatchJobTrigger(BaseTrigger):
         """Yield one event when every job has ended or was given up on, or one queues for too long; at once when `jobs`
         names none.
         """
-        await asyncio.sleep(SETTLE_SECONDS)
+        # Spread, so that a thousand triggers which came together do not wake in one turn of the event loop.
+        await asyncio.sleep(SETTLE_SECONDS * random.uniform(1, _SPREAD))  # noqa: S311 - no secret
         try:
             names = job_names(self.jobs)
         except InputError as error:
