@@ -1,5 +1,5 @@
 """Run every measurement, or those named: ``python -m bench imports prepare export poller``. The long ones only by name:
-``python -m bench soak``.
+``python -m bench deferred soak``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import sys
 
 from tabulate import tabulate
 
-from bench import export, imports, poller, prepare, soak, storage
+from bench import deferred, export, imports, poller, prepare, soak, storage
 
 _ALL = {
     "imports": imports.measure,
@@ -20,7 +20,7 @@ _ALL = {
     "poller": poller.measure,
 }
 #: Not part of all: they start a real Airflow, and take minutes or an hour.
-_LONG = {"soak": soak.measure}
+_LONG = {"deferred": deferred.measure, "soak": soak.measure}
 
 
 def main() -> int:

@@ -101,10 +101,10 @@ class Weather:
         self._put(self._before)
 
     def _spread(self, name: str) -> list[Json]:
-        """Return faults for as many calls as the last while had, with calls between them that pass."""
+        """Return faults for twice as many calls as the last while had, with calls between them that pass."""
         made: list[Json] = []
         labels = {} if name == "list" else {"labels": _LABELS}
-        for _ in range(max(1, round(self._expected[name] * SHARE))):
+        for _ in range(round(2 * self._expected[name] * SHARE)):
             passing = self._chance.randint(0, round(2 / SHARE) - 2)
             if passing:
                 made.append({"do": "pass", "on": name, "times": passing} | labels)
