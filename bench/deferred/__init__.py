@@ -1,9 +1,9 @@
 """What do two thousand deferred tasks cost one real triggerer, and how late does it see a job's end?
 
 A real Airflow, the emulator over HTTP. The sensors begin in the triggerer, so that two cores need not start two
-thousand workers. Two thousand jobs stay in the queue. Then two hundred more come, whose jobs end within a minute, and the
-database is watched for the moment at which each of their tasks leaves ``deferred`` (the trigger's event has arrived)
-and the one at which a worker has begun it again, which on two cores is a matter of starting workers.
+thousand workers. Two thousand jobs stay in the queue. Then two hundred more come, whose jobs end within a minute, and
+the database is watched for the moment at which each of their tasks leaves ``deferred`` (the trigger's event has
+arrived) and the one at which a worker has begun it again, which on two cores is a matter of starting workers.
 """
 
 from __future__ import annotations
