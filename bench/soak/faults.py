@@ -9,6 +9,7 @@ Invariant: what was in the scenario before stays in it, behind ours.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from typing import Any
@@ -105,7 +106,8 @@ class Weather:
         made: list[Json] = []
         labels = {} if name == "list" else {"labels": _LABELS}
         for _ in range(round(2 * self._expected[name] * SHARE)):
-            passing = self._chance.randint(0, round(2 / SHARE) - 2)
+            # Each call has the same chance, whatever came before it.
+            passing = int(math.log(1 - self._chance.random()) / math.log(1 - SHARE))
             if passing:
                 made.append({"do": "pass", "on": name, "times": passing} | labels)
             made.append({"times": 1} | next(self._calls[name]) | {"on": name} | labels)

