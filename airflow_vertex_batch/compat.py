@@ -77,6 +77,43 @@ def was_ended_by_a_person(ti: Any) -> bool:
     return task_state(ti.dag_id, ti.task_id, ti.run_id, ti.map_index) in ENDED_BY_A_PERSON
 
 
+#: XCom key of the token of the attempt that owns a task's jobs.
+ATTEMPT_KEY = "vertex_batch_attempt"
+
+
+def own(ti: Any) -> str:
+    """Note that this attempt owns its task's jobs from here on, and return its token: Airflow's id of the try.
+
+    XComs outlive a deferral and are wiped when the next try begins, so what is noted is never another task's.
+    """
+    token = str(ti.id)
+    ti.xcom_push(ATTEMPT_KEY, token)
+    return token
+
+
+def still_owns(ti: Any, token: str | None) -> bool:
+    """Whether no later attempt of this task has taken its jobs over.
+
+    :param token: what `own` returned; None for an attempt that no worker began.
+    """
+    from airflow.sdk.execution_time.xcom import XCom
+
+    try:
+        owner = XCom.get_one(
+            key=ATTEMPT_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+        )
+    except ImportError:
+        # Outside a worker and a triggerer there is nobody to ask, nor any other attempt.
+        return True
+    return bool(owner == token)
+
+
+def first_poke(context: Any) -> float | None:
+    """Return when this attempt of a rescheduling sensor first looked, seconds since the epoch; None if it is now."""
+    when = context["ti"].get_first_reschedule_date(context)
+    return None if when is None else float(when.timestamp())
+
+
 def partition_key(context: Mapping[str, Any]) -> str | None:
     """Return the partition key of a run, on the Airflows that have such runs."""
     run = context.get("dag_run")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
-from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
+from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, attempt_token, failing, generation_of
+from airflow_vertex_batch.compat import first_poke
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.waiting import WaitingOperator, seconds
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.lifecycle import Outcome
+    from airflow_vertex_batch.core.ledger import Ledger
+    from airflow_vertex_batch.core.lifecycle import Outcome, Warn
+    from airflow_vertex_batch.core.model import BatchJob
+    from airflow_vertex_batch.core.place import Place
+    from airflow_vertex_batch.core.queue import Told
+    from airflow_vertex_batch.hooks import VertexBatchHook
 
 #: XCom key under which the sensor says in which generation (see `base.generation_of`) it ran.
 GENERATION_KEY = "vertex_batch_generation"
@@ -60,40 +66,70 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if not self.deferrable:
                 raise InputError("start_from_trigger=True waits in the triggerer", todo="Leave out deferrable=False")
             self.start_from_trigger = True
-            self.start_trigger_args = start_args(self.trigger_arguments(as_template(jobs, self)))
+            self.start_trigger_args = start_args(self.trigger_arguments(as_template(jobs, self), self._first_limit()))
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask once; wait if need be; return the jobs."""
         with failing():
             names = self._names()
             self._announce(context, [str(name) for name in names])
-            outcomes = self.ended(names)
+            return self._go_on(context, names)
+
+    def _go_on(self, context: Context, names: list[JobName], told: Told | None = None) -> list[dict[str, Any]]:
+        """Ask once, and wait until every job has ended.
+
+        :param told: what was seen to in this attempt.
+        """
+        from airflow_vertex_batch.core.lifecycle import Queued
+        from airflow_vertex_batch.core.queue import Told
+
+        told = told or Told()
+        while True:
+            outcomes = self.ended(context, names)
             if len(outcomes) == len(names):
                 return self._concluded(outcomes)
-            if self.deferrable:
-                self.wait_in_triggerer(names)
-            if self.mode == "reschedule":
+            if self.mode == "reschedule" and not self.deferrable:
                 return super().execute(context)  # type: ignore[no-any-return]
-            return self._concluded(self.block(names))
+            jobs = self._as_seen(names)
+            told = self.see_to_queue(context, jobs, told, self._give_up)
+            outcomes = self.wait(context, jobs, told)
+            if not any(isinstance(outcome, Queued) for outcome in outcomes):
+                return self._concluded(outcomes)
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the jobs that the trigger saw ending."""
-        from airflow_vertex_batch.core.lifecycle import unpack
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], told: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the jobs that the trigger saw ending; see to those that queue for too long, and wait again."""
+        from airflow_vertex_batch.core.lifecycle import Queued, unpack
+        from airflow_vertex_batch.core.queue import Told
 
         with failing():
             if error := event.get("error"):
                 raise InputError(error)
             outcomes = unpack(event["outcomes"])
+            is_long = any(isinstance(outcome, Queued) for outcome in outcomes)
+            names = self._names() if is_long else []
             if self.start_from_trigger:
-                self._announce(context, [outcome.name for outcome in outcomes])
-            return self._concluded(outcomes)
+                self._announce(context, [str(name) for name in names] or [outcome.name for outcome in outcomes])
+            return self._go_on(context, names, Told.from_dict(told or {})) if is_long else self._concluded(outcomes)
 
-    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
+    def poke(self, context: Context) -> PokeReturnValue:
         """Ask once, for ``mode="reschedule"``; a deadline or an ended job ends the wait."""
+        from airflow_vertex_batch.core.queue import Told
+
         with failing():
-            names = self._names()
-            outcomes = self.ended(names)
+            names, began = self._names(), first_poke(context)
+
+            def warn(warning: Warn) -> None:
+                # Nothing is kept between two pokes: what has been so for long was said when it was new.
+                if began is None or warning.ago < 2 * self.poke_interval:
+                    self.log.warning("%s", warning.text)
+
+            outcomes = self.ended(context, names, began=began, warn=warn)
             done = len(outcomes) == len(names)
+            if not done:
+                only_new = None if began is None else 2 * self.poke_interval
+                self.see_to_queue(context, self._as_seen(names), Told(), self._give_up, only_new=only_new)
             return PokeReturnValue(done, self._concluded(outcomes) if done else None)
 
     def _announce(self, context: Context, names: list[str]) -> None:
@@ -105,10 +141,57 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
         return job_names(self.jobs)
 
+    def _as_seen(self, names: list[JobName]) -> list[BatchJob]:
+        """Return the jobs as they were last seen; of one that nobody has seen yet, its name."""
+        from airflow_vertex_batch.core.model import BatchJob, JobState
+
+        unseen = JobState.UNSPECIFIED
+        return [self._latest.get(str(name)) or BatchJob(name=str(name), state=unseen) for name in names]
+
     def _concluded(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         from airflow_vertex_batch.core.lifecycle import conclude
 
-        return [job.as_dict() for job in conclude(outcomes)]
+        return [job.as_dict() for job in conclude(outcomes, bears=self._was_given_up)]
+
+    def _first_limit(self) -> float | None:
+        """Return when a job may need somebody for the first time."""
+        limits = [limit for limit in (self.queue_warning, self.queue_timeout) if limit is not None]
+        return min(limits, default=None)
+
+    def _give_up(self, job: BatchJob) -> Place | None:
+        """Leave a job that queues for too long to the task that repairs; None where it is not of this package."""
+        from airflow_vertex_batch.core.place import Place
+        from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, Terms, move
+
+        if not {IDENTITY_LABEL, FINGERPRINT_LABEL} <= job.labels.keys():
+            return None
+        hook = self.hook()
+        terms = Terms(edition=job.labels.get(EDITION_LABEL, ""))
+        place = move(job.name, self._ledger(job, hook), job.labels[FINGERPRINT_LABEL], [Place()], terms)
+        hook.jobs(job.job_name).cancel(job.job_name)
+        return place
+
+    def _was_given_up(self, job: BatchJob) -> bool:
+        """Whether an attempt of this task has left an ended job to the task that repairs."""
+        from airflow_vertex_batch.core.ledger import Moved
+        from airflow_vertex_batch.core.model import Phase
+        from airflow_vertex_batch.core.submit import IDENTITY_LABEL
+
+        if (
+            not self.moves
+            or job.state.phase not in {Phase.CANCELLED, Phase.EXPIRED}
+            or IDENTITY_LABEL not in job.labels
+        ):
+            return False
+        entries = self._ledger(job, self.hook()).entries()
+        return any(isinstance(entry, Moved) and entry.job_name == job.name for entry in entries)
+
+    def _ledger(self, job: BatchJob, hook: VertexBatchHook) -> Ledger:
+        """Return the ledger of whoever bought a job."""
+        from airflow_vertex_batch.core.ledger import Ledger
+        from airflow_vertex_batch.core.submit import IDENTITY_LABEL
+
+        return Ledger(hook.store(), self.staging() / "ledger" / job.labels[IDENTITY_LABEL], attempt_token())
 
 
 def start_args(trigger_kwargs: dict[str, Any]) -> StartTriggerArgs:

@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_vertex_batch.compat import still_owns, was_ended_by_a_person
 from airflow_vertex_batch.core.address import JobName, job_names
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.lifecycle import OnTimeout, WaitPolicy, adrive, pack, watch
+from airflow_vertex_batch.core.lifecycle import (
+    AsksAsync,
+    OnTimeout,
+    Outcome,
+    Queued,
+    WaitPolicy,
+    adrive,
+    pack,
+    watch,
+)
 from airflow_vertex_batch.core.model import BatchJob
 from airflow_vertex_batch.poller import shared_poller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 
@@ -33,9 +43,13 @@ class VertexBatchJobTrigger(BaseTrigger):
     :param impersonation_chain: as in the hook.
     :param poll_interval: seconds between two questions about one job; None follows the job.
     :param timeout: seconds from a job's creation until it counts as late.
-    :param on_timeout: ``cancel`` or ``fail``.
+    :param on_timeout: ``cancel``, ``fail`` or ``keep``.
     :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another
         triggerer.
+    :param attempt: the token of the attempt that waits; None where no worker began it. Once another attempt owns the
+        jobs, this one cancels nothing, be it on a kill or at the deadline.
+    :param queue_limit: seconds from its creation after which a job that still queues interrupts the wait, so that a
+        worker can see to it: one figure for all, or one by job name; a job without one queues in peace.
     :param job_names: what `jobs` was called in 0.1.0: tasks that wait over an upgrade go on waiting.
     """
 
@@ -49,12 +63,14 @@ class VertexBatchJobTrigger(BaseTrigger):
         on_timeout: str = "cancel",
         cancel_on_kill: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
         job_names: Any = None,
+        attempt: str | None = None,
+        queue_limit: float | dict[str, float] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.jobs = jobs if jobs is not None else job_names
         self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, impersonation_chain
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
-        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_kill, self.attempt, self.queue_limit = cancel_on_kill, attempt, queue_limit
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the names and numbers that bring this trigger back."""
@@ -67,27 +83,38 @@ class VertexBatchJobTrigger(BaseTrigger):
             "timeout",
             "on_timeout",
             "cancel_on_kill",
+            "attempt",
+            "queue_limit",
         )
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event when every job has ended or was given up on, or at once when `jobs` names none."""
+        """Yield one event when every job has ended or was given up on, or one queues for too long; at once when `jobs`
+        names none.
+        """
         await asyncio.sleep(SETTLE_SECONDS)
         try:
             names = job_names(self.jobs)
         except InputError as error:
             yield TriggerEvent({"outcomes": [], "error": str(error)})  # type: ignore[no-untyped-call]
             return
-        outcomes = await asyncio.gather(*(self._wait(name) for name in names))
+        outcomes = await until_one_queues([self._wait(name) for name in names])
         yield TriggerEvent({"outcomes": pack(outcomes)})  # type: ignore[no-untyped-call]
 
-    async def _wait(self, name: JobName) -> Any:
-        policy = WaitPolicy(
-            poll_interval=self.poll_interval, timeout=self.timeout, on_timeout=OnTimeout(self.on_timeout)
+    def _policy(self, name: JobName) -> WaitPolicy:
+        limit = self.queue_limit
+        return WaitPolicy(
+            poll_interval=self.poll_interval,
+            timeout=self.timeout,
+            on_timeout=OnTimeout(self.on_timeout),
+            queue_limit=limit.get(str(name)) if isinstance(limit, dict) else limit,
         )
+
+    async def _wait(self, name: JobName) -> Outcome:
         async with self._poller(name) as service:
-            flow = watch(name, policy, usual=service.usual)
-            return await adrive(flow, service, sleep=asyncio.sleep, seen=progress_log(self.log.info))
+            flow = watch(name, self._policy(name), usual=service.usual)
+            fenced = Fenced(service, self._owns)
+            return await adrive(flow, fenced, sleep=asyncio.sleep, seen=progress_log(self.log.info))
 
     def _poller(self, name: JobName) -> shared_poller:
         chain = self.impersonation_chain
@@ -112,7 +139,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         Airflow also calls this when the task was cleared, and on a triggerer that stalled and lost its triggers: then
         the jobs belong to somebody else, and the task's state says so.
         """
-        if self.cancel_on_kill and await self._was_ended():
+        if self.cancel_on_kill and await self._was_ended() and await self._owns():
             for name in job_names(self.jobs):
                 async with self._poller(name) as service:
                     if await service.cancel(name):
@@ -121,9 +148,48 @@ class VertexBatchJobTrigger(BaseTrigger):
     async def _was_ended(self) -> bool:
         from asgiref.sync import sync_to_async
 
-        from airflow_vertex_batch.compat import was_ended_by_a_person
-
         return self.task_instance is not None and await sync_to_async(was_ended_by_a_person)(self.task_instance)
+
+    async def _owns(self) -> bool:
+        """Whether the jobs are still this attempt's. Without a task nobody else can own them."""
+        from asgiref.sync import sync_to_async
+
+        if self.task_instance is None:
+            return True
+        if await sync_to_async(still_owns)(self.task_instance, self.attempt):
+            return True
+        self.log.info("A later attempt owns the jobs of this task: nothing is cancelled.")
+        return False
+
+
+class Fenced:
+    """A service that cancels only while `owns` says so: what an old attempt wants is nobody's wish any more."""
+
+    def __init__(self, service: AsksAsync, owns: Callable[[], Awaitable[bool]]) -> None:
+        self._service, self._owns = service, owns
+
+    def get(self, name: JobName) -> Awaitable[BatchJob]:
+        """Return one job."""
+        return self._service.get(name)
+
+    async def cancel(self, name: JobName) -> bool:
+        """Cancel one job, if it is still ours."""
+        return await self._owns() and await self._service.cancel(name)
+
+
+async def until_one_queues(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
+    """Wait side by side until all are over, or one job queues for too long; return the outcomes there are."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    pending, is_long = set(tasks), False
+    try:
+        while pending and not is_long:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            is_long = any(isinstance(task.result(), Queued) for task in done)
+        return [task.result() for task in tasks if task.done()]
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
 
 
 def progress_log(write: Callable[..., None]) -> Callable[[BatchJob], None]:

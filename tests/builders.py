@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.model import BatchJob, Identity, JobSpec, JobState
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
+from airflow_vertex_batch.core.submit import Order, Terms
+
+if TYPE_CHECKING:
+    from airflow_vertex_batch.core.ledger import Ledger
 
 JOB_NAME = "projects/123/locations/global/batchPredictionJobs/456"
 NIGHT = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -90,3 +94,10 @@ def an_identity(**members: Any) -> Identity:
 
 def a_row(key: str = "r1", status: RowStatus = RowStatus.SUCCEEDED, **members: Any) -> ResultRow:
     return ResultRow(key=key, status=status, **members)
+
+
+def an_order(ledger: Ledger, service: Any, **changes: Any) -> Order:
+    """One job to buy; what is no member of an order is one of its terms."""
+    members = {"spec": a_spec(), "identity_key": "me", "content": "c1"}
+    members = {name: changes.pop(name, value) for name, value in members.items()}
+    return Order(ledger=ledger, service=service, terms=Terms(**changes), **members)

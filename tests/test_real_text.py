@@ -63,7 +63,7 @@ def test_the_descriptions_of_all_installed_packages_come_back_reconciled(gcs, bu
         base = JobSpec(display_name="texts", model="gemini-2.5-flash", inputs=(), output=str(bucket / "output"))
         buyer = Buyer(
             base=base, identity=Identity(dag_id="d", task_id="t", run_id="r"), store=gcs, service=client,
-            ledgers=bucket / "ledger", attempt="attempt", settle_seconds=90.0,
+            ledgers=bucket / "ledger", attempt="attempt",
         )  # fmt: skip
         names = [job.job_name for job in buyer.buy(manifest)]
         assert len(names) == len(manifest.shards) > 1

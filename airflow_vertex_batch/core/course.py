@@ -10,24 +10,27 @@ name; one that was journalled and not bought is bought by the next attempt; what
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import LedgerError
-from airflow_vertex_batch.core.landing import Round, Rounds
+from airflow_vertex_batch.core.errors import InputError, LedgerError
+from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended
 from airflow_vertex_batch.core.ledger import Journal
-from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase
+from airflow_vertex_batch.core.lifecycle import has_rows
+from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import read_manifest
 from airflow_vertex_batch.core.repair import RepairPolicy, Selection, select, with_resume
-from airflow_vertex_batch.core.submit import Reuse
+from airflow_vertex_batch.core.submit import OnClear, Reuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from decimal import Decimal
 
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
     from airflow_vertex_batch.core.prices import PriceTable
     from airflow_vertex_batch.core.purchase import Buyer
@@ -42,12 +45,20 @@ class Begun(msgspec.Struct, frozen=True, tag_field="kind", tag="begun"):
     :param generation: changes when a person clears the task; retries share it.
     :param upstream: the same of the task whose jobs are taken over, or empty.
     :param rounds: repair rounds that may be made from here on.
+    :param edition: the generation in which it began anew: what its jobs are marked with.
+    :param jobs: digest of the jobs that are taken over, or empty.
     """
 
     base: str
     generation: str
     upstream: str
     rounds: int
+    edition: str = ""
+    jobs: str = ""
+
+    def goes_on(self, before: Begun) -> bool:
+        """Whether the rounds made since `before` say something about this: they are of the same requests and jobs."""
+        return (self.base, self.edition, self.jobs) == (before.base, before.edition, before.jobs)
 
 
 class Asked(msgspec.Struct, frozen=True, tag_field="kind", tag="asked"):
@@ -69,51 +80,84 @@ class State(msgspec.Struct, frozen=True):
     :param begun: how the course began last; None before it has.
     :param asked: the repair rounds of that base, oldest first.
     :param left: repair rounds that may still be made.
+    :param granted: whether a person asked for another round, and none has been made since.
     """
 
     begun: Begun | None = None
     asked: tuple[Asked, ...] = ()
     left: int = 0
+    granted: bool = False
 
 
 def read_state(entries: Sequence[Entry]) -> State:
-    """Add the journal up. Another base begins anew: rounds of other requests say nothing about these."""
+    """Add the journal up. Another base begins anew: rounds of other requests or jobs say nothing about these."""
     state = State()
     for entry in entries:
         if isinstance(entry, Asked):
             state = State(state.begun, (*state.asked, entry), state.left - 1)
-        elif state.begun is not None and state.begun.base == entry.base:
-            state = State(entry, state.asked, entry.rounds)
+        elif state.begun is not None and entry.goes_on(state.begun):
+            state = State(entry, state.asked, entry.rounds, state.granted or entry.rounds > state.left)
         else:
             state = State(entry, (), entry.rounds)
     return state
 
 
-def begin(
-    state: State, base: str, generation: str, upstream: str, *, rounds: int, repair_on_clear: bool
-) -> Begun | None:
-    """Return the entry to write before going on, or None when the course goes on as it was.
+class Start(Record, frozen=True, kw_only=True):
+    """What an attempt begins with.
 
-    A clear of this task alone asks for another try at the bad rows, if `repair_on_clear`; a clear of the tasks before
-    it too, as of the whole run, asks for the same result again, and buys nothing.
+    :param generation: changes when a person clears the task; retries share it.
+    :param upstream: the same of the task whose jobs are taken over, or empty.
+    :param rounds: repair rounds of a batch.
+    :param on_clear: what a clear means.
+    :param alone: whether a clear of this task alone, not of those before it too, asks to send bad rows once more.
     """
-    before = state.begun
-    if before is None or before.base != base:
-        return Begun(base, generation, upstream, rounds)
-    if before.generation == generation:
+
+    generation: str
+    upstream: str = ""
+    rounds: int = 0
+    on_clear: OnClear = OnClear.ATTACH
+    alone: bool = False
+
+
+def begin(state: State, base: str, start: Start, jobs: str = "") -> Begun | None:
+    """Return the entry to write before going on, or None when the course goes on as it was."""
+    before, generation = state.begun, start.generation
+    cleared = before is not None and before.generation != generation
+    # The task whose jobs are taken over is the one that buys anew.
+    renew = cleared and start.on_clear is OnClear.NEW and not jobs
+    if before is None or before.base != base or before.jobs != jobs or renew:
+        # A retry with other input and back again finds the jobs it had.
+        keep = before is not None and not cleared and before.jobs == jobs
+        edition = before.edition if before is not None and keep else generation
+        return Begun(base, generation, start.upstream, start.rounds, edition, jobs)
+    if not cleared:
         return None
-    again = repair_on_clear and before.upstream == upstream
-    return Begun(base, generation, upstream, max(rounds, 1) if again else state.left)
+    again = start.on_clear is OnClear.REPAIR or (start.alone and before.upstream == start.upstream)
+    rounds = max(start.rounds, 1) if again else state.left
+    return Begun(base, generation, start.upstream, rounds, before.edition, jobs)
 
 
 class Waiting(msgspec.Struct, frozen=True):
     """Jobs that must end before the course goes on.
 
     :param round: 0 for the whole batch, n for repair round n.
+    :param jobs: all jobs of that round, as they are now.
+    :param manifest: what they were asked.
     """
 
     round: int
-    job_names: tuple[str, ...]
+    jobs: tuple[BatchJob, ...]
+    manifest: Manifest
+
+    @property
+    def job_names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(job.name for job in self.jobs)
+
+    @property
+    def ending(self) -> tuple[str, ...]:
+        """Names of those that are being cancelled: what an earlier attempt ended, this one has yet to complete."""
+        return tuple(job.name for job in self.jobs if job.state is JobState.CANCELLING)
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -132,6 +176,8 @@ class Course:
     :param folder: where this task's prepared sets lie, and its journal.
     :param approve: called before a repair round is bought, with its set and what the rounds before it cost; False gives
         the round up.
+    :param elsewhere: where requests may go whose job queues for too long, the best place first.
+    :param fits: whether a set may be bought at a place, for its price.
     """
 
     def __init__(
@@ -145,25 +191,42 @@ class Course:
         check: Callable[[Any], str] | None = None,
         prices: PriceTable | None = None,
         approve: Callable[[Manifest, Decimal], bool] = lambda _manifest, _spent: True,
+        elsewhere: Sequence[Place] = (),
+        fits: Callable[[Manifest, Place], bool] = lambda _manifest, _place: True,
     ) -> None:
-        self._buyer, self._store, self._warehouse, self._folder = buyer, store, warehouse, folder
+        self._unmarked, self._store, self._warehouse, self._folder = buyer, store, warehouse, folder
         self._policy, self._check, self._prices, self._approve = policy, check, prices, approve
+        self._elsewhere, self._fits = elsewhere, fits
         self._journal: Journal[Any] = Journal(store, folder / "course", Entry)  # type: ignore[arg-type]
 
-    def begin(self, base: Manifest, generation: str, upstream: str = "", *, rounds: int, repair_on_clear: bool) -> None:
-        """Note where the course begins. Call it once an attempt, not when a wait is over."""
+    def begin(self, base: Manifest, start: Start, jobs: Sequence[BatchJob] = ()) -> None:
+        """Note where the course begins, and cancel what rounds of another one have running.
+
+        Call it once an attempt, not when a wait is over.
+
+        :param jobs: those that are taken over from another task.
+        """
         entries = self._journal.entries()
-        entry = begin(
-            read_state(entries), base.uri, generation, upstream, rounds=rounds, repair_on_clear=repair_on_clear
-        )
-        if entry is not None:
-            self._write(entry, len(entries))
+        state = read_state(entries)
+        entry = begin(state, base.uri, start, _digest(jobs))
+        if entry is None:
+            return
+        if state.begun is not None and not entry.goes_on(state.begun):
+            for number in range(1, len(state.asked) + 1):
+                self._unmarked.leave(number)
+        self._write(entry, len(entries))
 
     @property
     def base_uri(self) -> str:
         """The address of the set that the course began from, or an empty text before it has begun."""
         begun = read_state(self._journal.entries()).begun
         return begun.base if begun is not None else ""
+
+    @property
+    def buyer(self) -> Buyer:
+        """What buys the jobs of this course, marked with its edition."""
+        begun = read_state(self._journal.entries()).begun
+        return self._unmarked.of_edition(begun.edition if begun is not None else "")
 
     def advance(
         self,
@@ -179,18 +242,39 @@ class Course:
         :param reuse: which jobs of the whole batch are not bought again although they ended badly.
         :param complete: also send what a job did not answer because it ended badly, if no round is left.
         """
-        found = tuple(self._buyer.buy(base, reuse=reuse)) if jobs is None else tuple(jobs)
-        if waiting := _waiting(0, found):
+        buyer = self.buyer
+        found = tuple(buyer.buy(base, reuse=reuse)) if jobs is None else self._taken_over(base, tuple(jobs))
+        if waiting := _waiting(0, found, base):
             return waiting
         rounds = [Round(manifest=base, jobs=found)]
         while True:
             manifest = self._next_set(rounds, complete=complete)
             if manifest is None:
                 return Done(tuple(rounds))
-            found = tuple(self._buyer.buy(manifest, reuse=Reuse.ANY))
-            if waiting := _waiting(len(rounds), found):
+            found = tuple(buyer.buy(manifest, reuse=Reuse.ANY))
+            if waiting := _waiting(len(rounds), found, manifest):
                 return waiting
             rounds.append(Round(manifest=manifest, jobs=found))
+
+    def move(self, manifest: Manifest, job: BatchJob) -> Place | None:
+        """Give up a job that queues for too long: it is cancelled, and `advance` buys its requests at the next place.
+
+        :param manifest: what it was asked, with others or alone.
+        :returns: that place; None when none is left, and the job stays as it is.
+        """
+        places = [place for place in self._elsewhere if self._fits(manifest, place)]
+        return self.buyer.move(manifest, _shard_of(manifest, job), job, places)
+
+    def _taken_over(self, base: Manifest, jobs: tuple[BatchJob, ...]) -> tuple[BatchJob, ...]:
+        """Return the jobs of another task; those that it gave up because they queued for too long are bought here."""
+        given_up = {
+            _shard_of(base, job): job.name
+            for job in jobs
+            if job.state.phase in {Phase.CANCELLED, Phase.EXPIRED} and not has_rows(job) and self.move(base, job)
+        }
+        bought = zip(sorted(given_up), self.buyer.buy(base, reuse=Reuse.ANY, only=given_up), strict=True)
+        instead = {given_up[shard]: job for shard, job in bought} if given_up else {}
+        return tuple(instead.get(job.name, job) for job in jobs)
 
     def _next_set(self, rounds: list[Round], *, complete: bool) -> Manifest | None:
         """Return the set of the next round: the one that was decided, or a new one if there may be one."""
@@ -199,18 +283,24 @@ class Course:
         if len(rounds) <= len(state.asked):
             asked = state.asked[len(rounds) - 1]
             return with_resume(read_manifest(self._store, Uri.parse(asked.manifest_uri)), asked.resume_uri)
-        if state.left <= 0 and not (complete and _ended_badly(rounds[-1])):
+        # Requests that a job did not come to are no worse for it, and who asks for another try has a reason.
+        unanswered = complete and bool(badly_ended(rounds))
+        if state.left <= 0 and not unanswered:
             log.info("No repair round is left: what has no good answer stays as it is.")
             return None
-        step = self._selected(rounds)
+        step = self._selected(rounds, again=unanswered or state.granted)
         if step.manifest is not None:
             self._write(Asked(step.manifest.uri, step.manifest.shards[0].resume_uri), len(entries))
         return step.manifest
 
-    def _selected(self, rounds: list[Round]) -> Selection:
-        """Select what goes again, and have it approved."""
+    def _selected(self, rounds: list[Round], *, again: bool) -> Selection:
+        """Select what goes again, and have it approved.
+
+        :param again: also after a round that cured nothing.
+        """
         merged = Rounds(rounds, self._store, self._warehouse, self._check)
-        step = select(merged, self._policy, self._store, self._folder, self._buyer.attempt, prices=self._prices)
+        token = self._unmarked.attempt
+        step = select(merged, self._policy, self._store, self._folder, token, prices=self._prices, again=again)
         if len(rounds) > 1:
             log.info("Repair round %d gave %s rows a good answer.", len(rounds) - 1, f"{step.cured:,}")
         if step.manifest is None:
@@ -234,10 +324,35 @@ class Course:
             )
 
 
-def _ended_badly(asked: Round) -> bool:
-    return any(job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL} for job in asked.jobs)
+def _digest(jobs: Sequence[BatchJob]) -> str:
+    names = "\n".join(job.name for job in jobs)
+    return hashlib.sha256(names.encode()).hexdigest()[:16] if names else ""
 
 
-def _waiting(number: int, jobs: Sequence[BatchJob]) -> Waiting | None:
+def _shard_of(manifest: Manifest, job: BatchJob) -> int:
+    """Return the number of the request file that a job answers."""
+    for number, shard in enumerate(manifest.shards):
+        if job.input_uris == ((shard.resume_uri or shard.uri),):
+            return number
+    raise InputError(f"{job.name} answers no file of {manifest.uri}", todo="Pass the jobs made from this manifest")
+
+
+def taken_over(base: Manifest, given: Sequence[BatchJob], jobs: Sequence[BatchJob]) -> Round | None:
+    """Return what was bought in the place of another task's jobs, as a round of its own; None when nothing was.
+
+    :param given: that task's jobs.
+    :param jobs: those of the batch in the end.
+    """
+    known = {job.name for job in given}
+    bought = sorted((_shard_of(base, job), job.name) for job in jobs if job.name not in known)
+    if not bought:
+        return None
+    shards = tuple(base.shards[number] for number, _ in bought)
+    count = sum(shard.request_count for shard in shards)
+    part = msgspec.structs.replace(base, shards=shards, request_count=count)
+    return Round(manifest=part, jobs=tuple(job for job in jobs if job.name not in known))
+
+
+def _waiting(number: int, jobs: Sequence[BatchJob], manifest: Manifest) -> Waiting | None:
     running = any(job.state.phase is Phase.WAITING for job in jobs)
-    return Waiting(number, tuple(job.name for job in jobs)) if running else None
+    return Waiting(number, tuple(jobs), manifest) if running else None

@@ -18,6 +18,7 @@ from airflow_vertex_batch.core.errors import LedgerError, VertexBatchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import ObjectStore
 
 
@@ -41,16 +42,36 @@ class Submission(Entry, frozen=True, kw_only=True, tag="submission"):
     """Written after the create call, or when a job was found and adopted.
 
     :param replaces: the job whose place this one takes, if any.
+    :param edition: changes when a clear asks for a new job; empty in records of 0.1.
     """
 
     job_name: str
     replaces: str = ""
+    edition: str = ""
 
 
 class Refusal(Entry, frozen=True, kw_only=True, tag="refusal"):
     """Written when the service definitely refused the create call: the intent before it left no job."""
 
     reason: str
+
+
+class Moved(Entry, frozen=True, kw_only=True, tag="moved"):
+    """Written before a job that queues for too long is cancelled: once it has ended without a row, its requests are
+    bought elsewhere.
+
+    :param fingerprint: of the purchase at its first place.
+    :param job_name: the job that is given up.
+    :param location: where to instead, or empty for the task's own location.
+    :param model: the same for the model. With both empty another task buys them, and the job given up stays the answer
+        of this one.
+    :param edition: as of a submission.
+    """
+
+    job_name: str
+    location: str = ""
+    model: str = ""
+    edition: str = ""
 
 
 E = TypeVar("E", bound=msgspec.Struct)
@@ -119,18 +140,30 @@ class Ledger(Journal[Entry]):
         attempt: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        super().__init__(store, folder, Intent | Submission | Refusal)  # type: ignore[arg-type]  # a union is no type
+        super().__init__(store, folder, Intent | Submission | Refusal | Moved)  # type: ignore[arg-type]  # a union is no type
         self._attempt, self._now = attempt, now
 
     def intent(self, fingerprint: str) -> Intent:
         """Make an intent stamped with this attempt and now."""
         return Intent(fingerprint=fingerprint, attempt=self._attempt, at=self._now())
 
-    def submission(self, fingerprint: str, job_name: str, replaces: str = "") -> Submission:
+    def submission(self, fingerprint: str, job_name: str, replaces: str = "", edition: str = "") -> Submission:
         """Make a submission stamped with this attempt and now."""
         return Submission(
-            fingerprint=fingerprint, attempt=self._attempt, at=self._now(), job_name=job_name, replaces=replaces
+            fingerprint=fingerprint,
+            attempt=self._attempt,
+            at=self._now(),
+            job_name=job_name,
+            replaces=replaces,
+            edition=edition,
         )
+
+    def moved(self, fingerprint: str, job_name: str, place: Place, edition: str = "") -> Moved:
+        """Make a move stamped with this attempt and now."""
+        return Moved(
+            fingerprint=fingerprint, attempt=self._attempt, at=self._now(), job_name=job_name,
+            location=place.location, model=place.model, edition=edition,
+        )  # fmt: skip
 
     def refusal(self, fingerprint: str, reason: str) -> Refusal:
         """Make a refusal stamped with this attempt and now."""

@@ -5,8 +5,11 @@ each bought once (`core.submit`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from typing import TYPE_CHECKING, Any
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -14,12 +17,13 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import OnChangedInput, Reuse, ensure_job, would_buy
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, move, would_buy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_vertex_batch.core.model import BatchJob
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import JobService, ObjectStore
 
 #: Characters of a job's display name (API discovery document aiplatform.v1, 2026-11-22).
@@ -43,7 +47,10 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param base: what all jobs have in common; its labels are the user's own.
     :param ledgers: the folder of the ledgers.
     :param attempt: the token of this attempt.
-    :param settle_seconds: how long after an interrupted create call its job may still appear.
+    :param terms: of each purchase.
+    :param at: makes the job service of another location, for what was moved there.
+    :param sleep: waits while a job may still appear, replaced in tests like `now`.
+    :param now: aware UTC.
     """
 
     base: JobSpec
@@ -52,37 +59,88 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     service: JobService
     ledgers: Uri
     attempt: str
-    settle_seconds: float
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    terms: Terms = Terms()
+    at: Callable[[str], JobService] | None = None
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> Iterator[BatchJob]:
+    def buy(
+        self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED, only: Collection[int] | None = None
+    ) -> Iterator[BatchJob]:
         """Yield the job of each request file, in their order, creating those that nobody has created.
 
         :param manifest: what to ask; None for the ready input of `base`.
         :param reuse: which jobs that ended badly are not bought again.
+        :param only: numbers of the request files to see to; None for all.
         """
-        for order in self._orders(manifest, reuse):
-            yield ensure_job(**order).job
+        count = 0
+        for number, order in enumerate(self._orders(manifest, reuse)):
+            count = number + 1
+            if only is None or number in only:
+                yield ensure_job(order, sleep=self.sleep, now=self.now).job
+        self.leave(manifest.round if manifest is not None else 0, count)
+
+    def leave(self, number: int, first: int = 0) -> None:
+        """Cancel what runs for request files that there are no more: the input had them, and was changed.
+
+        :param number: the repair round; 0 for the batch itself.
+        :param first: the first file that there is not.
+        """
+        if self.terms.on_changed_input is OnChangedInput.FAIL:
+            return
+        for shard in itertools.count(first):
+            owner = self.identity.of_job(shard, number)
+            if not leave(
+                self._ledger(owner),
+                owner.key,
+                self.service,
+                at=self.at,
+                settle_seconds=self.terms.settle_seconds,
+                sleep=self.sleep,
+                now=self.now,
+            ):
+                return
+
+    def _ledger(self, owner: Identity) -> Ledger:
+        return Ledger(self.store, self.ledgers / owner.key, self.attempt, self.now)
+
+    def of_edition(self, edition: str) -> Self:
+        """Return the same, buying jobs of an edition."""
+        return msgspec.structs.replace(self, terms=msgspec.structs.replace(self.terms, edition=edition))
+
+    def move(self, manifest: Manifest, shard: int, job: BatchJob, places: Sequence[Place]) -> Place | None:
+        """Give up a job that queues for too long: note it, then cancel it. `buy` then buys its requests elsewhere, once
+        it has ended without a row.
+
+        :param shard: the number of its request file.
+        :param places: where to, the best first; those where it has been are left out.
+        :returns: the place; None when none is left: then the job stays as it is.
+        """
+        order = next(itertools.islice(self._orders(manifest, Reuse.ANY), shard, None))
+        place = move(job.name, order.ledger, order.fingerprint, places, order.terms)
+        if place is not None and not job.state.is_final:
+            service = self.at(job.job_name.location) if self.at is not None else self.service
+            service.cancel(job.job_name)
+        return place
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
-        return any(would_buy(**order) for order in self._orders(manifest, reuse))
+        return any(would_buy(order, now=self.now) for order in self._orders(manifest, reuse))
 
-    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[dict[str, Any]]:
+    def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[Order]:
         number = manifest.round if manifest is not None else 0
         base = self._base_of(number)
         for shard, (spec, content) in enumerate(purchases(base, manifest, self.store)):
             owner = self.identity.of_job(shard, number)
-            yield {
-                "spec": spec,
-                "identity_key": owner.key,
-                "content": content,
-                "ledger": Ledger(self.store, self.ledgers / owner.key, self.attempt),
-                "service": self.service,
-                "settle_seconds": self.settle_seconds,
-                "on_changed_input": self.on_changed_input,
-                "reuse": reuse,
-            }
+            yield Order(
+                spec=spec,
+                identity_key=owner.key,
+                content=content,
+                ledger=self._ledger(owner),
+                service=self.service,
+                terms=msgspec.structs.replace(self.terms, reuse=reuse),
+                at=self.at,
+            )
 
     def _base_of(self, number: int) -> JobSpec:
         labels = {**owner_labels(self.identity.of_job(0, number)), **self.base.labels}
@@ -132,7 +190,9 @@ def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> I
             output=_output(base.output, number, len(manifest.shards)),
             display_name=name[-_MAX_DISPLAY_NAME:],
         )
-        yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}"
+        # The same rows of two batches may go again; completing the one's output says nothing about the other's.
+        resumed = f"/{shard.resume_uri}" if shard.resume_uri else ""
+        yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}{resumed}"
 
 
 def _output(output: str, number: int, count: int) -> str:

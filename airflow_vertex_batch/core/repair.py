@@ -132,11 +132,13 @@ def select(
     token: str,
     *,
     prices: PriceTable | None = None,
+    again: bool = False,
 ) -> Selection:
     """Write the set of rows to send again.
 
     :param folder: where the task's prepared sets lie.
     :param token: names this attempt's files; anything unique.
+    :param again: also after a round that cured nothing.
     """
     first, number = rounds.rounds[0].manifest, len(rounds.rounds)
     if first is None:
@@ -150,7 +152,7 @@ def select(
                 if policy.resume and _has_failed_line(row):
                     resumable.put(row.key, Action.AS_IS.encode())
         cured, count = rounds.cured[-1], wanted.count
-        if not count or (number > 1 and not cured):
+        if not count or (number > 1 and not cured and not again):
             return Selection(None, count, cured if number > 1 else 0, totals.cost)
         output = _output_to_resume(rounds.rounds[-1], store) if resumable.count else ""
         made = write_set(

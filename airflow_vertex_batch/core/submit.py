@@ -6,7 +6,9 @@ and asks again until a job is attached. Every effect may be the last before a cr
 - after the intent: the next attempt finds an intent without a job, waits out the settle time, looks again, then
   submits;
 - after the create: the next attempt finds the job by its labels and adopts it;
-- after the submission record: the next attempt attaches.
+- after the submission record: the next attempt attaches;
+- after the record of a move, or the cancel that follows: the next attempt finds the job that was given up, keeps it if
+  it began after all, and buys at the new place only when it has ended without a row.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ import msgspec
 
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
-from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Submission
+from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
+from airflow_vertex_batch.core.place import Everywhere, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from airflow_vertex_batch.core.ports import JobService
 
@@ -35,12 +38,15 @@ log = logging.getLogger(__name__)
 #: Job labels that carry our identity, so that the service can be asked "do you have this one?".
 IDENTITY_LABEL = "avb-identity"
 FINGERPRINT_LABEL = "avb-fingerprint"
+#: Job label that tells a job which a clear asked for from the one before it.
+EDITION_LABEL = "avb-edition"
 #: Seconds after an intent during which its job may still appear: above the time one create call may take, with room for
 #: a list that lags behind. The service states no bound for that lag.
 SETTLE_SECONDS = 90.0
 #: Seconds between look-ups while an intent settles.
 _LOOK_EVERY_SECONDS = 5.0
 _MAX_STEPS = 200
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class OnChangedInput(StrEnum):
@@ -48,6 +54,17 @@ class OnChangedInput(StrEnum):
 
     RESUBMIT = "resubmit"
     FAIL = "fail"
+
+
+class OnClear(StrEnum):
+    """What a person means by clearing a task whose job is paid."""
+
+    #: Land again what was paid for; nothing is sent.
+    ATTACH = "attach"
+    #: Send the rows that are still without a good answer once more.
+    REPAIR = "repair"
+    #: Buy the whole again.
+    NEW = "new"
 
 
 class Reuse(StrEnum):
@@ -62,10 +79,11 @@ class Reuse(StrEnum):
 
 
 class Attach(msgspec.Struct, frozen=True):
-    """Use this job; record it first if the ledger does not know it."""
+    """Use this job; record it first if the ledger does not know it, and cancel what runs for other input."""
 
     job: BatchJob
     recorded: bool
+    cancel: tuple[str, ...] = ()
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -91,10 +109,120 @@ class Refuse(msgspec.Struct, frozen=True):
 Decision = Attach | Submit | Settle | Refuse
 
 
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """On which terms a job is bought.
+
+    :param settle_seconds: how long after an intent its job may still appear.
+    :param reuse: which jobs that ended badly are not bought again.
+    :param edition: what a job is marked with: the same until a clear asks for a new one.
+    :param renew: whether only a job of this edition will do.
+    """
+
+    settle_seconds: float = SETTLE_SECONDS
+    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
+    reuse: Reuse = Reuse.EXPIRED
+    edition: str = ""
+    renew: bool = False
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One job to buy: what, for whom, on which terms, and where that is written down.
+
+    :param identity_key: who the job belongs to.
+    :param content: digest of the requests.
+    :param at: makes the service of another location, for what was moved there.
+    :param earlier: fingerprints of the places before: a job there that began, or has rows, is as good.
+    :param left: names of jobs that were left to another task: they answer for their requests though they have no row.
+    """
+
+    spec: JobSpec
+    identity_key: str
+    content: str
+    ledger: Ledger
+    service: JobService
+    terms: Terms = Terms()
+    at: Callable[[str], JobService] | None = None
+    earlier: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes two jobs the same purchase."""
+        return job_fingerprint(self.content, self.spec)
+
+    def labelled(self) -> JobSpec:
+        """Return what to send: it carries what the service can be asked for."""
+        ours = {IDENTITY_LABEL: self.identity_key, FINGERPRINT_LABEL: self.fingerprint}
+        if self.terms.edition:
+            ours[EDITION_LABEL] = self.terms.edition
+        return msgspec.structs.replace(self.spec, labels={**self.spec.labels, **ours})
+
+    def placed(self, entries: Sequence[Entry]) -> Order:
+        """Return the order at the place that its last move in the ledger went to."""
+        moves = moves_of(entries, self.fingerprint, self.terms)
+        specs = [self.spec, *(_at_place(self.spec, move) for move in moves if move.location or move.model)]
+        fingerprints = [job_fingerprint(self.content, spec) for spec in specs]
+        return msgspec.structs.replace(
+            self,
+            spec=specs[-1],
+            service=_wherever(moves, self.service, self.at),
+            earlier=frozenset(fingerprints[:-1]),
+            left=frozenset(move.job_name for move in moves if not (move.location or move.model)),
+        )
+
+
 def job_fingerprint(content: str, spec: JobSpec) -> str:
-    """Return what makes two jobs the same purchase: the requests, the model, and where the answers go."""
-    parts = (content, spec.model, spec.output)
+    """Return what makes two jobs the same purchase: the requests, the model, and where the answers go.
+
+    A location counts where a job was moved to it; the task's own does not.
+    """
+    parts = (content, spec.model, spec.output, *((spec.location,) if spec.location else ()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _wherever(entries: Sequence[Entry], home: JobService, at: Callable[[str], JobService] | None) -> JobService:
+    """Return a service that knows every location to which a job was moved."""
+    locations = {entry.location for entry in entries if isinstance(entry, Moved) and entry.location}
+    return Everywhere(home, at, locations) if locations and at else home
+
+
+def _at_place(spec: JobSpec, move: Moved) -> JobSpec:
+    return msgspec.structs.replace(spec, model=move.model or spec.model, location=move.location)
+
+
+def moves_of(entries: Sequence[Entry], fingerprint: str, terms: Terms) -> list[Moved]:
+    """Return the moves of a purchase, oldest first; a new edition begins where the first did."""
+    moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == fingerprint]
+    return [entry for entry in moves if not terms.renew or entry.edition == terms.edition]
+
+
+def move(
+    job_name: str,
+    ledger: Ledger,
+    fingerprint: str,
+    places: Sequence[Place],
+    terms: Terms = Terms(),  # noqa: B008 - frozen
+) -> Place | None:
+    """Note that a queued job is given up, before it is cancelled; noting it twice is noting it once.
+
+    :param fingerprint: of the purchase at its first place.
+    :param places: where it may go, the best first; those where it has been are left out.
+    :returns: the place of its successor; None when no place is left, and nothing was noted.
+    :raises LedgerError: when another writer is at work.
+    """
+    entries = ledger.entries()
+    moves = moves_of(entries, fingerprint, terms)
+    been = {entry.job_name: Place(entry.location, entry.model) for entry in moves}
+    if job_name in been:
+        return been[job_name]
+    # To leave a job to another task is no place: that can be done with each.
+    place = next((place for place in places if place == Place() or place not in been.values()), None)
+    entry = ledger.moved(fingerprint, job_name, place or Place(), terms.edition)
+    if place is not None and not ledger.append(entry, len(entries)):
+        raise LedgerError(
+            f"{job_name} was not moved", why="another attempt is writing its ledger", todo="A retry goes on from there"
+        )
+    return place
 
 
 def decide(
@@ -102,28 +230,58 @@ def decide(
     fingerprint: str,
     jobs: Sequence[BatchJob],
     *,
+    earlier: Collection[str] = (),
+    left: Collection[str] = (),
     now: datetime,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
+    terms: Terms = Terms(),  # noqa: B008 - frozen
 ) -> Decision:
     """Choose one step.
 
     :param entries: the ledger, oldest first.
     :param jobs: what the service has for this identity, and what the ledger names, newest first.
+    :param earlier: fingerprints of the same purchase at places that were given up.
+    :param left: names of jobs that were left to another task.
     """
     submissions = [entry for entry in entries if isinstance(entry, Submission)]
-    recorded = {entry.job_name: entry.fingerprint for entry in submissions}
-    ours = [job for job in jobs if recorded.get(job.name, job.labels.get(FINGERPRINT_LABEL)) == fingerprint]
+    wanted, edition = {fingerprint, *earlier}, terms.edition if terms.renew else None
+    known, last = {entry.job_name: entry for entry in submissions}, submissions[-1] if submissions else None
+    ours = [job for job in jobs if _answers(job, known.get(job.name), wanted, edition)]
     others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
 
-    if usable := next((job for job in ours if _is_usable(job, reuse)), None):
-        return Attach(usable, recorded=bool(submissions) and submissions[-1].job_name == usable.name)
-    if (pending := _pending_seconds(entries, settle_seconds, now)) > 0:
+    def is_enough(job: BatchJob) -> bool:
+        # Of a place that was given up only what has begun, or what has rows, is as good as a job at the next.
+        is_here = _fingerprint(job, known.get(job.name)) == fingerprint
+        return job.name in left or _is_usable(job, terms.reuse if is_here else Reuse.WITH_ROWS)
+
+    if usable := next(filter(is_enough, ours), None):
+        keep = terms.on_changed_input is OnChangedInput.FAIL
+        cancel = () if keep else tuple(job.name for job in others)
+        return Attach(usable, recorded=last is not None and last.job_name == usable.name, cancel=cancel)
+    if (pending := _pending_seconds(entries, terms.settle_seconds, now)) > 0:
         return Settle(pending)
-    if others and on_changed_input is OnChangedInput.FAIL:
+    renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), wanted, None)]
+    if others and terms.on_changed_input is OnChangedInput.FAIL and others[0] not in renewed:
         return Refuse(f"{others[0].name} is running for other input of the same task")
-    return _submit(ours, others, submissions[-1].job_name if submissions else "", {job.name for job in jobs})
+    if renewed and not ours:
+        why = "the task was cleared with on_clear='new'"
+        return Submit(why, tuple(job.name for job in others), replaces=renewed[0].name)
+    return _submit(ours, others, last.job_name if last else "", {job.name for job in jobs})
+
+
+def _answers(job: BatchJob, record: Submission | None, wanted: Collection[str], edition: str | None) -> bool:
+    """Whether a job is the purchase that is wanted; what the ledger says of it counts more than its labels.
+
+    :param wanted: fingerprints.
+    :param edition: None for any.
+    """
+    is_wanted = _fingerprint(job, record) in wanted
+    if not is_wanted or edition is None:
+        return is_wanted
+    return (record.edition if record else job.labels.get(EDITION_LABEL, "")) == edition
+
+
+def _fingerprint(job: BatchJob, record: Submission | None) -> str:
+    return record.fingerprint if record else job.labels.get(FINGERPRINT_LABEL, "")
 
 
 def _submit(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[str]) -> Submit:
@@ -151,9 +309,13 @@ def _is_usable(job: BatchJob, reuse: Reuse) -> bool:
 
 def _pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
     """Return how long the last intent may still turn into a job; an intent that was answered may not."""
-    if not entries or not isinstance(entries[-1], Intent):
-        return 0.0
-    return settle_seconds - (now - entries[-1].at).total_seconds()
+    last = _last_try(entries)
+    return settle_seconds - (now - last.at).total_seconds() if isinstance(last, Intent) else 0.0
+
+
+def _last_try(entries: Sequence[Entry]) -> Entry | None:
+    """Return the last entry about a create call; a move says nothing about one."""
+    return next((entry for entry in reversed(entries) if not isinstance(entry, Moved)), None)
 
 
 class Ensured(msgspec.Struct, frozen=True):
@@ -165,38 +327,24 @@ class Ensured(msgspec.Struct, frozen=True):
 
 
 def ensure_job(
-    spec: JobSpec,
+    order: Order,
     *,
-    identity_key: str,
-    content: str,
-    ledger: Ledger,
-    service: JobService,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Ensured:
     """Return the one job of this identity and input, creating it only if nobody has.
 
-    :param content: digest of the requests.
     :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    fingerprint = job_fingerprint(content, spec)
-    labels = {**spec.labels, IDENTITY_LABEL: identity_key, FINGERPRINT_LABEL: fingerprint}
-    spec = msgspec.structs.replace(spec, labels=labels)
+    ledger, settle_seconds = order.ledger, order.terms.settle_seconds
     for _ in range(_MAX_STEPS):
-        entries = ledger.entries()
-        jobs = _look_up(service, identity_key, entries)
-        step = decide(
-            entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input,
-            reuse=reuse,
-        )  # fmt: skip
+        entries, placed, step = _next_step(order, now())
         match step:
-            case Attach(job, recorded):
-                if recorded or ledger.append(ledger.submission(fingerprint, job.name), len(entries)):
+            case Attach(job, recorded, cancel):
+                if recorded or ledger.append(_submission_of(placed, job), len(entries)):
+                    _cancel(cancel, "another job answers for its task now", placed.service)
                     log.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
                     return Ensured(job, created=False)
             case Settle(seconds):
@@ -205,80 +353,112 @@ def ensure_job(
             case Refuse(why):
                 raise InputError("No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'")
             case Submit():
-                intent = ledger.intent(fingerprint)
+                intent = ledger.intent(placed.fingerprint)
                 if not ledger.append(intent, len(entries)):
                     continue
-                _cancel(step, service)
+                _cancel(step.cancel, step.why, placed.service)
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
-                made = _create(step, spec, fingerprint, ledger, service, len(entries) + 1)
+                made = _create(step, placed, len(entries) + 1)
                 if made is not None:
                     return made
     raise LedgerError(
-        f"No job could be settled for identity {identity_key}",
+        f"No job could be settled for identity {order.identity_key}",
         why="another writer keeps changing the ledger",
         todo="See which other task runs under this identity",
     )
 
 
-def would_buy(
-    spec: JobSpec,
-    *,
-    identity_key: str,
-    content: str,
-    ledger: Ledger,
-    service: JobService,
-    settle_seconds: float = SETTLE_SECONDS,
-    on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT,
-    reuse: Reuse = Reuse.EXPIRED,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> bool:
-    """Say whether `ensure_job` with the same arguments would pay for a job, as things stand. Reads only.
+def would_buy(order: Order, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
+    """Say whether `ensure_job` would pay for a job, as things stand. Reads only.
 
     No while a create call for the same input may be under way: whoever sent it has been allowed to.
 
     :raises ServiceError: when the service could not be asked.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    fingerprint, entries = job_fingerprint(content, spec), ledger.entries()
-    jobs = _look_up(service, identity_key, entries)
-    step = decide(
-        entries, fingerprint, jobs, now=now(), settle_seconds=settle_seconds, on_changed_input=on_changed_input,
-        reuse=reuse,
-    )  # fmt: skip
+    entries, placed, step = _next_step(order, now())
     if isinstance(step, Settle):
-        return entries[-1].fingerprint != fingerprint
+        last = _last_try(entries)
+        return last is None or last.fingerprint != placed.fingerprint
     return isinstance(step, Submit)
 
 
-def _cancel(step: Submit, service: JobService) -> None:
-    for name in step.cancel:
-        service.cancel(JobName.parse(name))
-        log.warning("Cancelled %s: its input has changed.", name)
+def _next_step(order: Order, now: datetime) -> tuple[Sequence[Entry], Order, Decision]:
+    """Read the ledger, ask the service, decide; also return the order as it has been moved.
+
+    :param now: the time before the look: what has settled by then is seen by it, however long the answers take.
+    """
+    entries = order.ledger.entries()
+    placed = order.placed(entries)
+    jobs = _look_up(placed.service, order.identity_key, entries)
+    step = decide(
+        entries, placed.fingerprint, jobs, earlier=placed.earlier, left=placed.left, now=now, terms=order.terms
+    )
+    return entries, placed, step
 
 
-def _create(
-    step: Submit, spec: JobSpec, fingerprint: str, ledger: Ledger, service: JobService, number: int
-) -> Ensured | None:
+def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submission:
+    """Return the record of a job that is ours; a job that was found keeps what it was bought as."""
+    edition = job.labels.get(EDITION_LABEL, order.terms.edition)
+    fingerprint = job.labels.get(FINGERPRINT_LABEL, order.fingerprint)
+    return order.ledger.submission(fingerprint, job.name, replaces, edition)
+
+
+def _cancel(names: Iterable[str], why: str, service: JobService) -> None:
+    for name in names:
+        if service.cancel(JobName.parse(name)):
+            log.warning("Cancelled %s: %s.", name, why)
+
+
+def leave(
+    ledger: Ledger,
+    identity_key: str,
+    service: JobService,
+    *,
+    at: Callable[[str], JobService] | None = None,
+    settle_seconds: float = SETTLE_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> bool:
+    """Cancel what runs for an identity that the input no longer has; say whether it ever had anything.
+
+    :param at: makes the service of another location, for what was moved there.
+    :raises ServiceError: when the service could not be asked, or did not cancel.
+    :raises LedgerError: when the ledger cannot be trusted.
+    """
+    entries = ledger.entries()
+    while (pending := _pending_seconds(entries, settle_seconds, now())) > 0:
+        log.info("A create call may still be under way; looking for its job in %.0f s.", pending)
+        sleep(pending)
+    service = _wherever(entries, service, at)
+    jobs = _look_up(service, identity_key, entries) if entries else []
+    running = [job.name for job in jobs if job.state.phase is Phase.WAITING]
+    _cancel(running, "the input changed, and has no such part any more", service)
+    return bool(entries)
+
+
+def _create(step: Submit, order: Order, number: int) -> Ensured | None:
     """Send the create call once. None when its outcome is unknown: the caller looks again."""
+    ledger = order.ledger
     try:
-        job = service.create(spec)
+        job = order.service.create(order.labelled())
     except AmbiguousError as error:
         log.warning("The create call got no clear answer (%s); asking the service whether the job exists.", error)
         return None
     except ServiceError as error:
-        ledger.append(ledger.refusal(fingerprint, error.reason or str(error.status)), number)
+        ledger.append(ledger.refusal(order.fingerprint, error.reason or str(error.status)), number)
         raise
     replaced = f" It replaces {step.replaces}." if step.replaces else ""
     log.info("Created %s: %s.%s", job.name, step.why, replaced)
     # If another writer took this number, the next attempt still finds the job by its labels.
-    ledger.append(ledger.submission(fingerprint, job.name, step.replaces), number)
+    ledger.append(ledger.submission(order.fingerprint, job.name, step.replaces, order.terms.edition), number)
     return Ensured(job, created=True, replaces=step.replaces)
 
 
 def _look_up(service: JobService, identity_key: str, entries: Sequence[Entry]) -> list[BatchJob]:
-    """Return every job of this identity: those the list shows, and those the ledger names."""
+    """Return every job of this identity, newest first: those the list shows, and those the ledger names."""
     jobs = list(service.list({IDENTITY_LABEL: identity_key}))
     known = {job.name for job in jobs}
     for entry in entries:
@@ -289,4 +469,6 @@ def _look_up(service: JobService, identity_key: str, entries: Sequence[Entry]) -
                 if not error.is_not_found:
                     raise
             known.add(entry.job_name)
-    return jobs
+    # Those that the list left out belong between the others: the newest of several answers for the input.
+    place = {entry.job_name: number for number, entry in enumerate(entries) if isinstance(entry, Submission)}
+    return sorted(jobs, key=lambda job: (job.created_at or _LONG_AGO, place.get(job.name, -1)), reverse=True)

@@ -118,7 +118,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
         context["ti"].xcom_push("report", report.as_dict())
         self.thresholds().check(report)
-        refuse_bad_end(jobs, report)
+        refuse_bad_end(rounds, report)
         return report
 
     def thresholds(self) -> Thresholds:

@@ -20,7 +20,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
 
     The task owns at most one job for each request file. A retry, a crash, a clear or a second worker attaches to the
     job that exists; it is found by its labels even when nothing was recorded. A job that failed or was cancelled is
-    bought again.
+    bought again; one that ended well only after a clear with ``on_clear="new"``.
 
     :param manifest: what the prepare task returned. Templated.
     :param input_uri: instead of a manifest: ``gs://….jsonl`` files (a list, or a glob), or one ``bq://`` table.

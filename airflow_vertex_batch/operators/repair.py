@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
 from airflow_vertex_batch.budget import price_table
@@ -17,19 +20,26 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.course import Course, Progress
+    from airflow_vertex_batch.core.course import Course, Progress, Start
     from airflow_vertex_batch.core.landing import Round
     from airflow_vertex_batch.core.lifecycle import Outcome
-    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.model import BatchJob, Manifest
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.purchase import Buyer
+    from airflow_vertex_batch.core.queue import Told
     from airflow_vertex_batch.hooks import VertexBatchHook
 
 
 class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, CheckingOperator):
     """Base of what goes through rounds: it comes back after each wait, reads where it was, and goes on."""
 
-    def course(self, context: Context, hook: VertexBatchHook, schema: dict[str, Any] | None) -> Course:
-        """Return the course of this task's batch."""
+    def course(
+        self, context: Context, hook: VertexBatchHook, schema: dict[str, Any] | None, *, complete: bool
+    ) -> Course:
+        """Return the course of this task's batch.
+
+        :param schema: what answers are checked against.
+        """
         from airflow_vertex_batch.core.course import Course
         from airflow_vertex_batch.core.schema import answer_checker
 
@@ -42,10 +52,38 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             policy=self.repair_policy(),
             check=answer_checker(schema) if schema else None,
             prices=price_table(buyer.store),
-            approve=lambda manifest, spent: self._approves(context, manifest, spent, buyer),
+            approve=lambda manifest, spent: self._approves(context, manifest, spent, buyer, complete=complete),
+            elsewhere=self.places(),
+            fits=lambda manifest, place: self._fits(manifest, place, buyer),
         )
 
-    def _approves(self, context: Context, manifest: Manifest, spent: Decimal, buyer: Buyer) -> bool:
+    def _fits(self, manifest: Manifest, place: Place, buyer: Buyer) -> bool:
+        """Whether a set may be bought at another place, for its price."""
+        from airflow_vertex_batch.core.estimate import estimate_cost
+
+        budget, prices = self.budget(), price_table(buyer.store)
+        if not place.model or budget is None or budget.allows(manifest, place.model, str(self.model), prices):
+            return True
+        self.log.warning("%s is passed over: %s.", place, estimate_cost(manifest, place.model, prices))
+        return False
+
+    def start(self, context: Context, upstream: str | None = None) -> Start:
+        """Return what a new attempt begins with.
+
+        :param upstream: the generation of the task whose jobs are taken over; None where this task buys them.
+        """
+        from airflow_vertex_batch.core.course import Start
+        from airflow_vertex_batch.core.submit import OnClear
+
+        return Start(
+            generation=generation_of(context),
+            upstream=upstream or "",
+            rounds=self.repair_rounds,
+            on_clear=OnClear(self.on_clear),
+            alone=upstream is not None,
+        )
+
+    def _approves(self, context: Context, manifest: Manifest, spent: Decimal, buyer: Buyer, *, complete: bool) -> bool:
         """Whether a repair round is within the budget, or a person says so; above it, the round is given up."""
         from airflow.sdk.exceptions import AirflowSkipException
 
@@ -61,7 +99,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
                 purchase=f"{manifest.fingerprint} {generation_of(context)}",
                 would_buy=lambda: True,
                 spent_usd=spent,
-                resume_kwargs={"number": manifest.round},
+                resume_kwargs={"number": manifest.round, "complete": complete},
             )
         except (InputError, AirflowSkipException) as over:
             self.log.warning("Repair round %d is given up: %s", manifest.round, over)
@@ -69,7 +107,14 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         self.log.info("Repair round %d: %s.", manifest.round, estimate)
         return True
 
-    def execute_answered(self, context: Context, event: dict[str, Any], question: str, number: int = 0) -> Any:
+    def execute_answered(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        question: str,
+        number: int = 0,
+        complete: bool = True,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
+    ) -> Any:
         """Go on with a person's answer to `question`: about the whole batch, or about repair round `number`."""
         from airflow_vertex_batch.core.errors import InputError
 
@@ -81,52 +126,92 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
                 if not number:
                     raise
                 gate.decline(event, question)
-            return self.go_on(context, fresh=False)
+            return self.go_on(context, complete=complete)
 
-    def go_on(self, context: Context, *, fresh: bool) -> Any:
+    def go_on(
+        self,
+        context: Context,
+        *,
+        fresh: bool = False,
+        complete: bool = False,
+        told: Told | None = None,
+        is_waiting: bool = False,
+    ) -> Any:
         """Advance as far as possible.
 
         :param fresh: whether this is a new attempt, as against the end of a wait.
+        :param complete: whether this attempt has yet to send what jobs that an earlier one left behind did not answer.
+        :param told: what was seen to in this attempt.
+        :param is_waiting: whether a wait was interrupted because a job queues for too long.
         :returns: what the task returns, once the course is done.
         """
-        from airflow_vertex_batch.core.address import JobName
         from airflow_vertex_batch.core.course import Waiting
+        from airflow_vertex_batch.core.queue import Told
 
-        hook = self.hook()
-        while isinstance(step := self.step(context, hook, fresh=fresh), Waiting):
+        hook, told = self.hook(), told or Told()
+        while True:
+            course = self.course(context, hook, self.checked_schema(), complete=complete)
+            step = self.step(context, hook, course, fresh=fresh, complete=complete)
+            if not isinstance(step, Waiting):
+                return self.finish(context, hook, step.rounds)
             self.push_links(context, addresses(jobs=list(step.job_names), folder=self.output_of(context)))
-            names = [JobName.parse(name) for name in step.job_names]
-            if self.deferrable:
-                self.wait_in_triggerer(names)
-            self.refuse(self.block(names))
-            fresh = False
-        return self.finish(context, hook, step.rounds)
+            # What is being cancelled was ended before this attempt, though it shows its rows only later.
+            told = msgspec.structs.replace(told, ending=step.ending) if fresh else told
+            fresh, complete = False, complete and (is_waiting or bool(step.ending))
+            told = self.see_to_queue(context, step.jobs, told, partial(course.move, step.manifest))
+            # What began before its cancel has rows, perhaps not all.
+            complete = complete or not set(told.moved).isdisjoint(step.job_names)
+            outcomes = self.wait(context, step.jobs, told, complete=complete)
+            is_waiting = self.refuse(outcomes, told)
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+    def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
         """Do what can be done now."""
         raise NotImplementedError
+
+    def checked_schema(self) -> dict[str, Any] | None:
+        """Return what answers are checked against."""
+        return self.schema()
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Any:
         """Return the task's result."""
         raise NotImplementedError
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on after the trigger saw the jobs end."""
+    def execute_complete(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        complete: bool = False,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
+        told: dict[str, Any] | None = None,
+    ) -> Any:
+        """Go on after the trigger saw the jobs end, or one of them queue for too long."""
         from airflow_vertex_batch.core.lifecycle import unpack
+        from airflow_vertex_batch.core.queue import Told
 
         with failing():
-            self.refuse(unpack(event["outcomes"]))
-            return self.go_on(context, fresh=False)
+            known = Told.from_dict(told or {})
+            is_waiting = self.refuse(unpack(event["outcomes"]), known)
+            return self.go_on(context, complete=complete, told=known, is_waiting=is_waiting)
 
-    def refuse(self, outcomes: Sequence[Outcome]) -> None:
+    def refuse(self, outcomes: Sequence[Outcome], told: Told) -> bool:
         """Fail when jobs did not end, or ended without a row; a repair job that did has only cured nothing.
 
+        :param told: one that was moved, or being cancelled when the attempt began, is bought again instead.
+        :returns: whether the wait was interrupted: then nothing is refused, for the other jobs must not be left alone.
         :raises JobError: when a job of the batch itself ended without rows, or any is late, or cannot be asked about.
         """
-        from airflow_vertex_batch.core.lifecycle import Ended, conclude
+        from airflow_vertex_batch.core.lifecycle import Queued, conclude
+        from airflow_vertex_batch.core.model import JobState
         from airflow_vertex_batch.core.purchase import is_repair
 
-        conclude([item for item in outcomes if not (isinstance(item, Ended) and is_repair(item.job))])
+        if any(isinstance(outcome, Queued) for outcome in outcomes):
+            return True
+
+        def bears(job: BatchJob) -> bool:
+            is_given_up = job.name in {*told.moved, *told.ending}
+            return is_repair(job) or (is_given_up and job.state in {JobState.CANCELLED, JobState.EXPIRED})
+
+        conclude(outcomes, bears)
+        return False
 
 
 class VertexBatchRepairOperator(RoundsOperator):
@@ -154,22 +239,40 @@ class VertexBatchRepairOperator(RoundsOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Repair as often as may be, and return the rounds."""
         with failing():
-            return self.go_on(context, fresh=True)  # type: ignore[no-any-return]
+            return self.go_on(context, fresh=True, complete=True)  # type: ignore[no-any-return]
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+    def step(
+        self,
+        context: Context,
+        hook: VertexBatchHook,
+        course: Course,
+        *,
+        fresh: bool,
+        complete: bool,  # noqa: ARG002 - one shape for all
+    ) -> Progress:
         """Take over the jobs of the task before, and go on from them."""
-        from airflow_vertex_batch.core.landing import read_jobs
-
-        manifest = self._manifest()
-        course = self.course(context, hook, self.schema() or manifest.response_schema)
+        manifest, jobs = self._manifest(), self._given(hook)
         if fresh:
-            generation, upstream = generation_of(context), self._upstream_generation(context)
-            course.begin(manifest, generation, upstream, rounds=self.repair_rounds, repair_on_clear=True)
-        return course.advance(manifest, read_jobs(self.jobs, lambda name: hook.jobs(name).get(name)))
+            course.begin(manifest, self.start(context, self._upstream_generation(context)), jobs)
+        return course.advance(manifest, jobs)
+
+    def checked_schema(self) -> dict[str, Any] | None:
+        """Return what answers are checked against: the manifest's own where this task was given none."""
+        return self.schema() or self._manifest().response_schema
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> list[dict[str, Any]]:  # noqa: ARG002 - one shape for all
-        """Return the repair rounds as small dicts."""
-        return [asked.as_dict() for asked in rounds[1:]]
+        """Return what was bought here as small dicts: what took the place of jobs that were given up, then the repair
+        rounds.
+        """
+        from airflow_vertex_batch.core.course import taken_over
+
+        instead = taken_over(self._manifest(), self._given(hook), rounds[0].jobs)
+        return [asked.as_dict() for asked in (instead, *rounds[1:]) if asked is not None]
+
+    def _given(self, hook: VertexBatchHook) -> tuple[BatchJob, ...]:
+        from airflow_vertex_batch.core.landing import read_jobs
+
+        return read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
 
     def _manifest(self) -> Manifest:
         from airflow_vertex_batch.core.errors import InputError

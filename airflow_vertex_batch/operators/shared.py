@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, identity_of, texts
+from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, generation_of, identity_of, texts
 from airflow_vertex_batch.budget import BudgetGate, price_table
 from airflow_vertex_batch.core.errors import InputError
 
@@ -91,6 +91,11 @@ class BuyingOperator(AskingOperator):
     :param labels: further job labels; keys and values of lower-case letters, digits, ``_`` and ``-``. Templated.
     :param on_changed_input: when this task's running job was made from other input: ``resubmit`` (default) cancels it
         and creates a new one, ``fail`` does nothing.
+    :param on_clear: what a person means by clearing a task that has paid. ``attach`` (default) lands again what was
+        paid for, and pays nothing. ``repair`` also sends the rows that are still without a good answer once more.
+        ``new`` buys the whole again, cancels the job before it if that still runs, and says in the log which one it
+        replaces. A retry is never taken for a clear. Where create and repair are tasks of their own, ``repair`` is the
+        repair task's doing and ``new`` the create task's: clear it with the tasks after it.
     :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600 seconds.
     :param max_cost_usd: the most the batch may cost, US dollars; no limit where not given. The upper figure of the
         estimate is compared with it before anything is paid, so set ``maxOutputTokens`` too. A retry or a clear that
@@ -107,6 +112,7 @@ class BuyingOperator(AskingOperator):
         display_name: str | None = None,
         labels: dict[str, str] | None = None,
         on_changed_input: str = "resubmit",
+        on_clear: str = "attach",
         settle_seconds: float = 90.0,
         max_cost_usd: float | None = None,
         on_over_budget: str = "fail",
@@ -114,13 +120,15 @@ class BuyingOperator(AskingOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.output_uri, self.display_name, self.labels = output_uri, display_name, labels
-        self.on_changed_input, self.settle_seconds = on_changed_input, settle_seconds
+        self.on_changed_input, self.on_clear, self.settle_seconds = on_changed_input, on_clear, settle_seconds
         self.max_cost_usd, self.on_over_budget = max_cost_usd, on_over_budget
         self.budget()
         if not self.model:
             raise InputError(f"Task {self.task_id} has no model", todo="Set model='gemini-…'")
         if on_changed_input not in {"resubmit", "fail"}:
             raise InputError(f"on_changed_input={on_changed_input!r} is not known", todo="Use 'resubmit' or 'fail'")
+        if on_clear not in {"attach", "repair", "new"}:
+            raise InputError(f"on_clear={on_clear!r} is not known", todo="Use 'attach', 'repair' or 'new'")
         # One create call may take 30 s; before that is over, an absent job says nothing.
         if not 30 <= settle_seconds <= 3600:  # noqa: PLR2004 - the documented range
             raise InputError(f"settle_seconds={settle_seconds}", todo="Use 30 to 3600 seconds")
@@ -136,7 +144,7 @@ class BuyingOperator(AskingOperator):
         """
         from airflow_vertex_batch.core.model import JobSpec
         from airflow_vertex_batch.core.purchase import Buyer, display_name
-        from airflow_vertex_batch.core.submit import OnChangedInput
+        from airflow_vertex_batch.core.submit import OnChangedInput, Terms
 
         identity = identity_of(context)
         spec = JobSpec(
@@ -153,8 +161,13 @@ class BuyingOperator(AskingOperator):
             service=hook.jobs(),
             ledgers=self.staging() / "ledger",
             attempt=attempt_token(),
-            settle_seconds=self.settle_seconds,
-            on_changed_input=OnChangedInput(self.on_changed_input),
+            terms=Terms(
+                settle_seconds=self.settle_seconds,
+                on_changed_input=OnChangedInput(self.on_changed_input),
+                edition=generation_of(context),
+                renew=self.on_clear == "new",
+            ),
+            at=lambda location: self.hook(location).jobs(),
         )
 
     def budget(self) -> Budget | None:
@@ -177,7 +190,7 @@ class BuyingOperator(AskingOperator):
         self.gate(context, buyer.store).check(
             context,
             estimate,
-            purchase=manifest.fingerprint,
+            purchase=f"{manifest.fingerprint} {buyer.terms.edition}" if buyer.terms.renew else manifest.fingerprint,
             would_buy=lambda: buyer.would_buy(manifest, reuse=reuse),
         )
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_vertex_batch.base import failing, generation_of
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.base import failing
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink
 from airflow_vertex_batch.operators.export import VertexBatchExportOperator
 from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.course import Progress
+    from airflow_vertex_batch.core.course import Course, Progress
     from airflow_vertex_batch.core.landing import Round
     from airflow_vertex_batch.hooks import VertexBatchHook
 
@@ -31,8 +30,6 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
     exist, and lands the same rows once. After a job that ended badly, the next attempt sends only the rows that it did
     not answer.
 
-    :param on_clear: what a clear of this task, or of its run, means: ``attach`` (default) lands again what was paid
-        for; ``repair`` also sends the rows that are still without a good answer once more.
     :returns: the report: counts by status, tokens and cost.
     """
 
@@ -54,32 +51,28 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
         VertexBatchTableLink(),
     )
 
-    def __init__(self, *, on_clear: str = "attach", **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "jobs": None})
-        self.on_clear = on_clear
-        if on_clear not in {"attach", "repair"}:
-            raise InputError(f"on_clear={on_clear!r} is not known", todo="Use 'attach' or 'repair'")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Go through the whole course, and return the report."""
         with failing():
-            return self.go_on(context, fresh=True)  # type: ignore[no-any-return]
+            return self.go_on(context, fresh=True, complete=True)  # type: ignore[no-any-return]
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool) -> Progress:
+    def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
         """Prepare on a new attempt; after a wait, go on from the set it was for, whatever the source holds now."""
         from airflow_vertex_batch.core.address import Uri
         from airflow_vertex_batch.core.prepare import read_manifest
         from airflow_vertex_batch.core.submit import Reuse
 
-        course = self.course(context, hook, self.schema())
-        reuse = Reuse.WITH_ROWS if fresh else Reuse.ANY
+        reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
         if fresh:
-            manifest, repairs = self.prepare(context, hook), self.on_clear == "repair"
-            course.begin(manifest, generation_of(context), rounds=self.repair_rounds, repair_on_clear=repairs)
+            manifest = self.prepare(context, hook)
+            course.begin(manifest, self.start(context))
         else:
             manifest = read_manifest(hook.store(), Uri.parse(course.base_uri))
-        self.check_budget(context, manifest, self.buyer(context, hook), reuse)
-        return course.advance(manifest, reuse=reuse, complete=fresh)
+        self.check_budget(context, manifest, course.buyer, reuse)
+        return course.advance(manifest, reuse=reuse, complete=complete)
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> dict[str, Any]:
         """Land."""

@@ -52,7 +52,13 @@ class World:
             max_cost_usd=limit, on_over_budget=policy, world=self,
         )  # fmt: skip
         ti = SimpleNamespace(
-            id=uuid4(), dag_id="d", task_id="create", run_id="r", map_index=-1, xcom_push=self.pushed.__setitem__
+            id=uuid4(),
+            dag_id="d",
+            task_id="create",
+            run_id="r",
+            map_index=-1,
+            max_tries=2,
+            xcom_push=self.pushed.__setitem__,
         )
         if answer is None:
             return task.execute({"ti": ti})

@@ -12,7 +12,7 @@ from airflow_vertex_batch.core.sweep import (
     Sweeper,
     SweepPolicy,
 )
-from tests.builders import a_line, a_response, a_spec, an_identity, an_output, jsonl
+from tests.builders import a_line, a_response, a_spec, an_identity, an_order, an_output, jsonl
 from tests.fakes import Clock, Jobs, Lives, MemoryStore, MemoryWarehouse
 
 POLICY = SweepPolicy()
@@ -41,10 +41,10 @@ class World:
         )
         lives = Lives(options.pop("lives", None))
         ledger = Ledger(lives.store(self.store), STAGING / "ledger" / identity.key, "task", self.clock)
-        return ensure_job(
-            spec, identity_key=identity.key, content=content, ledger=ledger, service=lives.service(self.jobs),
-            sleep=self.clock.sleep, now=self.clock, **options,
-        )  # fmt: skip
+        order = an_order(
+            ledger, lives.service(self.jobs), spec=spec, identity_key=identity.key, content=content, **options
+        )
+        return ensure_job(order, sleep=self.clock.sleep, now=self.clock)
 
     def end(self, name, rows=3, state=JobState.SUCCEEDED):
         """Let a job answer rows and end."""

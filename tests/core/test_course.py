@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from airflow_vertex_batch.core.course import Asked, Begun, Done, State, Waiting, begin, read_state
+from airflow_vertex_batch.core.course import Asked, Begun, Done, Start, State, Waiting, begin, read_state
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.repair import RepairPolicy
+from airflow_vertex_batch.core.submit import OnClear
 from tests.core.worlds import Task, World, answers, fails, some_rows
 from tests.fakes import Died, Lives
+
+TWICE = State(Begun("m1", "1", "", 2), (Asked("r1"), Asked("r2")), 0)
+TAKEN = Begun("m1", "1", "", 0, "1", "j")
 
 
 class TestJournal:
@@ -34,24 +40,63 @@ class TestJournal:
         assert read_state(entries) == state
 
     @pytest.mark.parametrize(
-        ("before", "generation", "upstream", "on_clear", "rounds"),
+        ("before", "start", "rounds"),
         [
-            (State(), "1", "", True, 2),
-            (State(ONE, (), 2), "1", "", True, None),
-            (State(ONE, (Asked("r1"), Asked("r2")), 0), "2", "", True, 2),
-            (State(ONE, (Asked("r1"), Asked("r2")), 0), "2", "", False, 0),
-            (State(ONE, (Asked("r1"), Asked("r2")), 0), "2", "changed too", True, 0),
-            (State(ONE, (Asked("r1"),), 1), "2", "changed too", True, 1),
+            (State(), Start(generation="1", rounds=2, alone=True), 2),
+            (State(ONE, (), 2), Start(generation="1", rounds=2, alone=True), None),
+            (TWICE, Start(generation="2", rounds=2, alone=True), 2),
+            (TWICE, Start(generation="2", rounds=2), 0),
+            (TWICE, Start(generation="2", rounds=2, on_clear=OnClear.REPAIR), 2),
+            (
+                State(ONE, (Asked("r1"), Asked("r2")), 0),
+                Start(generation="2", rounds=2, upstream="changed too", alone=True),
+                0,
+            ),
+            (
+                State(ONE, (Asked("r1"), Asked("r2")), 0),
+                Start(generation="2", rounds=2, upstream="changed too", on_clear=OnClear.REPAIR),
+                2,
+            ),
+            (State(ONE, (Asked("r1"),), 1), Start(generation="2", rounds=2, upstream="changed too", alone=True), 1),
+            (Begun("m1", "1", "", 0), Start(generation="2", on_clear=OnClear.REPAIR), 1),
         ],
-        ids=["first", "retry", "cleared", "cleared-attach", "run-cleared", "run-cleared-with-a-round-left"],
+        ids=[
+            *("first", "retry", "cleared-alone", "cleared-attach", "cleared-repair", "run-cleared"),
+            *("run-cleared-repair", "run-cleared-with-a-round-left", "none-was-planned"),
+        ],
     )
-    def test_a_clear_of_this_task_alone_asks_for_more(self, before, generation, upstream, on_clear, rounds):
-        entry = begin(before, "m1", generation, upstream, rounds=2, repair_on_clear=on_clear)
+    def test_a_clear_asks_for_more_or_repeats_nothing(self, before, start, rounds):
+        before = before if isinstance(before, State) else State(before, (), before.rounds)
+        entry = begin(before, "m1", start)
         assert (entry and entry.rounds) == rounds
 
-    def test_a_clear_gives_a_round_where_none_was_planned(self):
-        before = State(Begun("m1", "1", "", 0), (), 0)
-        assert begin(before, "m1", "2", "", rounds=0, repair_on_clear=True).rounds == 1
+    @pytest.mark.parametrize(
+        ("before", "start", "jobs", "edition", "goes_on"),
+        [
+            (None, Start(generation="1"), "", "1", None),
+            (Begun("m1", "1", "", 0, "1"), Start(generation="2"), "", "1", True),
+            (Begun("m1", "1", "", 0, "1"), Start(generation="2", on_clear=OnClear.REPAIR), "", "1", True),
+            (Begun("m1", "1", "", 0, "1"), Start(generation="2", on_clear=OnClear.NEW), "", "2", False),
+            (Begun("m0", "2", "", 0, "1"), Start(generation="2", on_clear=OnClear.NEW), "", "1", False),
+            (Begun("m0", "1", "", 0, "1"), Start(generation="2", on_clear=OnClear.NEW), "", "2", False),
+            (
+                Begun("m1", "1", "", 0, "1", "j"),
+                Start(generation="2", on_clear=OnClear.NEW, alone=True),
+                "j",
+                "1",
+                True,
+            ),
+            (TAKEN, Start(generation="2", alone=True), "other", "2", False),
+        ],
+        ids=[
+            *("first", "attach", "repair", "new", "retry-with-other-input", "new-with-other-input"),
+            *("the-jobs-before-are-the-same", "the-jobs-before-are-new"),
+        ],
+    )
+    def test_new_jobs_are_marked_with_the_clear_that_asked_for_them(self, before, start, jobs, edition, goes_on):
+        entry = begin(State(before, (), 0) if before else State(), "m1", start, jobs)
+        assert entry.edition == edition
+        assert goes_on is None or entry.goes_on(before) is goes_on
 
 
 class TestRounds:
@@ -164,6 +209,20 @@ class TestBadEnds:
         assert task.land(task.resume()).statuses == {"succeeded": 6}
         assert sum(map(len, world.batches)) == 6
 
+    @pytest.mark.parametrize(("answered", "asked"), [(4, [4, 2]), (0, [0, 6])], ids=["with rows", "without rows"])
+    def test_an_attempt_that_begins_while_a_job_is_being_cancelled_completes_it(self, answered, asked):
+        world = World()
+        task = Task(world, some_rows(6))
+        assert task.attempt().ending == ()
+        world.cancel()
+        step = task.attempt()
+        assert step.ending == step.job_names
+        world.run(JobState.CANCELLED, only=answered)
+        assert isinstance(task.resume(complete=bool(step.ending)), Waiting)
+        world.run()
+        assert task.land(task.resume()).statuses == {"succeeded": 6}
+        assert [len(keys) for keys in world.batches] == asked
+
     def test_a_repair_job_that_fails_has_cured_nothing_and_is_not_bought_twice(self):
         world = World({"a0": [fails(), answers()]})
         task = Task(world, some_rows(2), rounds=2)
@@ -173,6 +232,48 @@ class TestBadEnds:
         world.run(JobState.FAILED, only=0)
         assert task.land(task.resume()).statuses == {"succeeded": 1, "failed": 1}
         assert len(world.jobs.paid) == 2
+
+    def test_but_the_next_attempt_sends_the_rest_once_more(self):
+        """Whatever ended the job says nothing against the requests that it did not come to."""
+        world = World()
+        task = Task(world, some_rows(4), rounds=1)
+        task.attempt()
+        world.run(JobState.CANCELLED, only=2)
+        assert isinstance(task.resume(), Waiting)
+        world.run(JobState.CANCELLED, only=0)
+        assert isinstance(task.resume(), Done)
+        assert isinstance(task.attempt(), Waiting)
+        world.run()
+        assert task.land(task.resume()).statuses == {"succeeded": 4}
+        assert [len(keys) for keys in world.batches] == [2, 0, 2]
+
+
+class TestEditing:
+    """What runs for input that is no more is cancelled."""
+
+    def test_files_that_there_are_no_more(self):
+        world = World()
+        task = Task(world, some_rows(5), plan={"max_requests": 2})
+        task.attempt()
+        assert len(world.jobs.running) == 3
+        task.rows = some_rows(2)
+        task.attempt()
+        assert [job.input_uris[0] for job in world.jobs.running] == [task.manifest.shards[0].uri]
+
+    def test_rounds_of_the_batch_before(self):
+        world = World({"a0": [fails(), answers()]})
+        task = Task(world, some_rows(3), rounds=1)
+        task.attempt()
+        world.run()
+        assert isinstance(task.resume(), Waiting)
+        task.rows = some_rows(2)
+        task.to_the_end()
+        assert world.jobs.running == []
+        assert [job.state for job in world.jobs.paid] == [
+            "JOB_STATE_SUCCEEDED",
+            "JOB_STATE_CANCELLED",
+            "JOB_STATE_SUCCEEDED",
+        ]
 
 
 class TestClearing:
@@ -189,7 +290,7 @@ class TestClearing:
 
     def test_a_clear_that_repairs_sends_the_rows_that_are_still_bad(self):
         world = World({"a0": [fails(), fails(), answers("at last")], "a1": [fails(), answers()]})
-        task = Task(world, some_rows(4), rounds=1, repair_on_clear=True)
+        task = Task(world, some_rows(4), rounds=1, on_clear="repair")
         task.to_the_end()
         task.clear()
         report = task.land(task.to_the_end())
@@ -197,10 +298,64 @@ class TestClearing:
         assert report.statuses == {"succeeded": 4}
         assert task.landed()["a0"]["attempts"] == 3
 
+    def test_a_clear_that_repairs_does_so_also_after_a_round_that_cured_nothing(self):
+        world = World({"a0": [fails(), fails(), answers("at last")]})
+        task = Task(world, some_rows(3), rounds=1, on_clear="repair")
+        task.to_the_end()
+        assert isinstance(task.attempt(), Done)
+        task.clear()
+        assert task.land(task.to_the_end()).statuses == {"succeeded": 3}
+
+    def test_a_clear_for_new_jobs_buys_the_whole_again_once_and_its_rounds_too(self):
+        world = World({"a0": [fails(), answers(), fails(), answers("anew")]})
+        task = Task(world, some_rows(3), rounds=1, on_clear="new")
+        task.to_the_end()
+        task.attempt()
+        assert len(world.jobs.paid) == 2
+        task.clear()
+        report = task.land(task.to_the_end())
+        assert world.batches == [["a0", "a1", "a2"], ["a0"]] * 2
+        assert isinstance(task.attempt(), Done)
+        assert report.statuses == {"succeeded": 3}
+        assert task.landed()["a0"]["text"] == "anew"
+
+    def test_a_job_that_runs_when_a_new_one_is_asked_for_is_cancelled(self):
+        world = World()
+        task = Task(world, some_rows(3), on_clear="new")
+        task.attempt()
+        task.clear()
+        assert isinstance(task.attempt(), Waiting)
+        first, second = world.jobs.paid
+        assert [job.name for job in world.jobs.running] == [second.name]
+        assert world.jobs.get(first.job_name).state is JobState.CANCELLED
+
+    @pytest.mark.parametrize("effects", range(1, 9))
+    def test_dying_on_the_way_to_new_jobs_buys_them_once(self, effects):
+        world = World()
+        task = Task(world, some_rows(3), on_clear="new")
+        task.to_the_end()
+        task.clear()
+        lives = Lives(effects)
+        with contextlib.suppress(Died):
+            task.attempt(lives.store(world.store), lives.service(world.jobs))
+        assert task.land(task.to_the_end()).statuses == {"succeeded": 3}
+        assert len(world.jobs.paid) == 2
+
+    def test_back_to_attach_the_newest_is_landed(self):
+        world = World()
+        task = Task(world, some_rows(3), on_clear="new")
+        task.to_the_end()
+        task.clear()
+        task.to_the_end()
+        task.on_clear = OnClear.ATTACH
+        task.clear()
+        [landed] = task.to_the_end().rounds
+        assert landed.jobs[0].name == world.jobs.paid[1].name
+
     def test_on_demand_only(self):
         """With no round planned, nothing goes again until a person asks."""
         world = World({"a0": [fails(), answers()]})
-        task = Task(world, some_rows(3), repair_on_clear=True)
+        task = Task(world, some_rows(3), on_clear="repair")
         task.to_the_end()
         assert len(world.jobs.paid) == 1
         task.clear()
@@ -230,6 +385,15 @@ class TestResume:
         assert world.sent == {"a0": 2, "a1": 2, "a2": 1, "a3": 1}
         assert report.usage.prompt_tokens == 40
         assert report.foreign_count == 0
+
+    def test_the_same_row_of_another_batch_is_another_purchase(self):
+        """The job that completed the one's output has no answer for the other's."""
+        world = World({"a0": [fails(), answers("late"), fails(), answers("later")]})
+        task = Task(world, some_rows(3), rounds=1, policy=RepairPolicy(resume=True))
+        task.to_the_end()
+        task.rows = some_rows(2)
+        assert task.land(task.to_the_end()).statuses == {"succeeded": 2}
+        assert len(world.jobs.paid) == 4
 
 
 class TestDeath:

@@ -10,7 +10,7 @@ from airflow_vertex_batch.core.address import JobName, Uri, job_names
 from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing, Round, better, read_jobs, refuse_bad_end
-from airflow_vertex_batch.core.model import JobState, Manifest
+from airflow_vertex_batch.core.model import JobState, Manifest, Shard
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.report import Report
 from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate
@@ -215,20 +215,37 @@ class TestJobs:
         assert asked == [JobName.parse(JOB_NAME)]
 
 
+def _asked(*jobs, resume_uri=""):
+    shard = Shard(uri="gs://b/r", request_count=3, size_bytes=9, resume_uri=resume_uri)
+    manifest = Manifest(uri="gs://b/m", fingerprint="f", row_count=3, request_count=3, shards=(shard,))
+    return Round(manifest=manifest, jobs=jobs)
+
+
 class TestRefuseBadEnd:
     REPORT = Report(request_count=3, statuses={"succeeded": 2, "cancelled": 1}, unanswered_count=1)
 
     @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.PARTIALLY_SUCCEEDED], ids=str)
     def test_a_good_end_passes(self, state):
-        refuse_bad_end([a_job(state)], self.REPORT)
+        refuse_bad_end([_asked(a_job(state))], self.REPORT)
 
     def test_a_bad_end_passes_when_a_repair_round_has_answered_every_row_it_left(self):
-        refuse_bad_end([a_job(JobState.CANCELLED)], Report(request_count=3, statuses={"succeeded": 2, "blocked": 1}))
+        report = Report(request_count=3, statuses={"succeeded": 2, "blocked": 1})
+        refuse_bad_end([_asked(a_job(JobState.CANCELLED))], report)
+
+    def test_a_round_that_ended_well_makes_good_how_those_before_it_ended(self):
+        refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job())], self.REPORT)
+        with pytest.raises(JobError, match="ended as JOB_STATE_EXPIRED"):
+            refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job(JobState.EXPIRED))], self.REPORT)
+
+    def test_but_not_one_that_only_completed_an_output(self):
+        """It has no line for a request that the job did not come to."""
+        with pytest.raises(JobError, match="ended as JOB_STATE_CANCELLED"):
+            refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job(), resume_uri="gs://b/o")], self.REPORT)
 
     @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED], ids=str)
     def test_a_bad_end_fails_after_landing_and_says_what_landed(self, state):
         with pytest.raises(
             JobError, match=rf"ended as {state}. 24 h. What it answered has landed: 3 rows: 2 succeeded, 1 cancelled"
         ) as caught:
-            refuse_bad_end([a_job(), a_job(state, error_message="24 h")], self.REPORT)
+            refuse_bad_end([_asked(a_job(), a_job(state, error_message="24 h"))], self.REPORT)
         assert not caught.value.retryable

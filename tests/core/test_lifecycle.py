@@ -10,18 +10,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import JobError, ServiceError
+from airflow_vertex_batch.core.errors import JobError
 from airflow_vertex_batch.core.lifecycle import (
-    DEFAULT_TIMEOUT_SECONDS,
     Cancel,
     Ended,
     GaveUp,
     OnTimeout,
     Poll,
+    Queued,
     Sleep,
     TimedOut,
     WaitPolicy,
+    Warn,
     adrive,
     conclude,
     drive,
@@ -30,24 +30,29 @@ from airflow_vertex_batch.core.lifecycle import (
     unpack,
     watch,
 )
-from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
-from tests.builders import JOB_NAME, NIGHT, a_job, a_job_doc
+from airflow_vertex_batch.core.model import JobState, Phase
+from tests.builders import JOB_NAME, NIGHT, a_job
+from tests.core.waits import (
+    BUSY,
+    CANCEL,
+    CANCELLED,
+    CANCELLING,
+    DONE,
+    FORBIDDEN,
+    KEEP,
+    MINUTE,
+    NAME,
+    PENDING,
+    POLL,
+    RUNNING,
+    UNAVAILABLE,
+    WARN,
+    AsyncService,
+    Service,
+    drive_one,
+    timed_out,
+)
 from tests.fakes import Clock
-
-NAME = JobName.parse(JOB_NAME)
-MINUTE = WaitPolicy(poll_interval=60, timeout=600)
-#: The jobs here were created when the clock starts, unless a test says otherwise.
-PENDING, RUNNING, DONE = a_job(JobState.PENDING), a_job(JobState.RUNNING), a_job(JobState.SUCCEEDED)
-UNAVAILABLE = ServiceError("Vertex AI answered HTTP 503", status=503)
-FORBIDDEN = ServiceError("Vertex AI answered HTTP 403", status=403)
-BUSY = ServiceError("Vertex AI answered HTTP 429", status=429, retry_after=400.0)
-
-POLL, CANCEL = "poll", "cancel"
-
-
-def _timed_out(job: BatchJob | None, *, cancelled: bool) -> TimedOut:
-    return TimedOut(JOB_NAME, job, cancelled=cancelled)
-
 
 #: What is asked of the service and how long is slept, given its answers, and how it ends.
 SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
@@ -87,7 +92,7 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         MINUTE,
         [BUSY, BUSY, RUNNING, True],
         [POLL, 400, POLL, 200, POLL, CANCEL],
-        _timed_out(RUNNING, cancelled=True),
+        timed_out(RUNNING, cancelled=True),
     ),
     "three hard errors in a row give up": (
         MINUTE,
@@ -105,13 +110,13 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         WaitPolicy(poll_interval=60, timeout=100),
         [RUNNING, RUNNING, RUNNING, True],
         [POLL, 60, POLL, 40, POLL, CANCEL],
-        _timed_out(RUNNING, cancelled=True),
+        timed_out(RUNNING, cancelled=True),
     ),
     "or leaves it running": (
         WaitPolicy(poll_interval=60, timeout=100, on_timeout=OnTimeout.FAIL),
         [RUNNING, RUNNING, RUNNING],
         [POLL, 60, POLL, 40, POLL],
-        _timed_out(RUNNING, cancelled=False),
+        timed_out(RUNNING, cancelled=False),
     ),
     "a cancel that finds an ended job ends well": (
         WaitPolicy(poll_interval=60, timeout=50),
@@ -123,25 +128,91 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         WaitPolicy(poll_interval=60, timeout=50),
         [RUNNING, RUNNING, False, RUNNING],
         [POLL, 50, POLL, CANCEL, POLL],
-        _timed_out(RUNNING, cancelled=False),
+        timed_out(RUNNING, cancelled=False),
     ),
     "a cancel that fails is no cancel": (
         WaitPolicy(poll_interval=60, timeout=50),
         [RUNNING, RUNNING, UNAVAILABLE],
         [POLL, 50, POLL, CANCEL],
-        _timed_out(RUNNING, cancelled=False),
+        timed_out(RUNNING, cancelled=False),
     ),
     "a cancel that finds nothing, and no answer after it": (
         WaitPolicy(poll_interval=60, timeout=50),
         [RUNNING, RUNNING, False, UNAVAILABLE],
         [POLL, 50, POLL, CANCEL, POLL],
-        _timed_out(RUNNING, cancelled=False),
+        timed_out(RUNNING, cancelled=False),
     ),
     "never seen until the deadline": (
         WaitPolicy(poll_interval=60, timeout=100),
         [UNAVAILABLE, UNAVAILABLE, True],
         [POLL, 100, POLL, CANCEL],
-        _timed_out(None, cancelled=True),
+        timed_out(None, cancelled=True),
+    ),
+    "a cancel that finds a job being cancelled already": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, RUNNING, False, CANCELLING],
+        [POLL, 50, POLL, CANCEL, POLL],
+        timed_out(CANCELLING, cancelled=True),
+    ),
+    "a job that is being cancelled at its deadline is waited for": (
+        WaitPolicy(poll_interval=900, timeout=100),
+        [RUNNING, CANCELLING, CANCELLING, CANCELLED],
+        [POLL, 100, POLL, WARN, 900, POLL, 900, POLL],
+        Ended(CANCELLED),
+    ),
+    "but not for ever": (
+        WaitPolicy(poll_interval=900, timeout=100),
+        [CANCELLING] * 4,
+        [POLL, 900, POLL, WARN, 900, POLL, 100, POLL],
+        timed_out(CANCELLING, cancelled=True),
+    ),
+    "kept beyond its deadline until it ends": (
+        KEEP,
+        [RUNNING, RUNNING, DONE],
+        [POLL, 300_000, POLL, WARN, 49_200, POLL],
+        Ended(DONE),
+    ),
+    "kept no longer than the service itself would": (
+        msgspec.structs.replace(KEEP, poll_interval=200_000),
+        [RUNNING] * 3,
+        [POLL, 200_000, POLL, WARN, 149_200, POLL],
+        timed_out(RUNNING, cancelled=False),
+    ),
+    "one warning is enough": (
+        msgspec.structs.replace(KEEP, poll_interval=100_000),
+        [RUNNING, RUNNING, RUNNING, DONE],
+        [POLL, 100_000, POLL, WARN, 100_000, POLL, 100_000, POLL],
+        Ended(DONE),
+    ),
+    "a longer deadline than the service's is kept to": (
+        msgspec.structs.replace(KEEP, timeout=400_000),
+        [RUNNING, RUNNING, RUNNING],
+        [POLL, 300_000, POLL, 100_000, POLL],
+        timed_out(RUNNING, cancelled=False),
+    ),
+    "a job that queues for too long interrupts": (
+        WaitPolicy(poll_interval=60, queue_limit=100),
+        [PENDING, PENDING, PENDING],
+        [POLL, 60, POLL, 40, POLL],
+        Queued(PENDING),
+    ),
+    "one that has begun does not": (
+        WaitPolicy(poll_interval=60, queue_limit=100),
+        [PENDING, RUNNING, RUNNING, DONE],
+        [POLL, 60, POLL, 60, POLL, 60, POLL],
+        Ended(DONE),
+    ),
+    "the deadline comes first": (
+        WaitPolicy(poll_interval=60, timeout=50, queue_limit=50),
+        [PENDING, PENDING, True],
+        [POLL, 50, POLL, CANCEL],
+        timed_out(PENDING, cancelled=True),
+    ),
+    "an error says nothing about the queue": (
+        WaitPolicy(poll_interval=60, queue_limit=100),
+        [UNAVAILABLE, UNAVAILABLE, RUNNING, DONE],
+        [POLL, 120, POLL, 240, POLL, 60, POLL],
+        Ended(DONE),
     ),
     "done in the last moment is done": (
         WaitPolicy(poll_interval=60, timeout=50),
@@ -160,47 +231,6 @@ def steady(policy, clock):
 PARAMETERS = pytest.mark.parametrize(("policy", "answers", "steps", "outcome"), SCRIPTS.values(), ids=SCRIPTS)
 
 
-class Service:
-    """Gives scripted answers and notes what was asked."""
-
-    def __init__(self, answers: list[Any], clock: Clock) -> None:
-        self._answers, self._clock, self.steps = list(answers), clock, []
-
-    def _answer(self, step: str) -> Any:
-        self.steps.append(step)
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def get(self, name: JobName) -> BatchJob:
-        assert name == NAME
-        return self._answer(POLL)
-
-    def cancel(self, name: JobName) -> bool:
-        assert name == NAME
-        return self._answer(CANCEL)
-
-    def sleep(self, seconds: float) -> None:
-        self.steps.append(seconds)
-        self._clock.sleep(seconds)
-
-    @property
-    def is_used_up(self) -> bool:
-        return not self._answers
-
-
-class AsyncService(Service):
-    async def get(self, name):
-        return super().get(name)
-
-    async def cancel(self, name):
-        return super().cancel(name)
-
-    async def sleep(self, seconds):
-        super().sleep(seconds)
-
-
 class TestScripts:
     @PARAMETERS
     def test_the_generator_alone(self, policy, answers, steps, outcome):
@@ -212,6 +242,9 @@ class TestScripts:
                 if isinstance(step, Sleep):
                     clock.sleep(step.seconds)
                     seen.append(step.seconds)
+                    reply = None
+                elif isinstance(step, Warn):
+                    seen.append(WARN)
                     reply = None
                 else:
                     assert step in {Poll(NAME), Cancel(NAME)}
@@ -225,7 +258,7 @@ class TestScripts:
     def test_driven_blocking(self, policy, answers, steps, outcome):
         clock = Clock()
         service = Service(answers, clock)
-        assert drive(steady(policy, clock), service, sleep=service.sleep) == outcome
+        assert drive_one(steady(policy, clock), service, sleep=service.sleep, warn=service.warn) == outcome
         assert service.steps == steps
         assert service.is_used_up
 
@@ -233,7 +266,8 @@ class TestScripts:
     def test_driven_on_an_event_loop(self, policy, answers, steps, outcome):
         clock = Clock()
         service = AsyncService(answers, clock)
-        assert asyncio.run(adrive(steady(policy, clock), service, sleep=service.sleep)) == outcome
+        waited = asyncio.run(adrive(steady(policy, clock), service, sleep=service.sleep, warn=service.warn))
+        assert waited == outcome
         assert service.steps == steps
         assert service.is_used_up
 
@@ -247,56 +281,6 @@ class TestScripts:
         assert service.steps == steps[:before_sleep]
 
 
-class TestStates:
-    @pytest.mark.parametrize("state", JobState, ids=str)
-    def test_each_state_waits_or_ends(self, state):
-        clock = Clock()
-        service = Service([a_job(state)], clock)
-        outcome = drive_once(watch(NAME, MINUTE, clock.seconds), service)
-        assert outcome == (Ended(a_job(state)) if state.is_final else None)
-
-    def test_a_state_that_does_not_exist_yet_waits(self):
-        clock = Clock()
-        odd = BatchJob.from_api(a_job_doc(state="JOB_STATE_TELEPORTED"))
-        service = Service([odd, DONE], clock)
-        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
-
-
-class TestDeadline:
-    def test_it_counts_from_creation_not_from_this_attempt(self):
-        """The job was made 590 s before this attempt began to look; ten seconds are left."""
-        clock = Clock()
-        clock.sleep(590)
-        service = Service([RUNNING, RUNNING, True], clock)
-        drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep)
-        assert service.steps == [POLL, 10, POLL, CANCEL]
-
-    def test_a_job_that_is_late_already_is_asked_once_before_it_is_cancelled(self):
-        clock = Clock()
-        clock.sleep(10_000)
-        service = Service([DONE], clock)
-        assert drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
-
-    def test_without_a_creation_time_it_counts_from_now(self):
-        clock = Clock()
-        clock.sleep(10_000)
-        odd = a_job(JobState.RUNNING, created_at=None)
-        service = Service([odd, odd, True], clock)
-        drive(watch(NAME, WaitPolicy(poll_interval=600, timeout=600), clock.seconds), service, sleep=service.sleep)
-        assert service.steps == [POLL, 600, POLL, CANCEL]
-
-    def test_by_default_it_covers_queue_and_run(self):
-        assert WaitPolicy().timeout == DEFAULT_TIMEOUT_SECONDS > (72 + 24) * 3600
-
-    def test_days_without_an_answer_end_at_the_deadline(self):
-        """Over a thousand errors in a row: doubling must not overflow."""
-        clock = Clock()
-        service = Service([UNAVAILABLE] * 2_000, clock)
-        outcome = drive(watch(NAME, WaitPolicy(), clock.seconds), service, sleep=service.sleep)
-        assert outcome == _timed_out(None, cancelled=False)
-        assert sum(clock.slept) == pytest.approx(DEFAULT_TIMEOUT_SECONDS)
-
-
 class TestTheAdaptiveInterval:
     """What one wait looks like; `test_pace` has the decisions."""
 
@@ -304,7 +288,7 @@ class TestTheAdaptiveInterval:
         clock = Clock()
         service = Service(list(answers), clock)
         flow = watch(NAME, policy, clock.seconds, usual=lambda _job: usual, luck=lambda: luck)
-        drive(flow, service, sleep=service.sleep)
+        drive_one(flow, service, sleep=service.sleep)
         return clock.slept
 
     def test_it_is_what_one_gets_who_names_no_interval(self):
@@ -328,7 +312,7 @@ class TestTheAdaptiveInterval:
             )
         )
         flow = watch(NAME, WaitPolicy(timeout=400_000), clock.seconds, luck=lambda: 0.5)
-        drive(flow, service, sleep=service.sleep)
+        drive_one(flow, service, sleep=service.sleep)
         assert clock.slept[32] == 300
         assert clock.slept[33] == 15
 
@@ -347,10 +331,34 @@ class TestTheAdaptiveInterval:
         assert min(self.waits(BUSY, DONE, luck=luck)[0] for luck in (0, 0.3, 1)) == 400
 
 
+class TestSideBySide:
+    """Several jobs are waited for at once, in one worker."""
+
+    def waits(self, *scripts, **policy):
+        clock = Clock()
+        services = [Service(script, clock) for script in scripts]
+        flows = [(watch(NAME, msgspec.structs.replace(MINUTE, **policy), clock.seconds), each) for each in services]
+        outcomes = drive(*flows, sleep=clock.sleep, clock=clock.seconds)
+        return outcomes, clock.slept, [service.steps for service in services]
+
+    def test_nobody_waits_for_the_other(self):
+        outcomes, slept, steps = self.waits([RUNNING, RUNNING, DONE], [RUNNING, CANCELLED])
+        assert outcomes == [Ended(DONE), Ended(CANCELLED)]
+        assert (slept, steps) == ([60, 60], [[POLL] * 3, [POLL] * 2])
+
+    def test_one_that_queues_for_too_long_interrupts_all(self):
+        outcomes, slept, steps = self.waits([RUNNING] * 2, [DONE], [PENDING] * 2, queue_limit=60)
+        assert outcomes == [Ended(DONE), Queued(PENDING)]
+        assert (slept, steps) == ([60], [[POLL] * 2, [POLL], [POLL] * 2])
+
+    def test_nothing_to_wait_for_is_over_at_once(self):
+        assert drive() == []
+
+
 def test_whoever_logs_progress_sees_every_answer():
     clock, seen = Clock(), []
     service = Service([PENDING, UNAVAILABLE, RUNNING, DONE], clock)
-    drive(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, seen=seen.append)
+    drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, seen=seen.append)
     assert seen == [PENDING, RUNNING, DONE]
 
 
@@ -361,13 +369,14 @@ def test_an_error_that_is_not_the_service_s_ends_the_wait():
 
     clock = Clock()
     with pytest.raises(RuntimeError, match="a bug"):
-        drive(watch(NAME, MINUTE, clock.seconds), Broken([], clock), sleep=clock.sleep)
+        drive_one(watch(NAME, MINUTE, clock.seconds), Broken([], clock), sleep=clock.sleep)
 
 
 OUTCOMES = [
     Ended(a_job(JobState.PARTIALLY_SUCCEEDED, labels={"a": "b"}, input_uris=("gs://b/x",))),
     TimedOut(JOB_NAME, RUNNING, cancelled=True),
     TimedOut(JOB_NAME, None, cancelled=False),
+    Queued(PENDING),
     GaveUp(JOB_NAME, 403, "why"),
 ]
 
@@ -422,6 +431,12 @@ class TestConclude:
         with pytest.raises(JobError, match=message) as caught:
             conclude([outcome])
         assert caught.value.retryable is retryable
+
+    def test_a_job_without_rows_may_be_borne(self):
+        jobs = [a_job(JobState.CANCELLED, name=f"{JOB_NAME}{n}") for n in range(2)]
+        assert conclude([Ended(job) for job in jobs], bears=lambda _job: True) == jobs
+        with pytest.raises(JobError, match=rf"{JOB_NAME}1 ended as"):
+            conclude([Ended(job) for job in jobs], bears=lambda job: job is jobs[0])
 
     def test_all_jobs_in_order(self):
         jobs = [a_job(name=f"{JOB_NAME}{n}") for n in range(3)]

@@ -15,11 +15,13 @@ from airflow_vertex_batch.core.submit import (
     IDENTITY_LABEL,
     SETTLE_SECONDS,
     OnChangedInput,
+    Reuse,
     ensure_job,
     job_fingerprint,
+    leave,
     would_buy,
 )
-from tests.builders import a_spec
+from tests.builders import a_spec, an_order
 from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
 
 FOLDER = Uri.parse("gs://b/ledger/me")
@@ -34,22 +36,14 @@ class World:
         self.store, self.service = MemoryStore(), Jobs(self.clock, **jobs)
 
     def attempt(self, content: str = "c1", *, store=None, service=None, token: str = "a", **options):
-        return ensure_job(
-            options.pop("spec", a_spec()),
-            identity_key="me",
-            content=content,
-            ledger=Ledger(store or self.store, FOLDER, token, self.clock),
-            service=service or self.service,
-            sleep=options.pop("sleep", self.clock.sleep),
-            now=self.clock,
-            **options,
-        )
+        sleep, spec = options.pop("sleep", self.clock.sleep), options.pop("spec", a_spec())
+        ledger = Ledger(store or self.store, FOLDER, token, self.clock)
+        order = an_order(ledger, service or self.service, spec=spec, content=content, **options)
+        return ensure_job(order, sleep=sleep, now=self.clock)
 
     def would_buy(self, content: str = "c1", **options) -> bool:
         ledger = Ledger(self.store, FOLDER, "reader", self.clock)
-        return would_buy(
-            a_spec(), identity_key="me", content=content, ledger=ledger, service=self.service, now=self.clock, **options
-        )
+        return would_buy(an_order(ledger, self.service, content=content, **options), now=self.clock)
 
     @property
     def ledger(self) -> list[type]:
@@ -101,10 +95,8 @@ class TestTheOrdinaryWay:
 
     def test_another_identity_has_a_job_of_its_own(self, world):
         world.attempt()
-        other = ensure_job(
-            a_spec(), identity_key="you", content="c1", service=world.service, now=world.clock,
-            ledger=Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock),
-        )  # fmt: skip
+        ledger = Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock)
+        other = ensure_job(an_order(ledger, world.service, identity_key="you"), now=world.clock)
         assert other.created
 
 
@@ -198,6 +190,22 @@ class TestLostAnswers:
         world.attempt()
         assert len(world.service.paid) == 1
 
+    def test_a_slow_look_says_what_was_there_when_it_began(self):
+        """The list was read before the job appeared in it; by the time the other answers came it had settled."""
+
+        class Slow(Jobs):
+            def get(self, name):
+                self.clock.sleep(2 * SETTLE_SECONDS)
+                return super().get(name)
+
+        world = World()
+        world.service = Slow(world.clock, creates=["committed"], list_lags=1)
+        old = world.service.put(state="JOB_STATE_SUCCEEDED", labels={})
+        ledger = Ledger(world.store, FOLDER, "z", world.clock)
+        assert ledger.append(ledger.submission("other input", old.name), 0)
+        assert not world.attempt().created
+        assert len(world.service.paid) == 2
+
     def test_dying_while_waiting_for_a_lost_answer_changes_nothing(self):
         world = World(creates=["committed"], list_lags=3)
 
@@ -252,6 +260,15 @@ class TestRefusals:
         world.service.change(world.attempt().job.name, labels={})
         assert not world.attempt(token="b").created
 
+    def test_the_newest_of_several_answers_also_where_the_list_shows_none(self, world):
+        first = world.attempt().job
+        world.service.change(first.name, state="JOB_STATE_CANCELLED")
+        world.clock.sleep(60)
+        second = world.attempt(token="b").job
+        for job in (first, second):
+            world.service.change(job.name, state="JOB_STATE_CANCELLED", labels={})
+        assert world.attempt(token="c", reuse=Reuse.ANY).job.name == second.name
+
     def test_a_lost_ledger_does_not_lose_the_job(self, world):
         """The labels name it, so it is adopted and recorded."""
         job = world.attempt().job
@@ -299,6 +316,14 @@ class TestChangedInput:
         world.attempt("c2", token="b")
         assert world.attempt("c1", token="c").job.name == first.name
         assert len(world.service.paid) == 2
+        assert world.service.running == []
+
+    def test_or_leaves_the_other_running_where_nothing_may_be_cancelled(self, world):
+        first = world.attempt().job
+        world.service.change(first.name, state="JOB_STATE_SUCCEEDED")
+        second = world.attempt("c2", token="b").job
+        assert world.attempt("c1", token="c", on_changed_input=OnChangedInput.FAIL).job.name == first.name
+        assert [job.name for job in world.service.running] == [second.name]
 
 
 class TestTwoWriters:
@@ -427,3 +452,32 @@ class TestWouldBuy:
     def test_not_when_a_person_must_choose_first(self, world):
         world.attempt("c1")
         assert not world.would_buy("c2", on_changed_input=OnChangedInput.FAIL)
+
+
+class TestLeave:
+    """What the input has no more is cancelled, also where its create call is only just under way."""
+
+    def _leave(self, world) -> bool:
+        ledger = Ledger(world.store, FOLDER, "b", world.clock)
+        return leave(ledger, "me", world.service, sleep=world.clock.sleep, now=world.clock)
+
+    def test_a_running_job_is_cancelled(self, world):
+        world.attempt()
+        assert self._leave(world)
+        assert world.service.running == []
+
+    def test_a_job_that_has_ended_stays_as_it_is(self, world):
+        job = world.attempt().job
+        world.service.change(job.name, state="JOB_STATE_SUCCEEDED")
+        assert self._leave(world)
+        assert world.service.get(job.job_name).state is JobState.SUCCEEDED
+
+    def test_nothing_was_ever_there(self, world):
+        assert not self._leave(world)
+        assert world.clock.slept == []
+
+    def test_a_job_that_may_be_on_its_way_is_waited_for(self, world):
+        ledger = Ledger(world.store, FOLDER, "a", world.clock)
+        assert ledger.append(ledger.intent("c1"), 0)
+        assert self._leave(world)
+        assert sum(world.clock.slept) == pytest.approx(SETTLE_SECONDS)

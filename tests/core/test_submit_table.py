@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 
 from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission
-from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.model import BatchJob, JobState
 from airflow_vertex_batch.core.submit import (
+    EDITION_LABEL,
     FINGERPRINT_LABEL,
     SETTLE_SECONDS,
     Attach,
@@ -16,6 +18,7 @@ from airflow_vertex_batch.core.submit import (
     Refuse,
     Settle,
     Submit,
+    Terms,
     decide,
     job_fingerprint,
 )
@@ -29,8 +32,9 @@ def _intent(fingerprint: str, age: float = 0) -> Intent:
     return Intent(fingerprint=fingerprint, attempt="a", at=NIGHT - timedelta(seconds=age))
 
 
-def _submission(fingerprint: str, name: str = "old", age: float = 0) -> Submission:
-    return Submission(fingerprint=fingerprint, attempt="a", at=NIGHT - timedelta(seconds=age), job_name=name)
+def _submission(fingerprint: str, name: str = "old", age: float = 0, **members: str) -> Submission:
+    at = NIGHT - timedelta(seconds=age)
+    return Submission(fingerprint=fingerprint, attempt="a", at=at, job_name=name, **members)
 
 
 def _refusal(fingerprint: str) -> Refusal:
@@ -162,20 +166,92 @@ def test_every_state_of_the_same_input_has_one_decision(state):
 
 class TestOnChangedInput:
     def test_fail_refuses_while_the_other_runs(self):
-        decision = decide(SENT_OTHER, SAME, [_job(OTHER)], now=NIGHT, on_changed_input=OnChangedInput.FAIL)
+        decision = decide(SENT_OTHER, SAME, [_job(OTHER)], now=NIGHT, terms=Terms(on_changed_input=OnChangedInput.FAIL))
         assert decision == Refuse("old is running for other input of the same task")
 
     def test_fail_submits_when_nothing_runs(self):
         decision = decide(
-            SENT_OTHER, SAME, [_job(OTHER, JobState.SUCCEEDED)], now=NIGHT, on_changed_input=OnChangedInput.FAIL
+            SENT_OTHER,
+            SAME,
+            [_job(OTHER, JobState.SUCCEEDED)],
+            now=NIGHT,
+            terms=Terms(on_changed_input=OnChangedInput.FAIL),
         )
         assert isinstance(decision, Submit)
 
     def test_fail_attaches_to_the_same_input(self):
         jobs = [_job(OTHER, name="new"), RUNNING]
-        assert decide(SENT, SAME, jobs, now=NIGHT, on_changed_input=OnChangedInput.FAIL) == Attach(
+        assert decide(SENT, SAME, jobs, now=NIGHT, terms=Terms(on_changed_input=OnChangedInput.FAIL)) == Attach(
             RUNNING, recorded=True
         )
+
+
+def _edition(number: str, state: JobState = JobState.SUCCEEDED, name: str = "old") -> BatchJob:
+    return a_job(state, name=name, labels={FINGERPRINT_LABEL: SAME, EDITION_LABEL: number})
+
+
+RENEWED = "the task was cleared with on_clear='new'"
+
+
+class TestOnClearNew:
+    """A clear asked for a new job: only one of its own edition will do."""
+
+    TABLE: ClassVar[dict[str, tuple]] = {
+        "the first edition, nothing there: submit": ([], [], Submit("no job exists for this input")),
+        "of this edition: attach": (
+            [_submission(SAME, edition="2")],
+            [_edition("2")],
+            Attach(_edition("2"), recorded=True),
+        ),
+        "of this edition, ledger lost: adopt by its label": (
+            [],
+            [_edition("2", name="new"), _edition("1")],
+            Attach(_edition("2", name="new"), recorded=False),
+        ),
+        "of this edition, labels lost: the ledger says so": (
+            [_submission(SAME, edition="2")],
+            [a_job(JobState.SUCCEEDED, name="old")],
+            Attach(a_job(JobState.SUCCEEDED, name="old"), recorded=True),
+        ),
+        "of the edition before, ended: submit, replacing it": (
+            [_submission(SAME, edition="1")],
+            [_edition("1")],
+            Submit(RENEWED, replaces="old"),
+        ),
+        "of the edition before, running: cancel it and submit": (
+            [_submission(SAME, edition="1")],
+            [_edition("1", JobState.RUNNING)],
+            Submit(RENEWED, cancel=("old",), replaces="old"),
+        ),
+        "recorded before there were editions: submit": (
+            SENT,
+            [_job(SAME, JobState.SUCCEEDED)],
+            Submit(RENEWED, replaces="old"),
+        ),
+        "an intent of this edition, no job yet: look again": (
+            [_submission(SAME, edition="1"), _intent(SAME, 30)],
+            [_edition("1")],
+            Settle(SETTLE_SECONDS - 30),
+        ),
+        "of this edition, failed: submit again": (
+            [_submission(SAME, edition="2")],
+            [_edition("2", JobState.FAILED)],
+            Submit("old ended as JOB_STATE_FAILED", replaces="old"),
+        ),
+    }
+
+    @pytest.mark.parametrize(("entries", "jobs", "decision"), TABLE.values(), ids=TABLE)
+    def test_the_table(self, entries, jobs, decision):
+        assert decide(entries, SAME, jobs, now=NIGHT, terms=Terms(edition="2", renew=True)) == decision
+
+    def test_otherwise_any_edition_will_do(self):
+        jobs = [_edition("1", name="new"), _edition("0")]
+        decision = decide([], SAME, jobs, now=NIGHT, terms=Terms(edition="2"))
+        assert decision == Attach(jobs[0], recorded=False)
+
+    def test_a_job_of_the_edition_before_is_no_other_input(self):
+        terms = Terms(edition="2", renew=True, on_changed_input=OnChangedInput.FAIL)
+        assert isinstance(decide([], SAME, [_edition("1", JobState.RUNNING)], now=NIGHT, terms=terms), Submit)
 
 
 class TestFingerprint:

@@ -21,7 +21,7 @@ from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Drop, Http, Pass
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario
 from airflow_vertex_batch.gcp.vertex import VertexClient
-from tests.builders import a_line, a_spec, an_identity, jsonl
+from tests.builders import a_line, a_spec, an_identity, an_order, jsonl
 from tests.emulator.worlds import World, listening
 
 #: The answer to the first create is lost; the second job is bought, and its cancel is refused when it is replaced.
@@ -53,9 +53,8 @@ class Site:
         """Let a task buy a job, and return its name."""
         identity, spec = self.order(task)
         ledger = Ledger(self.world.store, self.staging / "ledger" / identity.key, "task", self.now)
-        ensured = ensure_job(
-            spec, identity_key=identity.key, content=content, ledger=ledger, service=self.service, now=self.now
-        )
+        order = an_order(ledger, self.service, spec=spec, identity_key=identity.key, content=content)
+        ensured = ensure_job(order, now=self.now)
         self.world.emulator.advance(1)
         return ensured.job.name
 

@@ -9,7 +9,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.submit import ensure_job
-from tests.builders import a_spec
+from tests.builders import an_order
 from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
 
 FOLDER = Uri.parse("gs://b/ledger/me")
@@ -30,15 +30,7 @@ def test_one_paid_job(attempts, fates, lags, unanswered):
         if number in unanswered:
             service.list_errors = [ServiceError("Vertex AI did not answer", status=503)]
         try:
-            return ensure_job(
-                a_spec(),
-                identity_key="me",
-                content="c1",
-                ledger=ledger,
-                service=lives.service(service),
-                sleep=clock.sleep,
-                now=clock,
-            ).job.name
+            return ensure_job(an_order(ledger, lives.service(service)), sleep=clock.sleep, now=clock).job.name
         except (Died, ServiceError):
             return ""
 

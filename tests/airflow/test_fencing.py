@@ -1,0 +1,176 @@
+"""Who may cancel a job? Only the attempt that still owns it, and on a kill only if a person ended the task."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from airflow_vertex_batch import compat, triggers
+from airflow_vertex_batch.core.errors import JobError
+from airflow_vertex_batch.sensors import VertexBatchJobSensor
+from airflow_vertex_batch.triggers import VertexBatchJobTrigger
+from tests.emulator.worlds import World, a_body, listening
+
+MINE, ANOTHER = str(uuid4()), str(uuid4())
+
+
+class Supervisor:
+    """What the process that a task or a trigger runs in asks Airflow, in place of the API server."""
+
+    def __init__(self, state: str, owner: str | None) -> None:
+        self.state, self.owner = state, owner
+
+    def send(self, msg):
+        from airflow.sdk.execution_time import comms
+
+        match msg:
+            case comms.GetTaskStates():
+                return comms.TaskStatesResult(task_states={"r": {"wait": self.state}})
+            case comms.GetXCom(key=compat.ATTEMPT_KEY, dag_id="d", task_id="wait", run_id="r", map_index=-1):
+                return comms.XComResult(key=msg.key, value=self.owner)
+        raise AssertionError(msg)
+
+
+def instance(token: str = MINE) -> SimpleNamespace:
+    """A task instance as the triggerer knows it: of the try that deferred."""
+    return SimpleNamespace(id=token, dag_id="d", task_id="wait", run_id="r", map_index=-1, max_tries=0)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """An emulator with one running job, over HTTP."""
+    connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0.01)
+    world = World()
+    with listening(world) as url:
+        monkeypatch.setenv("VERTEX_BATCH_EMULATOR_HOST", url)
+        world.created = world.create(a_body())
+        world.job = world.created["name"]
+        yield world
+
+
+@pytest.fixture
+def airflow(monkeypatch):
+    """What Airflow says about the task."""
+    from airflow.sdk.execution_time import task_runner
+
+    def says(state: str, owner: str | None) -> Supervisor:
+        supervisor = Supervisor(state, owner)
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+        return supervisor
+
+    return says
+
+
+def cancelled(world) -> bool:
+    """Whether somebody cancelled the job."""
+    return "CANCEL" in world.get(world.created)["state"]
+
+
+class TestAKilledTrigger:
+    """Airflow also calls it after a clear, and on a triggerer that lost its triggers to another."""
+
+    @pytest.mark.parametrize(
+        ("state", "owner", "attempt", "cancels"),
+        [
+            ("failed", MINE, MINE, True),
+            ("success", MINE, MINE, True),
+            ("skipped", MINE, MINE, True),
+            ("failed", None, None, True),
+            ("deferred", MINE, MINE, False),
+            ("scheduled", MINE, MINE, False),
+            ("running", ANOTHER, MINE, False),
+            ("failed", ANOTHER, MINE, False),
+            ("success", ANOTHER, MINE, False),
+            ("failed", None, MINE, False),
+            ("failed", ANOTHER, None, False),
+        ],
+        ids=[
+            *("marked failed", "marked success", "skipped", "marked failed, begun in the triggerer"),
+            *("moved to another triggerer", "cleared", "the new attempt runs", "the new attempt has failed"),
+            *("the new attempt is done", "the new attempt begins", "begun in the triggerer, then by a worker"),
+        ],
+    )
+    async def test_it_cancels_what_is_still_its_own(self, world, airflow, state, owner, attempt, cancels):
+        airflow(state, owner)
+        trigger = VertexBatchJobTrigger([world.job], attempt=attempt)
+        trigger.task_instance = instance()
+        await trigger.on_kill()
+        assert cancelled(world) is cancels
+
+    async def test_unless_it_was_told_not_to(self, world, airflow):
+        airflow("failed", MINE)
+        trigger = VertexBatchJobTrigger([world.job], attempt=MINE, cancel_on_kill=False)
+        trigger.task_instance = instance()
+        await trigger.on_kill()
+        assert not cancelled(world)
+
+
+class TestTheDeadline:
+    """A triggerer that wakes up late may find its deadline over, and its task in other hands."""
+
+    @pytest.mark.parametrize(("owner", "cancels"), [(MINE, True), (ANOTHER, False)], ids=["its own", "another's"])
+    async def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, cancels):
+        airflow("deferred", owner)
+        trigger = VertexBatchJobTrigger([world.job], timeout=0.001, attempt=MINE)
+        trigger.task_instance = instance()
+        [event] = [event async for event in trigger.run()]
+        [outcome] = event.payload["outcomes"]
+        assert (outcome["type"], outcome["cancelled"]) == ("timed_out", cancels)
+        assert cancelled(world) is cancels
+
+    async def test_without_a_task_nobody_else_can_own_the_job(self, world):
+        [event] = [event async for event in VertexBatchJobTrigger([world.job], timeout=0.001).run()]
+        assert event.payload["outcomes"][0]["cancelled"]
+        assert cancelled(world)
+
+
+class TestADeferral:
+    """The attempt that waits says so before it leaves the worker."""
+
+    def test_the_trigger_carries_its_attempt_and_airflow_knows_it(self, world):
+        from airflow.sdk.exceptions import TaskDeferred
+
+        pushed = {}
+        ti = instance()
+        ti.xcom_push = pushed.__setitem__
+        with pytest.raises(TaskDeferred) as deferred:
+            VertexBatchJobSensor(task_id="wait", jobs=[world.job]).execute({"ti": ti})
+        _, arguments = deferred.value.trigger.serialize()
+        assert arguments["attempt"] == pushed[compat.ATTEMPT_KEY] == MINE
+
+
+class TestADeadlineInAWorker:
+    """A worker that stalled finds out the same way."""
+
+    @pytest.mark.parametrize(("owner", "cancels"), [(MINE, True), (ANOTHER, False)], ids=["its own", "another's"])
+    def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, cancels):
+        airflow("running", owner)
+        ti = instance()
+        # Another attempt takes over between this one's beginning and its deadline.
+        ti.xcom_push = lambda _key, _value: None
+        sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False, job_timeout=0.001)
+        with pytest.raises(JobError, match="is being cancelled" if cancels else "may still run"):
+            sensor.execute({"ti": ti})
+        assert cancelled(world) is cancels
+
+
+class TestAKilledWorker:
+    """Waiting in a worker is no different."""
+
+    @pytest.mark.parametrize(
+        ("state", "owner", "cancels"),
+        [("failed", MINE, True), ("failed", ANOTHER, False), ("running", MINE, False), ("restarting", MINE, False)],
+        ids=["marked failed", "another attempt's", "a worker that stops", "cleared"],
+    )
+    def test_it_cancels_what_is_still_its_own(self, world, airflow, monkeypatch, state, owner, cancels):
+        airflow(state, owner)
+        monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
+        sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False)
+        sensor._waited_for = sensor._names()
+        sensor.on_kill()
+        assert cancelled(world) is cancels
