@@ -1,4 +1,6 @@
-"""Run every measurement, or those named: ``python -m bench imports prepare export poller``."""
+"""Run every measurement, or those named: ``python -m bench imports prepare export poller``. The long ones only by name:
+``python -m bench deferred soak``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import sys
 
 from tabulate import tabulate
 
-from bench import export, imports, poller, prepare, storage
+from bench import deferred, export, imports, poller, prepare, soak, storage
 
 _ALL = {
     "imports": imports.measure,
@@ -17,12 +19,14 @@ _ALL = {
     "export-memory": export.memory,
     "poller": poller.measure,
 }
+#: Not part of all: they start a real Airflow, and take minutes or an hour.
+_LONG = {"deferred": deferred.measure, "soak": soak.measure}
 
 
 def main() -> int:
     """Print one table for each measurement."""
     for name in sys.argv[1:] or list(_ALL):
-        headers, rows = _ALL[name]()
+        headers, rows = (_ALL | _LONG)[name]()
         print(f"\n{name}\n{tabulate(rows, headers=headers)}", flush=True)
     return 0
 

@@ -110,12 +110,13 @@ def _create(url: str) -> list[str]:
             end = {"do": "end", "state": "JOB_STATE_SUCCEEDED", "from_pending": True, "times": None}
             scenario = {"pace": {"pending_s": left * _SPEED}, "faults": [end]}
             session.put(f"{url}/emulator/scenario", json=scenario, timeout=60).raise_for_status()
-            names += pool.map(lambda number: _create_one(session, url, number), pack)
+            names += pool.map(lambda number: create_one(session, url, number), pack)
     chance.shuffle(names)
     return names
 
 
-def _create_one(session: requests.Session, url: str, number: int) -> str:
+def create_one(session: requests.Session, url: str, number: int) -> str:
+    """Create one job that carries our labels, and return its name."""
     body = {
         "displayName": f"bench {number}",
         "model": "publishers/google/models/gemini-2.5-flash",
