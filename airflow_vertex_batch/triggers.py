@@ -19,6 +19,7 @@ from airflow_vertex_batch.core.lifecycle import (
     Outcome,
     Queued,
     WaitPolicy,
+    Warn,
     adrive,
     pack,
     watch,
@@ -117,7 +118,12 @@ class VertexBatchJobTrigger(BaseTrigger):
         async with self._poller(name) as service:
             flow = watch(name, self._policy(name), usual=service.usual)
             fenced = Fenced(service, self._owns)
-            return await adrive(flow, fenced, sleep=asyncio.sleep, seen=progress_log(self.log.info))
+            seen = progress_log(self.log.ainfo)
+            return await adrive(flow, fenced, sleep=asyncio.sleep, seen=seen, warn=self._warn)
+
+    async def _warn(self, warning: Warn) -> None:
+        # In a thread: the log is a pipe to another process of Airflow's, and full when two thousand write at once.
+        await self.log.awarning("%s", warning.text)
 
     def _poller(self, name: JobName) -> shared_poller:
         chain = self.impersonation_chain
@@ -195,13 +201,13 @@ async def until_one_queues(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> lis
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-def progress_log(write: Callable[..., None]) -> Callable[[BatchJob], None]:
+def progress_log(write: Callable[..., Awaitable[None]]) -> Callable[[BatchJob], Awaitable[None]]:
     """Return a listener that writes one line for each change of a job's state or counts."""
     last: dict[str, str] = {}
 
-    def seen(job: BatchJob) -> None:
+    async def seen(job: BatchJob) -> None:
         if last.get(job.name) != job.progress:
             last[job.name] = job.progress
-            write("%s %s", job.name, job.progress)
+            await write("%s %s", job.name, job.progress)
 
     return seen
