@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
-from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
+from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, attempt_token, failing, generation_of
 from airflow_vertex_batch.compat import first_poke
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.waiting import WaitingOperator, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import BaseOperator, Context
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_vertex_batch.core.address import JobName
+    from airflow_vertex_batch.core.ledger import Ledger
     from airflow_vertex_batch.core.lifecycle import Outcome, Warn
     from airflow_vertex_batch.core.model import BatchJob
+    from airflow_vertex_batch.core.place import Place
+    from airflow_vertex_batch.core.queue import Told
+    from airflow_vertex_batch.hooks import VertexBatchHook
 
 #: XCom key under which the sensor says in which generation (see `base.generation_of`) it ran.
 GENERATION_KEY = "vertex_batch_generation"
@@ -62,7 +66,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if not self.deferrable:
                 raise InputError("start_from_trigger=True waits in the triggerer", todo="Leave out deferrable=False")
             self.start_from_trigger = True
-            self.start_trigger_args = start_args(self.trigger_arguments(as_template(jobs, self), self.queue_warning))
+            self.start_trigger_args = start_args(self.trigger_arguments(as_template(jobs, self), self._first_limit()))
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask once; wait if need be; return the jobs."""
@@ -71,30 +75,33 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             self._announce(context, [str(name) for name in names])
             return self._go_on(context, names)
 
-    def _go_on(self, context: Context, names: list[JobName], said: Collection[str] = ()) -> list[dict[str, Any]]:
+    def _go_on(self, context: Context, names: list[JobName], told: Told | None = None) -> list[dict[str, Any]]:
         """Ask once, and wait until every job has ended.
 
-        :param said: names of the jobs whose `queue_warning` was said.
+        :param told: what was seen to in this attempt.
         """
         from airflow_vertex_batch.core.lifecycle import Queued
+        from airflow_vertex_batch.core.queue import Told
 
+        told = told or Told()
         while True:
-            outcomes = self.ended(names)
+            outcomes = self.ended(context, names)
             if len(outcomes) == len(names):
                 return self._concluded(outcomes)
             if self.mode == "reschedule" and not self.deferrable:
                 return super().execute(context)  # type: ignore[no-any-return]
             jobs = self._as_seen(names)
-            said = self.say_queued(context, jobs, said)
-            outcomes = self.wait(context, jobs, said)
+            told = self.see_to_queue(context, jobs, told, self._give_up)
+            outcomes = self.wait(context, jobs, told)
             if not any(isinstance(outcome, Queued) for outcome in outcomes):
                 return self._concluded(outcomes)
 
     def execute_complete(
-        self, context: Context, event: dict[str, Any], said: Collection[str] = ()
+        self, context: Context, event: dict[str, Any], told: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """Return the jobs that the trigger saw ending; see to those that queue for too long, and wait again."""
         from airflow_vertex_batch.core.lifecycle import Queued, unpack
+        from airflow_vertex_batch.core.queue import Told
 
         with failing():
             if error := event.get("error"):
@@ -104,10 +111,12 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             names = self._names() if is_long else []
             if self.start_from_trigger:
                 self._announce(context, [str(name) for name in names] or [outcome.name for outcome in outcomes])
-            return self._go_on(context, names, said) if is_long else self._concluded(outcomes)
+            return self._go_on(context, names, Told.from_dict(told or {})) if is_long else self._concluded(outcomes)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask once, for ``mode="reschedule"``; a deadline or an ended job ends the wait."""
+        from airflow_vertex_batch.core.queue import Told
+
         with failing():
             names, began = self._names(), first_poke(context)
 
@@ -116,11 +125,11 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 if began is None or warning.ago < 2 * self.poke_interval:
                     self.log.warning("%s", warning.text)
 
-            outcomes = self.ended(names, began=began, warn=warn)
+            outcomes = self.ended(context, names, began=began, warn=warn)
             done = len(outcomes) == len(names)
             if not done:
                 only_new = None if began is None else 2 * self.poke_interval
-                self.say_queued(context, self._as_seen(names), (), only_new=only_new)
+                self.see_to_queue(context, self._as_seen(names), Told(), self._give_up, only_new=only_new)
             return PokeReturnValue(done, self._concluded(outcomes) if done else None)
 
     def _announce(self, context: Context, names: list[str]) -> None:
@@ -142,7 +151,47 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     def _concluded(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         from airflow_vertex_batch.core.lifecycle import conclude
 
-        return [job.as_dict() for job in conclude(outcomes)]
+        return [job.as_dict() for job in conclude(outcomes, bears=self._was_given_up)]
+
+    def _first_limit(self) -> float | None:
+        """Return when a job may need somebody for the first time."""
+        limits = [limit for limit in (self.queue_warning, self.queue_timeout) if limit is not None]
+        return min(limits, default=None)
+
+    def _give_up(self, job: BatchJob) -> Place | None:
+        """Leave a job that queues for too long to the task that repairs; None where it is not of this package."""
+        from airflow_vertex_batch.core.place import Place
+        from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, Terms, move
+
+        if not {IDENTITY_LABEL, FINGERPRINT_LABEL} <= job.labels.keys():
+            return None
+        hook = self.hook()
+        terms = Terms(edition=job.labels.get(EDITION_LABEL, ""))
+        place = move(job.name, self._ledger(job, hook), job.labels[FINGERPRINT_LABEL], [Place()], terms)
+        hook.jobs(job.job_name).cancel(job.job_name)
+        return place
+
+    def _was_given_up(self, job: BatchJob) -> bool:
+        """Whether an attempt of this task has left an ended job to the task that repairs."""
+        from airflow_vertex_batch.core.ledger import Moved
+        from airflow_vertex_batch.core.model import Phase
+        from airflow_vertex_batch.core.submit import IDENTITY_LABEL
+
+        if (
+            not self.moves
+            or job.state.phase not in {Phase.CANCELLED, Phase.EXPIRED}
+            or IDENTITY_LABEL not in job.labels
+        ):
+            return False
+        entries = self._ledger(job, self.hook()).entries()
+        return any(isinstance(entry, Moved) and entry.job_name == job.name for entry in entries)
+
+    def _ledger(self, job: BatchJob, hook: VertexBatchHook) -> Ledger:
+        """Return the ledger of whoever bought a job."""
+        from airflow_vertex_batch.core.ledger import Ledger
+        from airflow_vertex_batch.core.submit import IDENTITY_LABEL
+
+        return Ledger(hook.store(), self.staging() / "ledger" / job.labels[IDENTITY_LABEL], attempt_token())
 
 
 def start_args(trigger_kwargs: dict[str, Any]) -> StartTriggerArgs:

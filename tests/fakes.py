@@ -7,6 +7,7 @@ production.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 from datetime import datetime, timedelta
@@ -139,16 +140,28 @@ class Jobs:
     :param lost_answers: for each create to come, what happens to its answer: "committed" or "dropped" means that the
         caller gets an `AmbiguousError` and the job exists or not; None is a good answer; an error is a refusal.
     :param list_lags: how many lists do not show a new job yet.
+    :param location: where its jobs are made; those of another location are not to be had here.
     """
 
     def __init__(
-        self, clock: Clock | None = None, *, creates: list[str | ServiceError | None] | None = None, list_lags: int = 0
+        self,
+        clock: Clock | None = None,
+        *,
+        creates: list[str | ServiceError | None] | None = None,
+        list_lags: int = 0,
+        location: str = "global",
     ):
-        self.clock = clock or Clock()
+        self.clock, self.location = clock or Clock(), location
         self._docs: dict[str, str] = {}
         self._creates = creates or []
         self._list_lags, self._lists_since_create = list_lags, 0
         self.list_errors: list[ServiceError] = []
+
+    def at(self, location: str) -> Jobs:
+        """Return the same service in another location."""
+        other = copy.copy(self)
+        other.location = location
+        return other
 
     @property
     def paid(self) -> list[BatchJob]:
@@ -163,7 +176,7 @@ class Jobs:
     def put(self, **members: Any) -> BatchJob:
         """Make a job that somebody else created."""
         number = len(self._docs) + 1
-        name = f"projects/123/locations/global/batchPredictionJobs/{number}"
+        name = f"projects/123/locations/{self.location}/batchPredictionJobs/{number}"
         doc = a_job_doc(name=name, createTime=self.clock().isoformat()) | members
         self._docs[doc["name"]] = json.dumps(doc)
         return BatchJob.from_api(doc)
@@ -188,7 +201,7 @@ class Jobs:
         return job
 
     def get(self, name: JobName) -> BatchJob:
-        if str(name) not in self._docs:
+        if str(name) not in self._docs or name.location != self.location:
             raise ServiceError(f"{name} does not exist", status=404, reason="NOT_FOUND")
         return BatchJob.from_api(json.loads(self._docs[str(name)]))
 
@@ -197,7 +210,8 @@ class Jobs:
             raise self.list_errors.pop(0)
         self._lists_since_create += 1
         hidden = self._lists_since_create <= self._list_lags
-        for job in list(reversed(self.paid))[1 if hidden else 0 :]:
+        here = [job for job in reversed(self.paid) if job.job_name.location == self.location]
+        for job in here[1 if hidden else 0 :]:
             if all(name in job.labels and value in (ANY_VALUE, job.labels[name]) for name, value in labels.items()):
                 yield job
 
@@ -228,6 +242,8 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._port, name)
+        if name == "at":
+            return lambda location: Mortal(self._lives, method(location), self._effects)
         if name == "open_write":
             return lambda *args: self._closing(method, *args)
         return self._dying(method) if name in self._effects else method

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import LedgerError
+from airflow_vertex_batch.core.errors import InputError, LedgerError
 from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended
 from airflow_vertex_batch.core.ledger import Journal
+from airflow_vertex_batch.core.lifecycle import has_rows
 from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import read_manifest
 from airflow_vertex_batch.core.repair import RepairPolicy, Selection, Wants, select, with_resume
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from decimal import Decimal
 
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
     from airflow_vertex_batch.core.prices import PriceTable
     from airflow_vertex_batch.core.purchase import Buyer
@@ -140,10 +142,12 @@ class Waiting(msgspec.Struct, frozen=True):
 
     :param round: 0 for the whole batch, n for repair round n.
     :param jobs: all jobs of that round, as they are now.
+    :param manifest: what they were asked.
     """
 
     round: int
     jobs: tuple[BatchJob, ...]
+    manifest: Manifest
 
     @property
     def job_names(self) -> tuple[str, ...]:
@@ -151,9 +155,9 @@ class Waiting(msgspec.Struct, frozen=True):
         return tuple(job.name for job in self.jobs)
 
     @property
-    def is_cancelling(self) -> bool:
-        """Whether one is being cancelled: what an earlier attempt of the task ended, this one has yet to complete."""
-        return any(job.state is JobState.CANCELLING for job in self.jobs)
+    def ending(self) -> tuple[str, ...]:
+        """Names of those that are being cancelled: what an earlier attempt ended, this one has yet to complete."""
+        return tuple(job.name for job in self.jobs if job.state is JobState.CANCELLING)
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -172,6 +176,8 @@ class Course:
     :param folder: where this task's prepared sets lie, and its journal.
     :param approve: called before a repair round is bought, with its set and what the rounds before it cost; False gives
         the round up.
+    :param elsewhere: where requests may go whose job queues for too long, the best place first.
+    :param fits: whether a set may be bought at a place, for its price.
     """
 
     def __init__(
@@ -185,9 +191,12 @@ class Course:
         check: Callable[[Any], str] | None = None,
         prices: PriceTable | None = None,
         approve: Callable[[Manifest, Decimal], bool] = lambda _manifest, _spent: True,
+        elsewhere: Sequence[Place] = (),
+        fits: Callable[[Manifest, Place], bool] = lambda _manifest, _place: True,
     ) -> None:
         self._unmarked, self._store, self._warehouse, self._folder = buyer, store, warehouse, folder
         self._policy, self._check, self._prices, self._approve = policy, check, prices, approve
+        self._elsewhere, self._fits = elsewhere, fits
         self._journal: Journal[Any] = Journal(store, folder / "course", Entry)  # type: ignore[arg-type]
 
     def begin(self, base: Manifest, start: Start, jobs: Sequence[BatchJob] = ()) -> None:
@@ -234,8 +243,8 @@ class Course:
         :param complete: also send what a job did not answer because it ended badly, if no round is left.
         """
         buyer = self.buyer
-        found = tuple(buyer.buy(base, reuse=reuse)) if jobs is None else tuple(jobs)
-        if waiting := _waiting(0, found):
+        found = tuple(buyer.buy(base, reuse=reuse)) if jobs is None else self._taken_over(base, tuple(jobs))
+        if waiting := _waiting(0, found, base):
             return waiting
         rounds = [Round(manifest=base, jobs=found)]
         while True:
@@ -243,9 +252,29 @@ class Course:
             if manifest is None:
                 return Done(tuple(rounds))
             found = tuple(buyer.buy(manifest, reuse=Reuse.ANY))
-            if waiting := _waiting(len(rounds), found):
+            if waiting := _waiting(len(rounds), found, manifest):
                 return waiting
             rounds.append(Round(manifest=manifest, jobs=found))
+
+    def move(self, manifest: Manifest, job: BatchJob) -> Place | None:
+        """Give up a job that queues for too long: it is cancelled, and `advance` buys its requests at the next place.
+
+        :param manifest: what it was asked, with others or alone.
+        :returns: that place; None when none is left, and the job stays as it is.
+        """
+        places = [place for place in self._elsewhere if self._fits(manifest, place)]
+        return self.buyer.move(manifest, _shard_of(manifest, job), job, places)
+
+    def _taken_over(self, base: Manifest, jobs: tuple[BatchJob, ...]) -> tuple[BatchJob, ...]:
+        """Return the jobs of another task; those that it gave up because they queued for too long are bought here."""
+        given_up = {
+            _shard_of(base, job): job.name
+            for job in jobs
+            if job.state.phase in {Phase.CANCELLED, Phase.EXPIRED} and not has_rows(job) and self.move(base, job)
+        }
+        bought = zip(sorted(given_up), self.buyer.buy(base, reuse=Reuse.ANY, only=given_up), strict=True)
+        instead = {given_up[shard]: job for shard, job in bought} if given_up else {}
+        return tuple(instead.get(job.name, job) for job in jobs)
 
     def _next_set(self, rounds: list[Round], *, complete: bool) -> Manifest | None:
         """Return the set of the next round: the one that was decided, or a new one if there may be one."""
@@ -299,6 +328,30 @@ def _digest(jobs: Sequence[BatchJob]) -> str:
     return hashlib.sha256(names.encode()).hexdigest()[:16] if names else ""
 
 
-def _waiting(number: int, jobs: Sequence[BatchJob]) -> Waiting | None:
+def _shard_of(manifest: Manifest, job: BatchJob) -> int:
+    """Return the number of the request file that a job answers."""
+    for number, shard in enumerate(manifest.shards):
+        if job.input_uris == ((shard.resume_uri or shard.uri),):
+            return number
+    raise InputError(f"{job.name} answers no file of {manifest.uri}", todo="Pass the jobs made from this manifest")
+
+
+def taken_over(base: Manifest, given: Sequence[BatchJob], jobs: Sequence[BatchJob]) -> Round | None:
+    """Return what was bought in the place of another task's jobs, as a round of its own; None when nothing was.
+
+    :param given: that task's jobs.
+    :param jobs: those of the batch in the end.
+    """
+    known = {job.name for job in given}
+    bought = sorted((_shard_of(base, job), job.name) for job in jobs if job.name not in known)
+    if not bought:
+        return None
+    shards = tuple(base.shards[number] for number, _ in bought)
+    count = sum(shard.request_count for shard in shards)
+    part = msgspec.structs.replace(base, shards=shards, request_count=count)
+    return Round(manifest=part, jobs=tuple(job for job in jobs if job.name not in known))
+
+
+def _waiting(number: int, jobs: Sequence[BatchJob], manifest: Manifest) -> Waiting | None:
     running = any(job.state.phase is Phase.WAITING for job in jobs)
-    return Waiting(number, tuple(jobs)) if running else None
+    return Waiting(number, tuple(jobs), manifest) if running else None

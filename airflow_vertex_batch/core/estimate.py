@@ -238,6 +238,18 @@ class Budget(msgspec.Struct, frozen=True):
             raise InputError(f"max_cost_usd={max_cost_usd!r} is no limit", todo="Give US dollars, 0 or more")
         return cls(limit, policy)
 
+    def allows(self, manifest: Manifest, model: str, instead_of: str, prices: PriceTable) -> bool:
+        """Whether a set that may be bought from one model may be bought from another: when that is no dearer, or within
+        the limit too.
+
+        :param instead_of: the model that may be asked.
+        """
+        there, here = (estimate_cost(manifest, each, prices) for each in (model, instead_of))
+        if there.cost_usd is not None and here.cost_usd is not None and there.cost_usd.high <= here.cost_usd.high:
+            return True
+        # What the rounds before a repair round cost is not known here, so its limit cannot be told.
+        return not manifest.round and self.excess(there) is None
+
     def excess(self, estimate: Estimate, spent_usd: Decimal = _ZERO) -> InputError | None:
         """Return why this batch must not be bought, or None when its upper figure is within the limit.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.address import JobName, TableId, Uri
+from airflow_vertex_batch.core.address import JobName, TableId, Uri, model_id
 from airflow_vertex_batch.core.collect import Batch, Collector
 from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.core.estimate import estimate_cost
@@ -108,7 +108,20 @@ class Rounds:
                 yield row
 
     def _answers(self, number: int) -> Iterator[ResultRow]:
-        return chain.from_iterable(map(self._collectors[number].rows, _batches(self.rounds[number])))
+        asked, collector = self.rounds[number], self._collectors[number]
+        return chain.from_iterable(self._of_batch(asked, batch, collector) for batch in _batches(asked))
+
+    @staticmethod
+    def _of_batch(asked: Round, batch: Batch, collector: Collector) -> Iterator[ResultRow]:
+        """Yield one job's rows; those of a moved job name its model, by which they are priced, if nobody else did."""
+        rows = collector.rows(batch)
+        if not _is_other_model(asked, batch.job):
+            return rows
+        model = model_id(batch.job.model)
+        return (
+            row if row.model_version or not row.response else msgspec.structs.replace(row, model_version=model)
+            for row in rows
+        )
 
     def _counted(self, rows: Iterable[ResultRow], number: int) -> Iterator[ResultRow]:
         for row in rows:
@@ -170,9 +183,21 @@ def _batches(asked: Round) -> list[Batch]:
                 left="Nothing was landed",
                 todo="Pass the jobs that were created from this manifest",
             )
+        # Of a moved job too: a row has its answer, whichever model gave it, and is not asked again by the next run.
         model = manifest.model or job.model
         batches.append(Batch(job, (shard.uri,), shard.columns_uri, model=model, resumed=bool(shard.resume_uri)))
     return batches
+
+
+def _is_other_model(asked: Round, job: BatchJob) -> bool:
+    """Whether a job was moved to another model than its set was meant for."""
+    meant = asked.manifest.model if asked.manifest is not None else ""
+    return bool(meant and job.model) and _bare(meant) != _bare(job.model)
+
+
+def _bare(model: str) -> str:
+    """Return a model's id without its version: the service may spell the version out."""
+    return model_id(model).partition("@")[0]
 
 
 class Landing:

@@ -18,6 +18,7 @@ from airflow_vertex_batch.core.errors import LedgerError, VertexBatchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import ObjectStore
 
 
@@ -53,6 +54,24 @@ class Refusal(Entry, frozen=True, kw_only=True, tag="refusal"):
     """Written when the service definitely refused the create call: the intent before it left no job."""
 
     reason: str
+
+
+class Moved(Entry, frozen=True, kw_only=True, tag="moved"):
+    """Written before a job that queues for too long is cancelled: once it has ended without a row, its requests are
+    bought elsewhere.
+
+    :param fingerprint: of the purchase at its first place.
+    :param job_name: the job that is given up.
+    :param location: where to instead, or empty for the task's own location.
+    :param model: the same for the model. With both empty another task buys them, and the job given up stays the answer
+        of this one.
+    :param edition: as of a submission.
+    """
+
+    job_name: str
+    location: str = ""
+    model: str = ""
+    edition: str = ""
 
 
 E = TypeVar("E", bound=msgspec.Struct)
@@ -121,7 +140,7 @@ class Ledger(Journal[Entry]):
         attempt: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        super().__init__(store, folder, Intent | Submission | Refusal)  # type: ignore[arg-type]  # a union is no type
+        super().__init__(store, folder, Intent | Submission | Refusal | Moved)  # type: ignore[arg-type]  # a union is no type
         self._attempt, self._now = attempt, now
 
     def intent(self, fingerprint: str) -> Intent:
@@ -138,6 +157,13 @@ class Ledger(Journal[Entry]):
             replaces=replaces,
             edition=edition,
         )
+
+    def moved(self, fingerprint: str, job_name: str, place: Place, edition: str = "") -> Moved:
+        """Make a move stamped with this attempt and now."""
+        return Moved(
+            fingerprint=fingerprint, attempt=self._attempt, at=self._now(), job_name=job_name,
+            location=place.location, model=place.model, edition=edition,
+        )  # fmt: skip
 
     def refusal(self, fingerprint: str, reason: str) -> Refusal:
         """Make a refusal stamped with this attempt and now."""

@@ -231,6 +231,11 @@ def _late(name: JobName, job: BatchJob | None, policy: WaitPolicy) -> Flow:
     return TimedOut(str(name), job, cancelled=_is_being_cancelled(job))
 
 
+def has_rows(job: BatchJob) -> bool:
+    """Whether there may be rows of an ended job to land."""
+    return job.state.phase in {Phase.SUCCEEDED, Phase.PARTIAL} or job.successful_count > 0
+
+
 def pack(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return outcomes as JSON-safe builtins, for a trigger's event."""
     return msgspec.json.decode(msgspec.json.encode(outcomes))  # type: ignore[no-any-return]
@@ -241,18 +246,19 @@ def unpack(value: object) -> list[Outcome]:
     return msgspec.convert(value, list[Outcome])
 
 
-def conclude(outcomes: Sequence[Outcome]) -> list[BatchJob]:
+def conclude(outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = lambda _job: False) -> list[BatchJob]:
     """Return the jobs whose rows can be landed.
 
     A job that was cancelled, expired or failed after it wrote rows is among them: what was paid for is landed first,
     and the export then says how the job ended.
 
+    :param bears: whether a job that ended without rows is no error.
     :raises JobError: when a job ended without rows, was late, or cannot be asked about.
     """
     jobs = []
     for outcome in outcomes:
         match outcome:
-            case Ended(job) if job.state.phase in {Phase.SUCCEEDED, Phase.PARTIAL} or job.successful_count > 0:
+            case Ended(job) if has_rows(job) or bears(job):
                 jobs.append(job)
             case Ended(job):
                 raise JobError(

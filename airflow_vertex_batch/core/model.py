@@ -196,6 +196,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     :param display_name: at most 128 characters (API discovery document aiplatform.v1, 2026-11-22).
     :param inputs: ``gs://…`` objects, or exactly one ``bq://…`` table.
     :param output: a ``gs://`` folder or a ``bq://`` dataset or table.
+    :param location: where the job is made; the service's own location where empty.
     """
 
     display_name: str
@@ -203,6 +204,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...]
     output: str
     labels: dict[str, str] = {}
+    location: str = ""
 
     def body(self) -> dict[str, Any]:
         """Return the JSON body of ``batchPredictionJobs.create``."""

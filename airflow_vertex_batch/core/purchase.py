@@ -17,12 +17,13 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, would_buy
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, move, would_buy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_vertex_batch.core.model import BatchJob
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import JobService, ObjectStore
 
 #: Characters of a job's display name (API discovery document aiplatform.v1, 2026-11-22).
@@ -47,6 +48,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param ledgers: the folder of the ledgers.
     :param attempt: the token of this attempt.
     :param terms: of each purchase.
+    :param at: makes the job service of another location, for what was moved there.
     :param sleep: waits while a job may still appear, replaced in tests like `now`.
     :param now: aware UTC.
     """
@@ -58,19 +60,24 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     ledgers: Uri
     attempt: str
     terms: Terms = Terms()
+    at: Callable[[str], JobService] | None = None
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> Iterator[BatchJob]:
+    def buy(
+        self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED, only: Collection[int] | None = None
+    ) -> Iterator[BatchJob]:
         """Yield the job of each request file, in their order, creating those that nobody has created.
 
         :param manifest: what to ask; None for the ready input of `base`.
         :param reuse: which jobs that ended badly are not bought again.
+        :param only: numbers of the request files to see to; None for all.
         """
         count = 0
-        for order in self._orders(manifest, reuse):
-            count += 1
-            yield ensure_job(order, sleep=self.sleep, now=self.now).job
+        for number, order in enumerate(self._orders(manifest, reuse)):
+            count = number + 1
+            if only is None or number in only:
+                yield ensure_job(order, sleep=self.sleep, now=self.now).job
         self.leave(manifest.round if manifest is not None else 0, count)
 
     def leave(self, number: int, first: int = 0) -> None:
@@ -87,6 +94,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 self._ledger(owner),
                 owner.key,
                 self.service,
+                at=self.at,
                 settle_seconds=self.terms.settle_seconds,
                 sleep=self.sleep,
                 now=self.now,
@@ -99,6 +107,21 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     def of_edition(self, edition: str) -> Self:
         """Return the same, buying jobs of an edition."""
         return msgspec.structs.replace(self, terms=msgspec.structs.replace(self.terms, edition=edition))
+
+    def move(self, manifest: Manifest, shard: int, job: BatchJob, places: Sequence[Place]) -> Place | None:
+        """Give up a job that queues for too long: note it, then cancel it. `buy` then buys its requests elsewhere, once
+        it has ended without a row.
+
+        :param shard: the number of its request file.
+        :param places: where to, the best first; those where it has been are left out.
+        :returns: the place; None when none is left: then the job stays as it is.
+        """
+        order = next(itertools.islice(self._orders(manifest, Reuse.ANY), shard, None))
+        place = move(job.name, order.ledger, order.fingerprint, places, order.terms)
+        if place is not None and not job.state.is_final:
+            service = self.at(job.job_name.location) if self.at is not None else self.service
+            service.cancel(job.job_name)
+        return place
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
@@ -116,6 +139,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 ledger=self._ledger(owner),
                 service=self.service,
                 terms=msgspec.structs.replace(self.terms, reuse=reuse),
+                at=self.at,
             )
 
     def _base_of(self, number: int) -> JobSpec:

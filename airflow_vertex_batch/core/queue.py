@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.model import BatchJob, JobState
+from airflow_vertex_batch.core.model import BatchJob, JobState, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
 #: Hours that the service lets a job queue before it ends it as EXPIRED
 #: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
@@ -24,32 +24,57 @@ _QUEUED = frozenset({JobState.QUEUED, JobState.PENDING})
 _HOUR = 3600.0
 
 
-class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """When to say something about a queued job. None is never.
+class Told(Record, frozen=True, kw_only=True):
+    """What was seen to in this attempt: names of jobs.
 
-    :param warning: seconds from its creation until it is worth a warning.
+    :param warned: whose warning was said.
+    :param stuck: which queue for too long, and for which no place is left.
+    :param moved: which were given up, and are being cancelled.
+    :param ending: which were being cancelled when the attempt began.
+    """
+
+    warned: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
+    ending: tuple[str, ...] = ()
+
+
+class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When to see to a queued job, seconds from its creation. None is never.
+
+    :param warning: until it is worth a warning.
+    :param timeout: until it is moved elsewhere, or stays for good.
     """
 
     warning: float | None = None
+    timeout: float | None = None
 
-    def limits(self, jobs: Iterable[BatchJob], said: Collection[str]) -> dict[str, float]:
-        """Return after how many seconds from its creation each job needs somebody, by its name; jobs that need
-        nobody are not in it.
-
-        :param said: names of the jobs whose warning was said.
+    def limits(self, jobs: Iterable[BatchJob], told: Told) -> dict[str, float]:
+        """Return after how many seconds from its creation each job needs somebody, by its name; jobs that need nobody
+        any more are not in it.
         """
-        if self.warning is None:
-            return {}
-        return {job.name: self.warning for job in jobs if not job.state.is_final and job.name not in said}
+        found = {job.name: self._next(job.name, told) for job in jobs if not job.state.is_final}
+        return {name: limit for name, limit in found.items() if limit is not None}
 
-    def overdue(self, jobs: Iterable[BatchJob], said: Collection[str], now: float) -> list[BatchJob]:
+    def _next(self, name: str, told: Told) -> float | None:
+        warning = None if name in told.warned else self.warning
+        timeout = None if name in told.stuck or name in told.moved else self.timeout
+        return min((limit for limit in (warning, timeout) if limit is not None), default=None)
+
+    def overdue(self, jobs: Iterable[BatchJob], told: Told, now: float) -> list[BatchJob]:
         """Return the jobs whose warning is due.
 
         :param now: seconds since the epoch.
         """
-        if self.warning is None:
-            return []
-        return [job for job in jobs if job.name not in said and left(job, self.warning, now) <= 0]
+        return [job for job in jobs if job.name not in told.warned and left(job, self.warning, now) <= 0]
+
+    def late(self, jobs: Iterable[BatchJob], told: Told, now: float) -> list[BatchJob]:
+        """Return the jobs that have queued for too long and were not seen to.
+
+        :param now: seconds since the epoch.
+        """
+        seen_to = {*told.stuck, *told.moved}
+        return [job for job in jobs if job.name not in seen_to and left(job, self.timeout, now) <= 0]
 
 
 def left(job: BatchJob | None, limit: float | None, now: float) -> float:
@@ -68,6 +93,25 @@ def warning_text(job: BatchJob, now: float) -> str:
         f"{job.name} has been queued for {_hours(job, now)} hours ({job.progress}). Up to {MAX_QUEUE_HOURS} hours are "
         f"normal; then the service ends it as EXPIRED. A queue is shorter at other hours, in other locations and for "
         f"other models: on_queue_timeout='resubmit_elsewhere' moves a job there by itself"
+    )
+
+
+def moved_text(job: BatchJob, to: str, now: float) -> str:
+    """Say that a job is given up.
+
+    :param to: where its requests go.
+    """
+    return (
+        f"{job.name} has been queued for {_hours(job, now)} hours; it is being cancelled, and its requests go to {to} "
+        f"unless it has begun meanwhile"
+    )
+
+
+def stuck_text(job: BatchJob, now: float) -> str:
+    """Say that a job stays though it has queued for too long."""
+    return (
+        f"{job.name} has been queued for {_hours(job, now)} hours, and there is no place left to move it to; it "
+        f"goes on waiting"
     )
 
 

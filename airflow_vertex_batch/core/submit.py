@@ -6,7 +6,9 @@ and asks again until a job is attached. Every effect may be the last before a cr
 - after the intent: the next attempt finds an intent without a job, waits out the settle time, looks again, then
   submits;
 - after the create: the next attempt finds the job by its labels and adopts it;
-- after the submission record: the next attempt attaches.
+- after the submission record: the next attempt attaches;
+- after the record of a move, or the cancel that follows: the next attempt finds the job that was given up, keeps it if
+  it began after all, and buys at the new place only when it has ended without a row.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ import msgspec
 
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
-from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Submission
+from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
+from airflow_vertex_batch.core.place import Everywhere, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from airflow_vertex_batch.core.ports import JobService
 
@@ -127,6 +130,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     :param identity_key: who the job belongs to.
     :param content: digest of the requests.
+    :param at: makes the service of another location, for what was moved there.
+    :param earlier: fingerprints of the places before: a job there that began, or has rows, is as good.
+    :param left: names of jobs that were left to another task: they answer for their requests though they have no row.
     """
 
     spec: JobSpec
@@ -135,6 +141,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger
     service: JobService
     terms: Terms = Terms()
+    at: Callable[[str], JobService] | None = None
+    earlier: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
 
     @property
     def fingerprint(self) -> str:
@@ -148,11 +157,72 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
             ours[EDITION_LABEL] = self.terms.edition
         return msgspec.structs.replace(self.spec, labels={**self.spec.labels, **ours})
 
+    def placed(self, entries: Sequence[Entry]) -> Order:
+        """Return the order at the place that its last move in the ledger went to."""
+        moves = moves_of(entries, self.fingerprint, self.terms)
+        specs = [self.spec, *(_at_place(self.spec, move) for move in moves if move.location or move.model)]
+        fingerprints = [job_fingerprint(self.content, spec) for spec in specs]
+        return msgspec.structs.replace(
+            self,
+            spec=specs[-1],
+            service=_wherever(moves, self.service, self.at),
+            earlier=frozenset(fingerprints[:-1]),
+            left=frozenset(move.job_name for move in moves if not (move.location or move.model)),
+        )
+
 
 def job_fingerprint(content: str, spec: JobSpec) -> str:
-    """Return what makes two jobs the same purchase: the requests, the model, and where the answers go."""
-    parts = (content, spec.model, spec.output)
+    """Return what makes two jobs the same purchase: the requests, the model, and where the answers go.
+
+    A location counts where a job was moved to it; the task's own does not.
+    """
+    parts = (content, spec.model, spec.output, *((spec.location,) if spec.location else ()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _wherever(entries: Sequence[Entry], home: JobService, at: Callable[[str], JobService] | None) -> JobService:
+    """Return a service that knows every location to which a job was moved."""
+    locations = {entry.location for entry in entries if isinstance(entry, Moved) and entry.location}
+    return Everywhere(home, at, locations) if locations and at else home
+
+
+def _at_place(spec: JobSpec, move: Moved) -> JobSpec:
+    return msgspec.structs.replace(spec, model=move.model or spec.model, location=move.location)
+
+
+def moves_of(entries: Sequence[Entry], fingerprint: str, terms: Terms) -> list[Moved]:
+    """Return the moves of a purchase, oldest first; a new edition begins where the first did."""
+    moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == fingerprint]
+    return [entry for entry in moves if not terms.renew or entry.edition == terms.edition]
+
+
+def move(
+    job_name: str,
+    ledger: Ledger,
+    fingerprint: str,
+    places: Sequence[Place],
+    terms: Terms = Terms(),  # noqa: B008 - frozen
+) -> Place | None:
+    """Note that a queued job is given up, before it is cancelled; noting it twice is noting it once.
+
+    :param fingerprint: of the purchase at its first place.
+    :param places: where it may go, the best first; those where it has been are left out.
+    :returns: the place of its successor; None when no place is left, and nothing was noted.
+    :raises LedgerError: when another writer is at work.
+    """
+    entries = ledger.entries()
+    moves = moves_of(entries, fingerprint, terms)
+    been = {entry.job_name: Place(entry.location, entry.model) for entry in moves}
+    if job_name in been:
+        return been[job_name]
+    # To leave a job to another task is no place: that can be done with each.
+    place = next((place for place in places if place == Place() or place not in been.values()), None)
+    entry = ledger.moved(fingerprint, job_name, place or Place(), terms.edition)
+    if place is not None and not ledger.append(entry, len(entries)):
+        raise LedgerError(
+            f"{job_name} was not moved", why="another attempt is writing its ledger", todo="A retry goes on from there"
+        )
+    return place
 
 
 def decide(
@@ -160,6 +230,8 @@ def decide(
     fingerprint: str,
     jobs: Sequence[BatchJob],
     *,
+    earlier: Collection[str] = (),
+    left: Collection[str] = (),
     now: datetime,
     terms: Terms = Terms(),  # noqa: B008 - frozen
 ) -> Decision:
@@ -167,20 +239,27 @@ def decide(
 
     :param entries: the ledger, oldest first.
     :param jobs: what the service has for this identity, and what the ledger names, newest first.
+    :param earlier: fingerprints of the same purchase at places that were given up.
+    :param left: names of jobs that were left to another task.
     """
     submissions = [entry for entry in entries if isinstance(entry, Submission)]
-    wanted, last = (fingerprint, terms.edition if terms.renew else None), submissions[-1] if submissions else None
-    known = {entry.job_name: entry for entry in submissions}
-    ours = [job for job in jobs if _answers(job, known.get(job.name), *wanted)]
+    wanted, edition = {fingerprint, *earlier}, terms.edition if terms.renew else None
+    known, last = {entry.job_name: entry for entry in submissions}, submissions[-1] if submissions else None
+    ours = [job for job in jobs if _answers(job, known.get(job.name), wanted, edition)]
     others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
 
-    if usable := next((job for job in ours if _is_usable(job, terms.reuse)), None):
+    def is_enough(job: BatchJob) -> bool:
+        # Of a place that was given up only what has begun, or what has rows, is as good as a job at the next.
+        is_here = _fingerprint(job, known.get(job.name)) == fingerprint
+        return job.name in left or _is_usable(job, terms.reuse if is_here else Reuse.WITH_ROWS)
+
+    if usable := next(filter(is_enough, ours), None):
         keep = terms.on_changed_input is OnChangedInput.FAIL
         cancel = () if keep else tuple(job.name for job in others)
         return Attach(usable, recorded=last is not None and last.job_name == usable.name, cancel=cancel)
     if (pending := _pending_seconds(entries, terms.settle_seconds, now)) > 0:
         return Settle(pending)
-    renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), fingerprint, None)]
+    renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), wanted, None)]
     if others and terms.on_changed_input is OnChangedInput.FAIL and others[0] not in renewed:
         return Refuse(f"{others[0].name} is running for other input of the same task")
     if renewed and not ours:
@@ -189,15 +268,20 @@ def decide(
     return _submit(ours, others, last.job_name if last else "", {job.name for job in jobs})
 
 
-def _answers(job: BatchJob, record: Submission | None, fingerprint: str, edition: str | None) -> bool:
+def _answers(job: BatchJob, record: Submission | None, wanted: Collection[str], edition: str | None) -> bool:
     """Whether a job is the purchase that is wanted; what the ledger says of it counts more than its labels.
 
+    :param wanted: fingerprints.
     :param edition: None for any.
     """
-    known = record.fingerprint if record else job.labels.get(FINGERPRINT_LABEL)
-    if known != fingerprint or edition is None:
-        return known == fingerprint
+    is_wanted = _fingerprint(job, record) in wanted
+    if not is_wanted or edition is None:
+        return is_wanted
     return (record.edition if record else job.labels.get(EDITION_LABEL, "")) == edition
+
+
+def _fingerprint(job: BatchJob, record: Submission | None) -> str:
+    return record.fingerprint if record else job.labels.get(FINGERPRINT_LABEL, "")
 
 
 def _submit(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[str]) -> Submit:
@@ -225,9 +309,13 @@ def _is_usable(job: BatchJob, reuse: Reuse) -> bool:
 
 def _pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
     """Return how long the last intent may still turn into a job; an intent that was answered may not."""
-    if not entries or not isinstance(entries[-1], Intent):
-        return 0.0
-    return settle_seconds - (now - entries[-1].at).total_seconds()
+    last = _last_try(entries)
+    return settle_seconds - (now - last.at).total_seconds() if isinstance(last, Intent) else 0.0
+
+
+def _last_try(entries: Sequence[Entry]) -> Entry | None:
+    """Return the last entry about a create call; a move says nothing about one."""
+    return next((entry for entry in reversed(entries) if not isinstance(entry, Moved)), None)
 
 
 class Ensured(msgspec.Struct, frozen=True):
@@ -252,11 +340,11 @@ def ensure_job(
     """
     ledger, settle_seconds = order.ledger, order.terms.settle_seconds
     for _ in range(_MAX_STEPS):
-        entries, step = _next_step(order, now())
+        entries, placed, step = _next_step(order, now())
         match step:
             case Attach(job, recorded, cancel):
-                if recorded or ledger.append(_submission_of(order, job), len(entries)):
-                    _cancel(cancel, "another job answers for its task now", order.service)
+                if recorded or ledger.append(_submission_of(placed, job), len(entries)):
+                    _cancel(cancel, "another job answers for its task now", placed.service)
                     log.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
                     return Ensured(job, created=False)
             case Settle(seconds):
@@ -265,14 +353,14 @@ def ensure_job(
             case Refuse(why):
                 raise InputError("No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'")
             case Submit():
-                intent = ledger.intent(order.fingerprint)
+                intent = ledger.intent(placed.fingerprint)
                 if not ledger.append(intent, len(entries)):
                     continue
-                _cancel(step.cancel, step.why, order.service)
+                _cancel(step.cancel, step.why, placed.service)
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
-                made = _create(step, order, len(entries) + 1)
+                made = _create(step, placed, len(entries) + 1)
                 if made is not None:
                     return made
     raise LedgerError(
@@ -290,26 +378,32 @@ def would_buy(order: Order, *, now: Callable[[], datetime] = lambda: datetime.no
     :raises ServiceError: when the service could not be asked.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    entries, step = _next_step(order, now())
+    entries, placed, step = _next_step(order, now())
     if isinstance(step, Settle):
-        return entries[-1].fingerprint != order.fingerprint
+        last = _last_try(entries)
+        return last is None or last.fingerprint != placed.fingerprint
     return isinstance(step, Submit)
 
 
-def _next_step(order: Order, now: datetime) -> tuple[Sequence[Entry], Decision]:
-    """Read the ledger, ask the service, decide.
+def _next_step(order: Order, now: datetime) -> tuple[Sequence[Entry], Order, Decision]:
+    """Read the ledger, ask the service, decide; also return the order as it has been moved.
 
     :param now: the time before the look: what has settled by then is seen by it, however long the answers take.
     """
     entries = order.ledger.entries()
-    jobs = _look_up(order.service, order.identity_key, entries)
-    return entries, decide(entries, order.fingerprint, jobs, now=now, terms=order.terms)
+    placed = order.placed(entries)
+    jobs = _look_up(placed.service, order.identity_key, entries)
+    step = decide(
+        entries, placed.fingerprint, jobs, earlier=placed.earlier, left=placed.left, now=now, terms=order.terms
+    )
+    return entries, placed, step
 
 
 def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submission:
-    """Return the record of a job that is ours; a job that was found keeps the edition it was bought in."""
+    """Return the record of a job that is ours; a job that was found keeps what it was bought as."""
     edition = job.labels.get(EDITION_LABEL, order.terms.edition)
-    return order.ledger.submission(order.fingerprint, job.name, replaces, edition)
+    fingerprint = job.labels.get(FINGERPRINT_LABEL, order.fingerprint)
+    return order.ledger.submission(fingerprint, job.name, replaces, edition)
 
 
 def _cancel(names: Iterable[str], why: str, service: JobService) -> None:
@@ -323,12 +417,14 @@ def leave(
     identity_key: str,
     service: JobService,
     *,
+    at: Callable[[str], JobService] | None = None,
     settle_seconds: float = SETTLE_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> bool:
     """Cancel what runs for an identity that the input no longer has; say whether it ever had anything.
 
+    :param at: makes the service of another location, for what was moved there.
     :raises ServiceError: when the service could not be asked, or did not cancel.
     :raises LedgerError: when the ledger cannot be trusted.
     """
@@ -336,6 +432,7 @@ def leave(
     while (pending := _pending_seconds(entries, settle_seconds, now())) > 0:
         log.info("A create call may still be under way; looking for its job in %.0f s.", pending)
         sleep(pending)
+    service = _wherever(entries, service, at)
     jobs = _look_up(service, identity_key, entries) if entries else []
     running = [job.name for job in jobs if job.state.phase is Phase.WAITING]
     _cancel(running, "the input changed, and has no such part any more", service)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
 from airflow_vertex_batch.budget import price_table
@@ -12,7 +15,7 @@ from airflow_vertex_batch.sensors import GENERATION_KEY
 from airflow_vertex_batch.waiting import WaitingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from decimal import Decimal
 
     from airflow.sdk import BaseOperatorLink, Context
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.landing import Round
     from airflow_vertex_batch.core.lifecycle import Outcome
     from airflow_vertex_batch.core.model import BatchJob, Manifest
+    from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.purchase import Buyer
+    from airflow_vertex_batch.core.queue import Told
     from airflow_vertex_batch.hooks import VertexBatchHook
 
 
@@ -31,7 +36,10 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
     def course(
         self, context: Context, hook: VertexBatchHook, schema: dict[str, Any] | None, *, complete: bool
     ) -> Course:
-        """Return the course of this task's batch."""
+        """Return the course of this task's batch.
+
+        :param schema: what answers are checked against.
+        """
         from airflow_vertex_batch.core.course import Course
         from airflow_vertex_batch.core.schema import answer_checker
 
@@ -45,7 +53,19 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             check=answer_checker(schema) if schema else None,
             prices=price_table(buyer.store),
             approve=lambda manifest, spent: self._approves(context, manifest, spent, buyer, complete=complete),
+            elsewhere=self.places(),
+            fits=lambda manifest, place: self._fits(manifest, place, buyer),
         )
+
+    def _fits(self, manifest: Manifest, place: Place, buyer: Buyer) -> bool:
+        """Whether a set may be bought at another place, for its price."""
+        from airflow_vertex_batch.core.estimate import estimate_cost
+
+        budget, prices = self.budget(), price_table(buyer.store)
+        if not place.model or budget is None or budget.allows(manifest, place.model, str(self.model), prices):
+            return True
+        self.log.warning("%s is passed over: %s.", place, estimate_cost(manifest, place.model, prices))
+        return False
 
     def start(self, context: Context, upstream: str | None = None) -> Start:
         """Return what a new attempt begins with.
@@ -114,32 +134,43 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         *,
         fresh: bool = False,
         complete: bool = False,
-        said: Collection[str] = (),
+        told: Told | None = None,
         is_waiting: bool = False,
     ) -> Any:
         """Advance as far as possible.
 
         :param fresh: whether this is a new attempt, as against the end of a wait.
         :param complete: whether this attempt has yet to send what jobs that an earlier one left behind did not answer.
-        :param said: names of the jobs whose `queue_warning` was said.
+        :param told: what was seen to in this attempt.
         :param is_waiting: whether a wait was interrupted because a job queues for too long.
         :returns: what the task returns, once the course is done.
         """
         from airflow_vertex_batch.core.course import Waiting
+        from airflow_vertex_batch.core.queue import Told
 
-        hook = self.hook()
-        while isinstance(step := self.step(context, hook, fresh=fresh, complete=complete), Waiting):
+        hook, told = self.hook(), told or Told()
+        while True:
+            course = self.course(context, hook, self.checked_schema(), complete=complete)
+            step = self.step(context, hook, course, fresh=fresh, complete=complete)
+            if not isinstance(step, Waiting):
+                return self.finish(context, hook, step.rounds)
             self.push_links(context, addresses(jobs=list(step.job_names), folder=self.output_of(context)))
             # What is being cancelled was ended before this attempt, though it shows its rows only later.
-            fresh, complete = False, complete and (is_waiting or step.is_cancelling)
-            said = self.say_queued(context, step.jobs, said)
-            outcomes = self.wait(context, step.jobs, said, complete=complete)
-            is_waiting = self.refuse(outcomes, complete=complete)
-        return self.finish(context, hook, step.rounds)
+            told = msgspec.structs.replace(told, ending=step.ending) if fresh else told
+            fresh, complete = False, complete and (is_waiting or bool(step.ending))
+            told = self.see_to_queue(context, step.jobs, told, partial(course.move, step.manifest))
+            # What began before its cancel has rows, perhaps not all.
+            complete = complete or not set(told.moved).isdisjoint(step.job_names)
+            outcomes = self.wait(context, step.jobs, told, complete=complete)
+            is_waiting = self.refuse(outcomes, told)
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool, complete: bool) -> Progress:
+    def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
         """Do what can be done now."""
         raise NotImplementedError
+
+    def checked_schema(self) -> dict[str, Any] | None:
+        """Return what answers are checked against."""
+        return self.schema()
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Any:
         """Return the task's result."""
@@ -150,33 +181,36 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         context: Context,
         event: dict[str, Any],
         complete: bool = False,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
-        said: Collection[str] = (),
+        told: dict[str, Any] | None = None,
     ) -> Any:
         """Go on after the trigger saw the jobs end, or one of them queue for too long."""
         from airflow_vertex_batch.core.lifecycle import unpack
+        from airflow_vertex_batch.core.queue import Told
 
         with failing():
-            is_waiting = self.refuse(unpack(event["outcomes"]), complete=complete)
-            return self.go_on(context, complete=complete, said=said, is_waiting=is_waiting)
+            known = Told.from_dict(told or {})
+            is_waiting = self.refuse(unpack(event["outcomes"]), known)
+            return self.go_on(context, complete=complete, told=known, is_waiting=is_waiting)
 
-    def refuse(self, outcomes: Sequence[Outcome], *, complete: bool) -> bool:
+    def refuse(self, outcomes: Sequence[Outcome], told: Told) -> bool:
         """Fail when jobs did not end, or ended without a row; a repair job that did has only cured nothing.
 
-        :param complete: one that was cancelled without a row is bought again instead.
+        :param told: one that was moved, or being cancelled when the attempt began, is bought again instead.
         :returns: whether the wait was interrupted: then nothing is refused, for the other jobs must not be left alone.
         :raises JobError: when a job of the batch itself ended without rows, or any is late, or cannot be asked about.
         """
-        from airflow_vertex_batch.core.lifecycle import Ended, Queued, conclude
+        from airflow_vertex_batch.core.lifecycle import Queued, conclude
         from airflow_vertex_batch.core.model import JobState
         from airflow_vertex_batch.core.purchase import is_repair
 
         if any(isinstance(outcome, Queued) for outcome in outcomes):
             return True
 
-        def is_bearable(job: BatchJob) -> bool:
-            return is_repair(job) or (complete and job.state is JobState.CANCELLED)
+        def bears(job: BatchJob) -> bool:
+            is_given_up = job.name in {*told.moved, *told.ending}
+            return is_repair(job) or (is_given_up and job.state in {JobState.CANCELLED, JobState.EXPIRED})
 
-        conclude([item for item in outcomes if not (isinstance(item, Ended) and is_bearable(item.job))])
+        conclude(outcomes, bears)
         return False
 
 
@@ -207,19 +241,38 @@ class VertexBatchRepairOperator(RoundsOperator):
         with failing():
             return self.go_on(context, fresh=True, complete=True)  # type: ignore[no-any-return]
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool, complete: bool) -> Progress:
+    def step(
+        self,
+        context: Context,
+        hook: VertexBatchHook,
+        course: Course,
+        *,
+        fresh: bool,
+        complete: bool,  # noqa: ARG002 - one shape for all
+    ) -> Progress:
         """Take over the jobs of the task before, and go on from them."""
-        from airflow_vertex_batch.core.landing import read_jobs
-
-        manifest, jobs = self._manifest(), read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
-        course = self.course(context, hook, self.schema() or manifest.response_schema, complete=complete)
+        manifest, jobs = self._manifest(), self._given(hook)
         if fresh:
             course.begin(manifest, self.start(context, self._upstream_generation(context)), jobs)
         return course.advance(manifest, jobs)
 
+    def checked_schema(self) -> dict[str, Any] | None:
+        """Return what answers are checked against: the manifest's own where this task was given none."""
+        return self.schema() or self._manifest().response_schema
+
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> list[dict[str, Any]]:  # noqa: ARG002 - one shape for all
-        """Return the repair rounds as small dicts."""
-        return [asked.as_dict() for asked in rounds[1:]]
+        """Return what was bought here as small dicts: what took the place of jobs that were given up, then the repair
+        rounds.
+        """
+        from airflow_vertex_batch.core.course import taken_over
+
+        instead = taken_over(self._manifest(), self._given(hook), rounds[0].jobs)
+        return [asked.as_dict() for asked in (instead, *rounds[1:]) if asked is not None]
+
+    def _given(self, hook: VertexBatchHook) -> tuple[BatchJob, ...]:
+        from airflow_vertex_batch.core.landing import read_jobs
+
+        return read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
 
     def _manifest(self) -> Manifest:
         from airflow_vertex_batch.core.errors import InputError

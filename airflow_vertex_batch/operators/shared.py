@@ -167,6 +167,7 @@ class BuyingOperator(AskingOperator):
                 edition=generation_of(context),
                 renew=self.on_clear == "new",
             ),
+            at=lambda location: self.hook(location).jobs(),
         )
 
     def budget(self) -> Budget | None:

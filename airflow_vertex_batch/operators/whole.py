@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.course import Progress
+    from airflow_vertex_batch.core.course import Course, Progress
     from airflow_vertex_batch.core.landing import Round
     from airflow_vertex_batch.hooks import VertexBatchHook
 
@@ -59,13 +59,12 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
         with failing():
             return self.go_on(context, fresh=True, complete=True)  # type: ignore[no-any-return]
 
-    def step(self, context: Context, hook: VertexBatchHook, *, fresh: bool, complete: bool) -> Progress:
+    def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
         """Prepare on a new attempt; after a wait, go on from the set it was for, whatever the source holds now."""
         from airflow_vertex_batch.core.address import Uri
         from airflow_vertex_batch.core.prepare import read_manifest
         from airflow_vertex_batch.core.submit import Reuse
 
-        course = self.course(context, hook, self.schema(), complete=complete)
         reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
         if fresh:
             manifest = self.prepare(context, hook)

@@ -15,6 +15,7 @@ import requests
 
 from stack import demo
 from stack.laptop import PROJECT, Stack
+from tests.airflow.waiting import serve, warnings  # noqa: F401 - fixtures of the tests that need no Airflow
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Jobs end about ten seconds after their creation: long enough that every wait defers.

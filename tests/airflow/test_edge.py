@@ -24,6 +24,7 @@ from airflow_vertex_batch.provider import get_provider_info
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
 JOB = "projects/1/locations/us-central1/batchPredictionJobs/2"
+EUROPE, MOVES = {"location": "europe-west4"}, {"on_queue_timeout": "resubmit_elsewhere"}
 OPERATORS = [
     kind
     for module in (operators, sensors)
@@ -100,6 +101,13 @@ class TestParameters:
             ("JobSensor", {"jobs": [], "on_timeout": "x"}, "on_timeout='x'"),
             ("JobSensor", {"jobs": [], "poll_interval": 0}, "above zero"),
             ("JobSensor", {"jobs": [], "queue_warning": timedelta(0)}, "above zero"),
+            ("JobSensor", {"jobs": [], "queue_timeout": 0}, "above zero"),
+            ("JobSensor", {"jobs": [], "on_queue_timeout": "x"}, "Use 'wait' or 'resubmit_elsewhere'"),
+            ("JobSensor", {"jobs": [], "elsewhere": [EUROPE]}, "Set on_queue_timeout='resubmit_elsewhere' and queue"),
+            ("JobSensor", {"jobs": [], "elsewhere": [EUROPE], **MOVES}, "without a queue_timeout never comes"),
+            ("JobSensor", {"jobs": [], "queue_timeout": 60, **MOVES}, "names no place to go to"),
+            ("JobSensor", {"jobs": [], "queue_timeout": 60, "elsewhere": [], **MOVES}, "names no place to go to"),
+            ("JobSensor", {"jobs": [], "queue_timeout": 60, "elsewhere": ["x"], **MOVES}, "is no list of places"),
         ],
     )
     def test_the_others(self, kind, arguments, message):
@@ -151,6 +159,13 @@ class TestTheGroup:
         assert {dag.task_dict[name].retries for name in order} == {4}
         assert dag.task_dict["g.wait"].poll_interval == 120
         assert dag.task_dict["g.export"].response_schema is Answer
+
+    def test_who_waits_knows_where_else_to_go(self):
+        moves = {"queue_timeout": timedelta(hours=36), "elsewhere": [EUROPE], **MOVES}
+        with DAG("d", schedule=None) as dag:
+            avb.vertex_batch("g", model="m", rows=[], prompt="x", destination_uri="gs://b/o", **moves)
+        for name in ("g.wait", "g.repair"):
+            assert (dag.task_dict[name].queue_timeout, dag.task_dict[name].elsewhere) == (129_600, [EUROPE])
 
     def test_rows_of_another_task_make_it_upstream_and_are_no_template(self):
         with DAG("d", schedule=None) as dag:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_vertex_batch import compat, triggers
+from airflow_vertex_batch.core.errors import JobError
 from airflow_vertex_batch.sensors import VertexBatchJobSensor
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 from tests.emulator.worlds import World, a_body, listening
@@ -141,6 +142,21 @@ class TestADeferral:
             VertexBatchJobSensor(task_id="wait", jobs=[world.job]).execute({"ti": ti})
         _, arguments = deferred.value.trigger.serialize()
         assert arguments["attempt"] == pushed[compat.ATTEMPT_KEY] == MINE
+
+
+class TestADeadlineInAWorker:
+    """A worker that stalled finds out the same way."""
+
+    @pytest.mark.parametrize(("owner", "cancels"), [(MINE, True), (ANOTHER, False)], ids=["its own", "another's"])
+    def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, cancels):
+        airflow("running", owner)
+        ti = instance()
+        # Another attempt takes over between this one's beginning and its deadline.
+        ti.xcom_push = lambda _key, _value: None
+        sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False, job_timeout=0.001)
+        with pytest.raises(JobError, match="is being cancelled" if cancels else "may still run"):
+            sensor.execute({"ti": ti})
+        assert cancelled(world) is cancels
 
 
 class TestAKilledWorker:

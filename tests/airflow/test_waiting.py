@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch import triggers
 from airflow_vertex_batch.core.errors import JobError
 from airflow_vertex_batch.core.lifecycle import Ended, Queued
 from airflow_vertex_batch.core.model import JobState
@@ -19,28 +17,7 @@ from airflow_vertex_batch.emulator.scenario import Pace, Scenario
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger, until_one_queues
 from tests.airflow.waiting import AGroup, SlowWorld, a_context, a_whole, an_operator, deferred, resumed
 from tests.builders import a_job
-from tests.emulator.worlds import INPUT, a_body, a_line, listening
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Return what serves a world to operators and triggers, until the test is over."""
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT",
-        json.dumps({"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}),
-    )
-    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0.01)
-    servers = []
-
-    def start(world):
-        servers.append(listening(world))
-        url = servers[-1].__enter__()
-        monkeypatch.setenv("VERTEX_BATCH_EMULATOR_HOST", url)
-        return url
-
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
+from tests.emulator.worlds import INPUT, a_body, a_line
 
 
 def cancelling_for_days():
@@ -63,10 +40,10 @@ class TestAfterACancelOnTimeout:
         assert world.states == ["CANCELLING"]
 
         waits = deferred(lambda: task.execute(context))
-        assert waits.kwargs == {"complete": True, "said": []}
+        assert waits.kwargs["complete"] is True
         world.emulator.advance(99 * 3600)
         waits = deferred(lambda: resumed(task, context, waits))
-        assert waits.kwargs == {"complete": False, "said": []}
+        assert waits.kwargs["complete"] is False
         world.emulator.advance(3600)
         report = resumed(task, context, waits)
         self.check(world, report)
@@ -119,19 +96,6 @@ class TestAfterACancelOnTimeout:
 def in_the_queue(hours=30, **scenario):
     """Return a world of so many hours ago, in which jobs wait for their turn for ever."""
     return SlowWorld(hours, scenario=Scenario(pace=Pace(pending_s=70 * 3600), **scenario))
-
-
-@pytest.fixture
-def warnings(capsys):
-    """Return what has been said about queued jobs so far: a task's log goes to stdout here."""
-    said = []
-
-    def read():
-        lines = capsys.readouterr().out.splitlines()
-        said.extend(line for line in lines if "[warning" in line and "has been queued for" in line)
-        return said
-
-    return read
 
 
 class TestALongQueue:
@@ -210,7 +174,7 @@ class TestALongQueue:
         _, task = self.sensor(world, serve(world))
         for _ in range(2):
             waits = deferred(lambda: task.execute(a_context()))
-            assert (waits.kwargs["said"], waits.trigger.queue_limit) == (sorted(task._latest), {})
+            assert (waits.kwargs["told"]["warned"], waits.trigger.queue_limit) == (list(task._latest), {})
         assert len(warnings()) == 2
 
     @pytest.mark.parametrize("deferrable", [True, False], ids=["in the triggerer", "in the worker"])

@@ -10,16 +10,18 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from google.auth.credentials import AnonymousCredentials
 
 import airflow_vertex_batch as avb
+from airflow_vertex_batch import triggers
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.model import BatchJob
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.gcp.vertex import VertexClient
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
-from tests.emulator.worlds import World
+from tests.emulator.worlds import World, listening
 
 
 class Instance:
@@ -49,7 +51,7 @@ def a_context(task_id: str = "batch") -> dict[str, Any]:
 
 
 class Passing(VertexClient):
-    """A client before each of whose questions time passes: a worker that blocks has nobody else to move the clock."""
+    """A client before each of whose calls time passes: a worker that blocks has nobody else to move the clock."""
 
     def __init__(self, world: SlowWorld, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -58,6 +60,10 @@ class Passing(VertexClient):
     def get(self, name: JobName) -> BatchJob:
         self._world.emulator.advance(self._world.seconds_a_question)
         return super().get(name)
+
+    def cancel(self, name: JobName) -> bool:
+        self._world.emulator.advance(self._world.seconds_a_cancel)
+        return super().cancel(name)
 
 
 class SlowWorld(World):
@@ -68,7 +74,7 @@ class SlowWorld(World):
 
     def __init__(self, hours: float, **options: Any) -> None:
         super().__init__(clock=VirtualClock(datetime.now(UTC) - timedelta(hours=hours)), **options)
-        self.seconds_a_question = 0.0
+        self.seconds_a_question = self.seconds_a_cancel = 0.0
 
     @property
     def states(self) -> list[str]:
@@ -190,3 +196,37 @@ def known_arguments(kind: type) -> set[str]:
     """Return the parameters of an operator, those of its bases included."""
     kinds = [cls for cls in kind.__mro__ if cls.__module__.startswith("airflow_vertex_batch.")]
     return {name for cls in kinds for name in inspect.signature(cls.__init__).parameters}
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Return what serves a world to operators and triggers, until the test is over."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT",
+        json.dumps({"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}),
+    )
+    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0.01)
+    servers = []
+
+    def start(world):
+        servers.append(listening(world))
+        url = servers[-1].__enter__()
+        monkeypatch.setenv("VERTEX_BATCH_EMULATOR_HOST", url)
+        return url
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def warnings(capsys):
+    """Return what has been said about queued jobs so far: a task's log goes to stdout here."""
+    said = []
+
+    def read():
+        lines = capsys.readouterr().out.splitlines()
+        said.extend(line for line in lines if "[warning" in line and "has been queued for" in line)
+        return said
+
+    return read

@@ -192,6 +192,31 @@ class TestWords:
         assert dollars(Decimal(amount)) == text
 
 
+class TestAnotherModel:
+    """What may be bought from one model may be bought from another that is no dearer, or within the limit."""
+
+    @pytest.mark.parametrize(
+        ("model", "instead_of", "limit", "number", "allowed"),
+        [
+            ("plain", "plain", "0.001", 0, True),
+            ("plain", "images", "0.001", 3, True),
+            ("images", "plain", "0.001", 0, False),
+            ("images", "plain", "1000", 0, True),
+            ("images", "plain", "1000", 1, False),
+            ("nobody-knows", "plain", "1000", 0, False),
+            ("plain", "nobody-knows", "1000", 0, True),
+        ],
+        ids=[
+            *("the same", "cheaper, in any round", "dearer", "dearer, within the limit"),
+            *("dearer, in a repair round", "without a price", "instead of one without a price"),
+        ],
+    )
+    def test_table(self, model, instead_of, limit, number, allowed):
+        weight = Weight(ascii_chars=1_000, max_output_tokens=100_000)
+        manifest = a_manifest(weight=weight, round=number)
+        assert Budget(Decimal(limit)).allows(manifest, model, instead_of, PRICES) is allowed
+
+
 class TestBudget:
     @pytest.mark.parametrize(
         ("limit", "policy", "message"),

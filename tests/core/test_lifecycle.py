@@ -432,6 +432,12 @@ class TestConclude:
             conclude([outcome])
         assert caught.value.retryable is retryable
 
+    def test_a_job_without_rows_may_be_borne(self):
+        jobs = [a_job(JobState.CANCELLED, name=f"{JOB_NAME}{n}") for n in range(2)]
+        assert conclude([Ended(job) for job in jobs], bears=lambda _job: True) == jobs
+        with pytest.raises(JobError, match=rf"{JOB_NAME}1 ended as"):
+            conclude([Ended(job) for job in jobs], bears=lambda job: job is jobs[0])
+
     def test_all_jobs_in_order(self):
         jobs = [a_job(name=f"{JOB_NAME}{n}") for n in range(3)]
         assert conclude([Ended(job) for job in jobs]) == jobs

@@ -6,11 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_vertex_batch.core.queue import QueuePolicy, left, warning_facts, warning_text
+from airflow_vertex_batch.core.queue import QueuePolicy, Told, left, warning_facts, warning_text
 from tests.builders import JOB_NAME, NIGHT, JobState, a_job
 
 NOW = NIGHT.timestamp()
-DAY = QueuePolicy(warning=86_400)
 
 
 def aged(hours: float, state: JobState = JobState.PENDING, name: str = JOB_NAME):
@@ -40,23 +39,39 @@ class TestLeft:
 
 class TestPolicy:
     @pytest.mark.parametrize(
-        ("job", "said", "limit", "is_overdue"),
+        ("job", "told", "limit", "is_overdue", "is_late"),
         [
-            (aged(23), [], 86_400, False),
-            (aged(24), [], 86_400, True),
-            (aged(24, JobState.QUEUED), [], 86_400, True),
-            (aged(24), [JOB_NAME], None, False),
-            (aged(24, JobState.RUNNING), [], 86_400, False),
-            (aged(24, JobState.SUCCEEDED), [], None, False),
+            (aged(23), Told(), 86_400, False, False),
+            (aged(24), Told(), 86_400, True, False),
+            (aged(24, JobState.QUEUED), Told(), 86_400, True, False),
+            (aged(24), Told(warned=(JOB_NAME,)), 129_600, False, False),
+            (aged(36), Told(), 86_400, True, True),
+            (aged(36), Told(warned=(JOB_NAME,)), 129_600, False, True),
+            (aged(36), Told(warned=(JOB_NAME,), stuck=(JOB_NAME,)), None, False, False),
+            (aged(36), Told(warned=(JOB_NAME,), moved=(JOB_NAME,)), None, False, False),
+            (aged(36), Told(moved=(JOB_NAME,)), 86_400, True, False),
+            (aged(36, JobState.RUNNING), Told(), 86_400, False, False),
+            (aged(36, JobState.CANCELLING), Told(), 86_400, False, False),
+            (aged(36, JobState.SUCCEEDED), Told(), None, False, False),
         ],
-        ids=["in time", "due", "due, the other state", "said", "runs", "ended"],
+        ids=[
+            *("in time", "due", "due, the other state", "warned", "late at once", "late", "stuck", "moved"),
+            *("moved, not warned", "runs", "is cancelled", "ended"),
+        ],
     )
-    def test_each_job_has_the_limit_that_comes_next(self, job, said, limit, is_overdue):
-        assert DAY.limits([job], said) == ({} if limit is None else {JOB_NAME: limit})
-        assert DAY.overdue([job], said, NOW) == ([job] if is_overdue else [])
+    def test_each_job_has_the_limit_that_comes_next(self, job, told, limit, is_overdue, is_late):
+        policy = QueuePolicy(warning=86_400, timeout=36 * 3600)
+        assert policy.limits([job], told) == ({} if limit is None else {JOB_NAME: limit})
+        assert policy.overdue([job], told, NOW) == ([job] if is_overdue else [])
+        assert policy.late([job], told, NOW) == ([job] if is_late else [])
+
+    def test_what_comes_first_comes_first(self):
+        assert QueuePolicy(warning=86_400, timeout=3_600).limits([aged(0)], Told()) == {JOB_NAME: 3_600}
 
     def test_none_is_never(self):
-        assert (QueuePolicy().limits([aged(80)], []), QueuePolicy().overdue([aged(80)], [], NOW)) == ({}, [])
+        policy, job = QueuePolicy(), aged(80)
+        found = policy.limits([job], Told()), policy.overdue([job], Told(), NOW), policy.late([job], Told(), NOW)
+        assert found == ({}, [], [])
 
 
 class TestWords:

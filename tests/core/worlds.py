@@ -10,7 +10,8 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.course import Course, Done, Start, Waiting
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing
-from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.model import BatchJob, JobState
+from airflow_vertex_batch.core.place import Place
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.purchase import Buyer
 from airflow_vertex_batch.core.repair import RepairPolicy
@@ -51,14 +52,18 @@ class World:
         #: Keys by job, in the order in which the jobs ran.
         self.batches: list[list[str]] = []
 
-    def run(self, state: JobState = JobState.SUCCEEDED, *, only: int | None = None) -> None:
+    def run(self, state: JobState = JobState.SUCCEEDED, *, only: int | None = None, names_model: bool = True) -> None:
         """Let every running job write its output and end.
 
         :param only: how many rows are answered before the job ends.
+        :param names_model: whether an answer says which model made it.
         """
         for job in self.jobs.running:
             lines = [json.loads(raw) for raw in self.store.objects[job.input_uris[0]].splitlines()]
             made = [self._line(line) for line in lines[:only]]
+            for line in made:
+                if line is not None and not names_model:
+                    del line["response"]["modelVersion"]
             self.batches.append([line["key"] for line in lines[:only]])
             output = f"gs://out/{job.job_name.job_id}"
             self.store.objects[f"{output}/predictions.jsonl"] = jsonl(*[line for line in made if line is not None])
@@ -69,6 +74,11 @@ class World:
                 outputInfo={"gcsOutputDirectory": output},
                 completionStats={"successfulCount": str(done)},
             )
+
+    def check_paid_once(self) -> None:
+        """Insist that no two jobs run for the same requests."""
+        owners = Counter(job.labels["avb-identity"] for job in self.jobs.running)
+        assert set(owners.values()) <= {1}
 
     def cancel(self) -> None:
         """Begin to cancel every running job."""
@@ -101,6 +111,8 @@ class Task:
         self.rounds = options.pop("rounds", 0)
         self.on_clear = OnClear(options.pop("on_clear", "attach"))
         self.approve = options.pop("approve", lambda _manifest, _spent: True)
+        self.elsewhere, self.fits = options.pop("elsewhere", ()), options.pop("fits", lambda _manifest, _place: True)
+        self.identity = options.pop("identity", an_identity())
         self.generation, self.upstream, self.attempts = 1, "", 0
         assert not options
 
@@ -127,6 +139,16 @@ class Task:
         """
         reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
         return self._course(store, service).advance(self.manifest, reuse=reuse, complete=complete)
+
+    def take_over(self, jobs: list[BatchJob]) -> Waiting | Done:
+        """Go on from another task's jobs."""
+        return self._course(None, None).advance(self.manifest, jobs)
+
+    def move(self, step: Waiting, store: Any = None, service: Any = None) -> list[Place | None]:
+        """Give up every job that still queues at its present place; return where their requests go."""
+        course = self._course(store, service)
+        queued = [job for job in step.jobs if job.state is JobState.PENDING]
+        return [course.move(step.manifest, job) for job in queued]
 
     def to_the_end(self, most: int = 20) -> Done:
         """Attempt, and let jobs run whenever the course waits for them."""
@@ -161,18 +183,21 @@ class Task:
         return Course(
             buyer=Buyer(
                 base=a_spec(output="gs://b/run/output", labels={"team": "support"}),
-                identity=an_identity(),
+                identity=self.identity,
                 store=store,
                 service=service,
                 ledgers=Uri.parse("gs://b/ledger"),
                 attempt=self._token,
                 terms=Terms(settle_seconds=0.0, renew=self.on_clear is OnClear.NEW),
+                at=service.at,
             ),
             store=store,
             warehouse=MemoryWarehouse(),
             folder=FOLDER,
             policy=self.policy,
             approve=self.approve,
+            elsewhere=self.elsewhere,
+            fits=self.fits,
         )
 
 
