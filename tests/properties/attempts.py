@@ -235,9 +235,10 @@ def whole(worker: Worker) -> None:
     course = worker.course("whole", folder)
     course.begin(manifest, worker.start())
     step = course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
+    ending = step.ending if isinstance(step, Waiting) else ()
     while isinstance(step, Waiting):
-        complete = complete and step.is_cancelling
-        _refuse(worker.wait(step.job_names), complete=complete)
+        complete = complete and bool(step.ending)
+        _refuse(worker.wait(step.job_names), ending)
         course = worker.course("whole", folder)
         manifest = worker.base = read_manifest(worker.store, Uri.parse(course.base_uri))
         step = course.advance(manifest, reuse=Reuse.WITH_ROWS if complete else Reuse.ANY, complete=complete)
@@ -266,23 +267,18 @@ def _repaired(worker: Worker, manifest: Manifest, folder: Uri) -> tuple[Round, .
     course = worker.course("repair", folder)
     course.begin(manifest, worker.start(alone=True), jobs)
     while not isinstance(step := course.advance(manifest, jobs), Done):
-        _refuse(worker.wait(step.job_names), complete=False)
+        _refuse(worker.wait(step.job_names))
         course = worker.course("repair", folder)
     return step.rounds
 
 
-def _refuse(outcomes: list[Outcome], *, complete: bool) -> None:
+def _refuse(outcomes: list[Outcome], ending: Sequence[str] = ()) -> None:
     """Fail as the operators do: a repair job that ended without a row has only cured nothing.
 
-    :param complete: a job that an earlier attempt cancelled is bought again instead.
+    :param ending: jobs that were being cancelled when the attempt began: they are bought again instead.
     """
-
-    def is_bearable(outcome: Outcome) -> bool:
-        return isinstance(outcome, Ended) and (
-            is_repair(outcome.job) or (complete and outcome.job.state is JobState.CANCELLED)
-        )
-
-    conclude([outcome for outcome in outcomes if not is_bearable(outcome)])
+    given_up = {JobState.CANCELLED, JobState.EXPIRED}
+    conclude(outcomes, lambda job: is_repair(job) or (job.name in ending and job.state in given_up))
 
 
 def _said(outcome: Outcome) -> str:
