@@ -36,6 +36,7 @@ def main() -> None:
             few = min(_BATCH, options.nights)
             nights = bounded(few, stateful_step_count=options.steps, database=None, phases=phases)
             run_state_machine_as_test(seed(first + number)(Nights), settings=nights)
+            print(f"{(number + 1) * few:,} nights, {time.monotonic() - began:,.0f} s", flush=True)
     finally:
         seen = Nights.seen
         nights = sum(count for name, count in seen.items() if name.startswith("nights "))
