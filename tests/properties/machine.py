@@ -232,6 +232,7 @@ class Nights(RuleBasedStateMachine):
         for name in list(objects):
             if name.startswith(f"{LEDGERS}/") or (journal and "/course/" in name):
                 del objects[name]
+        self.night.is_ledger_lost = True
         self.night.is_journal_lost |= journal
 
     @precondition(lambda self: self._recorded())
@@ -321,10 +322,10 @@ class Nights(RuleBasedStateMachine):
             self.seen["good answers followed to their landing"] += len(good)
 
     def _nothing_runs_on(self) -> None:
-        """But what may not be cancelled after an edit, and a round that only a lost journal knew of."""
+        """But what may not be cancelled after an edit, and what only a lost record knew of: that is for the sweep."""
         night = self.night
         night.pass_time(60)
-        if night.is_edited and night.conditions.on_changed_input is OnChangedInput.FAIL:
+        if night.is_edited and (night.is_ledger_lost or night.conditions.on_changed_input is OnChangedInput.FAIL):
             return
         running = [job for job in night.running() if not (night.is_journal_lost and round_of(job))]
         assert not running, running

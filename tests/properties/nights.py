@@ -107,7 +107,7 @@ class Night:
         self.bases: dict[str, str] = {}
         #: Jobs whose labels nobody sees any more.
         self.unlabelled: set[str] = set()
-        self.is_edited = self.is_any_deleted = self.is_journal_lost = False
+        self.is_edited = self.is_any_deleted = self.is_ledger_lost = self.is_journal_lost = False
         #: Creates that the service will carry out although nobody waits for the answer: when, and what.
         self.late: list[tuple[datetime, dict[str, Any]]] = []
         self.late_seconds: list[float] = []
