@@ -350,5 +350,5 @@ def refuse_bad_end(rounds: Sequence[Round], report: Report) -> None:
             retryable=False,
             why=job.error_message,
             left=f"What it answered has landed: {report.summary()}",
-            todo="Clear the create task to send the batch again, or look at the dead letters",
+            todo="Clear the repair task, or VertexBatchOperator, to send only the rest; or look at the dead letters",
         )
