@@ -242,13 +242,14 @@ class Course:
         :param reuse: which jobs of the whole batch are not bought again although they ended badly.
         :param complete: also send what a job did not answer because it ended badly, if no round is left.
         """
+        self._read(base)
         buyer = self.buyer
         found = tuple(buyer.buy(base, reuse=reuse)) if jobs is None else self._taken_over(base, tuple(jobs))
         if waiting := _waiting(0, found, base):
             return waiting
         rounds = [Round(manifest=base, jobs=found)]
         while True:
-            manifest = self._next_set(rounds, complete=complete)
+            manifest = self._next_set(base, rounds, complete=complete)
             if manifest is None:
                 return Done(tuple(rounds))
             found = tuple(buyer.buy(manifest, reuse=Reuse.ANY))
@@ -276,10 +277,20 @@ class Course:
         instead = {given_up[shard]: job for shard, job in bought} if given_up else {}
         return tuple(instead.get(job.name, job) for job in jobs)
 
-    def _next_set(self, rounds: list[Round], *, complete: bool) -> Manifest | None:
-        """Return the set of the next round: the one that was decided, or a new one if there may be one."""
+    def _read(self, base: Manifest) -> tuple[tuple[Any, ...], State]:
+        """Return the journal, and what it says of the course from `base`.
+
+        :raises LedgerError: when a later attempt has begun from other requests: its rounds are not this one's.
+        """
         entries = self._journal.entries()
         state = read_state(entries)
+        if state.begun is not None and state.begun.base != base.uri:
+            raise _another_attempt(self._folder)
+        return entries, state
+
+    def _next_set(self, base: Manifest, rounds: list[Round], *, complete: bool) -> Manifest | None:
+        """Return the set of the next round: the one that was decided, or a new one if there may be one."""
+        entries, state = self._read(base)
         if len(rounds) <= len(state.asked):
             asked = state.asked[len(rounds) - 1]
             return with_resume(read_manifest(self._store, Uri.parse(asked.manifest_uri)), asked.resume_uri)
@@ -316,11 +327,15 @@ class Course:
 
     def _write(self, entry: Entry, number: int) -> None:
         if not self._journal.append(entry, number):
-            raise LedgerError(
-                f"Another attempt of this task is at work on {self._folder}",
-                left="Nothing was sent",
-                todo="Let it finish; a retry goes on where it ended",
-            )
+            raise _another_attempt(self._folder)
+
+
+def _another_attempt(folder: Uri) -> LedgerError:
+    return LedgerError(
+        f"Another attempt of this task is at work on {folder}",
+        left="Nothing was sent",
+        todo="Let it finish; a retry goes on where it ended",
+    )
 
 
 def _digest(jobs: Sequence[BatchJob]) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from airflow_vertex_batch.core.course import Asked, Begun, Done, Start, State, Waiting, begin, read_state
+from airflow_vertex_batch.core.errors import LedgerError
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.repair import RepairPolicy
 from airflow_vertex_batch.core.submit import OnClear
@@ -379,6 +380,28 @@ class TestClearing:
         task.clear()
         task.to_the_end()
         assert world.batches == [["a0", "a1", "a2"], ["a0"], ["a0", "a1", "a2", "b"]]
+
+
+class TestTwoAttempts:
+    """An old attempt that wakes up beside a new one with other input stands back: their rounds are not each other's."""
+
+    def test_the_old_one_neither_buys_nor_plans_a_round(self):
+        world = World({"a0": [fails()]})
+        task = Task(world, some_rows(3), rounds=1)
+        task.attempt()
+        old, changed = task.manifest, [*some_rows(2), {"id": "a2", "text": "edited"}]
+        task.rows = changed
+        task.attempt()
+        world.run()
+        new, task.manifest, paid = task.manifest, old, len(world.jobs.paid)
+        with pytest.raises(LedgerError, match="Another attempt of this task is at work"):
+            task.resume()
+        assert len(world.jobs.paid) == paid
+        task.manifest = new
+        assert isinstance(task.resume(), Waiting)
+        world.run()
+        assert world.batches[-1] == ["a0"]
+        assert isinstance(task.resume(), Done)
 
 
 class TestResume:
