@@ -1,0 +1,275 @@
+"""How do many batches run in one Airflow, each with its own misfortune, and what came of each?
+
+A `Case` is data: which DAG, what the proxy does to it, what a person does meanwhile. A `Night` runs cases side by side
+and measures each by what others know: the emulator's books, the files that landed, the jobs that still run.
+
+Invariants: a case's run id, input, staging and destination carry its name, so that no case can touch another; nothing
+is measured before every run has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from stack.chaos.proxy import Plan, Proxy, Record
+from stack.client import RUN_ENDED, AirflowClient, AirflowError
+from stack.laptop import PROJECT, Ports, Stack
+from stack.servers import HOST
+
+BUCKET = "chaos"
+#: The one row that fails in the batch itself, and heals when it is sent again.
+BAD_ROW = "bad"
+KEYS = ("r1", "r2", "r3", "r4", BAD_ROW)
+#: Jobs wait and run for two seconds each: long enough that every wait defers.
+SPEED, PENDING_S, RUNNING_S = 20.0, 40.0, 40.0
+#: Seconds until the last run has ended; all run side by side on two cores.
+TIMEOUT_S = 900.0
+_LOOK_EVERY_S = 1.5
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
+#: What lets Airflow find out within seconds that a worker, a triggerer or a scheduler is gone.
+IMPATIENT = {
+    "AIRFLOW__CORE__PARALLELISM": "8",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "3",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "12",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One misfortune.
+
+    :param name: lower-case letters, digits and ``_``; unique in a night.
+    :param dag_id: the DAG that runs.
+    :param plan: what the proxy does.
+    :param meanwhile: what a person does after the run has begun; the run's end is waited for afterwards.
+    :param faults: what the service does to this case's jobs, see the emulator's README.
+    :param jobs: jobs that must be billed in all.
+    :param ends: how the run must end.
+    :param lands: whether its rows must have landed.
+    """
+
+    name: str
+    dag_id: str
+    plan: Callable[[Scene], Plan] = lambda _scene: Plan()
+    meanwhile: Callable[[Scene], None] | None = None
+    faults: tuple[Mapping[str, Any], ...] = ()
+    jobs: int = 2
+    ends: str = "success"
+    lands: bool = True
+    keys: tuple[str, ...] = KEYS
+
+
+@dataclass
+class Outcome:
+    """What came of a case.
+
+    :param ended: the state of its run.
+    :param jobs: the books' entries of its jobs, oldest first.
+    :param landed: how often each row has landed.
+    :param dead: how often each row is a dead letter.
+    """
+
+    case: Case
+    record: Record
+    ended: str
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    landed: Counter[str] = field(default_factory=Counter)
+    dead: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def running(self) -> int:
+        """Jobs that have not ended."""
+        return sum(not job["state"].endswith(_ENDED) for job in self.jobs)
+
+    @property
+    def rows(self) -> str:
+        """What landed, in words."""
+        twice = sum(count - 1 for count in self.landed.values())
+        text = f"{len(self.landed)} of {len(self.case.keys)}"
+        return f"{text}, {twice} twice" if twice else text
+
+
+class Scene:
+    """What a case can see and do while it runs."""
+
+    def __init__(self, night: Night, case: Case) -> None:
+        self.night, self.case = night, case
+        self.airflow = AirflowClient(night.stack.airflow.url)
+        self.run_id = f"case-{case.name}"
+
+    @property
+    def record(self) -> Record:
+        """What the proxy saw."""
+        return self.night.proxy.records[self.case.name]
+
+    def write_input(self, text: str = "row {key} of {case}") -> None:
+        """Write, or edit, the rows that the batch reads."""
+        rows = ({"id": key, "text": text.format(key=key, case=self.case.name)} for key in self.case.keys)
+        blob = self.night.bucket.blob(f"input/{self.run_id}.jsonl")
+        blob.upload_from_string("".join(json.dumps(row) + "\n" for row in rows))
+
+    def forget(self, folder: str) -> None:
+        """Delete everything in a folder of this case's staging folder."""
+        for blob in self.night.bucket.list_blobs(prefix=f"staging/{self.run_id}/{folder}/"):
+            blob.delete()
+
+    def until(self, what: str, look: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
+        """Look until there is something to see, and return it.
+
+        :raises AirflowError: when there is nothing in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not (seen := look()):
+            if time.monotonic() > deadline:
+                raise AirflowError(f"Case {self.case.name}: waited {timeout_s:.0f} s in vain for {what}")
+            time.sleep(_LOOK_EVERY_S)
+        return seen
+
+    def until_waiting(self, jobs: int = 1) -> dict[str, Any]:
+        """Wait until so many jobs exist and a task waits for the last; return that task."""
+        self.until(f"job {jobs}", lambda: len(self.record.jobs) >= jobs)
+        states = ("deferred",) if "sync" not in self.case.dag_id else ("running",)
+        return self.until("a task that waits", lambda: next(iter(self.tasks(*states)), None))  # type: ignore[no-any-return]
+
+    def tasks(self, *states: str) -> list[dict[str, Any]]:
+        """The run's task instances in these states, or all of them."""
+        found = self.airflow.tasks(self.case.dag_id, self.run_id)
+        return [task for task in found if not states or task["state"] in states]
+
+    def until_ended(self) -> str:
+        """Wait until the run has ended and return its state."""
+        asked_at = time.monotonic()
+
+        def look() -> str:
+            state = self.night.state_of(self.case.dag_id, self.run_id, asked_at)
+            return state if state in RUN_ENDED else ""
+
+        return str(self.until(f"{self.run_id} to end", look))
+
+    def clear(self, tasks: Sequence[Any] | None = None, *, downstream: bool = True) -> None:
+        """Clear tasks of the run (all, where none are named)."""
+        self.airflow.clear(self.case.dag_id, self.run_id, None if tasks is None else list(tasks), downstream=downstream)
+
+    def play(self) -> str:
+        """Go through the case and return how its run ended."""
+        self.write_input()
+        self.record.plan = self.case.plan(self)
+        self.airflow.trigger(self.case.dag_id, dag_run_id=self.run_id)
+        if self.case.meanwhile is not None:
+            self.case.meanwhile(self)
+        return self.until_ended()
+
+
+class Night:
+    """One Airflow behind one proxy."""
+
+    def __init__(self, stack: Stack, proxy: Proxy, books_url: str, storage_url: str) -> None:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
+
+        self.stack, self.proxy, self._vertex = stack, proxy, books_url
+        client = Client(
+            project=PROJECT,
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            client_options={"api_endpoint": storage_url},
+        )
+        self.bucket = client.create_bucket(BUCKET)
+        self._airflow = AirflowClient(stack.airflow.url)
+        self._dags: set[str] = set()
+        self._lock = threading.Lock()
+        self._states: dict[tuple[str, str], str] = {}
+        self._looked_at = 0.0
+
+    def books(self) -> list[dict[str, Any]]:
+        """Every job the service ever created."""
+        answer = requests.get(f"{self._vertex}/emulator/books", timeout=60)
+        return answer.json()["jobs"]  # type: ignore[no-any-return]
+
+    def run(self, cases: Sequence[Case]) -> list[Outcome]:
+        """Run cases side by side and measure them when the last has ended."""
+        self._behave(cases)
+        scenes = [Scene(self, case) for case in cases]
+        self._open({case.dag_id for case in cases})
+        with ThreadPoolExecutor(max(len(scenes), 1)) as pool:
+            ended = list(pool.map(_played, scenes))
+        return list(self._measured(scenes, ended))
+
+    def state_of(self, dag_id: str, run_id: str, not_before: float) -> str:
+        """Return a run's state as it was at some moment after `not_before`: all who ask share one look at Airflow."""
+        with self._lock:
+            if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
+                began = time.monotonic()
+                runs = [(dag, run) for dag in self._dags for run in self._airflow.runs(dag)]
+                self._states = {(dag, run["dag_run_id"]): run["state"] for dag, run in runs}
+                self._looked_at = began
+            return self._states.get((dag_id, run_id), "") if self._looked_at >= not_before else ""
+
+    def _open(self, dag_ids: Iterable[str]) -> None:
+        for dag_id in sorted(set(dag_ids) - self._dags):
+            self._airflow.wait_for_dag(dag_id, timeout_s=180)
+            self._airflow.unpause(dag_id)
+            self._dags.add(dag_id)
+
+    def _behave(self, cases: Sequence[Case]) -> None:
+        """Tell the service what happens to whom. It forgets what it was told before."""
+        bad = {"do": "row_error", "code": 503, "keys": [f"*{BAD_ROW}*"], "labels": {"avb-round": "0"}}
+        faults = [{**fault, "job": f"*case-{case.name}*"} for case in cases for fault in case.faults]
+        scenario = {"pace": {"pending_s": PENDING_S, "running_s": RUNNING_S}, "faults": [*faults, bad]}
+        answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=30)
+        if not answer.ok:
+            raise ValueError(answer.text)
+
+    def _measured(self, scenes: Sequence[Scene], ended: Sequence[str]) -> Iterator[Outcome]:
+        for scene, state in zip(scenes, ended, strict=True):
+            outcome = Outcome(scene.case, scene.record, state, self._jobs_of(scene))
+            # A job that was cancelled a moment ago needs one to end.
+            deadline = time.monotonic() + 10
+            while outcome.running and time.monotonic() < deadline:
+                time.sleep(0.5)
+                outcome.jobs = self._jobs_of(scene)
+            for blob in self.bucket.list_blobs(prefix=f"landed/{scene.run_id}/"):
+                rows = [json.loads(line)["row_key"] for line in blob.download_as_text().splitlines()]
+                (outcome.dead if "dead-letters" in blob.name else outcome.landed).update(rows)
+            yield outcome
+
+    def _jobs_of(self, scene: Scene) -> list[dict[str, Any]]:
+        return [job for job in self.books() if f"/{scene.run_id}/" in f"{job['output']}/"]
+
+
+def _played(scene: Scene) -> str:
+    """Play a scene; what goes wrong in one must not hide what came of the others."""
+    try:
+        return scene.play()
+    except (AirflowError, LookupError, OSError) as error:
+        return f"not played: {error}"
+
+
+@contextmanager
+def a_night(state: Path, dags: Path, env: Mapping[str, str] | None = None) -> Iterator[Night]:
+    """Start the servers, the proxy in front of them, and an Airflow that only knows the proxy."""
+    ports = Ports().resolved()
+    storage, vertex = (f"http://{HOST}:{port}" for port in (ports.storage, ports.vertex))
+    with Proxy({"STORAGE_EMULATOR_HOST": storage, "VERTEX_BATCH_EMULATOR_HOST": vertex}) as proxy:
+        mine = {
+            "VERTEX_BATCH_PROJECT": PROJECT,
+            "VERTEX_BATCH_BUCKET": BUCKET,
+            "AIRFLOW__VERTEX_BATCH__LOCATION": "us-central1",
+        }
+        everything = {**proxy.env, **mine, **IMPATIENT, **(env or {})}
+        with Stack(state, dags=dags, ports=ports, with_bigquery=False, speed=SPEED, env=everything) as stack:
+            yield Night(stack, proxy, vertex, storage)
