@@ -10,6 +10,7 @@ is measured before every run has ended.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -39,13 +40,15 @@ _LOOK_EVERY_S = 1.5
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 #: What lets Airflow find out within seconds that a worker, a triggerer or a scheduler is gone.
 IMPATIENT = {
-    "AIRFLOW__CORE__PARALLELISM": "8",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "3",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__CORE__PARALLELISM": "5",
+    # Not more impatient: on a busy machine Airflow would take the living for dead, and use up their retries.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "5",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "12",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+    "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent / "preload"), os.environ.get("PYTHONPATH", ""))),
 }
 
 
@@ -56,22 +59,17 @@ class Case:
     :param name: lower-case letters, digits and ``_``; unique in a night.
     :param dag_id: the DAG that runs.
     :param plan: what the proxy does.
-    :param meanwhile: what a person does after the run has begun; the run's end is waited for afterwards.
+    :param begins: how its run begins; triggered by hand where not given.
+    :param meanwhile: what happens after the run has begun; the run's end is waited for afterwards.
     :param faults: what the service does to this case's jobs, see the emulator's README.
-    :param jobs: jobs that must be billed in all.
-    :param ends: how the run must end.
-    :param lands: whether its rows must have landed.
     """
 
     name: str
     dag_id: str
     plan: Callable[[Scene], Plan] = lambda _scene: Plan()
+    begins: Callable[[Scene], None] | None = None
     meanwhile: Callable[[Scene], None] | None = None
     faults: tuple[Mapping[str, Any], ...] = ()
-    jobs: int = 2
-    ends: str = "success"
-    lands: bool = True
-    keys: tuple[str, ...] = KEYS
 
 
 @dataclass
@@ -80,8 +78,8 @@ class Outcome:
 
     :param ended: the state of its run.
     :param jobs: the books' entries of its jobs, oldest first.
-    :param landed: how often each row has landed.
-    :param dead: how often each row is a dead letter.
+    :param landed: how often each row has landed, by file and key.
+    :param dead: the same of the dead letters.
     """
 
     case: Case
@@ -97,11 +95,14 @@ class Outcome:
         return sum(not job["state"].endswith(_ENDED) for job in self.jobs)
 
     @property
-    def rows(self) -> str:
-        """What landed, in words."""
-        twice = sum(count - 1 for count in self.landed.values())
-        text = f"{len(self.landed)} of {len(self.case.keys)}"
-        return f"{text}, {twice} twice" if twice else text
+    def repairs(self) -> int:
+        """Jobs that sent rows again."""
+        return sum(" repair " in job["displayName"] for job in self.jobs)
+
+    @property
+    def cancelled(self) -> int:
+        """Jobs that were cancelled."""
+        return sum(job["state"].endswith("CANCELLED") for job in self.jobs)
 
 
 class Scene:
@@ -110,7 +111,9 @@ class Scene:
     def __init__(self, night: Night, case: Case) -> None:
         self.night, self.case = night, case
         self.airflow = AirflowClient(night.stack.airflow.url)
-        self.run_id = f"case-{case.name}"
+        #: What every address of the case carries.
+        self.place = f"case-{case.name}"
+        self.run_id = self.place
 
     @property
     def record(self) -> Record:
@@ -119,13 +122,13 @@ class Scene:
 
     def write_input(self, text: str = "row {key} of {case}") -> None:
         """Write, or edit, the rows that the batch reads."""
-        rows = ({"id": key, "text": text.format(key=key, case=self.case.name)} for key in self.case.keys)
-        blob = self.night.bucket.blob(f"input/{self.run_id}.jsonl")
+        rows = ({"id": key, "text": text.format(key=key, case=self.case.name)} for key in KEYS)
+        blob = self.night.bucket.blob(f"input/{self.place}.jsonl")
         blob.upload_from_string("".join(json.dumps(row) + "\n" for row in rows))
 
     def forget(self, folder: str) -> None:
         """Delete everything in a folder of this case's staging folder."""
-        for blob in self.night.bucket.list_blobs(prefix=f"staging/{self.run_id}/{folder}/"):
+        for blob in self.night.bucket.list_blobs(prefix=f"staging/{self.place}/{folder}/"):
             blob.delete()
 
     def until(self, what: str, look: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
@@ -133,18 +136,20 @@ class Scene:
 
         :raises AirflowError: when there is nothing in time.
         """
-        deadline = time.monotonic() + timeout_s
+        asked_at = time.monotonic()
         while not (seen := look()):
-            if time.monotonic() > deadline:
-                raise AirflowError(f"Case {self.case.name}: waited {timeout_s:.0f} s in vain for {what}")
+            state = self.night.state_of(self.case.dag_id, self.run_id, asked_at)
+            if state in RUN_ENDED and not (seen := look()):
+                raise AirflowError(f"the run ended as {state}; waited in vain for {what}")
+            if time.monotonic() > asked_at + timeout_s:
+                raise AirflowError(f"waited {timeout_s:.0f} s in vain for {what}")
             time.sleep(_LOOK_EVERY_S)
         return seen
 
-    def until_waiting(self, jobs: int = 1) -> dict[str, Any]:
-        """Wait until so many jobs exist and a task waits for the last; return that task."""
-        self.until(f"job {jobs}", lambda: len(self.record.jobs) >= jobs)
-        states = ("deferred",) if "sync" not in self.case.dag_id else ("running",)
-        return self.until("a task that waits", lambda: next(iter(self.tasks(*states)), None))  # type: ignore[no-any-return]
+    def until_waiting(self) -> dict[str, Any]:
+        """Wait until somebody has asked about a job; return the task that waits for it."""
+        self.until("a question about a job", lambda: self.record.questions)
+        return self.until("a task that waits", lambda: next(iter(self.tasks("deferred", "running")), None))  # type: ignore[no-any-return]
 
     def tasks(self, *states: str) -> list[dict[str, Any]]:
         """The run's task instances in these states, or all of them."""
@@ -169,7 +174,10 @@ class Scene:
         """Go through the case and return how its run ended."""
         self.write_input()
         self.record.plan = self.case.plan(self)
-        self.airflow.trigger(self.case.dag_id, dag_run_id=self.run_id)
+        if self.case.begins is not None:
+            self.case.begins(self)
+        else:
+            self.airflow.trigger(self.case.dag_id, dag_run_id=self.run_id)
         if self.case.meanwhile is not None:
             self.case.meanwhile(self)
         return self.until_ended()
@@ -201,13 +209,23 @@ class Night:
         return answer.json()["jobs"]  # type: ignore[no-any-return]
 
     def run(self, cases: Sequence[Case]) -> list[Outcome]:
-        """Run cases side by side and measure them when the last has ended."""
-        self._behave(cases)
+        """Run cases side by side and measure them when the last has ended. Tell the service before: `behave`."""
         scenes = [Scene(self, case) for case in cases]
         self._open({case.dag_id for case in cases})
         with ThreadPoolExecutor(max(len(scenes), 1)) as pool:
             ended = list(pool.map(_played, scenes))
         return list(self._measured(scenes, ended))
+
+    def behave(self, cases: Sequence[Case]) -> None:
+        """Tell the service what happens to whom: once, since it forgets what it was told before."""
+        bad = {"do": "row_error", "code": 503, "keys": [f"*{BAD_ROW}*"]}
+        faults = [{**fault, "job": f"*case-{case.name}"} for case in cases for fault in case.faults]
+        # A repair job's name goes on after that of the case.
+        faults += [{**bad, "job": f"*case-{case.name}"} for case in cases] + [{**bad, "labels": {"avb-round": "0"}}]
+        scenario = {"pace": {"pending_s": PENDING_S, "running_s": RUNNING_S}, "faults": faults}
+        answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=30)
+        if not answer.ok:
+            raise ValueError(answer.text)
 
     def state_of(self, dag_id: str, run_id: str, not_before: float) -> str:
         """Return a run's state as it was at some moment after `not_before`: all who ask share one look at Airflow."""
@@ -225,15 +243,6 @@ class Night:
             self._airflow.unpause(dag_id)
             self._dags.add(dag_id)
 
-    def _behave(self, cases: Sequence[Case]) -> None:
-        """Tell the service what happens to whom. It forgets what it was told before."""
-        bad = {"do": "row_error", "code": 503, "keys": [f"*{BAD_ROW}*"], "labels": {"avb-round": "0"}}
-        faults = [{**fault, "job": f"*case-{case.name}*"} for case in cases for fault in case.faults]
-        scenario = {"pace": {"pending_s": PENDING_S, "running_s": RUNNING_S}, "faults": [*faults, bad]}
-        answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=30)
-        if not answer.ok:
-            raise ValueError(answer.text)
-
     def _measured(self, scenes: Sequence[Scene], ended: Sequence[str]) -> Iterator[Outcome]:
         for scene, state in zip(scenes, ended, strict=True):
             outcome = Outcome(scene.case, scene.record, state, self._jobs_of(scene))
@@ -242,13 +251,13 @@ class Night:
             while outcome.running and time.monotonic() < deadline:
                 time.sleep(0.5)
                 outcome.jobs = self._jobs_of(scene)
-            for blob in self.bucket.list_blobs(prefix=f"landed/{scene.run_id}/"):
-                rows = [json.loads(line)["row_key"] for line in blob.download_as_text().splitlines()]
+            for blob in self.bucket.list_blobs(prefix=f"landed/{scene.place}/"):
+                rows = [f"{blob.name} {json.loads(line)['row_key']}" for line in blob.download_as_text().splitlines()]
                 (outcome.dead if "dead-letters" in blob.name else outcome.landed).update(rows)
             yield outcome
 
     def _jobs_of(self, scene: Scene) -> list[dict[str, Any]]:
-        return [job for job in self.books() if f"/{scene.run_id}/" in f"{job['output']}/"]
+        return [job for job in self.books() if f"/{scene.place}/" in f"{job['output']}/"]
 
 
 def _played(scene: Scene) -> str:

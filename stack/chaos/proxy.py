@@ -23,7 +23,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
 from yarl import URL
 
 from stack.chaos.effects import QUESTION, Call
@@ -67,6 +67,7 @@ class Record:
     :param effects: titles in their order; a repeated one is numbered.
     :param jobs: the service's names for its jobs, and when they were created (monotonic seconds).
     :param struck: after which effects somebody was struck.
+    :param questions: how often somebody asked about one of its jobs.
     :param victim: the process that was struck last.
     :param errors: why a strike failed.
     """
@@ -75,6 +76,7 @@ class Record:
     effects: list[str] = field(default_factory=list)
     jobs: dict[str, float] = field(default_factory=dict)
     struck: list[str] = field(default_factory=list)
+    questions: int = 0
     victim: int = 0
     errors: list[str] = field(default_factory=list)
 
@@ -205,7 +207,12 @@ class _Upstream:
         late_s = record.plan.create_late_s if call.is_create and not record.struck else 0.0
         dropped = bool(late_s) and await self._strike(request, record, "the create call was under way")
         await asyncio.sleep(late_s)
-        answer = self._translated(request, call, await self._forward(request, call))
+        try:
+            answer = self._translated(request, call, await self._forward(request, call))
+        except ClientError:
+            # The server itself has cut the connection: so does the proxy.
+            answer, dropped = Answer(502, {}, b""), True
+        record.questions += call.is_question
         title = self._proxy.effect(call, record, answer) or (QUESTION if call.is_question else "")
         if title and record.is_due(title):
             dropped = await self._strike(request, record, title)

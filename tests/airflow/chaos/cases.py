@@ -1,4 +1,4 @@
-"""What may happen to a batch? Every misfortune of the chaos table as data: add a case to `SCENARIOS`, and it is run.
+"""What may happen to a batch? Every misfortune of the chaos table as data: add one to `SCENARIOS`, and it is run.
 
 The kills after each single effect are not listed: `kills` makes one case for each effect that a quiet run was seen to
 have, so that a new effect is tried as soon as there is one.
@@ -6,63 +6,84 @@ have, so that a new effect is tried as soon as there is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from stack.chaos.effects import QUESTION
-from stack.chaos.night import Case, Outcome, Scene
+from stack.chaos.night import Case, Scene
 from stack.chaos.proxy import Plan
-from stack.chaos.victims import (
-    kill_supervisor,
-    kill_task_and_supervisor,
-    spare,
-    stop_task_and_supervisor,
-    waken,
-)
+from stack.chaos.victims import kill_supervisor, kill_task_and_supervisor, stop_task_and_supervisor, waken
 
 #: Mode → DAG.
 MODES = {"sync": "chaos_sync", "deferrable": "chaos_deferrable", "start-from-trigger": "chaos_from_trigger"}
 INTENT, CREATED, RECORDED = "create: write intent", "create: create job", "create: write submission"
-ANSWERS = "export: write answers"
-#: The task of the group that creates the jobs.
-_CREATE_TASK = "batch.create"
-
-
-def never_ending(**more: Any) -> dict[str, Any]:
-    """Return a fault that keeps a job in the queue."""
-    return {"do": "hold", "state": "JOB_STATE_PENDING", "from_pending": True, **more}
-
-
-#: Long enough that somebody can do something while the job waits: 20 seconds at the night's speed.
-A_WHILE = never_ending(seconds=400.0)
-FOR_EVER = never_ending()
+ANSWERS, SUCCESS, EVERY = "export: write answers", "its success", "every effect, one by one"
+_DAY = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Misfortune:
-    """One line of the table, for one mode or several.
+    """One line of the table, in one mode or several.
 
     :param what: what happens, for a reader.
     :param after: after what, for a reader.
-    :param jobs: jobs that must be billed: the batch, and the row that failed at first.
+    :param jobs: jobs of the batch that must be billed.
+    :param repairs: jobs that must be billed for the row that fails at first.
+    :param cancelled: how many of them must have been cancelled.
+    :param parts: how many times the rows must have landed, each in a file of its own; 0 for not at all.
+    :param ends: how the run must end.
     """
 
     what: str
     after: str
     plan: Callable[[Scene], Plan] = lambda _scene: Plan()
+    begins: Callable[[Scene], None] | None = None
     meanwhile: Callable[[Scene], None] | None = None
     faults: tuple[dict[str, Any], ...] = ()
     modes: tuple[str, ...] = tuple(MODES)
     dag_id: str = ""
-    jobs: int = 2
+    jobs: int = 1
+    repairs: int = 1
+    cancelled: int = 0
+    parts: int = 1
     ends: str = "success"
-    lands: bool = True
+
+    def case(self, name: str, mode: str) -> Case:
+        """Return what is to be run in a mode."""
+        return Case(
+            name=f"{name}_{mode.replace('-', '_')}",
+            dag_id=self.dag_id or MODES[mode],
+            plan=self.plan,
+            begins=self.begins,
+            meanwhile=self.meanwhile,
+            faults=self.faults,
+        )
+
+
+@dataclass(frozen=True)
+class Line:
+    """A misfortune in one mode, and the case that tries it."""
+
+    misfortune: Misfortune
+    mode: str
+    case: Case
 
 
 def struck(after: str, **more: Any) -> Callable[[Scene], Plan]:
     """Return a plan that does not depend on the scene."""
     return lambda _scene: Plan(after=after, **more)
+
+
+def losing_ledger(after: str) -> Callable[[Scene], Plan]:
+    """Return a plan that kills the task, and deletes what it wrote down about its jobs."""
+    return lambda scene: Plan(after=after, then=lambda: scene.forget("ledger"))
+
+
+def held(seconds: float | None = None) -> tuple[dict[str, Any], ...]:
+    """Return the fault that keeps a batch's first job in the queue, for ever or so many of the service's seconds."""
+    return ({"do": "hold", "state": "JOB_STATE_PENDING", "from_pending": True, "seconds": seconds},)
 
 
 # What people and other processes do ----------------------------------------------------------------------------------
@@ -74,22 +95,14 @@ def clear_the_run(scene: Scene) -> None:
     scene.clear()
 
 
-def clear_create(scene: Scene) -> None:
-    """Clear the task that creates the jobs, and no other."""
-    scene.until_ended()
-    scene.clear([_CREATE_TASK], downstream=False)
+def clearing(*tasks: Any, downstream: bool = True) -> Callable[[Scene], None]:
+    """Return what clears these tasks after the run's success."""
 
+    def clear(scene: Scene) -> None:
+        scene.until_ended()
+        scene.clear(tasks, downstream=downstream)
 
-def clear_repair(scene: Scene) -> None:
-    """Clear the repair task and what follows."""
-    scene.until_ended()
-    scene.clear(["batch.repair"])
-
-
-def clear_one_part(scene: Scene) -> None:
-    """Clear one of two mapped tasks."""
-    scene.until_ended()
-    scene.clear([["batch", 1]])
+    return clear
 
 
 def clear_while_waiting(scene: Scene) -> None:
@@ -117,62 +130,77 @@ def waken_after_the_job(scene: Scene) -> None:
     waken(scene.record.victim)
 
 
+def backfill(scene: Scene, **how: Any) -> None:
+    """Let a backfill run the day."""
+    conf = {"case": scene.place}
+    number = scene.airflow.backfill(scene.case.dag_id, _DAY, _DAY, dag_run_conf=conf, **how)
+    scene.run_id = "backfill__2026-11-01T00:00:00+00:00"
+    scene.until_ended()
+    scene.airflow.wait_for_backfill(number)
+
+
+def backfill_again(scene: Scene) -> None:
+    """Let another backfill reprocess the day."""
+    backfill(scene, reprocess_behavior="completed")
+
+
+#: What needs a group of tasks, and what needs a task that makes its own way beside its successor.
+_GROUP, _BESIDE = ("start-from-trigger",), ("sync", "start-from-trigger")
 SCENARIOS: tuple[Misfortune, ...] = (
     Misfortune("task and its supervisor killed", CREATED, struck(CREATED, strike=kill_task_and_supervisor)),
     Misfortune("task and its supervisor killed", ANSWERS, struck(ANSWERS, strike=kill_task_and_supervisor)),
+    Misfortune("task killed", QUESTION, struck(QUESTION), modes=("sync",)),
+    Misfortune("task killed again and again", EVERY, lambda _: Plan(each=True), modes=("sync",), dag_id="chaos_often"),
     Misfortune(
-        "two at once: supervisor killed, the task works on", INTENT, struck(INTENT, strike=kill_supervisor),
-        modes=("sync", "start-from-trigger"),
+        "two at once: supervisor killed, its task works on", INTENT, struck(INTENT, strike=kill_supervisor),
+        modes=_BESIDE,
     ),
     Misfortune(
-        "two at once: task stopped, wakes beside its successor", INTENT,
-        struck(INTENT, strike=stop_task_and_supervisor), waken_after_the_job,
-        modes=("sync", "start-from-trigger"),
+        "two at once: task stopped, wakes when its successor has a job", INTENT,
+        struck(INTENT, strike=stop_task_and_supervisor), meanwhile=waken_after_the_job, modes=_BESIDE,
     ),
-    Misfortune("task killed while it waits", QUESTION, struck(QUESTION), modes=("sync",)),
     Misfortune("task killed, its create call arrives 10 s later", INTENT, lambda _: Plan(create_late_s=10.0)),
-    Misfortune("task killed, the list lags 20 s", CREATED, struck(CREATED, hides_s=20.0)),
+    Misfortune("task killed, the list of jobs lags 20 s", CREATED, struck(CREATED, hides_s=20.0)),
+    Misfortune("task killed, ledger lost", CREATED, losing_ledger(CREATED)),
+    Misfortune("task killed, ledger lost", RECORDED, losing_ledger(RECORDED)),
+    Misfortune("task killed, the job's labels lost", RECORDED, struck(RECORDED, strips_labels=True)),
+    Misfortune("run cleared", SUCCESS, meanwhile=clear_the_run),
+    Misfortune("create task cleared", SUCCESS, meanwhile=clearing("batch.create", downstream=False), modes=_GROUP),
+    Misfortune("repair task cleared", SUCCESS, meanwhile=clearing("batch.repair"), modes=_GROUP),
     Misfortune(
-        "task killed, its ledger lost", CREATED,
-        lambda scene: Plan(after=CREATED, then=lambda: scene.forget("ledger")),
+        "one of two mapped tasks cleared", SUCCESS, meanwhile=clearing(["batch", 1]), modes=("deferrable",),
+        dag_id="chaos_mapped", jobs=2, repairs=2, parts=2,
     ),
     Misfortune(
-        "task killed, its ledger lost", RECORDED,
-        lambda scene: Plan(after=RECORDED, then=lambda: scene.forget("ledger")),
+        "day reprocessed by a backfill", SUCCESS, begins=backfill, meanwhile=backfill_again, modes=("deferrable",),
+        dag_id="chaos_daily",
     ),
-    Misfortune("task killed, its job's labels lost", RECORDED, struck(RECORDED, strips_labels=True)),
-    Misfortune("run cleared", "its success", meanwhile=clear_the_run),
-    Misfortune("create task cleared", "its success", meanwhile=clear_create, modes=("start-from-trigger",)),
-    Misfortune("repair task cleared", "its success", meanwhile=clear_repair, modes=("start-from-trigger",)),
+    Misfortune("run cleared", QUESTION, meanwhile=clear_while_waiting, faults=held(400)),
     Misfortune(
-        "one of two mapped tasks cleared", "its success", meanwhile=clear_one_part, modes=("deferrable",),
-        dag_id="chaos_mapped", jobs=4,
-    ),
-    Misfortune("run cleared while it waits", RECORDED, meanwhile=clear_while_waiting, faults=(A_WHILE,)),
-    Misfortune(
-        "input edited and run cleared while it waits", RECORDED, meanwhile=edit_and_clear, faults=(FOR_EVER,), jobs=3
+        "input edited, run cleared", QUESTION, meanwhile=edit_and_clear, faults=held(), jobs=2, cancelled=1
     ),
     Misfortune(
-        "marked failed while it waits", RECORDED, meanwhile=mark_failed, faults=(FOR_EVER,),
-        jobs=1, ends="failed", lands=False,
+        "marked failed", QUESTION, meanwhile=mark_failed, faults=held(),
+        repairs=0, cancelled=1, parts=0, ends="failed",
     ),
 )  # fmt: skip
 
 
-def scenarios() -> Iterator[tuple[Misfortune, str, Case]]:
+def scenarios(misfortunes: Iterable[Misfortune] = SCENARIOS) -> Iterator[Line]:
     """Yield every misfortune in each of its modes."""
-    for number, one in enumerate(SCENARIOS, start=1):
+    for number, one in enumerate(misfortunes, start=1):
         for mode in one.modes:
-            name = f"{number:02d}_{mode.replace('-', '_')}"
-            yield one, mode, Case(
-                name=name, dag_id=one.dag_id or MODES[mode], plan=one.plan, meanwhile=one.meanwhile, faults=one.faults,
-                jobs=one.jobs, ends=one.ends, lands=one.lands,
-            )  # fmt: skip
+            yield Line(one, mode, one.case(f"s{number:02d}", mode))
 
 
-def kills(mode: str, effects: Sequence[str]) -> Iterator[tuple[Misfortune, str, Case]]:
+def quiet_runs() -> Iterator[Line]:
+    """Yield a run in each mode to which nothing happens."""
+    for mode in MODES:
+        yield Line(one := Misfortune("nothing", "—"), mode, one.case("quiet", mode))
+
+
+def kills(mode: str, effects: Sequence[str]) -> Iterator[Line]:
     """Yield a kill of the task after each of its effects."""
     for number, effect in enumerate(effects, start=1):
         one = Misfortune("task killed", effect, struck(effect))
-        name = f"kill_{mode.replace('-', '_')}_{number:02d}"
-        yield one, mode, Case(name=name, dag_id=MODES[mode], plan=one.plan)
+        yield Line(one, mode, one.case(f"k{number:02d}", mode))

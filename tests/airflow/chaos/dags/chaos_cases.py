@@ -10,15 +10,18 @@ from airflow.sdk import DAG
 from airflow_vertex_batch import VertexBatchOperator, vertex_batch
 
 BUCKET = os.environ["VERTEX_BATCH_BUCKET"]
-DATASET = os.environ.get("CHAOS_DATASET", "")
+# The run's id, but for backfills, whose runs Airflow names.
+CASE = "{{ (dag_run.conf or {}).get('case') or run_id }}"
+# Over long ago: only a backfill makes runs.
+FIRST_DAY = datetime(2026, 11, 1, tzinfo=UTC)
 DEFAULTS = {"retries": 3, "retry_delay": 1.0}
 BATCH = {
     "model": "gemini-2.5-flash",
-    "files": f"gs://{BUCKET}/input/{{{{ run_id }}}}.jsonl",
+    "files": f"gs://{BUCKET}/input/{CASE}.jsonl",
     "prompt": "{{ text }}",
     "key_column": "id",
-    "staging_uri": f"gs://{BUCKET}/staging/{{{{ run_id }}}}",
-    "destination_uri": f"gs://{BUCKET}/landed/{{{{ run_id }}}}",
+    "staging_uri": f"gs://{BUCKET}/staging/{CASE}",
+    "destination_uri": f"gs://{BUCKET}/landed/{CASE}",
     "partition_date": "2026-11-24",
     "repair_rounds": 1,
     "poll_interval": 1,
@@ -29,8 +32,8 @@ BATCH = {
 
 def a_dag(dag_id, **arguments):
     """Return a DAG whose runs do not wait for each other."""
-    arguments = {"schedule": None, "max_active_runs": 1_000, "max_active_tasks": 1_000} | arguments
-    return DAG(dag_id, default_args=DEFAULTS, **arguments)
+    arguments = {"schedule": None, "default_args": DEFAULTS} | arguments
+    return DAG(dag_id, max_active_runs=1_000, max_active_tasks=1_000, **arguments)
 
 
 with a_dag("chaos_sync"):
@@ -45,3 +48,9 @@ with a_dag("chaos_from_trigger"):
 with a_dag("chaos_mapped"):
     # Two parts of the same rows, each with a ledger, an output and an answers file of its own.
     VertexBatchOperator.partial(task_id="batch", **BATCH).expand(max_requests_per_job=[100, 200])
+
+with a_dag("chaos_often", default_args=DEFAULTS | {"retries": 30}):
+    VertexBatchOperator(task_id="batch", deferrable=False, **BATCH)
+
+with a_dag("chaos_daily", schedule="@daily", start_date=FIRST_DAY, end_date=FIRST_DAY):
+    VertexBatchOperator(task_id="batch", **BATCH)
