@@ -6,7 +6,7 @@ import sys
 
 from tabulate import tabulate
 
-from bench import export, imports, poller, prepare, storage
+from bench import chaos, export, imports, poller, prepare, storage
 
 _ALL = {
     "imports": imports.measure,
@@ -16,6 +16,7 @@ _ALL = {
     "prepare-memory": prepare.memory,
     "export-memory": export.memory,
     "poller": poller.measure,
+    "chaos": chaos.measure,
 }
 
 

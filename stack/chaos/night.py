@@ -9,6 +9,7 @@ is measured before every run has ended.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import threading
@@ -21,11 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
+from stack import watchdog
 from stack.chaos.proxy import Plan, Proxy, Record
 from stack.client import RUN_ENDED, AirflowClient, AirflowError
 from stack.laptop import PROJECT, Ports, Stack
+from stack.process import Server
 from stack.servers import HOST
 
 BUCKET = "chaos"
@@ -40,7 +44,8 @@ _LOOK_EVERY_S = 1.5
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 #: What lets Airflow find out within seconds that a worker, a triggerer or a scheduler is gone.
 IMPATIENT = {
-    "AIRFLOW__CORE__PARALLELISM": "5",
+    # Most of them wait; some are stopped, or dead and not yet missed.
+    "AIRFLOW__CORE__PARALLELISM": "16",
     # Not more impatient: on a busy machine Airflow would take the living for dead, and use up their retries.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "5",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
@@ -122,7 +127,7 @@ class Scene:
 
     def write_input(self, text: str = "row {key} of {case}") -> None:
         """Write, or edit, the rows that the batch reads."""
-        rows = ({"id": key, "text": text.format(key=key, case=self.case.name)} for key in KEYS)
+        rows = (self.night.line(key, text.format(key=key, case=self.case.name)) for key in KEYS)
         blob = self.night.bucket.blob(f"input/{self.place}.jsonl")
         blob.upload_from_string("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -183,6 +188,33 @@ class Scene:
         return self.until_ended()
 
 
+class Gathering:
+    """Several cases that wait for each other, so that one blow strikes all of them at the same point.
+
+    :param action: what is done once, when the last has come.
+    """
+
+    def __init__(self, parties: int, action: Callable[[], None]) -> None:
+        self._barrier = threading.Barrier(parties, action, timeout=TIMEOUT_S / 2)
+
+    def strike(self, _process: psutil.Process) -> bool:
+        """Wait for the others; whoever asked gets no answer."""
+        self.wait()
+        return True
+
+    def pass_on(self, _process: psutil.Process) -> bool:
+        """Wait for the others; whoever asked gets its answer, if it is still there."""
+        self.wait()
+        return False
+
+    def wait(self) -> None:
+        """Wait for the others.
+
+        :raises RuntimeError: when they do not come.
+        """
+        self._barrier.wait()
+
+
 class Night:
     """One Airflow behind one proxy."""
 
@@ -198,10 +230,16 @@ class Night:
         )
         self.bucket = client.create_bucket(BUCKET)
         self._airflow = AirflowClient(stack.airflow.url)
+        #: How a row of the input looks, from its key and its text.
+        self.line: Callable[[str, str], dict[str, Any]] = lambda key, text: {"id": key, "text": text}
         self._dags: set[str] = set()
         self._lock = threading.Lock()
         self._states: dict[tuple[str, str], str] = {}
         self._looked_at = 0.0
+        self._servers = threading.Lock()
+        self._gatherings: dict[str, Gathering] = {}
+        self._over = threading.Event()
+        self._second: Server | None = None
 
     def books(self) -> list[dict[str, Any]]:
         """Every job the service ever created."""
@@ -216,13 +254,57 @@ class Night:
             ended = list(pool.map(_played, scenes))
         return list(self._measured(scenes, ended))
 
+    def keep_up(self) -> None:
+        """Start a scheduler or a triggerer that has died again, as a machine's supervisor does, until the night is
+        over.
+        """
+        while not self._over.wait(1.0):
+            for name in ("airflow scheduler", "airflow triggerer"):
+                with self._servers:
+                    if self.stack.servers[name].pid is None:
+                        self.stack.servers[name].launch()
+
+    def end(self) -> None:
+        """Start nothing any more."""
+        self._over.set()
+        if self._second is not None:
+            self._second.kill()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a server of Airflow and everything that it has started."""
+        with self._servers:
+            self.stack.servers[f"airflow {name}"].kill()
+
+    def crash(self, name: str) -> None:
+        """SIGKILL a server of Airflow; what it has started lives on."""
+        with self._servers:
+            self.stack.servers[f"airflow {name}"].crash()
+
+    def stall_triggerer(self) -> None:
+        """Stop the triggerer, as a machine does that has no time for it, and start another one."""
+        first = self.stack.servers["airflow triggerer"]
+        for process in watchdog.family(first.pid or 0)[::-1]:
+            process.suspend()
+        self._second = dataclasses.replace(first, name="second triggerer", log=self.stack.log("second-triggerer"))
+        self._second.launch()
+
+    def wake_triggerer(self) -> None:
+        """Let the stopped triggerer go on where it was."""
+        for process in watchdog.family(self.stack.servers["airflow triggerer"].pid or 0):
+            process.resume()
+
+    def gathering(self, name: str, parties: int, action: Callable[[], None]) -> Gathering:
+        """Return the one gathering of this name."""
+        with self._servers:
+            return self._gatherings.setdefault(name, Gathering(parties, action))
+
     def behave(self, cases: Sequence[Case]) -> None:
         """Tell the service what happens to whom: once, since it forgets what it was told before."""
         bad = {"do": "row_error", "code": 503, "keys": [f"*{BAD_ROW}*"]}
         faults = [{**fault, "job": f"*case-{case.name}"} for case in cases for fault in case.faults]
         # A repair job's name goes on after that of the case.
         faults += [{**bad, "job": f"*case-{case.name}"} for case in cases] + [{**bad, "labels": {"avb-round": "0"}}]
-        scenario = {"pace": {"pending_s": PENDING_S, "running_s": RUNNING_S}, "faults": faults}
+        scenario: dict[str, Any] = {"pace": {"pending_s": PENDING_S, "running_s": RUNNING_S}, "faults": faults}
         answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=30)
         if not answer.ok:
             raise ValueError(answer.text)
@@ -264,7 +346,7 @@ def _played(scene: Scene) -> str:
     """Play a scene; what goes wrong in one must not hide what came of the others."""
     try:
         return scene.play()
-    except (AirflowError, LookupError, OSError) as error:
+    except (AirflowError, LookupError, OSError, RuntimeError) as error:
         return f"not played: {error}"
 
 
@@ -281,4 +363,11 @@ def a_night(state: Path, dags: Path, env: Mapping[str, str] | None = None) -> It
         }
         everything = {**proxy.env, **mine, **IMPATIENT, **(env or {})}
         with Stack(state, dags=dags, ports=ports, with_bigquery=False, speed=SPEED, env=everything) as stack:
-            yield Night(stack, proxy, vertex, storage)
+            night = Night(stack, proxy, vertex, storage)
+            keeper = threading.Thread(target=night.keep_up, daemon=True)
+            keeper.start()
+            try:
+                yield night
+            finally:
+                night.end()
+                keeper.join()

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -104,6 +105,8 @@ class Proxy:
         self.records: defaultdict[str, Record] = defaultdict(Record)
         self._uploads: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
+        # One for each process that is being struck: some wait for each other.
+        self._loop.set_default_executor(ThreadPoolExecutor(16))
         self._stop = asyncio.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True)
@@ -217,7 +220,7 @@ class _Upstream:
         if title and record.is_due(title):
             dropped = await self._strike(request, record, title)
         if dropped and request.transport is not None:
-            request.transport.abort()  # type: ignore[attr-defined]
+            request.transport.abort()
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
     async def _forward(self, request: web.Request, call: Call) -> Answer:
@@ -246,7 +249,7 @@ class _Upstream:
         peer = request.transport.get_extra_info("peername") if request.transport else None
         try:
             return await asyncio.to_thread(self._struck, peer, record)
-        except (psutil.Error, LookupError, OSError, TypeError) as error:
+        except (psutil.Error, LookupError, OSError, RuntimeError, TypeError) as error:
             record.errors.append(repr(error))
             return False
 

@@ -1,5 +1,6 @@
 """Who dies, and how? Each strike is given the process that holds a request, and says whether the request stays without
-an answer."""
+an answer.
+"""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ HEADERS = ("what happened", "after", "mode", "jobs billed", "rows landed", "jobs
 #: Every case, as against those that a change must pass.
 ALL = os.environ.get("CHAOS") == "all"
 KILLED_IN = tuple(MODES) if ALL else ("deferrable",)
+ACTS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
         others = list(scenarios())
         night.behave([line.case for line in others])
         with ThreadPoolExecutor(1) as pool:
-            beside = pool.submit(_run, night, others)
+            beside = pool.submit(_run, night, [line for line in others if not line.misfortune.act])
             quiet = _run(night, list(quiet_runs()))
             effects = {result.line.mode: result.outcome.record.effects for result in quiet}
             killed = _run(night, [line for mode in KILLED_IN for line in kills(mode, effects[mode])])
-            return [*quiet, *killed, *beside.result()]
+            found = [*quiet, *killed, *beside.result()]
+        for act in ACTS:
+            found += _run(night, [line for line in others if line.misfortune.act == act])
+        return found
 
 
 def _run(night: Night, lines: Sequence[Line]) -> list[Result]:

@@ -2,6 +2,8 @@
 spend seconds on the same imports. Airflow imports this module in each of its processes, from ``PYTHONPATH``.
 """
 
+# ruff: noqa: F401, INP001 - loaded for others, and no package
+
 from __future__ import annotations
 
 import sys
@@ -17,4 +19,4 @@ if "scheduler" in sys.argv:
     import airflow_vertex_batch.hooks
     import airflow_vertex_batch.operators
     import airflow_vertex_batch.sensors
-    import airflow_vertex_batch.triggers  # noqa: F401
+    import airflow_vertex_batch.triggers

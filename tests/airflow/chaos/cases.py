@@ -19,7 +19,8 @@ from stack.chaos.victims import kill_supervisor, kill_task_and_supervisor, stop_
 #: Mode → DAG.
 MODES = {"sync": "chaos_sync", "deferrable": "chaos_deferrable", "start-from-trigger": "chaos_from_trigger"}
 INTENT, CREATED, RECORDED = "create: write intent", "create: create job", "create: write submission"
-ANSWERS, SUCCESS, EVERY = "export: write answers", "its success", "every effect, one by one"
+ANSWERS, CANCELLED, SUCCESS = "export: write answers", "cancel job", "its success"
+EVERY = "every effect, one by one"
 _DAY = datetime(2026, 11, 1, tzinfo=UTC)
 
 
@@ -34,6 +35,7 @@ class Misfortune:
     :param cancelled: how many of them must have been cancelled.
     :param parts: how many times the rows must have landed, each in a file of its own; 0 for not at all.
     :param ends: how the run must end.
+    :param act: 0 for the cases that run side by side; those of acts 1 to 3 hurt every run, so each act runs alone.
     """
 
     what: str
@@ -49,6 +51,7 @@ class Misfortune:
     cancelled: int = 0
     parts: int = 1
     ends: str = "success"
+    act: int = 0
 
     def case(self, name: str, mode: str) -> Case:
         """Return what is to be run in a mode."""
@@ -144,6 +147,44 @@ def backfill_again(scene: Scene) -> None:
     backfill(scene, reprocess_behavior="completed")
 
 
+# What hurts everybody ------------------------------------------------------------------------------------------------
+
+
+def hurting(after: str, blow: Callable[[Scene], Callable[[], None]], modes: Sequence[str]) -> Callable[[Scene], Plan]:
+    """Return a plan for all modes together: when the last has come so far, one blow strikes."""
+
+    def plan(scene: Scene) -> Plan:
+        gathering = scene.night.gathering(f"{after} {scene.case.name[:3]}", len(modes), blow(scene))
+        return Plan(after=after, strike=gathering.strike)
+
+    return plan
+
+
+def killing(server: str) -> Callable[[Scene], Callable[[], None]]:
+    """Return the blow that kills a server of Airflow with everything it has started."""
+    return lambda scene: lambda: scene.night.kill(server)
+
+
+def stalling(scene: Scene) -> Plan:
+    """Stop the triggerer when it asks for the last of the jobs that wait in it."""
+    stop = scene.night.gathering("stall", len(WAITING), scene.night.stall_triggerer)
+    return Plan(after=QUESTION, strike=stop.pass_on)
+
+
+def wake_after_takeover(scene: Scene) -> None:
+    """Wake the stopped triggerer once another one has taken its triggers over."""
+    before = scene.until("a trigger", lambda: _triggerers(scene) if scene.record.struck else None)
+    scene.until("another triggerer", lambda: _triggerers(scene) - before)
+    scene.night.gathering("wake", len(WAITING), scene.night.wake_triggerer).wait()
+
+
+def _triggerers(scene: Scene) -> set[int]:
+    jobs = (task["triggerer_job"] for task in scene.tasks("deferred"))
+    return {job["id"] for job in jobs if job}
+
+
+#: The modes that wait in the triggerer.
+WAITING = ("deferrable", "start-from-trigger")
 #: What needs a group of tasks, and what needs a task that makes its own way beside its successor.
 _GROUP, _BESIDE = ("start-from-trigger",), ("sync", "start-from-trigger")
 SCENARIOS: tuple[Misfortune, ...] = (
@@ -183,6 +224,29 @@ SCENARIOS: tuple[Misfortune, ...] = (
         "marked failed", QUESTION, meanwhile=mark_failed, faults=held(),
         repairs=0, cancelled=1, parts=0, ends="failed",
     ),
+    Misfortune(
+        "scheduler killed with all its tasks", CREATED, hurting(CREATED, killing("scheduler"), tuple(MODES)), act=1
+    ),
+    Misfortune(
+        "triggerer killed", QUESTION, hurting(QUESTION, killing("triggerer"), WAITING), modes=WAITING, act=1
+    ),
+    Misfortune(
+        "scheduler killed, its tasks work on", CREATED,
+        lambda scene: Plan(
+            after=CREATED,
+            strike=scene.night.gathering("crash", len(MODES), lambda: scene.night.crash("scheduler")).pass_on,
+        ),
+        act=2,
+    ),
+    Misfortune(
+        "marked failed, triggerer killed", CANCELLED, hurting(CANCELLED, killing("triggerer"), WAITING),
+        meanwhile=mark_failed, faults=held(), modes=WAITING,
+        repairs=0, cancelled=1, parts=0, ends="failed", act=2,
+    ),
+    Misfortune(
+        "triggerer stopped, wakes when another has its triggers", QUESTION, stalling,
+        meanwhile=wake_after_takeover, faults=held(1_000), modes=WAITING, act=3,
+    ),
 )  # fmt: skip
 
 
@@ -190,7 +254,7 @@ def scenarios(misfortunes: Iterable[Misfortune] = SCENARIOS) -> Iterator[Line]:
     """Yield every misfortune in each of its modes."""
     for number, one in enumerate(misfortunes, start=1):
         for mode in one.modes:
-            yield Line(one, mode, one.case(f"s{number:02d}", mode))
+            yield Line(one, mode, one.case(f"{'sdef'[one.act]}{number:02d}", mode))
 
 
 def quiet_runs() -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""DAGs for the chaos table: one batch in every mode, whose places all carry the name of the case, which is the run's."""
+"""DAGs for the chaos table: one batch in every mode, whose places all carry the name of the case."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ BATCH = {
 }
 
 
-def a_dag(dag_id, **arguments):
+def a_dag(dag_id, schedule=None, default_args=DEFAULTS, **dates):
     """Return a DAG whose runs do not wait for each other."""
-    arguments = {"schedule": None, "default_args": DEFAULTS} | arguments
-    return DAG(dag_id, max_active_runs=1_000, max_active_tasks=1_000, **arguments)
+    many = {"max_active_runs": 1_000, "max_active_tasks": 1_000}
+    return DAG(dag_id, schedule=schedule, default_args=default_args, **many, **dates)
 
 
 with a_dag("chaos_sync"):
