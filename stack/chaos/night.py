@@ -317,7 +317,7 @@ class Night:
         with self._lock:
             if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
                 began = time.monotonic()
-                runs = [(dag, run) for dag in self._dags for run in self._airflow.runs(dag)]
+                runs = [(dag, run) for dag in list(self._dags) for run in self._airflow.runs(dag)]
                 self._states = {(dag, run["dag_run_id"]): run["state"] for dag, run in runs}
                 self._looked_at = began
             return self._states.get((dag_id, run_id), "") if self._looked_at >= not_before else ""
