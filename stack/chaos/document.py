@@ -7,25 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table as lines."""
-    return [_line(headers), _line(["---"] * len(headers)), *map(_line, rows)]
-
-
-def written(page: Path, name: str) -> list[str]:
-    """Return the lines of a page's table, without its head.
+def read(page: Path, name: str) -> list[list[str]]:
+    """Return the cells of a page's table, without its head.
 
     :raises ValueError: when the page has no such table.
     """
     found = _place(name).search(page.read_text())
     if found is None:
         raise ValueError(f"{page} has no table {name!r}")
-    return found[2].strip().splitlines()[2:]
+    return [line[2:-2].split(" | ") for line in found[2].strip().splitlines()[2:]]
 
 
 def write(page: Path, name: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Put a table between the two marks of its name."""
-    table = "\n".join(markdown(headers, rows))
+    table = "\n".join(map(_line, [headers, ["---"] * len(headers), *rows]))
     page.write_text(_place(name).sub(lambda found: f"{found[1]}\n{table}\n{found[3]}", page.read_text()))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -175,6 +176,17 @@ class Scene:
         """Clear tasks of the run (all, where none are named)."""
         self.airflow.clear(self.case.dag_id, self.run_id, None if tasks is None else list(tasks), downstream=downstream)
 
+    @property
+    def dataset(self) -> str:
+        """The dataset for the case's tables, if it makes any."""
+        return self.place.replace("-", "_")
+
+    def trigger(self) -> None:
+        """Begin the run."""
+        # A hundred at once would time out on a busy machine.
+        with self.night.triggering:
+            self.airflow.trigger(self.case.dag_id, dag_run_id=self.run_id)
+
     def play(self) -> str:
         """Go through the case and return how its run ended."""
         self.write_input()
@@ -182,9 +194,7 @@ class Scene:
         if self.case.begins is not None:
             self.case.begins(self)
         else:
-            # A hundred at once would time out on a busy machine.
-            with self.night.triggering:
-                self.airflow.trigger(self.case.dag_id, dag_run_id=self.run_id)
+            self.trigger()
         if self.case.meanwhile is not None:
             self.case.meanwhile(self)
         return self.until_ended()
@@ -220,17 +230,23 @@ class Gathering:
 class Night:
     """One Airflow behind one proxy."""
 
-    def __init__(self, stack: Stack, proxy: Proxy, books_url: str, storage_url: str) -> None:
+    def __init__(self, stack: Stack, proxy: Proxy, urls: Mapping[str, str]) -> None:
         from google.auth.credentials import AnonymousCredentials
+        from google.cloud import bigquery
         from google.cloud.storage import Client
 
-        self.stack, self.proxy, self._vertex = stack, proxy, books_url
+        self.stack, self.proxy, self._vertex = stack, proxy, urls["VERTEX_BATCH_EMULATOR_HOST"]
         client = Client(
             project=PROJECT,
             credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-            client_options={"api_endpoint": storage_url},
+            client_options={"api_endpoint": urls["STORAGE_EMULATOR_HOST"]},
         )
         self.bucket = client.create_bucket(BUCKET)
+        self.warehouse = bigquery.Client(
+            project=PROJECT,
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            client_options={"api_endpoint": urls["BIGQUERY_EMULATOR_HOST"]},
+        )
         self._airflow = AirflowClient(stack.airflow.url)
         #: How a row of the input looks, from its key and its text.
         self.line: Callable[[str, str], dict[str, Any]] = lambda key, text: {"id": key, "text": text}
@@ -301,13 +317,16 @@ class Night:
         with self._servers:
             return self._gatherings.setdefault(name, Gathering(parties, action))
 
-    def behave(self, cases: Sequence[Case]) -> None:
-        """Tell the service what happens to whom: once, since it forgets what it was told before."""
+    def behave(self, cases: Sequence[Case], *, pending_s: float = PENDING_S) -> None:
+        """Tell the service what happens to whom: once, since it forgets what it was told before.
+
+        :param pending_s: how long a job stays in the queue, in the service's seconds.
+        """
         bad = {"do": "row_error", "code": 503, "keys": [f"*{BAD_ROW}*"]}
         faults = [{**fault, "job": f"*case-{case.name}"} for case in cases for fault in case.faults]
         # A repair job's name goes on after that of the case.
         faults += [{**bad, "job": f"*case-{case.name}"} for case in cases] + [{**bad, "labels": {"avb-round": "0"}}]
-        scenario: dict[str, Any] = {"pace": {"pending_s": PENDING_S, "running_s": RUNNING_S}, "faults": faults}
+        scenario: dict[str, Any] = {"pace": {"pending_s": pending_s, "running_s": RUNNING_S}, "faults": faults}
         answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=30)
         if not answer.ok:
             raise ValueError(answer.text)
@@ -336,10 +355,24 @@ class Night:
             while outcome.running and time.monotonic() < deadline:
                 time.sleep(0.5)
                 outcome.jobs = self._jobs_of(scene)
-            for blob in self.bucket.list_blobs(prefix=f"landed/{scene.place}/"):
-                rows = [f"{blob.name} {json.loads(line)['row_key']}" for line in blob.download_as_text().splitlines()]
-                (outcome.dead if "dead-letters" in blob.name else outcome.landed).update(rows)
+            for place, keys in (*self._files_of(scene), *self._tables_of(scene)):
+                counts = outcome.dead if re.search("dead.letters", place) else outcome.landed
+                counts.update(f"{place} {key}" for key in keys)
             yield outcome
+
+    def _files_of(self, scene: Scene) -> Iterator[tuple[str, list[str]]]:
+        """Yield the files that have landed, with the keys of their rows."""
+        for blob in self.bucket.list_blobs(prefix=f"landed/{scene.place}/"):
+            yield blob.name, [json.loads(line)["row_key"] for line in blob.download_as_text().splitlines()]
+
+    def _tables_of(self, scene: Scene) -> Iterator[tuple[str, list[str]]]:
+        """Yield the tables that rows have landed in, with their keys."""
+        if scene.case.begins is None or scene.dataset not in {one.dataset_id for one in self.warehouse.list_datasets()}:
+            return
+        for table in list(self.warehouse.list_tables(scene.dataset)):
+            if table.table_id.startswith("answers"):
+                rows = self.warehouse.query(f"SELECT row_key FROM `{scene.dataset}.{table.table_id}`").result()  # noqa: S608
+                yield table.table_id, [row["row_key"] for row in rows]
 
     def _jobs_of(self, scene: Scene) -> list[dict[str, Any]]:
         return [job for job in self.books() if f"/{scene.place}/" in f"{job['output']}/"]
@@ -357,16 +390,17 @@ def _played(scene: Scene) -> str:
 def a_night(state: Path, dags: Path, env: Mapping[str, str] | None = None) -> Iterator[Night]:
     """Start the servers, the proxy in front of them, and an Airflow that only knows the proxy."""
     ports = Ports().resolved()
-    storage, vertex = (f"http://{HOST}:{port}" for port in (ports.storage, ports.vertex))
-    with Proxy({"STORAGE_EMULATOR_HOST": storage, "VERTEX_BATCH_EMULATOR_HOST": vertex}) as proxy:
+    names = {"STORAGE": ports.storage, "VERTEX_BATCH": ports.vertex, "BIGQUERY": ports.bigquery}
+    urls = {f"{name}_EMULATOR_HOST": f"http://{HOST}:{port}" for name, port in names.items()}
+    with Proxy(urls) as proxy:
         mine = {
             "VERTEX_BATCH_PROJECT": PROJECT,
             "VERTEX_BATCH_BUCKET": BUCKET,
             "AIRFLOW__VERTEX_BATCH__LOCATION": "us-central1",
         }
         everything = {**proxy.env, **mine, **IMPATIENT, **(env or {})}
-        with Stack(state, dags=dags, ports=ports, with_bigquery=False, speed=SPEED, env=everything) as stack:
-            night = Night(stack, proxy, vertex, storage)
+        with Stack(state, dags=dags, ports=ports, speed=SPEED, env=everything) as stack:
+            night = Night(stack, proxy, urls)
             keeper = threading.Thread(target=night.keep_up, daemon=True)
             keeper.start()
             try:

@@ -18,6 +18,8 @@ from stack.chaos.victims import kill_supervisor, kill_task_and_supervisor, stop_
 
 #: Mode → DAG.
 MODES = {"sync": "chaos_sync", "deferrable": "chaos_deferrable", "start-from-trigger": "chaos_from_trigger"}
+#: Lands in a table: only its export differs from the others.
+TO_TABLE = "deferrable-to-table"
 INTENT, CREATED, RECORDED = "create: write intent", "create: create job", "create: write submission"
 ANSWERS, CANCELLED, SUCCESS = "export: write answers", "cancel job", "its success"
 EVERY = "every effect, one by one"
@@ -57,9 +59,9 @@ class Misfortune:
         """Return what is to be run in a mode."""
         return Case(
             name=f"{name}_{mode.replace('-', '_')}",
-            dag_id=self.dag_id or MODES[mode],
+            dag_id=self.dag_id or MODES.get(mode, "chaos_to_table"),
             plan=self.plan,
-            begins=self.begins,
+            begins=in_a_dataset if mode == TO_TABLE else self.begins,
             meanwhile=self.meanwhile,
             faults=self.faults,
         )
@@ -131,6 +133,12 @@ def waken_after_the_job(scene: Scene) -> None:
     """Let the stopped attempt go on once its successor has created the job."""
     scene.until("the successor's job", lambda: scene.record.jobs)
     waken(scene.record.victim)
+
+
+def in_a_dataset(scene: Scene) -> None:
+    """Make a dataset for the run's tables, and begin the run."""
+    scene.night.warehouse.create_dataset(scene.dataset)
+    scene.trigger()
 
 
 def backfill(scene: Scene, **how: Any) -> None:
@@ -259,12 +267,14 @@ def scenarios(misfortunes: Iterable[Misfortune] = SCENARIOS) -> Iterator[Line]:
 
 def quiet_runs() -> Iterator[Line]:
     """Yield a run in each mode to which nothing happens."""
-    for mode in MODES:
+    for mode in (*MODES, TO_TABLE):
         yield Line(one := Misfortune("nothing", "—"), mode, one.case("quiet", mode))
 
 
 def kills(mode: str, effects: Sequence[str]) -> Iterator[Line]:
     """Yield a kill of the task after each of its effects."""
     for number, effect in enumerate(effects, start=1):
+        if mode == TO_TABLE and not effect.startswith("export"):
+            continue
         one = Misfortune("task killed", effect, struck(effect))
         yield Line(one, mode, one.case(f"k{number:02d}", mode))

@@ -36,6 +36,12 @@ def a_dag(dag_id, schedule=None, default_args=DEFAULTS, **dates):
     return DAG(dag_id, schedule=schedule, default_args=default_args, **many, **dates)
 
 
+# The same into a table of a dataset of its own; there is no "-" in a dataset's name.
+TO_TABLE = {name: value for name, value in BATCH.items() if name != "destination_uri"} | {
+    "destination_table": "bq://demo.{{ run_id.replace('-', '_') }}.answers",
+}
+
+
 with a_dag("chaos_sync"):
     VertexBatchOperator(task_id="batch", deferrable=False, **BATCH)
 
@@ -44,6 +50,9 @@ with a_dag("chaos_deferrable"):
 
 with a_dag("chaos_from_trigger"):
     vertex_batch("batch", start_from_trigger=True, **BATCH)
+
+with a_dag("chaos_to_table"):
+    VertexBatchOperator(task_id="batch", **TO_TABLE)
 
 with a_dag("chaos_mapped"):
     # Two parts of the same rows, each with a ledger, an output and an answers file of its own.
