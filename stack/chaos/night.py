@@ -153,9 +153,16 @@ class Scene:
         return seen
 
     def until_waiting(self) -> dict[str, Any]:
-        """Wait until somebody has asked about a job; return the task that waits for it."""
-        self.until("a question about a job", lambda: self.record.questions)
-        return self.until("a task that waits", lambda: next(iter(self.tasks("deferred", "running")), None))  # type: ignore[no-any-return]
+        """Wait until a worker or a trigger has said in its log that the job is in the queue; return its task."""
+
+        def look() -> dict[str, Any] | None:
+            where = (self.case.dag_id, self.run_id)
+            for task in self.tasks("deferred", "running"):
+                if "PENDING" in self.airflow.log(*where, task["task_id"], max(task["try_number"], 1)):
+                    return task
+            return None
+
+        return self.until("a task that says it waits", look)  # type: ignore[no-any-return]
 
     def tasks(self, *states: str) -> list[dict[str, Any]]:
         """The run's task instances in these states, or all of them."""

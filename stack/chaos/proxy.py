@@ -68,7 +68,6 @@ class Record:
     :param effects: titles in their order; a repeated one is numbered.
     :param jobs: the service's names for its jobs, and when they were created (monotonic seconds).
     :param struck: after which effects somebody was struck.
-    :param questions: how often somebody asked about one of its jobs.
     :param victim: the process that was struck last.
     :param errors: why a strike failed.
     """
@@ -77,7 +76,6 @@ class Record:
     effects: list[str] = field(default_factory=list)
     jobs: dict[str, float] = field(default_factory=dict)
     struck: list[str] = field(default_factory=list)
-    questions: int = 0
     victim: int = 0
     errors: list[str] = field(default_factory=list)
 
@@ -166,15 +164,6 @@ class Proxy:
         title = call.title(self._uploads.get(call.upload_id, ""), len(record.jobs))
         return record.note(title) if title else ""
 
-    def asked_about(self, call: Call, record: Record, answer: Answer) -> list[Record]:
-        """Return the cases whose jobs an answer tells of: of one, or of all that a list shows."""
-        if call.is_question:
-            return [record]
-        if not (call.is_list and answer.is_good):
-            return []
-        names = {job["name"] for job in json.loads(answer.body).get("batchPredictionJobs", [])}
-        return [one for one in list(self.records.values()) if names & one.jobs.keys()]
-
     def shown(self, page: dict[str, Any]) -> dict[str, Any]:
         """Return a page of a list without the jobs that are too young for it."""
         now, hidden = time.monotonic(), set()
@@ -224,20 +213,12 @@ class _Upstream:
         except ClientError:
             # The server itself has cut the connection: so does the proxy.
             answer, dropped = Answer(502, {}, b""), True
-        # One blow may wait for the next, so all that are due strike at once.
-        due = [(one, title) for one, title in self._noted(call, record, answer) if one.is_due(title)]
-        dropped |= any(await asyncio.gather(*(self._strike(request, one, title) for one, title in due)))
+        title = self._proxy.effect(call, record, answer) or (QUESTION if call.is_question else "")
+        if title and record.is_due(title):
+            dropped = await self._strike(request, record, title)
         if dropped and request.transport is not None:
             request.transport.abort()
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-
-    def _noted(self, call: Call, record: Record, answer: Answer) -> list[tuple[Record, str]]:
-        """Note what a request has changed, or about whose jobs it asked; return the titles by case."""
-        asked = self._proxy.asked_about(call, record, answer)
-        for one in asked:
-            one.questions += 1
-        title = self._proxy.effect(call, record, answer)
-        return [*((one, QUESTION) for one in asked), *([(record, title)] if title else [])]
 
     async def _forward(self, request: web.Request, call: Call) -> Answer:
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _HOP]
