@@ -42,6 +42,8 @@ SPEED, PENDING_S, RUNNING_S = 20.0, 40.0, 40.0
 #: Seconds until the last run has ended; all run side by side on two cores.
 TIMEOUT_S = 600.0
 _LOOK_EVERY_S = 1.5
+#: What a log says of a job in the queue: ours, and Google's.
+_WAITS = re.compile("PENDING|current state")
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 #: What lets Airflow find out within seconds that a worker, a triggerer or a scheduler is gone.
 IMPATIENT = {
@@ -158,7 +160,7 @@ class Scene:
         def look() -> dict[str, Any] | None:
             where = (self.case.dag_id, self.run_id)
             for task in self.tasks("deferred", "running"):
-                if "PENDING" in self.airflow.log(*where, task["task_id"], max(task["try_number"], 1)):
+                if _WAITS.search(self.airflow.log(*where, task["task_id"], max(task["try_number"], 1))):
                     return task
             return None
 
