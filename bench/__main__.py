@@ -8,7 +8,7 @@ import sys
 
 from tabulate import tabulate
 
-from bench import deferred, export, imports, poller, prepare, soak, storage
+from bench import chaos, deferred, export, imports, poller, prepare, soak, storage
 
 _ALL = {
     "imports": imports.measure,
@@ -18,6 +18,7 @@ _ALL = {
     "prepare-memory": prepare.memory,
     "export-memory": export.memory,
     "poller": poller.measure,
+    "chaos": chaos.measure,
 }
 #: Not part of all: they start a real Airflow, and take minutes or an hour.
 _LONG = {"deferred": deferred.measure, "soak": soak.measure}

@@ -168,10 +168,11 @@ class Stack:
         self._launch(storage)
         storage.wait_healthy()
         if self.with_bigquery:
-            url = self.env["STORAGE_EMULATOR_HOST"]
+            url = self.client_environment()["STORAGE_EMULATOR_HOST"]
             self._launch(bigquery(state / "bigquery", self.log("bigquery"), ports.bigquery, ports.bigquery_grpc, url))
         if self.with_vertex:
-            data, env = state / "vertex", dict(self.env)
+            # Servers speak to each other, also where `env` leads clients through something in between.
+            data, env = state / "vertex", {**self.env, **self.client_environment()}
             log = self.log("vertex-ai")
             self._launch(vertex_ai(data, log, ports.vertex, env, model=self.model, speed=self.speed))
         if not self.dags:

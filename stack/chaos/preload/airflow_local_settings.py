@@ -1,0 +1,22 @@
+"""What does the scheduler load, so that its tasks need not? They are forked from it, and every one of hundreds would
+spend seconds on the same imports. Airflow imports this module in each of its processes, from ``PYTHONPATH``.
+"""
+
+# ruff: noqa: F401, INP001 - loaded for others, and no package
+
+from __future__ import annotations
+
+import sys
+
+if "scheduler" in sys.argv:
+    import google.cloud.bigquery
+    import google.cloud.storage
+
+    import airflow_vertex_batch.core.course
+    import airflow_vertex_batch.core.prepare
+    import airflow_vertex_batch.gcp.storage
+    import airflow_vertex_batch.gcp.vertex
+    import airflow_vertex_batch.hooks
+    import airflow_vertex_batch.operators
+    import airflow_vertex_batch.sensors
+    import airflow_vertex_batch.triggers

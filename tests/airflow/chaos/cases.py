@@ -1,0 +1,280 @@
+"""What may happen to a batch? Every misfortune of the chaos table as data: add one to `SCENARIOS`, and it is run.
+
+The kills after each single effect are not listed: `kills` makes one case for each effect that a quiet run was seen to
+have, so that a new effect is tried as soon as there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from stack.chaos.effects import QUESTION
+from stack.chaos.night import Case, Scene
+from stack.chaos.proxy import Plan
+from stack.chaos.victims import kill_supervisor, kill_task_and_supervisor, stop_task_and_supervisor, waken
+
+#: Mode → DAG.
+MODES = {"sync": "chaos_sync", "deferrable": "chaos_deferrable", "start-from-trigger": "chaos_from_trigger"}
+#: Lands in a table: only its export differs from the others.
+TO_TABLE = "deferrable-to-table"
+INTENT, CREATED, RECORDED = "create: write intent", "create: create job", "create: write submission"
+ANSWERS, CANCELLED, SUCCESS = "export: write answers", "cancel job", "its success"
+EVERY = "every effect, one by one"
+_DAY = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Misfortune:
+    """One line of the table, in one mode or several.
+
+    :param what: what happens, for a reader.
+    :param after: after what, for a reader.
+    :param jobs: jobs of the batch that must be billed.
+    :param repairs: jobs that must be billed for the row that fails at first.
+    :param cancelled: how many of them must have been cancelled.
+    :param parts: how many times the rows must have landed, each in a file of its own; 0 for not at all.
+    :param ends: how the run must end.
+    :param act: 0 for the cases that run side by side; those of acts 1 to 3 hurt every run, so each act runs alone.
+    """
+
+    what: str
+    after: str
+    plan: Callable[[Scene], Plan] = lambda _scene: Plan()
+    begins: Callable[[Scene], None] | None = None
+    meanwhile: Callable[[Scene], None] | None = None
+    faults: tuple[dict[str, Any], ...] = ()
+    modes: tuple[str, ...] = tuple(MODES)
+    dag_id: str = ""
+    jobs: int = 1
+    repairs: int = 1
+    cancelled: int = 0
+    parts: int = 1
+    ends: str = "success"
+    act: int = 0
+
+    def case(self, name: str, mode: str) -> Case:
+        """Return what is to be run in a mode."""
+        return Case(
+            name=f"{name}_{mode.replace('-', '_')}",
+            dag_id=self.dag_id or MODES.get(mode, "chaos_to_table"),
+            plan=self.plan,
+            begins=in_a_dataset if mode == TO_TABLE else self.begins,
+            meanwhile=self.meanwhile,
+            faults=self.faults,
+        )
+
+
+@dataclass(frozen=True)
+class Line:
+    """A misfortune in one mode, and the case that tries it."""
+
+    misfortune: Misfortune
+    mode: str
+    case: Case
+
+
+def struck(after: str, **more: Any) -> Callable[[Scene], Plan]:
+    """Return a plan that does not depend on the scene."""
+    return lambda _scene: Plan(after=after, **more)
+
+
+def losing_ledger(after: str) -> Callable[[Scene], Plan]:
+    """Return a plan that kills the task, and deletes what it wrote down about its jobs."""
+    return lambda scene: Plan(after=after, then=lambda: scene.forget("ledger"))
+
+
+def held(seconds: float | None = None) -> tuple[dict[str, Any], ...]:
+    """Return the fault that keeps a batch's first job in the queue, for ever or so many of the service's seconds."""
+    return ({"do": "hold", "state": "JOB_STATE_PENDING", "from_pending": True, "seconds": seconds},)
+
+
+# What people and other processes do ----------------------------------------------------------------------------------
+
+
+def clear_the_run(scene: Scene) -> None:
+    """Clear everything after the run's success."""
+    scene.until_ended()
+    scene.clear()
+
+
+def clearing(*tasks: Any, downstream: bool = True) -> Callable[[Scene], None]:
+    """Return what clears these tasks after the run's success."""
+
+    def clear(scene: Scene) -> None:
+        scene.until_ended()
+        scene.clear(tasks, downstream=downstream)
+
+    return clear
+
+
+def clear_while_waiting(scene: Scene) -> None:
+    """Clear the run while its job is in the queue."""
+    scene.until_waiting()
+    scene.clear()
+
+
+def edit_and_clear(scene: Scene) -> None:
+    """Edit the input while its job is in the queue, and clear the run."""
+    scene.until_waiting()
+    scene.write_input("edited row {key} of {case}")
+    scene.clear()
+
+
+def mark_failed(scene: Scene) -> None:
+    """Mark the waiting task failed."""
+    task = scene.until_waiting()
+    scene.airflow.set_task_state(scene.case.dag_id, scene.run_id, task["task_id"], "failed")
+
+
+def waken_after_the_job(scene: Scene) -> None:
+    """Let the stopped attempt go on once its successor has created the job."""
+    scene.until("the successor's job", lambda: scene.record.jobs)
+    waken(scene.record.victim)
+
+
+def in_a_dataset(scene: Scene) -> None:
+    """Make a dataset for the run's tables, and begin the run."""
+    scene.night.warehouse.create_dataset(scene.dataset)
+    scene.trigger()
+
+
+def backfill(scene: Scene, **how: Any) -> None:
+    """Let a backfill run the day."""
+    conf = {"case": scene.place}
+    number = scene.airflow.backfill(scene.case.dag_id, _DAY, _DAY, dag_run_conf=conf, **how)
+    scene.run_id = "backfill__2026-11-01T00:00:00+00:00"
+    scene.until_ended()
+    scene.airflow.wait_for_backfill(number)
+
+
+def backfill_again(scene: Scene) -> None:
+    """Let another backfill reprocess the day."""
+    backfill(scene, reprocess_behavior="completed")
+
+
+# What hurts everybody ------------------------------------------------------------------------------------------------
+
+
+def hurting(after: str, blow: Callable[[Scene], Callable[[], None]], modes: Sequence[str]) -> Callable[[Scene], Plan]:
+    """Return a plan for all modes together: when the last has come so far, one blow strikes."""
+
+    def plan(scene: Scene) -> Plan:
+        gathering = scene.night.gathering(f"{after} {scene.case.name[:3]}", len(modes), blow(scene))
+        return Plan(after=after, strike=gathering.strike)
+
+    return plan
+
+
+def killing(server: str) -> Callable[[Scene], Callable[[], None]]:
+    """Return the blow that kills a server of Airflow with everything it has started."""
+    return lambda scene: lambda: scene.night.kill(server)
+
+
+def stalling(scene: Scene) -> Plan:
+    """Stop the triggerer when it asks for the last of the jobs that wait in it."""
+    stop = scene.night.gathering("stall", len(WAITING), scene.night.stall_triggerer)
+    return Plan(after=QUESTION, strike=stop.pass_on)
+
+
+def wake_after_takeover(scene: Scene) -> None:
+    """Wake the stopped triggerer once another one has taken its triggers over."""
+    before = scene.until("a trigger", lambda: _triggerers(scene) if scene.record.struck else None)
+    scene.until("another triggerer", lambda: _triggerers(scene) - before)
+    scene.night.gathering("wake", len(WAITING), scene.night.wake_triggerer).wait()
+
+
+def _triggerers(scene: Scene) -> set[int]:
+    jobs = (task["triggerer_job"] for task in scene.tasks("deferred"))
+    return {job["id"] for job in jobs if job}
+
+
+#: The modes that wait in the triggerer.
+WAITING = ("deferrable", "start-from-trigger")
+#: What needs a group of tasks, and what needs a task that makes its own way beside its successor.
+_GROUP, _BESIDE = ("start-from-trigger",), ("sync", "start-from-trigger")
+SCENARIOS: tuple[Misfortune, ...] = (
+    Misfortune("task and its supervisor killed", CREATED, struck(CREATED, strike=kill_task_and_supervisor)),
+    Misfortune("task and its supervisor killed", ANSWERS, struck(ANSWERS, strike=kill_task_and_supervisor)),
+    Misfortune("task killed", QUESTION, struck(QUESTION), modes=("sync",)),
+    Misfortune("task killed again and again", EVERY, lambda _: Plan(each=True), modes=("sync",), dag_id="chaos_often"),
+    Misfortune(
+        "two at once: supervisor killed, its task works on", INTENT, struck(INTENT, strike=kill_supervisor),
+        modes=_BESIDE,
+    ),
+    Misfortune(
+        "two at once: task stopped, wakes when its successor has a job", INTENT,
+        struck(INTENT, strike=stop_task_and_supervisor), meanwhile=waken_after_the_job, modes=_BESIDE,
+    ),
+    Misfortune("task killed, its create call arrives 10 s later", INTENT, lambda _: Plan(create_late_s=10.0)),
+    Misfortune("task killed, the list of jobs lags 20 s", CREATED, struck(CREATED, hides_s=20.0)),
+    Misfortune("task killed, ledger lost", CREATED, losing_ledger(CREATED)),
+    Misfortune("task killed, ledger lost", RECORDED, losing_ledger(RECORDED)),
+    Misfortune("task killed, the job's labels lost", RECORDED, struck(RECORDED, strips_labels=True)),
+    Misfortune("run cleared", SUCCESS, meanwhile=clear_the_run),
+    Misfortune("create task cleared", SUCCESS, meanwhile=clearing("batch.create", downstream=False), modes=_GROUP),
+    Misfortune("repair task cleared", SUCCESS, meanwhile=clearing("batch.repair"), modes=_GROUP),
+    Misfortune(
+        "one of two mapped tasks cleared", SUCCESS, meanwhile=clearing(["batch", 1]), modes=("deferrable",),
+        dag_id="chaos_mapped", jobs=2, repairs=2, parts=2,
+    ),
+    Misfortune(
+        "day reprocessed by a backfill", SUCCESS, begins=backfill, meanwhile=backfill_again, modes=("deferrable",),
+        dag_id="chaos_daily",
+    ),
+    Misfortune("run cleared", QUESTION, meanwhile=clear_while_waiting, faults=held(400)),
+    Misfortune(
+        "input edited, run cleared", QUESTION, meanwhile=edit_and_clear, faults=held(), jobs=2, cancelled=1
+    ),
+    Misfortune(
+        "marked failed", QUESTION, meanwhile=mark_failed, faults=held(),
+        repairs=0, cancelled=1, parts=0, ends="failed",
+    ),
+    Misfortune(
+        "scheduler killed with all its tasks", CREATED, hurting(CREATED, killing("scheduler"), tuple(MODES)), act=1
+    ),
+    Misfortune(
+        "triggerer killed", QUESTION, hurting(QUESTION, killing("triggerer"), WAITING), modes=WAITING, act=1
+    ),
+    Misfortune(
+        "scheduler killed, its tasks work on", CREATED,
+        lambda scene: Plan(
+            after=CREATED,
+            strike=scene.night.gathering("crash", len(MODES), lambda: scene.night.crash("scheduler")).pass_on,
+        ),
+        act=2,
+    ),
+    Misfortune(
+        "marked failed, triggerer killed", CANCELLED, hurting(CANCELLED, killing("triggerer"), WAITING),
+        meanwhile=mark_failed, faults=held(), modes=WAITING,
+        repairs=0, cancelled=1, parts=0, ends="failed", act=2,
+    ),
+    Misfortune(
+        "triggerer stopped, wakes when another has its triggers", QUESTION, stalling,
+        meanwhile=wake_after_takeover, faults=held(1_000), modes=WAITING, act=3,
+    ),
+)  # fmt: skip
+
+
+def scenarios(misfortunes: Iterable[Misfortune] = SCENARIOS) -> Iterator[Line]:
+    """Yield every misfortune in each of its modes."""
+    for number, one in enumerate(misfortunes, start=1):
+        for mode in one.modes:
+            yield Line(one, mode, one.case(f"{'sdef'[one.act]}{number:02d}", mode))
+
+
+def quiet_runs() -> Iterator[Line]:
+    """Yield a run in each mode to which nothing happens."""
+    for mode in (*MODES, TO_TABLE):
+        yield Line(one := Misfortune("nothing", "—"), mode, one.case("quiet", mode))
+
+
+def kills(mode: str, effects: Sequence[str]) -> Iterator[Line]:
+    """Yield a kill of the task after each of its effects."""
+    for number, effect in enumerate(effects, start=1):
+        if mode == TO_TABLE and not effect.startswith("export"):
+            continue
+        one = Misfortune("task killed", effect, struck(effect))
+        yield Line(one, mode, one.case(f"k{number:02d}", mode))

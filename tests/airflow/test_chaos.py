@@ -1,0 +1,156 @@
+"""The chaos table: real processes die after every single effect, and the books say what was paid for.
+
+`make chaos` runs every case and writes `docs/chaos.md`; without it the kills after each effect are tried in deferrable
+mode only, everything else in every mode, and the page must say what was measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from stack.chaos import document
+from stack.chaos.night import KEYS, Night, Outcome, a_night
+from tests.airflow.chaos.cases import EVERY, MODES, TO_TABLE, Line, kills, quiet_runs, scenarios
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "chaos.md"
+HEADERS = ("what happened", "after", "mode", "jobs billed", "rows landed", "jobs left running")
+#: Every case, as against those that a change must pass.
+ALL = os.environ.get("CHAOS") == "all"
+KILLED_IN = (*(MODES if ALL else ("deferrable",)), TO_TABLE)
+ACTS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was to happen, and what came of it."""
+
+    line: Line
+    outcome: Outcome
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """The measured part of its line in the table."""
+        one, jobs = self.outcome, len(self.outcome.jobs)
+        cancelled = f" ({one.cancelled} cancelled)" if one.cancelled else ""
+        wanted = len(KEYS) * max(self.line.misfortune.parts, 1)
+        surplus = sum(one.landed.values()) - len(one.landed)
+        rows = f"{len(one.landed)} of {wanted}" + (", each once" if one.landed and not surplus else "")
+        return f"{jobs - one.repairs} + {one.repairs}{cancelled}", rows, str(one.running)
+
+    def __str__(self) -> str:
+        """All of it, for a failed test."""
+        one = self.outcome
+        jobs = [(job["displayName"], job["state"], job["createTime"]) for job in one.jobs]
+        return (
+            f"{self.line.case.name}: {self.line.misfortune.what} after {self.line.misfortune.after}\n"
+            f"run {one.ended}; {self.cells}; struck {one.record.struck} {one.record.errors}\n"
+            f"effects {one.record.effects}\njobs {jobs}\nlanded {dict(one.landed)}\ndead {dict(one.dead)}"
+        )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+    """Everything that happened in one night."""
+    with a_night(tmp_path_factory.mktemp("chaos"), Path(__file__).parent / "chaos" / "dags") as night:
+        others = list(scenarios())
+        night.behave([line.case for line in others])
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(_run, night, [line for line in others if not line.misfortune.act])
+            quiet = _run(night, list(quiet_runs()))
+            effects = {result.line.mode: result.outcome.record.effects for result in quiet}
+            killed = _run(night, [line for mode in KILLED_IN for line in kills(mode, effects[mode])])
+            found = [*quiet, *killed, *beside.result()]
+        for act in ACTS:
+            found += _run(night, [line for line in others if line.misfortune.act == act])
+        return found
+
+
+def _run(night: Night, lines: Sequence[Line]) -> list[Result]:
+    outcomes = night.run([line.case for line in lines])
+    return [Result(line, outcome) for line, outcome in zip(lines, outcomes, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def effects(results: list[Result]) -> dict[str, list[str]]:
+    """The effects of a quiet run in each mode."""
+    return {result.line.mode: result.outcome.record.effects for result in results if result.line.case.name[0] == "q"}
+
+
+def all_but(results: Sequence[Result], holds) -> list[str]:
+    """The results for which something does not hold."""
+    return [str(result) for result in results if not holds(result)]
+
+
+class TestEveryCase:
+    def test_each_step_has_effects_in_each_mode(self, effects):
+        for mode, titles in effects.items():
+            steps = [step for step, _ in groupby(title.partition(":")[0] for title in titles)]
+            assert steps == ["prepare", "create", "repair", "export"], mode
+
+    def test_somebody_died_where_somebody_was_to_die(self, results):
+        def holds(result):
+            plan, record = result.outcome.record.plan, result.outcome.record
+            wanted = bool(plan.after or plan.each or plan.create_late_s)
+            return bool(record.struck) == wanted and not record.errors
+
+        assert all_but(results, holds) == []
+
+    def test_the_task_that_died_again_and_again_died_after_every_effect(self, results, effects):
+        [often] = [result.outcome.record for result in results if result.line.misfortune.after == EVERY]
+        assert set(effects["sync"]) <= set(often.struck)
+
+    def test_the_run_ended_as_it_should(self, results):
+        assert all_but(results, lambda result: result.outcome.ended == result.line.misfortune.ends) == []
+
+    def test_one_job_was_billed_and_one_for_the_bad_row(self, results):
+        def holds(result):
+            one, wanted = result.outcome, result.line.misfortune
+            return (len(one.jobs) - one.repairs, one.repairs, one.cancelled) == (
+                wanted.jobs,
+                wanted.repairs,
+                wanted.cancelled,
+            )
+
+        assert all_but(results, holds) == []
+
+    def test_each_row_landed_once(self, results):
+        def holds(result):
+            parts = result.line.misfortune.parts
+            keys = sorted(name.rpartition(" ")[2] for name in result.outcome.landed.elements())
+            return keys == sorted(KEYS * parts) and set(result.outcome.landed.values()) <= {1}
+
+        assert all_but(results, holds) == []
+        assert all_but(results, lambda result: not result.outcome.dead) == []
+
+    def test_no_job_is_left_running(self, results):
+        assert all_but(results, lambda result: result.outcome.running == 0) == []
+
+
+class TestThePage:
+    def test_says_what_was_measured(self, results):
+        """`make chaos` writes it, with all that is left out here."""
+        measured = table(results)
+        if os.environ.get("CHAOS_DOC"):
+            rows = [[what, after, ", ".join(modes), *cells] for (what, after, *cells), modes in measured.items()]
+            document.write(PAGE, "chaos", HEADERS, rows)
+        page = {(what, after, *cells): modes.split(", ") for what, after, modes, *cells in document.read(PAGE, "chaos")}
+        if ALL:
+            assert measured == page
+        else:
+            assert {line: modes for line, modes in measured.items() if not {*modes} <= {*page.get(line, ())}} == {}
+
+
+def table(results: Sequence[Result]) -> dict[tuple[str, ...], list[str]]:
+    """The lines of the table, each with the modes in which it was so."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for result in results:
+        one = result.line.misfortune
+        lines.setdefault((one.what, one.after, *result.cells), []).append(result.line.mode)
+    return lines
