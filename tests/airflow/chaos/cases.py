@@ -224,6 +224,31 @@ SCENARIOS: tuple[Misfortune, ...] = (
         "day reprocessed by a backfill", SUCCESS, begins=backfill, meanwhile=backfill_again, modes=("deferrable",),
         dag_id="chaos_daily",
     ),
+    *(
+        Misfortune(f"run cleared ({meaning})", SUCCESS, meanwhile=clear_the_run, modes=modes, dag_id=dag_id, **jobs)
+        for meaning, dag_id, modes, jobs in (
+            ("on_clear='repair', the bad row is still there", "chaos_repair", ("deferrable",), {}),
+            ("on_clear='repair', the bad row is still there", "chaos_repair_group", _GROUP, {}),
+            ("on_clear='new'", "chaos_new", ("deferrable",), {"jobs": 2, "repairs": 2}),
+            ("on_clear='new'", "chaos_new_group", _GROUP, {"jobs": 2, "repairs": 2}),
+        )
+    ),
+    Misfortune(
+        "create task cleared with what follows (on_clear='new')", SUCCESS, meanwhile=clearing("batch.create"),
+        modes=_GROUP, dag_id="chaos_new_group", jobs=2, repairs=2,
+    ),
+    Misfortune(
+        "one of two mapped tasks cleared (on_clear='new')", SUCCESS, meanwhile=clearing(["batch", 1]),
+        modes=("deferrable",), dag_id="chaos_new_mapped", jobs=3, repairs=3, parts=2,
+    ),
+    Misfortune(
+        "day reprocessed by a backfill (on_clear='new')", SUCCESS, begins=backfill, meanwhile=backfill_again,
+        modes=("deferrable",), dag_id="chaos_new_daily", jobs=2, repairs=2,
+    ),
+    Misfortune(
+        "run cleared (on_clear='new')", QUESTION, meanwhile=clear_while_waiting, faults=held(),
+        modes=("deferrable",), dag_id="chaos_new", jobs=2, cancelled=1,
+    ),
     Misfortune("run cleared", QUESTION, meanwhile=clear_while_waiting, faults=held(400)),
     Misfortune(
         "input edited, run cleared", QUESTION, meanwhile=edit_and_clear, faults=held(), jobs=2, cancelled=1

@@ -63,3 +63,24 @@ with a_dag("chaos_often", default_args=DEFAULTS | {"retries": 30}):
 
 with a_dag("chaos_daily", schedule="@daily", start_date=FIRST_DAY, end_date=FIRST_DAY):
     VertexBatchOperator(task_id="batch", **BATCH)
+
+# What a clear means is the user's choice.
+NEW, REPAIR = BATCH | {"on_clear": "new"}, BATCH | {"on_clear": "repair", "repair_rounds": 0}
+
+with a_dag("chaos_new"):
+    VertexBatchOperator(task_id="batch", **NEW)
+
+with a_dag("chaos_new_group"):
+    vertex_batch("batch", start_from_trigger=True, **NEW)
+
+with a_dag("chaos_new_mapped"):
+    VertexBatchOperator.partial(task_id="batch", **NEW).expand(max_requests_per_job=[100, 200])
+
+with a_dag("chaos_new_daily", schedule="@daily", start_date=FIRST_DAY, end_date=FIRST_DAY):
+    VertexBatchOperator(task_id="batch", **NEW)
+
+with a_dag("chaos_repair"):
+    VertexBatchOperator(task_id="batch", **REPAIR)
+
+with a_dag("chaos_repair_group"):
+    vertex_batch("batch", start_from_trigger=True, **REPAIR)
