@@ -14,7 +14,8 @@ _OBJECTS: tuple[tuple[str, str, str], ...] = (
     (r"/manifests/", r"()", "manifest"),
     (r"/([a-z]+(?:-[a-z]+)*)(?:-[0-9a-f]+)?\.[a-z]+$", r"()", "{}"),
 )
-_EXPORTED = frozenset({"answers", "dead-letters"})
+#: What lands, and the file from which a table is loaded.
+_EXPORTED = frozenset({"answers", "dead-letters", "rows"})
 _LEDGER = frozenset({"intent", "submission", "refusal"})
 #: A question about a job is no effect, but a moment at which one can die.
 QUESTION = "wait: question"
@@ -89,7 +90,8 @@ class Call:
         if self.place.startswith("/bigquery/"):
             return self._table_title()
         if self.method == "DELETE" and "/o/" in self.place and not self.upload_id:
-            return f"delete {_object(self.place.partition('/o/')[2], '')}"
+            what = _object(self.place.partition("/o/")[2], "")
+            return f"{_step(what, jobs)}: delete {what}"
         if uploading or self.query.get("uploadType") in (["multipart"], ["media"]):
             what = _object(uploading or self.object_name, self.text)
             return f"{_step(what, jobs)}: write {what}"
@@ -107,7 +109,7 @@ class Call:
 
 
 def _step(what: str, jobs: int) -> str:
-    """Return the step of a batch's life in which an object is written."""
+    """Return the step of a batch's life in which an object is written or deleted."""
     if what in _LEDGER:
         # An intent comes before its job, the other two after it.
         return "repair" if jobs > (what != "intent") else "create"

@@ -17,7 +17,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -243,15 +243,15 @@ class _Upstream:
     async def _strike(self, request: web.Request, record: Record, title: str) -> bool:
         """Strike whoever holds this request; say whether it stays without an answer."""
         record.struck.append(title)
-        peer = request.transport.get_extra_info("peername") if request.transport else None
+        ends = [request.transport and request.transport.get_extra_info(name) for name in ("peername", "sockname")]
         try:
-            return await asyncio.to_thread(self._struck, peer, record)
+            return await asyncio.to_thread(self._struck, ends, record)
         except (psutil.Error, LookupError, OSError, RuntimeError, TypeError) as error:
             record.errors.append(repr(error))
             return False
 
-    def _struck(self, peer: Any, record: Record) -> bool:
-        process = holder(peer)
+    def _struck(self, ends: Sequence[Any], record: Record) -> bool:
+        process = holder(*ends)
         record.victim = process.pid
         drops = record.plan.strike(process)
         if record.plan.then is not None:

@@ -53,19 +53,22 @@ def waken(pid: int) -> None:
             os.kill(process.pid, signal.SIGCONT)
 
 
-def holder(peer: tuple[str, int]) -> psutil.Process:
+def holder(peer: tuple[str, int], here: tuple[str, int]) -> psutil.Process:
     """Return the process at the other end of a connection.
 
+    :param peer: its address; the same port may also lead elsewhere, in another process.
+    :param here: our end.
     :raises LookupError: when nobody holds it any more.
     """
     for connection in psutil.net_connections("tcp"):
-        if connection.laddr and tuple(connection.laddr) == tuple(peer[:2]) and connection.pid:
+        ends = (tuple(connection.laddr), tuple(connection.raddr))
+        if ends == (tuple(peer), tuple(here)) and connection.pid:
             return psutil.Process(connection.pid)
     raise LookupError(f"nobody holds the connection from {peer}")
 
 
 def _supervisor(task: psutil.Process) -> psutil.Process:
     parent = task.parent()
-    if parent is None or parent.pid <= 1:
+    if parent is None or parent.pid in {1, os.getpid()}:
         raise LookupError(f"process {task.pid} has no supervisor")
     return parent
