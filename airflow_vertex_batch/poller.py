@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Up to so many jobs, single questions cost less than listing everything that runs.
 _FEW_JOBS = 4
+#: Waiters that are woken in one turn of the event loop. Each may write to its task's log, and to the first line belongs
+#: making a file: milliseconds that add up (a page of 100 blocked the loop of Airflow 3.3.2 for 0.4 s, 2026-11-25).
+_ANSWERS_AT_ONCE = 5
 #: Single questions that are under way at once, and in one round; what is over waits for the next.
 _CONCURRENT_GETS = 8
 _GETS_A_ROUND = 200
@@ -241,7 +244,7 @@ class SharedPoller:
             async with contextlib.aclosing(self._service.pages(query + bound)) as answers:
                 async for page in answers:
                     read += 1
-                    self._take(page, left)
+                    await self._take(page, left)
                     if read >= pages or not left:
                         break
         except ServiceError as error:
@@ -251,11 +254,13 @@ class SharedPoller:
             self._refused_lists.add(query)
         return read
 
-    def _take(self, page: list[BatchJob], left: dict[str, _Question]) -> None:
-        for job in page:
+    async def _take(self, page: list[BatchJob], left: dict[str, _Question]) -> None:
+        for number, job in enumerate(page, start=1):
             if (question := left.pop(job.name, None)) is not None:
                 self._know(job, job.created_at)
                 self._answer(question, job)
+            if not number % _ANSWERS_AT_ONCE:
+                await asyncio.sleep(0)
 
     async def _get(self, question: _Question, limit: asyncio.Semaphore, *, listed: bool) -> None:
         async with limit:

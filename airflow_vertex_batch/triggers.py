@@ -5,6 +5,7 @@ rows.
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -18,6 +19,7 @@ from airflow_vertex_batch.core.lifecycle import (
     Outcome,
     Queued,
     WaitPolicy,
+    Warn,
     adrive,
     pack,
     watch,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 #: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3: the scheduler meets
 #: it before it has seen that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
 SETTLE_SECONDS = 10.0
+_SPREAD = 1.3
 
 
 class VertexBatchJobTrigger(BaseTrigger):
@@ -92,7 +95,8 @@ class VertexBatchJobTrigger(BaseTrigger):
         """Yield one event when every job has ended or was given up on, or one queues for too long; at once when `jobs`
         names none.
         """
-        await asyncio.sleep(SETTLE_SECONDS)
+        # Spread, so that a thousand triggers which came together do not wake in one turn of the event loop.
+        await asyncio.sleep(SETTLE_SECONDS * random.uniform(1, _SPREAD))  # noqa: S311 - no secret
         try:
             names = job_names(self.jobs)
         except InputError as error:
@@ -114,7 +118,12 @@ class VertexBatchJobTrigger(BaseTrigger):
         async with self._poller(name) as service:
             flow = watch(name, self._policy(name), usual=service.usual)
             fenced = Fenced(service, self._owns)
-            return await adrive(flow, fenced, sleep=asyncio.sleep, seen=progress_log(self.log.info))
+            seen = progress_log(self.log.ainfo)
+            return await adrive(flow, fenced, sleep=asyncio.sleep, seen=seen, warn=self._warn)
+
+    async def _warn(self, warning: Warn) -> None:
+        # In a thread: the log is a pipe to another process of Airflow's, and full when two thousand write at once.
+        await self.log.awarning("%s", warning.text)
 
     def _poller(self, name: JobName) -> shared_poller:
         chain = self.impersonation_chain
@@ -192,13 +201,13 @@ async def until_one_queues(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> lis
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-def progress_log(write: Callable[..., None]) -> Callable[[BatchJob], None]:
+def progress_log(write: Callable[..., Awaitable[None]]) -> Callable[[BatchJob], Awaitable[None]]:
     """Return a listener that writes one line for each change of a job's state or counts."""
     last: dict[str, str] = {}
 
-    def seen(job: BatchJob) -> None:
+    async def seen(job: BatchJob) -> None:
         if last.get(job.name) != job.progress:
             last[job.name] = job.progress
-            write("%s %s", job.name, job.progress)
+            await write("%s %s", job.name, job.progress)
 
     return seen

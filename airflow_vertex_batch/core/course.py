@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.ledger import Journal
 from airflow_vertex_batch.core.lifecycle import has_rows
 from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import read_manifest
-from airflow_vertex_batch.core.repair import RepairPolicy, Selection, select, with_resume
+from airflow_vertex_batch.core.repair import RepairPolicy, Selection, Wants, select, with_resume
 from airflow_vertex_batch.core.submit import OnClear, Reuse
 
 if TYPE_CHECKING:
@@ -283,24 +283,23 @@ class Course:
         if len(rounds) <= len(state.asked):
             asked = state.asked[len(rounds) - 1]
             return with_resume(read_manifest(self._store, Uri.parse(asked.manifest_uri)), asked.resume_uri)
-        # Requests that a job did not come to are no worse for it, and who asks for another try has a reason.
-        unanswered = complete and bool(badly_ended(rounds))
-        if state.left <= 0 and not unanswered:
+        wants = Wants.CURABLE if state.left > 0 else Wants(0)
+        # Who asks for another try has a reason, and requests that a job did not come to are no worse for it.
+        wants |= Wants.AGAIN if state.granted else Wants(0)
+        wants |= Wants.UNANSWERED if complete and badly_ended(rounds) else Wants(0)
+        if not wants & (Wants.CURABLE | Wants.UNANSWERED):
             log.info("No repair round is left: what has no good answer stays as it is.")
             return None
-        step = self._selected(rounds, again=unanswered or state.granted)
+        step = self._selected(rounds, wants)
         if step.manifest is not None:
             self._write(Asked(step.manifest.uri, step.manifest.shards[0].resume_uri), len(entries))
         return step.manifest
 
-    def _selected(self, rounds: list[Round], *, again: bool) -> Selection:
-        """Select what goes again, and have it approved.
-
-        :param again: also after a round that cured nothing.
-        """
+    def _selected(self, rounds: list[Round], wants: Wants) -> Selection:
+        """Select what goes again, and have it approved."""
         merged = Rounds(rounds, self._store, self._warehouse, self._check)
         token = self._unmarked.attempt
-        step = select(merged, self._policy, self._store, self._folder, token, prices=self._prices, again=again)
+        step = select(merged, self._policy, self._store, self._folder, token, prices=self._prices, wants=wants)
         if len(rounds) > 1:
             log.info("Repair round %d gave %s rows a good answer.", len(rounds) - 1, f"{step.cured:,}")
         if step.manifest is None:

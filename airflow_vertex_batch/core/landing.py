@@ -45,9 +45,14 @@ class Round(Record, frozen=True, kw_only=True):
     jobs: tuple[BatchJob, ...]
 
     @property
-    def is_resumed(self) -> bool:
-        """Whether its job completes an output of an earlier one."""
-        return self.manifest is not None and any(shard.resume_uri for shard in self.manifest.shards)
+    def asks_all_again(self) -> bool:
+        """Whether it sends whatever had no answer before.
+
+        One that completes an output does not: what that job did not come to has no line there. Nor does what was bought
+        in the place of one job of many.
+        """
+        manifest = self.manifest
+        return manifest is not None and manifest.round > 0 and not any(shard.resume_uri for shard in manifest.shards)
 
 
 class Rounds:
@@ -324,12 +329,8 @@ def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> tuple[BatchJob, 
 
 
 def badly_ended(rounds: Sequence[Round]) -> list[BatchJob]:
-    """Return the jobs that did not end well, and whose end no later round has made good.
-
-    A round asks all again that has no answer, but for one that completes an output: what its job did not come to has no
-    line there.
-    """
-    since = max((number for number, asked in enumerate(rounds) if not asked.is_resumed), default=0)
+    """Return the jobs that did not end well, and whose end no later round has made good."""
+    since = max((number for number, asked in enumerate(rounds) if asked.asks_all_again), default=0)
     jobs = [job for asked in rounds[since:] for job in asked.jobs]
     return [job for job in jobs if job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL}]
 
@@ -349,5 +350,5 @@ def refuse_bad_end(rounds: Sequence[Round], report: Report) -> None:
             retryable=False,
             why=job.error_message,
             left=f"What it answered has landed: {report.summary()}",
-            todo="Clear the create task to send the batch again, or look at the dead letters",
+            todo="Clear the repair task, or VertexBatchOperator, to send only the rest; or look at the dead letters",
         )

@@ -385,10 +385,10 @@ async def adrive(
     service: AsksAsync,
     *,
     sleep: Callable[[float], Awaitable[None]],
-    seen: Callable[[BatchJob], None] = lambda _job: None,
-    warn: Callable[[Warn], None] = _say,
+    seen: Callable[[BatchJob], Awaitable[None]],
+    warn: Callable[[Warn], Awaitable[None]],
 ) -> Outcome:
-    """Carry out a flow on an event loop, with awaits."""
+    """Carry out a flow on an event loop, with awaits; telling somebody is awaited too, for a log may block."""
     step = next(flow)
     while True:
         try:
@@ -406,18 +406,18 @@ async def _areply(
     step: Step,
     service: AsksAsync,
     sleep: Callable[[float], Awaitable[None]],
-    seen: Callable[[BatchJob], None],
-    warn: Callable[[Warn], None],
+    seen: Callable[[BatchJob], Awaitable[None]],
+    warn: Callable[[Warn], Awaitable[None]],
 ) -> Reply:
     match step:
         case Poll(name):
             job = await service.get(name)
-            seen(job)
+            await seen(job)
             return job
         case Cancel(name):
             return await service.cancel(name)
         case Sleep(seconds):
             await sleep(seconds)
         case Warn():
-            warn(step)
+            await warn(step)
     return None

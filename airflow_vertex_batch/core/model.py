@@ -136,7 +136,7 @@ class BatchJob(Record, frozen=True, kw_only=True):
         error = doc.get("error") or {}
         return cls(
             name=doc["name"],
-            state=JobState.read(doc.get("state", "")),
+            state=_state(doc),
             state_text=str(doc.get("state", "")),
             display_name=doc.get("displayName", ""),
             model=doc.get("model", ""),
@@ -167,6 +167,16 @@ class BatchJob(Record, frozen=True, kw_only=True):
             return state
         left = "" if self.incomplete_count < 0 else f", {self.incomplete_count:,} to go"
         return f"{state}: {self.successful_count:,} done, {max(self.failed_count, 0):,} failed{left}"
+
+
+def _state(doc: dict[str, Any]) -> JobState:
+    """Return a job's state. One that is not known yet waits, unless the job has an end: then there may be rows to land,
+    and what it did not answer is missing.
+    """
+    state = JobState.read(doc.get("state", ""))
+    if state is JobState.UNSPECIFIED and doc.get("endTime"):
+        return JobState.PARTIALLY_SUCCEEDED
+    return state
 
 
 def _input_uris(source: dict[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ another.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Flag, StrEnum, auto
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -109,6 +109,17 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return self.actions.get(row.status, ACTIONS[row.status])
 
 
+class Wants(Flag):
+    """Which rows may go in another round."""
+
+    #: Those that another try may help, as long as each round cures some.
+    CURABLE = auto()
+    #: The same also after a round that cured nothing.
+    AGAIN = auto()
+    #: Those that no job has a line for, in any case.
+    UNANSWERED = auto()
+
+
 class Selection(msgspec.Struct, frozen=True):
     """What a look at the rounds so far came to.
 
@@ -132,31 +143,36 @@ def select(
     token: str,
     *,
     prices: PriceTable | None = None,
-    again: bool = False,
+    wants: Wants = Wants.CURABLE,
 ) -> Selection:
     """Write the set of rows to send again.
 
     :param folder: where the task's prepared sets lie.
     :param token: names this attempt's files; anything unique.
-    :param again: also after a round that cured nothing.
+    :param wants: which rows may go at all.
     """
     first, number = rounds.rounds[0].manifest, len(rounds.rounds)
     if first is None:
         raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
     totals = Totals(prices)
-    with Shelf() as wanted, Shelf() as resumable:
+    with Shelf() as wanted, Shelf() as missed, Shelf() as resumable:
         for row in rounds.rows():
             totals.add(row)
             if (action := policy.action(row)) is not Action.GIVE_UP:
                 wanted.put(row.key, action.encode())
+                if wants & Wants.UNANSWERED and row.code.startswith("JOB_STATE_"):
+                    missed.put(row.key, action.encode())
                 if policy.resume and _has_failed_line(row):
                     resumable.put(row.key, Action.AS_IS.encode())
         cured, count = rounds.cured[-1], wanted.count
-        if not count or (number > 1 and not cured and not again):
+        is_hopeful = number == 1 or bool(cured) or bool(wants & Wants.AGAIN)
+        chosen = wanted if wants & Wants.CURABLE and is_hopeful else missed
+        if not chosen.count:
             return Selection(None, count, cured if number > 1 else 0, totals.cost)
-        output = _output_to_resume(rounds.rounds[-1], store) if resumable.count else ""
+        resumes = chosen is wanted and resumable.count
+        output = _output_to_resume(rounds.rounds[-1], store) if resumes else ""
         made = write_set(
-            _lines(rounds.rounds, resumable if output else wanted, policy, store),
+            _lines(rounds.rounds, resumable if output else chosen, policy, store),
             PreparePlan(
                 template=None, max_requests=policy.max_requests, model=first.model, schema=first.response_schema
             ),

@@ -117,8 +117,9 @@ def read_answer(call: Call, status: int, text: str, headers: Mapping[str, str]) 
         return doc
     error = (doc or {}).get("error") or {}
     reason, message = str(error.get("status", "")), str(error.get("message", "")) or text[:200]
-    # 4xx but 408 are refusals: the service did not take the request. The others may come after the commit.
-    maybe_done = status >= 500 or 200 <= status < 300 or status == 408  # noqa: PLR2004
+    # 4xx are refusals: the service did not take the request. But for those that only end the call (408, and 499, the
+    # caller or a proxy went away), the others may come after the commit.
+    maybe_done = status >= 500 or 200 <= status < 300 or status in {408, 499}  # noqa: PLR2004
     kind = AmbiguousError if not call.repeatable and maybe_done else ServiceError
     raise kind(
         f"Vertex AI answered HTTP {status} {reason} to: {call.what}".replace("  ", " "),

@@ -247,6 +247,15 @@ class TestBadEnds:
         assert task.land(task.resume()).statuses == {"succeeded": 4}
         assert [len(keys) for keys in world.batches] == [2, 0, 2]
 
+    def test_and_a_row_that_was_answered_badly_is_no_rest(self):
+        world = World({"a0": [fails()]})
+        task = Task(world, some_rows(3))
+        task.attempt()
+        world.run(JobState.CANCELLED)
+        assert isinstance(task.resume(), Done)
+        assert isinstance(task.attempt(), Done)
+        assert len(world.jobs.paid) == 1
+
 
 class TestEditing:
     """What runs for input that is no more is cancelled."""

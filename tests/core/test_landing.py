@@ -215,9 +215,9 @@ class TestJobs:
         assert asked == [JobName.parse(JOB_NAME)]
 
 
-def _asked(*jobs, resume_uri=""):
+def _asked(*jobs, number=0, resume_uri=""):
     shard = Shard(uri="gs://b/r", request_count=3, size_bytes=9, resume_uri=resume_uri)
-    manifest = Manifest(uri="gs://b/m", fingerprint="f", row_count=3, request_count=3, shards=(shard,))
+    manifest = Manifest(uri="gs://b/m", fingerprint="f", row_count=3, request_count=3, shards=(shard,), round=number)
     return Round(manifest=manifest, jobs=jobs)
 
 
@@ -233,14 +233,19 @@ class TestRefuseBadEnd:
         refuse_bad_end([_asked(a_job(JobState.CANCELLED))], report)
 
     def test_a_round_that_ended_well_makes_good_how_those_before_it_ended(self):
-        refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job())], self.REPORT)
+        refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job(), number=1)], self.REPORT)
         with pytest.raises(JobError, match="ended as JOB_STATE_EXPIRED"):
-            refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job(JobState.EXPIRED))], self.REPORT)
+            refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job(JobState.EXPIRED), number=1)], self.REPORT)
 
     def test_but_not_one_that_only_completed_an_output(self):
         """It has no line for a request that the job did not come to."""
+        completes = _asked(a_job(), number=1, resume_uri="gs://b/o")
         with pytest.raises(JobError, match="ended as JOB_STATE_CANCELLED"):
-            refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job(), resume_uri="gs://b/o")], self.REPORT)
+            refuse_bad_end([_asked(a_job(JobState.CANCELLED)), completes], self.REPORT)
+
+    def test_nor_what_was_bought_in_the_place_of_one_of_its_jobs(self):
+        with pytest.raises(JobError, match="ended as JOB_STATE_CANCELLED"):
+            refuse_bad_end([_asked(a_job(JobState.CANCELLED)), _asked(a_job())], self.REPORT)
 
     @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED], ids=str)
     def test_a_bad_end_fails_after_landing_and_says_what_landed(self, state):

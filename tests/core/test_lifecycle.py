@@ -266,8 +266,8 @@ class TestScripts:
     def test_driven_on_an_event_loop(self, policy, answers, steps, outcome):
         clock = Clock()
         service = AsyncService(answers, clock)
-        waited = asyncio.run(adrive(steady(policy, clock), service, sleep=service.sleep, warn=service.warn))
-        assert waited == outcome
+        told = {"seen": service.seen, "warn": service.warn}
+        assert asyncio.run(adrive(steady(policy, clock), service, sleep=service.sleep, **told)) == outcome
         assert service.steps == steps
         assert service.is_used_up
 

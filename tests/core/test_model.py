@@ -312,6 +312,21 @@ class TestBatchJob:
     def test_a_state_that_does_not_exist_yet_is_shown_in_the_service_s_words(self):
         assert BatchJob.from_api(a_job_doc(state="JOB_STATE_TELEPORTED")).progress == "TELEPORTED"
 
+    @pytest.mark.parametrize(
+        ("state", "ended", "read"),
+        [
+            ("JOB_STATE_TELEPORTED", False, JobState.UNSPECIFIED),
+            ("JOB_STATE_TELEPORTED", True, JobState.PARTIALLY_SUCCEEDED),
+            ("JOB_STATE_FAILED", True, JobState.FAILED),
+            ("JOB_STATE_RUNNING", True, JobState.RUNNING),
+        ],
+        ids=["unknown", "unknown with an end", "known with an end", "known that has not ended"],
+    )
+    def test_an_unknown_state_with_an_end_has_ended(self, state, ended, read):
+        """What waited for its deadline would never land."""
+        doc = a_job_doc(state=state) | ({"endTime": "2026-11-22T03:00:00Z"} if ended else {})
+        assert BatchJob.from_api(doc).state is read
+
     def test_it_survives_xcom(self):
         job = BatchJob.from_api(a_job_doc(labels={"a": "b"}))
         assert BatchJob.from_dict(json.loads(json.dumps(job.as_dict()))) == job

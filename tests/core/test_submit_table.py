@@ -16,6 +16,7 @@ from airflow_vertex_batch.core.submit import (
     Attach,
     OnChangedInput,
     Refuse,
+    Reuse,
     Settle,
     Submit,
     Terms,
@@ -133,6 +134,11 @@ TABLE = {
         [_job(OTHER, JobState.CANCELLED, name="new"), DONE],
         Attach(DONE, recorded=False),
     ),
+    "input changed and changed back, the second still runs: attach to the first, cancelling that": (
+        [*SENT, _intent(OTHER, LONG_AGO), _submission(OTHER, "new")],
+        [_job(OTHER, name="new"), DONE],
+        Attach(DONE, recorded=False, cancel=("new",)),
+    ),
     "a failed one and another input's running one: submit, cancelling that": (
         SENT,
         [_job(OTHER, name="new"), _job(SAME, JobState.FAILED)],
@@ -162,6 +168,20 @@ def test_every_state_of_the_same_input_has_one_decision(state):
     bought_again = {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
     decision = decide(SENT, SAME, [_job(SAME, state)], now=NIGHT)
     assert isinstance(decision, Submit if state in bought_again else Attach)
+
+
+@pytest.mark.parametrize("rows", [-1, 0, 5], ids=["unknown rows", "no rows", "rows"])
+@pytest.mark.parametrize("reuse", Reuse, ids=str)
+@pytest.mark.parametrize("state", JobState, ids=str)
+def test_every_state_beside_every_use_of_a_bad_end(state, reuse, rows):
+    bad = {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
+    answers = {
+        Reuse.EXPIRED: state is JobState.EXPIRED and rows > 0,
+        Reuse.WITH_ROWS: rows > 0,
+        Reuse.ANY: True,
+    }
+    decision = decide(SENT, SAME, [_job(SAME, state, successful_count=rows)], now=NIGHT, terms=Terms(reuse=reuse))
+    assert isinstance(decision, Attach if state not in bad or answers[reuse] else Submit)
 
 
 class TestOnChangedInput:

@@ -73,6 +73,12 @@ class AsyncService(Service):
     async def sleep(self, seconds):
         super().sleep(seconds)
 
+    async def warn(self, warning):
+        super().warn(warning)
+
+    async def seen(self, job):
+        assert job.name == JOB_NAME
+
 
 def drive_one(flow: Flow, service: Service, **options: Any) -> Outcome:
     """Drive one flow, blocking, to its end."""

@@ -80,6 +80,7 @@ class Worker:
         self.waits_for: tuple[JobName, ...] = ()
         #: Hands over to the other workers; None when there are none.
         self.hand_over: Callable[[], None] | None = None
+        self.began = night.clock.now()
         self.wakes_at, self.outcome, self.why = night.clock.now(), "", ""
         self.error: BaseException | None = None
         #: The set that the attempt is at work on.
@@ -110,6 +111,7 @@ class Worker:
 
     def sleep(self, seconds: float) -> None:
         self.naps += 1
+        self._check_time()
         if self.end.naps is not None and self.naps > self.end.naps:
             if self.end.by_hand:
                 self.night.seen["ended by hand"] += bool(self.waits_for)
@@ -124,7 +126,6 @@ class Worker:
 
     def run(self) -> str:
         """Make the attempt; return how it ended: ``landed``, ``died``, or the name of an error."""
-        began = self.now()
         try:
             (steps if self.night.conditions.in_steps else whole)(self)
             self.outcome = "landed"
@@ -133,14 +134,18 @@ class Worker:
         except VertexBatchError as error:
             self.outcome, self.why = type(error).__name__, f"{type(error).__name__}: {error}"
             self._check(error)
-        took = (self.now() - began).total_seconds()
+        self.night.seen[f"attempt {self.outcome}"] += 1
+        return self.outcome
+
+    def _check_time(self) -> None:
+        """End an attempt that waits for longer than its deadlines allow."""
         conditions = self.night.conditions
         limit = DEFAULT_TIMEOUT_SECONDS if conditions.on_timeout is OnTimeout.KEEP else conditions.timeout
         each = limit + CANCELLING_SECONDS + _SLACK_SECONDS
+        took = (self.now() - self.began).total_seconds()
         if took > self.waits * each + 4 * _SLACK_SECONDS + sum(self.end.stalls.values()):
             self.night.wrong.append(f"waited {took:.0f} s in {self.waits} waits of {limit:.0f} s")
-        self.night.seen[f"attempt {self.outcome}"] += 1
-        return self.outcome
+            raise Died
 
     def _check(self, error: VertexBatchError) -> None:
         """Nothing a night holds is the fault of the rows: an `InputError` is a refusal that was asked for."""
@@ -230,9 +235,10 @@ def whole(worker: Worker) -> None:
     course = worker.course("whole", folder)
     course.begin(manifest, worker.start())
     step = course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
+    ending = step.ending if isinstance(step, Waiting) else ()
     while isinstance(step, Waiting):
-        complete = complete and step.is_cancelling
-        _refuse(worker.wait(step.job_names), complete=complete)
+        complete = complete and bool(step.ending)
+        _refuse(worker.wait(step.job_names), ending)
         course = worker.course("whole", folder)
         manifest = worker.base = read_manifest(worker.store, Uri.parse(course.base_uri))
         step = course.advance(manifest, reuse=Reuse.WITH_ROWS if complete else Reuse.ANY, complete=complete)
@@ -261,23 +267,18 @@ def _repaired(worker: Worker, manifest: Manifest, folder: Uri) -> tuple[Round, .
     course = worker.course("repair", folder)
     course.begin(manifest, worker.start(alone=True), jobs)
     while not isinstance(step := course.advance(manifest, jobs), Done):
-        _refuse(worker.wait(step.job_names), complete=False)
+        _refuse(worker.wait(step.job_names))
         course = worker.course("repair", folder)
     return step.rounds
 
 
-def _refuse(outcomes: list[Outcome], *, complete: bool) -> None:
+def _refuse(outcomes: list[Outcome], ending: Sequence[str] = ()) -> None:
     """Fail as the operators do: a repair job that ended without a row has only cured nothing.
 
-    :param complete: a job that an earlier attempt cancelled is bought again instead.
+    :param ending: jobs that were being cancelled when the attempt began: they are bought again instead.
     """
-
-    def is_bearable(outcome: Outcome) -> bool:
-        return isinstance(outcome, Ended) and (
-            is_repair(outcome.job) or (complete and outcome.job.state is JobState.CANCELLED)
-        )
-
-    conclude([outcome for outcome in outcomes if not is_bearable(outcome)])
+    given_up = {JobState.CANCELLED, JobState.EXPIRED}
+    conclude(outcomes, lambda job: is_repair(job) or (job.name in ending and job.state in given_up))
 
 
 def _said(outcome: Outcome) -> str:

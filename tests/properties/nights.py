@@ -107,7 +107,7 @@ class Night:
         self.bases: dict[str, str] = {}
         #: Jobs whose labels nobody sees any more.
         self.unlabelled: set[str] = set()
-        self.is_any_deleted = self.is_journal_lost = False
+        self.is_edited = self.is_any_deleted = self.is_ledger_lost = self.is_journal_lost = False
         #: Creates that the service will carry out although nobody waits for the answer: when, and what.
         self.late: list[tuple[datetime, dict[str, Any]]] = []
         self.late_seconds: list[float] = []
@@ -136,8 +136,8 @@ class Night:
                 self.seen[f"fault {_name_of(entry['fault'])}"] += 1
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, and with it whatever the service does."""
-        end = self.clock.now() + timedelta(seconds=seconds)
+        """Let time pass, and with it whatever the service does; some always does."""
+        end = self.clock.now() + timedelta(seconds=max(seconds, 0.001))
         while self.late and self.late[0][0] <= end:
             when, body = self.late.pop(0)
             self.emulator.advance(max(0.0, (when - self.clock.now()).total_seconds()))
