@@ -39,6 +39,8 @@ _WEATHER_S, _HELP_S, _SAMPLE_S = 20.0, 30.0, 30.0
 _TRIES = 3
 #: Seconds for what still runs when the last run has begun: a create whose outcome is unknown, repairs, retries.
 DRAIN_S = 900.0
+#: How the reason begins why a run failed that the service failed.
+ENDED_AS = "a job ended as"
 _ENDED_AS = re.compile(r"ended as (JOB_STATE_\w+)")
 
 
@@ -182,7 +184,7 @@ class Soak:
             if task["state"] == "failed":
                 log = client.log(dag_id, run_id, task["task_id"], task["try_number"])
                 found = _ENDED_AS.findall(log)
-                return f"a job ended as {found[-1]}" if found else f"{task['task_id']}: {log[-1500:]}"
+                return f"{ENDED_AS} {found[-1]}" if found else f"{task['task_id']}: {log[-1500:]}"
         return "no task failed"
 
     def _drain(self) -> None:
