@@ -36,7 +36,7 @@ def measure() -> tuple[list[str], list[list[object]]]:
         "VERTEX_BATCH_BUCKET": "soak",
         "AIRFLOW__VERTEX_BATCH__STAGING_URI": "gs://soak/vertex-batch",
         "AIRFLOW__VERTEX_BATCH__LOCATION": "us-central1",
-        "AIRFLOW__CORE__PARALLELISM": "16",
+        "AIRFLOW__CORE__PARALLELISM": "8",
     }
     with tempfile.TemporaryDirectory() as home:
         dags = Path(home, "dags")

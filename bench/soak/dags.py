@@ -1,4 +1,4 @@
-"""The DAGs of the soak: a batch of ten jobs in each way of waiting. Copied into the folder of a running Airflow."""
+"""The DAGs of the soak: a batch of 25 jobs in each way of waiting. Copied into the folder of a running Airflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow.sdk import DAG
 from airflow_vertex_batch import VertexBatchOperator, vertex_batch
 
 #: A run's jobs, and the rows of each, as `bench.soak.load` says: a DAG file can import nothing from there.
-JOBS, ROWS_OF_A_JOB = 10, 8
+JOBS, ROWS_OF_A_JOB = 25, 8
 BATCH: dict[str, Any] = {
     "model": "gemini-2.5-flash",
     "prompt": "{{ body }}",

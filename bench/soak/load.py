@@ -27,16 +27,20 @@ from stack.client import AirflowError
 if TYPE_CHECKING:
     from stack.laptop import Stack
 
-#: A run in one of five begins its waits without a worker, one keeps its worker.
-ORDER = ("soak_one_task", "soak_one_task", "soak_steps", "soak_one_task", "soak_blocking")
+#: A run in one of six begins its waits without a worker, one keeps its worker.
+ORDER = ("soak_one_task", "soak_steps", "soak_one_task", "soak_blocking", "soak_one_task", "soak_one_task")
 DAGS = tuple(dict.fromkeys(ORDER))
 #: A run's jobs, and the rows of each.
-JOBS, ROWS_OF_A_JOB = 10, 8
+JOBS, ROWS_OF_A_JOB = 25, 8
 JOBS_A_MINUTE = 50
 #: Seconds between two scripts of faults, two looks at failed runs, two looks at memory.
 _WEATHER_S, _HELP_S, _SAMPLE_S = 20.0, 30.0, 30.0
+#: Times a run is begun: a busy Airflow may answer with an error.
+_TRIES = 3
 #: Seconds for what still runs when the last run has begun: a create whose outcome is unknown, repairs, retries.
 DRAIN_S = 900.0
+#: How the reason begins why a run failed that the service failed.
+ENDED_AS = "a job ended as"
 _ENDED_AS = re.compile(r"ended as (JOB_STATE_\w+)")
 
 
@@ -136,7 +140,15 @@ class Soak:
     def _begin(self, dag_id: str, run_id: str) -> None:
         # First: a call that got no answer may have begun the run all the same, and the verdict looks for it.
         self.begun.append((dag_id, run_id))
-        self.stack.airflow.client.trigger(dag_id, dag_run_id=run_id)
+        for _ in range(_TRIES):
+            try:
+                self.stack.airflow.client.trigger(dag_id, dag_run_id=run_id)
+            except (RequestException, AirflowError) as error:
+                if "answered with 409" in str(error):
+                    return
+                self.say(f"{run_id}: {error}")
+            else:
+                return
 
     def _kill(self, name: str) -> None:
         server = self.stack.airflow.servers[name]
@@ -149,7 +161,10 @@ class Soak:
         self.say(f"killed the {name}")
 
     def _keep_log(self, name: str) -> None:
-        for line in self.stack.airflow.servers[name].log.read_text(errors="replace").splitlines():
+        """Count what a log tells, and keep it: a server that starts again begins its log anew."""
+        log = self.stack.airflow.servers[name].log
+        shutil.copy(log, log.with_suffix(f".{self.killed[name]}.log"))
+        for line in log.read_text(errors="replace").splitlines():
             for what, words in WORDS.items():
                 self.logs[what] += words in line
 
@@ -169,7 +184,7 @@ class Soak:
             if task["state"] == "failed":
                 log = client.log(dag_id, run_id, task["task_id"], task["try_number"])
                 found = _ENDED_AS.findall(log)
-                return f"a job ended as {found[-1]}" if found else f"{task['task_id']}: {log[-1500:]}"
+                return f"{ENDED_AS} {found[-1]}" if found else f"{task['task_id']}: {log[-1500:]}"
         return "no task failed"
 
     def _drain(self) -> None:

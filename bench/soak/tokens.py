@@ -1,6 +1,8 @@
 """Whose tokens can expire? Those of a service account: its key, and the server that turns it into tokens.
 
 Google's clients never refresh anonymous credentials, so an emulator that refuses a token needs an account beside it.
+google-auth also asks iamcredentials.googleapis.com where such an account may be used, in a thread; without a network
+that fails, and nobody waits for it.
 """
 
 from __future__ import annotations

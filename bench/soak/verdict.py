@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from bench.soak.load import DAGS, JOBS, ROWS_OF_A_JOB
+from bench.soak.load import DAGS, ENDED_AS, JOBS, ROWS_OF_A_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,9 @@ def judge(soak: Soak) -> Verdict:
 def _judge_runs(soak: Soak, found: Verdict) -> None:
     helped = {(one.dag_id, one.run_id) for one in soak.failed}
     for one in soak.failed:
-        # Without a row there is nothing to land, so the task says so and ends: a person must look.
-        if "JOB_STATE_FAILED" not in one.why:
+        # A job without a row, or a last repair round that was struck too: what there is has landed, the task says which
+        # job it was, and a person must look.
+        if not one.why.startswith(ENDED_AS):
             found.problems.append(f"{one.dag_id} {one.run_id} failed: {one.why}")
     states = {(dag_id, run["dag_run_id"]): run for dag_id in DAGS for run in soak.stack.airflow.client.runs(dag_id)}
     for key in soak.begun:
