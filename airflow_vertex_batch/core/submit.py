@@ -46,6 +46,8 @@ SETTLE_SECONDS = 90.0
 #: Seconds between look-ups while an intent settles.
 _LOOK_EVERY_SECONDS = 5.0
 _MAX_STEPS = 200
+#: Seconds by which our clock and the service's may differ.
+_CLOCKS_APART_SECONDS = 600.0
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -393,10 +395,31 @@ def _next_step(order: Order, now: datetime) -> tuple[Sequence[Entry], Order, Dec
     entries = order.ledger.entries()
     placed = order.placed(entries)
     jobs = _look_up(placed.service, order.identity_key, entries)
+    jobs = [*_without_labels(placed, entries, jobs), *jobs]
     step = decide(
         entries, placed.fingerprint, jobs, earlier=placed.earlier, left=placed.left, now=now, terms=order.terms
     )
     return entries, placed, step
+
+
+def _without_labels(order: Order, entries: Sequence[Entry], jobs: Sequence[BatchJob]) -> list[BatchJob]:
+    """Return what the last intent made, if the service lost its labels, with them: display name and input tell it.
+
+    Nothing has told us its name yet. Jobs are listed newest first, so that only the latest are looked at.
+    """
+    last, labels = _last_try(entries), order.labelled().labels
+    if not isinstance(last, Intent) or last.fingerprint != order.fingerprint:
+        return []
+    if any(labels.items() <= job.labels.items() for job in jobs):
+        return []
+    found = []
+    for job in order.service.list({}):
+        if job.created_at is not None and (last.at - job.created_at).total_seconds() > _CLOCKS_APART_SECONDS:
+            break
+        is_like = (job.display_name, job.input_uris) == (order.spec.display_name, order.spec.inputs)
+        if is_like and IDENTITY_LABEL not in job.labels:
+            found.append(msgspec.structs.replace(job, labels=labels))
+    return found
 
 
 def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submission:

@@ -50,29 +50,30 @@ class BigQueryWarehouse:
     :param client: a google-cloud-bigquery client; the default one follows ``BIGQUERY_EMULATOR_HOST`` and the
         environment's credentials.
     :param project: completes ``dataset.table``.
+    :param credentials: of the default client, instead of the environment's.
     """
 
-    def __init__(self, client: Client | None = None, project: str = "") -> None:
-        self._client, self._project = client, project
+    def __init__(self, client: Client | None = None, project: str = "", credentials: Credentials | None = None) -> None:
+        self._client, self._project, self._credentials = client, project, credentials
 
     @classmethod
     def of(cls, project: str, credentials: Credentials) -> BigQueryWarehouse:
         """Return the warehouse of an account."""
-        from google.cloud.bigquery import Client
-
-        return cls(Client(project=project, credentials=credentials))
+        return cls(project=project, credentials=credentials)
 
     @property
     def client(self) -> Client:
         """The underlying client, made on first use."""
+        # Not before it is needed: the import takes a second of processor time, and most tasks touch no table.
         if self._client is None:
             from google.auth.credentials import AnonymousCredentials
             from google.cloud.bigquery import Client
 
-            if os.environ.get("BIGQUERY_EMULATOR_HOST"):
-                self._client = Client(project=self._project or "emulator", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-            else:
-                self._client = Client(project=self._project or None)
+            project, credentials = self._project or None, self._credentials
+            if credentials is None and os.environ.get("BIGQUERY_EMULATOR_HOST"):
+                project = project or "emulator"
+                credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+            self._client = Client(project=project, credentials=credentials)
         return self._client
 
     def rows(self, query: str | TableId, parameters: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:

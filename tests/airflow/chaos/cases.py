@@ -212,6 +212,7 @@ SCENARIOS: tuple[Misfortune, ...] = (
     Misfortune("task killed, the list of jobs lags 20 s", CREATED, struck(CREATED, hides_s=20.0)),
     Misfortune("task killed, ledger lost", CREATED, losing_ledger(CREATED)),
     Misfortune("task killed, ledger lost", RECORDED, losing_ledger(RECORDED)),
+    Misfortune("task killed, the job's labels lost", CREATED, struck(CREATED, strips_labels=True)),
     Misfortune("task killed, the job's labels lost", RECORDED, struck(RECORDED, strips_labels=True)),
     Misfortune("run cleared", SUCCESS, meanwhile=clear_the_run),
     Misfortune("create task cleared", SUCCESS, meanwhile=clearing("batch.create", downstream=False), modes=_GROUP),
