@@ -1,7 +1,8 @@
 """The chaos table: real processes die after every single effect, and the books say what was paid for.
 
-`make chaos` runs every case and writes `docs/chaos.md`; without it the kills after each effect are tried in deferrable
-mode only, everything else in every mode, and the page must say what was measured.
+`make chaos` runs every case and writes `docs/chaos.md`. Without it the kills after each effect are tried in deferrable mode
+only, everything else in one mode, deferrable where it can be, and of what hurts everybody the first act; the page must
+say what was measured.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ HEADERS = ("what happened", "after", "mode", "jobs billed", "rows landed", "jobs
 #: Every case, as against those that a change must pass.
 ALL = os.environ.get("CHAOS") == "all"
 KILLED_IN = (*(MODES if ALL else ("deferrable",)), TO_TABLE)
-ACTS = (1, 2, 3)
+ACTS = (1, 2, 3) if ALL else (1,)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Result:
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """Everything that happened in one night."""
     with a_night(tmp_path_factory.mktemp("chaos"), Path(__file__).parent / "chaos" / "dags") as night:
-        others = list(scenarios())
+        others = [line for line in scenarios() if ALL or is_for_every_change(line)]
         night.behave([line.case for line in others])
         with ThreadPoolExecutor(1) as pool:
             beside = pool.submit(_run, night, [line for line in others if not line.misfortune.act])
@@ -70,6 +71,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
         for act in ACTS:
             found += _run(night, [line for line in others if line.misfortune.act == act])
         return found
+
+
+def is_for_every_change(line: Line) -> bool:
+    """Whether a case is among those that a change must pass: ten minutes of killing are too many for each."""
+    if line.misfortune.act:
+        return line.misfortune.act in ACTS
+    modes = line.misfortune.modes
+    return line.mode == ("deferrable" if "deferrable" in modes else modes[0])
 
 
 def _run(night: Night, lines: Sequence[Line]) -> list[Result]:
