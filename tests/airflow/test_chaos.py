@@ -1,7 +1,7 @@
 """The chaos table: real processes die after every single effect, and the books say what was paid for.
 
-`make chaos` runs every case and writes `docs/chaos.md`. Without it the kills after each effect are tried in deferrable mode
-only, everything else in one mode, deferrable where it can be, and of what hurts everybody the first act; the page must
+`make chaos` runs every case and writes `docs/chaos.md`. Without it the kills after each effect are tried in deferrable
+mode, everything else in one mode, deferrable where it can be, and of what hurts everybody the first act; the page must
 say what was measured.
 """
 
