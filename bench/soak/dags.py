@@ -20,6 +20,8 @@ BATCH: dict[str, Any] = {
     "project_id": "demo",
     "repair_rounds": 2,
     "settle_seconds": 60,
+    # A bucket for each run: the local Cloud Storage looks at every object of a bucket to list a few.
+    "staging_uri": "gs://{{ run_id }}/vertex-batch",
     "destination_uri": f"gs://{os.environ['VERTEX_BATCH_BUCKET']}/soak/{{{{ run_id }}}}",
 }
 TASK: dict[str, Any] = {"retries": 8, "retry_delay": 3.0}

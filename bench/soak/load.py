@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import requests
 from requests import RequestException
 
 from bench.soak.faults import Weather
@@ -140,6 +141,8 @@ class Soak:
     def _begin(self, dag_id: str, run_id: str) -> None:
         # First: a call that got no answer may have begun the run all the same, and the verdict looks for it.
         self.begun.append((dag_id, run_id))
+        storage = f"{self.stack.env['STORAGE_EMULATOR_HOST']}/storage/v1/b"
+        requests.post(storage, params={"project": "demo"}, json={"name": run_id}, timeout=60).raise_for_status()
         for _ in range(_TRIES):
             try:
                 self.stack.airflow.client.trigger(dag_id, dag_run_id=run_id)
