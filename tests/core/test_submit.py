@@ -19,35 +19,12 @@ from airflow_vertex_batch.core.submit import (
     ensure_job,
     job_fingerprint,
     leave,
-    would_buy,
 )
 from tests.builders import a_spec, an_order
-from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
+from tests.core.submitting import FOLDER, World
+from tests.fakes import Died, Jobs, Lives, MemoryStore
 
-FOLDER = Uri.parse("gs://b/ledger/me")
 QUOTA = ServiceError("Vertex AI answered HTTP 429", status=429, reason="RESOURCE_EXHAUSTED")
-
-
-class World:
-    """A service, a store and a clock, and attempts of one task against them."""
-
-    def __init__(self, **jobs) -> None:
-        self.clock = Clock()
-        self.store, self.service = MemoryStore(), Jobs(self.clock, **jobs)
-
-    def attempt(self, content: str = "c1", *, store=None, service=None, token: str = "a", **options):
-        sleep, spec = options.pop("sleep", self.clock.sleep), options.pop("spec", a_spec())
-        ledger = Ledger(store or self.store, FOLDER, token, self.clock)
-        order = an_order(ledger, service or self.service, spec=spec, content=content, **options)
-        return ensure_job(order, sleep=sleep, now=self.clock)
-
-    def would_buy(self, content: str = "c1", **options) -> bool:
-        ledger = Ledger(self.store, FOLDER, "reader", self.clock)
-        return would_buy(an_order(ledger, self.service, content=content, **options), now=self.clock)
-
-    @property
-    def ledger(self) -> list[type]:
-        return [type(entry) for entry in Ledger(self.store, FOLDER, "reader").entries()]
 
 
 @pytest.fixture
@@ -98,44 +75,6 @@ class TestTheOrdinaryWay:
         ledger = Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock)
         other = ensure_job(an_order(ledger, world.service, identity_key="you"), now=world.clock)
         assert other.created
-
-
-class TestLostLabels:
-    """The service lost a job's labels, and its creator died before it could write the name down."""
-
-    def dies_after_the_create_call(self, world, **lost):
-        lives = Lives(2)
-        with pytest.raises(Died):
-            world.attempt(store=lives.store(world.store), service=lives.service(world.service))
-        [job] = world.service.paid
-        world.service.change(job.name, **{"labels": {}} | lost)
-        return job
-
-    def test_it_is_found_by_its_display_name_and_its_input(self, world):
-        job = self.dies_after_the_create_call(world)
-        assert world.attempt(token="b").job.name == job.name
-        assert world.attempt(token="c").job.name == job.name
-        assert len(world.service.paid) == 1
-
-    @pytest.mark.parametrize(
-        "lost",
-        [
-            {"displayName": "somebody else's"},
-            {"inputConfig": {"gcsSource": {"uris": ["gs://in/other.jsonl"]}}},
-            {"labels": {"avb-identity": "somebody else"}},
-            {"createTime": "2026-11-21T00:00:00Z"},
-        ],
-        ids=["another name", "another input", "another's labels", "long before the intent"],
-    )
-    def test_nothing_else_is_taken_for_it(self, world, lost):
-        job = self.dies_after_the_create_call(world, **lost)
-        assert world.attempt(token="b").job.name != job.name
-
-    def test_without_an_intent_nobody_looks(self, world):
-        job = world.attempt().job
-        world.service.change(job.name, labels={})
-        other = an_order(Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock), world.service)
-        assert ensure_job(other, now=world.clock).job.name != job.name
 
 
 class TestDyingAfterEveryEffect:

@@ -1,0 +1,33 @@
+"""One task's attempts to have its job bought, against a service, a store and a clock."""
+
+from __future__ import annotations
+
+from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.ledger import Ledger
+from airflow_vertex_batch.core.submit import ensure_job, would_buy
+from tests.builders import a_spec, an_order
+from tests.fakes import Clock, Jobs, MemoryStore
+
+FOLDER = Uri.parse("gs://b/ledger/me")
+
+
+class World:
+    """A service, a store and a clock, and attempts of one task against them."""
+
+    def __init__(self, **jobs) -> None:
+        self.clock = Clock()
+        self.store, self.service = MemoryStore(), Jobs(self.clock, **jobs)
+
+    def attempt(self, content: str = "c1", *, store=None, service=None, token: str = "a", **options):
+        sleep, spec = options.pop("sleep", self.clock.sleep), options.pop("spec", a_spec())
+        ledger = Ledger(store or self.store, FOLDER, token, self.clock)
+        order = an_order(ledger, service or self.service, spec=spec, content=content, **options)
+        return ensure_job(order, sleep=sleep, now=self.clock)
+
+    def would_buy(self, content: str = "c1", **options) -> bool:
+        ledger = Ledger(self.store, FOLDER, "reader", self.clock)
+        return would_buy(an_order(ledger, self.service, content=content, **options), now=self.clock)
+
+    @property
+    def ledger(self) -> list[type]:
+        return [type(entry) for entry in Ledger(self.store, FOLDER, "reader").entries()]
