@@ -98,6 +98,6 @@ def a_row(key: str = "r1", status: RowStatus = RowStatus.SUCCEEDED, **members: A
 
 def an_order(ledger: Ledger, service: Any, **changes: Any) -> Order:
     """One job to buy; what is no member of an order is one of its terms."""
-    members = {"spec": a_spec(), "identity_key": "me", "content": "c1"}
+    members = {"spec": a_spec(), "identity_key": "me", "content": "c1", "owns": lambda: True}
     members = {name: changes.pop(name, value) for name, value in members.items()}
     return Order(ledger=ledger, service=service, terms=Terms(**changes), **members)

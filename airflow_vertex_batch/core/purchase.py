@@ -17,7 +17,8 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, move, would_buy
+from airflow_vertex_batch.core.queue import move
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -49,6 +50,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param attempt: the token of this attempt.
     :param terms: of each purchase.
     :param at: makes the job service of another location, for what was moved there.
+    :param owns: whether this attempt is still the one that may buy and cancel; asked before each time it does.
     :param sleep: waits while a job may still appear, replaced in tests like `now`.
     :param now: aware UTC.
     """
@@ -61,11 +63,12 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str
     terms: Terms = Terms()
     at: Callable[[str], JobService] | None = None
+    owns: Callable[[], bool] = lambda: True
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def buy(
-        self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED, only: Collection[int] | None = None
+        self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS, only: Collection[int] | None = None
     ) -> Iterator[BatchJob]:
         """Yield the job of each request file, in their order, creating those that nobody has created.
 
@@ -96,6 +99,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 self.service,
                 at=self.at,
                 settle_seconds=self.terms.settle_seconds,
+                owns=self.owns,
                 sleep=self.sleep,
                 now=self.now,
             ):
@@ -123,7 +127,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
             service.cancel(job.job_name)
         return place
 
-    def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.EXPIRED) -> bool:
+    def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
         return any(would_buy(order, now=self.now) for order in self._orders(manifest, reuse))
 
@@ -140,6 +144,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 service=self.service,
                 terms=msgspec.structs.replace(self.terms, reuse=reuse),
                 at=self.at,
+                owns=self.owns,
             )
 
     def _base_of(self, number: int) -> JobSpec:

@@ -26,7 +26,7 @@ from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
-from airflow_vertex_batch.core.place import Everywhere, Place
+from airflow_vertex_batch.core.place import Everywhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -45,7 +45,8 @@ EDITION_LABEL = "avb-edition"
 SETTLE_SECONDS = 90.0
 #: Seconds between look-ups while an intent settles.
 _LOOK_EVERY_SECONDS = 5.0
-_MAX_STEPS = 200
+#: Times an entry is tried to be written, or a job to be bought, before this gives up. Waiting does not count.
+_MAX_TRIES = 50
 #: Seconds by which our clock and the service's may differ.
 _CLOCKS_APART_SECONDS = 600.0
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -72,8 +73,6 @@ class OnClear(StrEnum):
 class Reuse(StrEnum):
     """Which jobs that ended badly still answer for their input, so that it is not bought again."""
 
-    #: None: what failed or was cancelled is bought again; what expired after it answered rows is landed.
-    EXPIRED = "expired"
     #: Those that answered rows: the rows are landed, and only the others are sent again.
     WITH_ROWS = "with_rows"
     #: All: one purchase, whatever came of it.
@@ -122,7 +121,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     settle_seconds: float = SETTLE_SECONDS
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
-    reuse: Reuse = Reuse.EXPIRED
+    reuse: Reuse = Reuse.WITH_ROWS
     edition: str = ""
     renew: bool = False
 
@@ -135,6 +134,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     :param at: makes the service of another location, for what was moved there.
     :param earlier: fingerprints of the places before: a job there that began, or has rows, is as good.
     :param left: names of jobs that were left to another task: they answer for their requests though they have no row.
+    :param owns: whether this attempt is still the one that may buy and cancel.
     """
 
     spec: JobSpec
@@ -146,6 +146,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     at: Callable[[str], JobService] | None = None
     earlier: frozenset[str] = frozenset()
     left: frozenset[str] = frozenset()
+    owns: Callable[[], bool] = lambda: True
+
+    def insist(self, step: Decision) -> None:
+        """Stop, before a step buys or cancels anything, if this attempt was replaced while it slept.
+
+        :raises LedgerError: when it was.
+        """
+        if (isinstance(step, Submit) or (isinstance(step, Attach) and step.cancel)) and not self.owns():
+            raise replaced(self.identity_key)
 
     @property
     def fingerprint(self) -> str:
@@ -173,6 +182,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def replaced(identity_key: str) -> LedgerError:
+    """Return the error of an attempt whose task has gone on without it."""
+    return LedgerError(
+        f"Another attempt has taken identity {identity_key} over",
+        left="Nothing was sent, and nothing cancelled",
+        todo="Nothing: the task goes on there",
+    )
+
+
 def job_fingerprint(content: str, spec: JobSpec) -> str:
     """Return what makes two jobs the same purchase: the requests, the model, and where the answers go.
 
@@ -196,35 +214,6 @@ def moves_of(entries: Sequence[Entry], fingerprint: str, terms: Terms) -> list[M
     """Return the moves of a purchase, oldest first; a new edition begins where the first did."""
     moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == fingerprint]
     return [entry for entry in moves if not terms.renew or entry.edition == terms.edition]
-
-
-def move(
-    job_name: str,
-    ledger: Ledger,
-    fingerprint: str,
-    places: Sequence[Place],
-    terms: Terms = Terms(),  # noqa: B008 - frozen
-) -> Place | None:
-    """Note that a queued job is given up, before it is cancelled; noting it twice is noting it once.
-
-    :param fingerprint: of the purchase at its first place.
-    :param places: where it may go, the best first; those where it has been are left out.
-    :returns: the place of its successor; None when no place is left, and nothing was noted.
-    :raises LedgerError: when another writer is at work.
-    """
-    entries = ledger.entries()
-    moves = moves_of(entries, fingerprint, terms)
-    been = {entry.job_name: Place(entry.location, entry.model) for entry in moves}
-    if job_name in been:
-        return been[job_name]
-    # To leave a job to another task is no place: that can be done with each.
-    place = next((place for place in places if place == Place() or place not in been.values()), None)
-    entry = ledger.moved(fingerprint, job_name, place or Place(), terms.edition)
-    if place is not None and not ledger.append(entry, len(entries)):
-        raise LedgerError(
-            f"{job_name} was not moved", why="another attempt is writing its ledger", todo="A retry goes on from there"
-        )
-    return place
 
 
 def decide(
@@ -279,7 +268,7 @@ def _answers(job: BatchJob, record: Submission | None, wanted: Collection[str], 
     is_wanted = _fingerprint(job, record) in wanted
     if not is_wanted or edition is None:
         return is_wanted
-    return (record.edition if record else job.labels.get(EDITION_LABEL, "")) == edition
+    return ((record.edition if record else "") or job.labels.get(EDITION_LABEL, "")) == edition
 
 
 def _fingerprint(job: BatchJob, record: Submission | None) -> str:
@@ -304,9 +293,8 @@ def _submit(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[
 
 def _is_usable(job: BatchJob, reuse: Reuse) -> bool:
     """Whether there is, or will be, something to land."""
-    if job.state.phase in {Phase.WAITING, Phase.SUCCEEDED, Phase.PARTIAL} or reuse is Reuse.ANY:
-        return True
-    return job.successful_count > 0 and (reuse is Reuse.WITH_ROWS or job.state.phase is Phase.EXPIRED)
+    is_good = job.state.phase in {Phase.WAITING, Phase.SUCCEEDED, Phase.PARTIAL}
+    return is_good or reuse is Reuse.ANY or job.successful_count > 0
 
 
 def _pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
@@ -340,9 +328,11 @@ def ensure_job(
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    ledger, settle_seconds = order.ledger, order.terms.settle_seconds
-    for _ in range(_MAX_STEPS):
+    ledger, settle_seconds, tries = order.ledger, order.terms.settle_seconds, 0
+    while tries < _MAX_TRIES:
         entries, placed, step = _next_step(order, now())
+        tries += not isinstance(step, Settle)
+        order.insist(step)
         match step:
             case Attach(job, recorded, cancel):
                 if recorded or ledger.append(_submission_of(placed, job), len(entries)):
@@ -442,14 +432,16 @@ def leave(
     *,
     at: Callable[[str], JobService] | None = None,
     settle_seconds: float = SETTLE_SECONDS,
+    owns: Callable[[], bool] = lambda: True,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> bool:
     """Cancel what runs for an identity that the input no longer has; say whether it ever had anything.
 
     :param at: makes the service of another location, for what was moved there.
+    :param owns: whether this attempt is still the one that may cancel.
     :raises ServiceError: when the service could not be asked, or did not cancel.
-    :raises LedgerError: when the ledger cannot be trusted.
+    :raises LedgerError: when the ledger cannot be trusted, or another attempt has taken over.
     """
     entries = ledger.entries()
     while (pending := _pending_seconds(entries, settle_seconds, now())) > 0:
@@ -458,6 +450,8 @@ def leave(
     service = _wherever(entries, service, at)
     jobs = _look_up(service, identity_key, entries) if entries else []
     running = [job.name for job in jobs if job.state.phase is Phase.WAITING]
+    if running and not owns():
+        raise replaced(identity_key)
     _cancel(running, "the input changed, and has no such part any more", service)
     return bool(entries)
 
@@ -469,6 +463,8 @@ def _create(step: Submit, order: Order, number: int) -> Ensured | None:
         job = order.service.create(order.labelled())
     except AmbiguousError as error:
         log.warning("The create call got no clear answer (%s); asking the service whether the job exists.", error)
+        # The job may appear from now on: a slow call must not have used up the time in which it is looked for.
+        ledger.append(ledger.intent(order.fingerprint), number)
         return None
     except ServiceError as error:
         ledger.append(ledger.refusal(order.fingerprint, error.reason or str(error.status)), number)

@@ -29,7 +29,7 @@ from airflow_vertex_batch.core.lifecycle import DEFAULT_TIMEOUT_SECONDS
 from airflow_vertex_batch.core.model import BatchJob, Identity, JobState, safe_name
 from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.core.purchase import ROUND_LABEL
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL, SETTLE_SECONDS
+from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, SETTLE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -339,7 +339,8 @@ class Sweeper:
                 return "cancelled" if self._service.cancel(job.job_name) else "nothing: it had just ended"
             case Adopt():
                 ledger = self._ledger(job)
-                entry = ledger.submission(job.labels[FINGERPRINT_LABEL], job.name)
+                edition = job.labels.get(EDITION_LABEL, "")
+                entry = ledger.submission(job.labels[FINGERPRINT_LABEL], job.name, edition=edition)
                 return "adopted" if ledger.append(entry, len(entries)) else "nothing: its task is writing the ledger"
         return self._harvest(job)
 

@@ -19,8 +19,8 @@ class VertexBatchCreateJobOperator(BuyingOperator):
     """Create the batch prediction jobs of a manifest or of ready input, once, and return their names.
 
     The task owns at most one job for each request file. A retry, a crash, a clear or a second worker attaches to the
-    job that exists; it is found by its labels even when nothing was recorded. A job that failed or was cancelled is
-    bought again; one that ended well only after a clear with ``on_clear="new"``.
+    job that exists; it is found by its labels even when nothing was recorded. A job that ended badly without a row is
+    bought again; one that answered rows only after a clear with ``on_clear="new"``.
 
     :param manifest: what the prepare task returned. Templated.
     :param input_uri: instead of a manifest: ``gs://….jsonl`` files (a list, or a glob), or one ``bq://`` table.
@@ -56,7 +56,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
             manifest = read_manifest(self.manifest)
             buyer = self.buyer(context, self.hook(), self.input_uri)
             if manifest is not None:
-                self.check_budget(context, manifest, buyer, Reuse.EXPIRED)
+                self.check_budget(context, manifest, buyer, Reuse.WITH_ROWS)
             names: list[str] = []
             for job in buyer.buy(manifest):
                 names.append(job.name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, generation_of, identity_of, texts
 from airflow_vertex_batch.budget import BudgetGate, price_table
+from airflow_vertex_batch.compat import own, still_owns
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ class BuyingOperator(AskingOperator):
         from airflow_vertex_batch.core.purchase import Buyer, display_name
         from airflow_vertex_batch.core.submit import OnChangedInput, Terms
 
-        identity = identity_of(context)
+        identity, ti = identity_of(context), context["ti"]
+        token = own(ti)
         spec = JobSpec(
             display_name=self.display_name or display_name(identity),
             model=str(self.model),
@@ -168,6 +170,7 @@ class BuyingOperator(AskingOperator):
                 renew=self.on_clear == "new",
             ),
             at=lambda location: self.hook(location).jobs(),
+            owns=lambda: still_owns(ti, token),
         )
 
     def budget(self) -> Budget | None:

@@ -13,6 +13,7 @@ from airflow_vertex_batch.core.landing import Round
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.place import Everywhere, Place
+from airflow_vertex_batch.core.queue import move
 from airflow_vertex_batch.core.submit import (
     Attach,
     OnChangedInput,
@@ -24,7 +25,6 @@ from airflow_vertex_batch.core.submit import (
     Terms,
     decide,
     job_fingerprint,
-    move,
     moves_of,
 )
 from tests.builders import NIGHT, a_job, a_spec, an_identity
@@ -114,8 +114,8 @@ MOVED = {
     "it still queues: waited for": ([at(HOME, JobState.PENDING)], Reuse.ANY, "jobs/1"),
     "it is being cancelled: waited for": ([at(HOME, JobState.CANCELLING)], Reuse.ANY, "jobs/1"),
     "it began: kept": ([at(HOME, JobState.RUNNING)], Reuse.ANY, "jobs/1"),
-    "it succeeded: kept": ([at(HOME, JobState.SUCCEEDED)], Reuse.EXPIRED, "jobs/1"),
-    "it was cancelled with rows: kept": ([at(HOME, JobState.CANCELLED, successful_count=3)], Reuse.EXPIRED, "jobs/1"),
+    "it succeeded: kept": ([at(HOME, JobState.SUCCEEDED)], Reuse.WITH_ROWS, "jobs/1"),
+    "it was cancelled with rows: kept": ([at(HOME, JobState.CANCELLED, successful_count=3)], Reuse.WITH_ROWS, "jobs/1"),
     "its successor runs": ([at(THERE, JobState.RUNNING, 2), at(HOME, JobState.CANCELLED)], Reuse.ANY, "jobs/2"),
     "its successor failed in this attempt": (
         [at(THERE, JobState.FAILED, 2), at(HOME, JobState.CANCELLED)], Reuse.ANY, "jobs/2"

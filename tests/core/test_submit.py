@@ -18,7 +18,6 @@ from airflow_vertex_batch.core.submit import (
     Reuse,
     ensure_job,
     job_fingerprint,
-    leave,
 )
 from tests.builders import a_spec, an_order
 from tests.core.submitting import FOLDER, World
@@ -183,6 +182,26 @@ class TestLostAnswers:
         assert not world.attempt().created
         assert len(world.service.paid) == 2
 
+    def test_a_create_call_that_took_longer_than_the_settle_time_is_looked_for_all_the_same(self):
+        """The job appears when the call is over, and in lists a little later."""
+
+        class Slow(Jobs):
+            def create(self, spec):
+                self.clock.sleep(2 * SETTLE_SECONDS)
+                return super().create(spec)
+
+        world = World()
+        world.service = Slow(world.clock, creates=["committed"], list_lags=3)
+        assert not world.attempt().created
+        assert len(world.service.paid) == 1
+        assert world.ledger == [Intent, Intent, Submission]
+
+    @pytest.mark.parametrize("seconds", [30.0, 3600.0])
+    def test_the_whole_settle_time_is_waited_for(self, seconds):
+        world = World(creates=["dropped"])
+        assert world.attempt(settle_seconds=seconds).created
+        assert sum(world.clock.slept) == pytest.approx(seconds)
+
     def test_dying_while_waiting_for_a_lost_answer_changes_nothing(self):
         world = World(creates=["committed"], list_lags=3)
 
@@ -339,6 +358,28 @@ class TestTwoWriters:
         assert not world.attempt(token="second", sleep=meanwhile).created
         assert len(world.service.paid) == 1
 
+    @pytest.mark.parametrize(
+        ("before", "options"),
+        [
+            (None, {}),
+            ("c1", {"content": "c2"}),
+            ("c1", {"edition": "1", "renew": True}),
+        ],
+        ids=["buys nothing", "cancels nothing for its own input", "cancels nothing for its own edition"],
+    )
+    def test_an_attempt_that_was_replaced_while_it_slept(self, world, before, options):
+        """Airflow has given its task to another, which may have a job by now: what it wants is nobody's wish."""
+        if before is not None:
+            world.attempt(before, edition="3", renew=True)
+        paid, running = world.service.paid, world.service.running
+        with pytest.raises(LedgerError, match=r"Another attempt has taken identity me over.*Nothing was sent"):
+            world.attempt(token="old", owns=lambda: False, **options)
+        assert (world.service.paid, world.service.running) == (paid, running)
+
+    def test_an_attempt_that_was_replaced_may_still_attach(self, world):
+        job = world.attempt().job
+        assert world.attempt(token="old", owns=lambda: False).job == job
+
     def test_a_ledger_that_never_comes_to_rest_is_said_so(self, world):
         class Contested(MemoryStore):
             def write_new(self, uri, data):
@@ -429,32 +470,3 @@ class TestWouldBuy:
     def test_not_when_a_person_must_choose_first(self, world):
         world.attempt("c1")
         assert not world.would_buy("c2", on_changed_input=OnChangedInput.FAIL)
-
-
-class TestLeave:
-    """What the input has no more is cancelled, also where its create call is only just under way."""
-
-    def _leave(self, world) -> bool:
-        ledger = Ledger(world.store, FOLDER, "b", world.clock)
-        return leave(ledger, "me", world.service, sleep=world.clock.sleep, now=world.clock)
-
-    def test_a_running_job_is_cancelled(self, world):
-        world.attempt()
-        assert self._leave(world)
-        assert world.service.running == []
-
-    def test_a_job_that_has_ended_stays_as_it_is(self, world):
-        job = world.attempt().job
-        world.service.change(job.name, state="JOB_STATE_SUCCEEDED")
-        assert self._leave(world)
-        assert world.service.get(job.job_name).state is JobState.SUCCEEDED
-
-    def test_nothing_was_ever_there(self, world):
-        assert not self._leave(world)
-        assert world.clock.slept == []
-
-    def test_a_job_that_may_be_on_its_way_is_waited_for(self, world):
-        ledger = Ledger(world.store, FOLDER, "a", world.clock)
-        assert ledger.append(ledger.intent("c1"), 0)
-        assert self._leave(world)
-        assert sum(world.clock.slept) == pytest.approx(SETTLE_SECONDS)

@@ -65,6 +65,11 @@ TABLE = {
         [EXPIRED_WITH_ROWS],
         Attach(EXPIRED_WITH_ROWS, recorded=True),
     ),
+    "submission, same, cancelled with rows: attach": (
+        SENT,
+        [_job(SAME, JobState.CANCELLED, successful_count=3)],
+        Attach(_job(SAME, JobState.CANCELLED, successful_count=3), recorded=True),
+    ),
     "submission, same, expired without rows: submit again": (
         SENT,
         [_job(SAME, JobState.EXPIRED)],
@@ -176,7 +181,6 @@ def test_every_state_of_the_same_input_has_one_decision(state):
 def test_every_state_beside_every_use_of_a_bad_end(state, reuse, rows):
     bad = {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
     answers = {
-        Reuse.EXPIRED: state is JobState.EXPIRED and rows > 0,
         Reuse.WITH_ROWS: rows > 0,
         Reuse.ANY: True,
     }
@@ -232,6 +236,11 @@ class TestOnClearNew:
             [_submission(SAME, edition="2")],
             [a_job(JobState.SUCCEEDED, name="old")],
             Attach(a_job(JobState.SUCCEEDED, name="old"), recorded=True),
+        ),
+        "of this edition, recorded by somebody who did not know it: attach": (
+            SENT,
+            [_edition("2")],
+            Attach(_edition("2"), recorded=True),
         ),
         "of the edition before, ended: submit, replacing it": (
             [_submission(SAME, edition="1")],

@@ -61,6 +61,15 @@ class TestSweeping:
         bought = world.buy()
         assert (bought.created, len(world.jobs.paid)) == (False, 1)
 
+    def test_an_adopted_job_is_still_the_one_that_a_clear_asked_for(self, world):
+        terms = {"edition": "3", "renew": True}
+        with pytest.raises(Died):
+            world.buy(lives=2, **terms)
+        world.later()
+        assert [finding.done for finding in world.sweep()] == ["adopted"]
+        bought = world.buy(**terms)
+        assert (bought.created, len(world.jobs.paid), len(world.jobs.running)) == (False, 1, 1)
+
     def test_two_jobs_of_one_intent_are_one_adoption_and_one_cancel(self, world):
         with pytest.raises(Died):
             world.buy(lives=2)
