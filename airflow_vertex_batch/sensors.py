@@ -160,8 +160,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
     def _give_up(self, job: BatchJob) -> Place | None:
         """Leave a job that queues for too long to the task that repairs; None where it is not of this package."""
+        from airflow_vertex_batch.core.move import move
         from airflow_vertex_batch.core.place import Place
-        from airflow_vertex_batch.core.queue import move
         from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, Terms
 
         if not {IDENTITY_LABEL, FINGERPRINT_LABEL} <= job.labels.keys():

@@ -17,7 +17,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
-from airflow_vertex_batch.core.queue import move
+from airflow_vertex_batch.core.move import move
 from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, would_buy
 
 if TYPE_CHECKING:

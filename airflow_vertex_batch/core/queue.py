@@ -1,5 +1,4 @@
-"""Does a job wait too long for its turn, and where do its requests go then? Decisions about the time between a job's
-creation and its first row, and the note of a move.
+"""Does a job wait too long for its turn? Pure decisions about the time between a job's creation and its first row.
 
 A queue of up to 72 hours is normal; what is too long is for the user to say. Invariants: a job that has begun,
 or that is being cancelled, never waits for its turn; a limit is counted from the creation, so a retry does not begin
@@ -13,15 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.errors import LedgerError
 from airflow_vertex_batch.core.model import BatchJob, JobState, Record
-from airflow_vertex_batch.core.place import Place
-from airflow_vertex_batch.core.submit import Terms, moves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from airflow_vertex_batch.core.ledger import Ledger
+    from collections.abc import Iterable
 
 #: Hours that the service lets a job queue before it ends it as EXPIRED
 #: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
@@ -137,32 +131,3 @@ def _created(job: BatchJob) -> datetime:
 
 def _hours(job: BatchJob, now: float) -> float:
     return round((now - _created(job).timestamp()) / _HOUR, 1)
-
-
-def move(
-    job_name: str,
-    ledger: Ledger,
-    fingerprint: str,
-    places: Sequence[Place],
-    terms: Terms = Terms(),  # noqa: B008 - frozen
-) -> Place | None:
-    """Note that a queued job is given up, before it is cancelled; noting it twice is noting it once.
-
-    :param fingerprint: of the purchase at its first place.
-    :param places: where it may go, the best first; those where it has been are left out.
-    :returns: the place of its successor; None when no place is left, and nothing was noted.
-    :raises LedgerError: when another writer is at work.
-    """
-    entries = ledger.entries()
-    moves = moves_of(entries, fingerprint, terms)
-    been = {entry.job_name: Place(entry.location, entry.model) for entry in moves}
-    if job_name in been:
-        return been[job_name]
-    # To leave a job to another task is no place: that can be done with each.
-    place = next((place for place in places if place == Place() or place not in been.values()), None)
-    entry = ledger.moved(fingerprint, job_name, place or Place(), terms.edition)
-    if place is not None and not ledger.append(entry, len(entries)):
-        raise LedgerError(
-            f"{job_name} was not moved", why="another attempt is writing its ledger", todo="A retry goes on from there"
-        )
-    return place

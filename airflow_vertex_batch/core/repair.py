@@ -18,6 +18,7 @@ from airflow_vertex_batch.core.classify import PERMANENT_ERRORS
 from airflow_vertex_batch.core.collect import result_files
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import decode, encode, read_lines
+from airflow_vertex_batch.core.landing import badly_ended
 from airflow_vertex_batch.core.prepare import PreparePlan, write_set
 from airflow_vertex_batch.core.report import Totals
 from airflow_vertex_batch.core.request import MAX_REQUESTS
@@ -112,7 +113,7 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class Wants(Flag):
     """Which rows may go in another round."""
 
-    #: Those that another try may help, as long as each round cures some.
+    #: Those that another try may help, as long as each round cures some, or its job ended badly.
     CURABLE = auto()
     #: The same also after a round that cured nothing.
     AGAIN = auto()
@@ -165,7 +166,8 @@ def select(
                 if policy.resume and _has_failed_line(row):
                     resumable.put(row.key, Action.AS_IS.encode())
         cured, count = rounds.cured[-1], wanted.count
-        is_hopeful = number == 1 or bool(cured) or bool(wants & Wants.AGAIN)
+        # A round whose job was lost says nothing about its rows.
+        is_hopeful = number == 1 or bool(cured) or bool(wants & Wants.AGAIN) or bool(badly_ended(rounds.rounds[-1:]))
         chosen = wanted if wants & Wants.CURABLE and is_hopeful else missed
         if not chosen.count:
             return Selection(None, count, cured if number > 1 else 0, totals.cost)

@@ -224,15 +224,20 @@ class TestBadEnds:
         assert task.land(task.resume()).statuses == {"succeeded": 6}
         assert [len(keys) for keys in world.batches] == asked
 
-    def test_a_repair_job_that_fails_has_cured_nothing_and_is_not_bought_twice(self):
+    @pytest.mark.parametrize(("rounds", "statuses"), [(1, {"succeeded": 1, "failed": 1}), (2, {"succeeded": 2})])
+    def test_a_repair_job_that_fails_says_nothing_of_its_rows_but_used_up_a_round(self, rounds, statuses):
         world = World({"a0": [fails(), answers()]})
-        task = Task(world, some_rows(2), rounds=2)
+        task = Task(world, some_rows(2), rounds=rounds)
         task.attempt()
         world.run()
         task.resume()
         world.run(JobState.FAILED, only=0)
-        assert task.land(task.resume()).statuses == {"succeeded": 1, "failed": 1}
-        assert len(world.jobs.paid) == 2
+        step = task.resume()
+        if rounds > 1:
+            world.run()
+            step = task.resume()
+        assert task.land(step).statuses == statuses
+        assert len(world.jobs.paid) == 1 + rounds
 
     def test_but_the_next_attempt_sends_the_rest_once_more(self):
         """Whatever ended the job says nothing against the requests that it did not come to."""

@@ -12,8 +12,8 @@ from airflow_vertex_batch.core.errors import LedgerError
 from airflow_vertex_batch.core.landing import Round
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.move import move
 from airflow_vertex_batch.core.place import Everywhere, Place
-from airflow_vertex_batch.core.queue import move
 from airflow_vertex_batch.core.submit import (
     Attach,
     OnChangedInput,
