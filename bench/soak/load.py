@@ -177,18 +177,21 @@ class Soak:
         for dag_id in DAGS:
             for run in client.runs(dag_id):
                 if run["state"] == "failed":
-                    self.failed.append(Ending(dag_id, run["dag_run_id"], self._why(dag_id, run["dag_run_id"])))
+                    task_id, why = self._why(dag_id, run["dag_run_id"])
+                    self.failed.append(Ending(dag_id, run["dag_run_id"], why))
                     self.say(f"{self.failed[-1]}")
-                    client.clear(dag_id, run["dag_run_id"])
+                    # What has landed, and rows that no job came to: the README says to clear the repair task.
+                    client.clear(dag_id, run["dag_run_id"], ["batch.repair"] if task_id == "batch.export" else None)
 
-    def _why(self, dag_id: str, run_id: str) -> str:
+    def _why(self, dag_id: str, run_id: str) -> tuple[str, str]:
+        """Return which task failed, and why."""
         client = self.stack.airflow.client
         for task in client.tasks(dag_id, run_id):
             if task["state"] == "failed":
                 log = client.log(dag_id, run_id, task["task_id"], task["try_number"])
                 found = _ENDED_AS.findall(log)
-                return f"{ENDED_AS} {found[-1]}" if found else f"{task['task_id']}: {log[-1500:]}"
-        return "no task failed"
+                return task["task_id"], f"{ENDED_AS} {found[-1]}" if found else f"{task['task_id']}: {log[-1500:]}"
+        return "", "no task failed"
 
     def _drain(self) -> None:
         """Wait until every run has succeeded, or for `DRAIN_S`: what has not, the verdict tells."""
