@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.course import Done, Waiting
@@ -18,8 +20,9 @@ from airflow_vertex_batch.core.request import OnRejectedRow
 from airflow_vertex_batch.core.sources import Requests, Rows
 from airflow_vertex_batch.core.submit import OnClear, Terms
 from tests.builders import a_line, a_request, a_spec, an_identity, jsonl
+from tests.core.preparing import prepared, read_jsonl
 from tests.core.worlds import FOLDER, PLAN, Task, World, answers, fails, some_rows
-from tests.fakes import Died, Lives, MemoryWarehouse
+from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
 
 #: A plan under which rows without a text are dead letters, and another column travels beside.
 PREPARED = {"columns": ("mood",), "on_rejected_row": OnRejectedRow.DEAD_LETTER}
@@ -186,6 +189,26 @@ class TestSteps:
         assert steps.buy(changed) == [bought]
         assert steps.land(changed, [bought]).statuses == {"succeeded": 5} | others
 
+    def test_a_repair_task_goes_on_with_its_round(self):
+        """The run was cleared while the repair job ran; `create` attached to the job that had ended."""
+        world = World({"a0": [fails(), answers("late")]})
+        task = Task(world, _rows(3), plan=PREPARED, rounds=1, identity=an_identity(task_id="repair"))
+        steps = Steps(task)
+        task.manifest = steps.prepare()
+        bought = steps.buy(task.manifest)
+        world.run()
+        assert isinstance(task.take_over(steps.jobs(bought), fresh=True), Waiting)
+        task.rows = _rows(3, "new")
+        task.clear()
+        task.manifest = steps.prepare()
+        assert steps.buy(task.manifest) == bought
+        assert isinstance(task.take_over(steps.jobs(bought), fresh=True), Waiting)
+        world.run()
+        done = task.take_over(steps.jobs(bought))
+        assert task.land(done).statuses == {"succeeded": 3}
+        assert len(world.jobs.paid) == 2
+        _check_columns(task, "new")
+
     @pytest.mark.parametrize("lines", [[a_line("r1"), {"key": "r2"}], [a_line("r1")]], ids=["renamed", "corrected"])
     def test_a_file_of_requests_that_has_another_name_now(self, lines):
         """The place of a rejected line is part of what is landed."""
@@ -219,6 +242,47 @@ class TestSteps:
         changed = steps.prepare()
         assert steps.buy(changed) == [bought]
         assert steps.land(changed, [bought]).statuses == {"succeeded": 5}
+
+
+class TestKeptFiles:
+    """What lies beside the requests suits the files that were kept."""
+
+    @given(
+        order=st.permutations(range(9)),
+        texts=st.integers(1, 9),
+        most=st.integers(1, 9),
+        deduplicate=st.booleans(),
+        columns=st.sampled_from([("mood",), ()]),
+    )
+    def test_each_row_is_beside_its_request(self, order, texts, most, deduplicate, columns):
+        plan = PREPARED | {"key_column": "id", "columns": columns, "max_requests": most, "deduplicate": deduplicate}
+        store, rows = MemoryStore(), [*_rows(9, "new", texts), {"id": "bad", "text": ""}]
+        first = prepared(_rows(9, "old", texts), store, **plan)
+        made = prepared([rows[number] for number in (*order, 9)], store, token="two", **plan)
+        assert [shard.uri for shard in made.shards] == [shard.uri for shard in first.shards]
+        found, sent = {}, set()
+        for shard in made.shards:
+            keys = [line["key"] for line in read_jsonl(store, shard.uri)]
+            sent |= set(keys)
+            beside = {line["key"]: line["columns"] for line in read_jsonl(store, shard.columns_uri)} if columns else {}
+            assert sorted(beside) == (sorted(keys) if columns else [])
+            found |= {key: {} for key in keys} | beside
+        text = {row["id"]: row["text"] for row in rows}
+        for line in read_jsonl(store, made.duplicates_uri) if made.duplicate_count else ():
+            assert line["same_as"] in sent
+            assert text[line["same_as"]] == text[line["key"]]
+            assert line["key"] not in found
+            found[line["key"]] = line["columns"]
+        assert found == {row["id"]: {"mood": row["mood"]} if columns else {} for row in rows[:9]}
+
+    def test_no_file_is_left_that_nothing_refers_to(self):
+        store = MemoryStore()
+        plan = PREPARED | {"key_column": "id", "deduplicate": True}
+        first = prepared(_rows(5, texts=4), store, **plan)
+        before = set(store.objects)
+        made = prepared(_rows(5, "new", texts=4)[::-1], store, token="two", **plan)
+        assert set(store.objects) - before == {made.uri, made.shards[0].columns_uri, made.duplicates_uri}
+        assert made.shards[0].uri == first.shards[0].uri
 
 
 class TestEdits:
@@ -289,7 +353,11 @@ class Steps:
         )
         return [job.name for job in buyer.buy(manifest)]
 
+    def jobs(self, names):
+        return list(read_jobs(names, self.world.jobs.get))
+
     def land(self, manifest, names):
-        jobs = read_jobs(names, self.world.jobs.get)
-        landing = Landing([Round(manifest=manifest, jobs=jobs)], self.world.store, MemoryWarehouse(), PLAN)
+        landing = Landing(
+            [Round(manifest=manifest, jobs=tuple(self.jobs(names)))], self.world.store, MemoryWarehouse(), PLAN
+        )
         return landing.land(landing.files(Uri.parse("gs://out/landed"), "jsonl"))
