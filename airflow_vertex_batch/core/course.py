@@ -27,7 +27,7 @@ from airflow_vertex_batch.core.repair import RepairPolicy, Selection, Wants, sel
 from airflow_vertex_batch.core.submit import OnClear, Reuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from decimal import Decimal
 
     from airflow_vertex_batch.core.place import Place
@@ -47,6 +47,7 @@ class Begun(msgspec.Struct, frozen=True, tag_field="kind", tag="begun"):
     :param rounds: repair rounds that may be made from here on.
     :param edition: the generation in which it began anew: what its jobs are marked with.
     :param jobs: digest of the jobs that are taken over, or empty.
+    :param files: digest of the request files of `base`: sets that differ beside them are asked the same.
     """
 
     base: str
@@ -55,10 +56,15 @@ class Begun(msgspec.Struct, frozen=True, tag_field="kind", tag="begun"):
     rounds: int
     edition: str = ""
     jobs: str = ""
+    files: str = ""
 
     def goes_on(self, before: Begun) -> bool:
         """Whether the rounds made since `before` say something about this: they are of the same requests and jobs."""
-        return (self.base, self.edition, self.jobs) == (before.base, before.edition, before.jobs)
+        return self.asks_as(before) and (self.edition, self.jobs) == (before.edition, before.jobs)
+
+    def asks_as(self, before: Begun) -> bool:
+        """Whether the requests are the same."""
+        return self.base == before.base or bool(self.files and self.files == before.files)
 
 
 class Asked(msgspec.Struct, frozen=True, tag_field="kind", tag="asked"):
@@ -119,22 +125,24 @@ class Start(Record, frozen=True, kw_only=True):
     alone: bool = False
 
 
-def begin(state: State, base: str, start: Start, jobs: str = "") -> Begun | None:
+def begin(state: State, base: str, start: Start, jobs: str = "", files: str = "") -> Begun | None:
     """Return the entry to write before going on, or None when the course goes on as it was."""
     before, generation = state.begun, start.generation
-    cleared = before is not None and before.generation != generation
+    anew = Begun(base, generation, start.upstream, start.rounds, generation, jobs, files)
+    if before is None:
+        return anew
+    cleared = before.generation != generation
     # The task whose jobs are taken over is the one that buys anew.
     renew = cleared and start.on_clear is OnClear.NEW and not jobs
-    if before is None or before.base != base or before.jobs != jobs or renew:
+    if not anew.asks_as(before) or before.jobs != jobs or renew:
         # A retry with other input and back again finds the jobs it had.
-        keep = before is not None and not cleared and before.jobs == jobs
-        edition = before.edition if before is not None and keep else generation
-        return Begun(base, generation, start.upstream, start.rounds, edition, jobs)
-    if not cleared:
+        keep = not cleared and before.jobs == jobs
+        return msgspec.structs.replace(anew, edition=before.edition) if keep else anew
+    if not cleared and before.base == base:
         return None
-    again = start.on_clear is OnClear.REPAIR or (start.alone and before.upstream == start.upstream)
+    again = cleared and (start.on_clear is OnClear.REPAIR or (start.alone and before.upstream == start.upstream))
     rounds = max(start.rounds, 1) if again else state.left
-    return Begun(base, generation, start.upstream, rounds, before.edition, jobs)
+    return msgspec.structs.replace(anew, rounds=rounds, edition=before.edition)
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -208,7 +216,8 @@ class Course:
         """
         entries = self._journal.entries()
         state = read_state(entries)
-        entry = begin(state, base.uri, start, _digest(jobs))
+        files = _digest(shard.uri for shard in base.shards)
+        entry = begin(state, base.uri, start, _digest(job.name for job in jobs), files)
         if entry is None:
             return
         if state.begun is not None and not entry.goes_on(state.begun):
@@ -338,9 +347,9 @@ def _another_attempt(folder: Uri) -> LedgerError:
     )
 
 
-def _digest(jobs: Sequence[BatchJob]) -> str:
-    names = "\n".join(job.name for job in jobs)
-    return hashlib.sha256(names.encode()).hexdigest()[:16] if names else ""
+def _digest(names: Iterable[str]) -> str:
+    text = "\n".join(names)
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
 
 def _shard_of(manifest: Manifest, job: BatchJob) -> int:

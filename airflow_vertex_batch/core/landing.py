@@ -22,6 +22,7 @@ from airflow_vertex_batch.core.estimate import estimate_cost
 from airflow_vertex_batch.core.export import FileSink, LandPlan, Sink, TableSink, land, rejected_rows
 from airflow_vertex_batch.core.jsonl import decode, encode
 from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase, Record
+from airflow_vertex_batch.core.prepare import request_keys
 from airflow_vertex_batch.core.prices import PriceTable
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus
 from airflow_vertex_batch.core.schema import answer_checker
@@ -157,20 +158,6 @@ def better(before: ResultRow, now: ResultRow) -> ResultRow:
 
 def _worth(row: ResultRow) -> int:
     return 2 if row.status.is_good else 1 if row.response else 0
-
-
-def request_keys(manifest: Manifest | None, store: ObjectStore) -> Iterator[str]:
-    """Yield the keys of a prepared set."""
-    for shard in manifest.shards if manifest is not None else ():
-        with store.open_read(Uri.parse(shard.uri)) as stream:
-            yield from (_decode_key(line).key for line in stream)
-
-
-class _Keyed(msgspec.Struct):
-    key: str
-
-
-_decode_key = msgspec.json.Decoder(_Keyed).decode
 
 
 def _batches(asked: Round) -> list[Batch]:

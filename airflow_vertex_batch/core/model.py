@@ -305,6 +305,7 @@ class Weight(Record, frozen=True, kw_only=True):
 class Manifest(Record, frozen=True, kw_only=True):
     """The prepared set: what will be asked, counted and fingerprinted. Small; the requests stay in Cloud Storage.
 
+    :param version: since 2 a job is told by the file that it was given; before, by that file's size.
     :param fingerprint: of the requests, whatever their order and sharding.
     :param row_count: source rows read: the sum of the other four counts.
     :param rejected_uri: the dead-letter file of rows that were never sent, with their reasons.
@@ -316,7 +317,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     :param response_schema: what an answer must look like, or None; kept so that export can say which answers do not.
     """
 
-    version: int = 1
+    version: int = 2
     uri: str
     fingerprint: str
     row_count: int

@@ -195,9 +195,11 @@ def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> I
             output=_output(base.output, number, len(manifest.shards)),
             display_name=name[-_MAX_DISPLAY_NAME:],
         )
+        # A job answers for the file it was given and no other one: two of the same size may hold other rows.
+        file = shard.uri if manifest.version > 1 else shard.size_bytes
         # The same rows of two batches may go again; completing the one's output says nothing about the other's.
         resumed = f"/{shard.resume_uri}" if shard.resume_uri else ""
-        yield spec, f"{manifest.fingerprint}/{number}/{shard.size_bytes}{resumed}"
+        yield spec, f"{manifest.fingerprint}/{number}/{file}{resumed}"
 
 
 def _output(output: str, number: int, count: int) -> str:

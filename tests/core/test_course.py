@@ -99,6 +99,34 @@ class TestJournal:
         assert entry.edition == edition
         assert goes_on is None or entry.goes_on(before) is goes_on
 
+    @pytest.mark.parametrize(
+        ("before", "files", "start", "rounds", "goes_on"),
+        [
+            (Begun("m0", "1", "", 2, "1", files="f"), "f", Start(generation="1", rounds=2, alone=True), 1, True),
+            (Begun("m0", "1", "", 2, "1", files="f"), "g", Start(generation="1", rounds=2), 2, False),
+            (Begun("m0", "1", "", 2, "1"), "f", Start(generation="1", rounds=2), 2, False),
+            (Begun("m0", "1", "", 2, "1"), "", Start(generation="1", rounds=2), 2, False),
+            (Begun("m1", "1", "", 2, "1"), "f", Start(generation="2", rounds=2), 1, True),
+            (Begun("m0", "1", "", 2, "1", files="f"), "f", Start(generation="2", rounds=2), 1, True),
+            (Begun("m0", "1", "", 2, "1", files="f"), "f", Start(generation="2", rounds=2, alone=True), 2, True),
+            (
+                Begun("m0", "1", "", 2, "1", files="f"),
+                "f",
+                Start(generation="2", rounds=2, on_clear=OnClear.NEW),
+                2,
+                False,
+            ),
+        ],
+        ids=[
+            *("same-files", "other-files", "files-not-noted", "no-files", "same-set", "cleared", "cleared-alone"),
+            "cleared-for-new-jobs",
+        ],
+    )
+    def test_another_set_of_the_same_files_goes_on(self, before, files, start, rounds, goes_on):
+        """One repair round has been made, one is left."""
+        entry = begin(State(before, (Asked("r1"),), 1), "m1", start, files=files)
+        assert (entry.base, entry.rounds, entry.goes_on(before)) == ("m1", rounds, goes_on)
+
 
 class TestRounds:
     """Only rows without a good answer go again."""

@@ -125,10 +125,7 @@ class Task:
         course, store = self._course(store, service), store or self.world.store
         rows = Rows(self.rows).rows(store, MemoryWarehouse())
         manifest = prepare(rows, PreparePlan(**self.plan), store, FOLDER, self._token)
-        course.begin(
-            manifest,
-            Start(generation=str(self.generation), upstream=self.upstream, rounds=self.rounds, on_clear=self.on_clear),
-        )
+        course.begin(manifest, self._start())
         self.manifest = manifest
         return course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
 
@@ -140,9 +137,15 @@ class Task:
         reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
         return self._course(store, service).advance(self.manifest, reuse=reuse, complete=complete)
 
-    def take_over(self, jobs: list[BatchJob]) -> Waiting | Done:
-        """Go on from another task's jobs."""
-        return self._course(None, None).advance(self.manifest, jobs)
+    def take_over(self, jobs: list[BatchJob], *, fresh: bool = False) -> Waiting | Done:
+        """Go on from another task's jobs.
+
+        :param fresh: whether this is a new attempt, as against the end of a wait.
+        """
+        course = self._course(None, None)
+        if fresh:
+            course.begin(self.manifest, self._start(), jobs)
+        return course.advance(self.manifest, jobs)
 
     def move(self, step: Waiting, store: Any = None, service: Any = None) -> list[Place | None]:
         """Give up every job that still queues at its present place; return where their requests go."""
@@ -175,6 +178,11 @@ class Task:
                     assert record["row_key"] not in found
                     found[record["row_key"]] = record
         return found
+
+    def _start(self) -> Start:
+        return Start(
+            generation=str(self.generation), upstream=self.upstream, rounds=self.rounds, on_clear=self.on_clear
+        )
 
     def _course(self, store: Any, service: Any) -> Course:
         self.attempts += 1

@@ -3,7 +3,7 @@
 Invariants: rows stream, memory does not grow with their number; every key occurs once; every source row is either in a
 shard or in one of the files beside (rejected, duplicates, known), and the manifest says how many of each; the same rows
 in any order give the same fingerprint, and a set that was prepared before is found again instead of being prepared
-twice.
+twice; the same requests stay in the same files, also where something beside them has changed (`core.prepare.kept`).
 
 Files are written under a folder of this attempt and become the prepared set by one create-only write of the manifest.
 Dying before that leaves files that nothing refers to; dying after it leaves a set that the next attempt finds.
@@ -23,6 +23,7 @@ from airflow_vertex_batch.core.jsonl import decode, encode, request_line
 from airflow_vertex_batch.core.lint import Finding, Linter, fix_line
 from airflow_vertex_batch.core.model import Manifest
 from airflow_vertex_batch.core.prepare.intake import FIRST_CHUNK_ROWS, Intake
+from airflow_vertex_batch.core.prepare.kept import request_keys, with_kept_files
 from airflow_vertex_batch.core.prepare.lines import ReadyMaker, TemplateMaker
 from airflow_vertex_batch.core.prepare.plan import PreparePlan
 from airflow_vertex_batch.core.prepare.shards import ShardWriter
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.prepare.lines import Maker
     from airflow_vertex_batch.core.sources import Placed
 
-__all__ = ["PreparePlan", "check_template", "prepare", "read_manifest", "write_set"]
+__all__ = ["PreparePlan", "check_template", "prepare", "read_manifest", "request_keys", "write_set"]
 
 T = TypeVar("T")
 
@@ -165,6 +166,7 @@ def _publish(
         request_count=writer.request_count, fixed_count=intake.fixed_count, shards=tuple(writer.shards),
         response_schema=plan.schema, model=plan.model, weight=intake.scale.weight, **members,
     )  # fmt: skip
+    manifest = with_kept_files(manifest, plan, writer, store)
     if store.write_new(address, encode(manifest)):
         return manifest
     writer.abandon()

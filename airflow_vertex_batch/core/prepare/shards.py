@@ -126,7 +126,11 @@ class ShardWriter:
         """Remove what was written. What cannot be removed stays as a file that nothing refers to."""
         if self._open is not None:
             self._open.abort()
-        for uri in self._files:
+        self.keep(set())
+
+    def keep(self, wanted: set[str]) -> None:
+        """Remove the other files that were written."""
+        for uri in [uri for uri in self._files if str(uri) not in wanted]:
             with contextlib.suppress(VertexBatchError):
                 self._store.delete(uri)
 
