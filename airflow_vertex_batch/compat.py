@@ -81,31 +81,47 @@ def was_ended_by_a_person(ti: Any) -> bool:
 ATTEMPT_KEY = "vertex_batch_attempt"
 
 
-def own(ti: Any) -> str:
-    """Note that this attempt owns its task's jobs from here on, and return its token: Airflow's id of the try.
+def token_of(ti: Any) -> str:
+    """Return what tells an attempt from others: ``TRY:ID``, Airflow's number and id of the try."""
+    return f"{ti.try_number}:{ti.id}"
 
-    XComs outlive a deferral and are wiped when the next try begins, so what is noted is never another task's.
+
+def own(ti: Any) -> str:
+    """Note that this attempt owns its task's jobs from here on, and return its token.
+
+    XComs outlive a deferral, and a worker that begins the next try wipes them. Where a try begins in the triggerer
+    nobody does (Airflow 3.3.2): what is noted may be an earlier attempt's, and says so by its number.
     """
-    token = str(ti.id)
+    token = token_of(ti)
     ti.xcom_push(ATTEMPT_KEY, token)
     return token
 
 
 def still_owns(ti: Any, token: str | None) -> bool:
-    """Whether no later attempt of this task has taken its jobs over.
+    """Whether no later attempt of this task is known to have taken its jobs over.
 
-    :param token: what `own` returned; None for an attempt that no worker began.
+    One that begins in the triggerer is known once a worker has seen it: a trigger can ask Airflow for the state of its
+    task, not for the number of its try (3.3.2). Until then both own the jobs, whose deadline is the same for both.
+
+    :param ti: the task instance as this attempt knows it.
+    :param token: what `own` returned; None for an attempt that no worker began. Older versions noted the id alone.
     """
     from airflow.sdk.execution_time.xcom import XCom
 
     try:
-        owner = XCom.get_one(
+        noted = XCom.get_one(
             key=ATTEMPT_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
         )
     except ImportError:
         # Outside a worker and a triggerer there is nobody to ask, nor any other attempt.
         return True
-    return bool(owner == token)
+    if noted is None:
+        return token is None
+    number, _, ti_id = str(noted).rpartition(":")
+    if token is None:
+        # The same number is a worker's that went on from here. Without one, it may be a later attempt's.
+        return bool(number) and int(number) < ti.try_number
+    return ti_id == token.rpartition(":")[2]
 
 
 def first_poke(context: Any) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.base import VertexBatchBaseOperator
-from airflow_vertex_batch.compat import own, still_owns, was_ended_by_a_person
+from airflow_vertex_batch.compat import own, still_owns, token_of, was_ended_by_a_person
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class WaitingOperator(VertexBatchBaseOperator):
         if not self._waited_for or not self.cancel_on_kill:
             return
         ti = get_current_context()["ti"]
-        if was_ended_by_a_person(ti) and still_owns(ti, str(ti.id)):
+        if was_ended_by_a_person(ti) and still_owns(ti, token_of(ti)):
             for name in self._waited_for:
                 self.hook().jobs(name).cancel(name)
                 self.log.info("Cancelled %s: its task was ended by hand.", name)
@@ -275,7 +275,7 @@ class Fenced:
 
     def cancel(self, name: JobName) -> bool:
         """Cancel one job, if it is still ours."""
-        return still_owns(self._ti, str(self._ti.id)) and self._service.cancel(name)
+        return still_owns(self._ti, token_of(self._ti)) and self._service.cancel(name)
 
 
 def seconds(value: float | timedelta) -> float:

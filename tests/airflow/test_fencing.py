@@ -14,7 +14,8 @@ from airflow_vertex_batch.sensors import VertexBatchJobSensor
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 from tests.emulator.worlds import World, a_body, listening
 
-MINE, ANOTHER = str(uuid4()), str(uuid4())
+MY_ID, ANOTHER_ID = str(uuid4()), str(uuid4())
+EARLIER, MINE, ANOTHER = f"9:{ANOTHER_ID}", f"10:{MY_ID}", f"11:{ANOTHER_ID}"
 
 
 class Supervisor:
@@ -34,9 +35,10 @@ class Supervisor:
         raise AssertionError(msg)
 
 
-def instance(token: str = MINE) -> SimpleNamespace:
+def instance() -> SimpleNamespace:
     """A task instance as the triggerer knows it: of the try that deferred."""
-    return SimpleNamespace(id=token, dag_id="d", task_id="wait", run_id="r", map_index=-1, max_tries=0)
+    where = {"dag_id": "d", "task_id": "wait", "run_id": "r", "map_index": -1}
+    return SimpleNamespace(id=MY_ID, try_number=10, max_tries=0, **where)
 
 
 @pytest.fixture
@@ -87,12 +89,24 @@ class TestAKilledTrigger:
             ("failed", ANOTHER, MINE, False),
             ("success", ANOTHER, MINE, False),
             ("failed", None, MINE, False),
+            ("failed", EARLIER, None, True),
+            ("failed", MINE, None, False),
             ("failed", ANOTHER, None, False),
+            ("failed", ANOTHER_ID, None, False),
+            ("failed", MY_ID, MY_ID, True),
+            ("failed", MY_ID, MINE, True),
+            ("failed", ANOTHER_ID, MINE, False),
         ],
         ids=[
             *("marked failed", "marked success", "skipped", "marked failed, begun in the triggerer"),
             *("moved to another triggerer", "cleared", "the new attempt runs", "the new attempt has failed"),
-            *("the new attempt is done", "the new attempt begins", "begun in the triggerer, then by a worker"),
+            *("the new attempt is done", "the new attempt begins"),
+            *(
+                "begun in the triggerer, the last attempt's worker left a note",
+                "begun in the triggerer, then by a worker",
+            ),
+            *("begun in the triggerer, a worker has begun the next", "begun in the triggerer, a note without a number"),
+            *("of an older version", "noted by an older version", "another's, noted by an older version"),
         ],
     )
     async def test_it_cancels_what_is_still_its_own(self, world, airflow, state, owner, attempt, cancels):
@@ -113,10 +127,14 @@ class TestAKilledTrigger:
 class TestTheDeadline:
     """A triggerer that wakes up late may find its deadline over, and its task in other hands."""
 
-    @pytest.mark.parametrize(("owner", "cancels"), [(MINE, True), (ANOTHER, False)], ids=["its own", "another's"])
-    async def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, cancels):
+    @pytest.mark.parametrize(
+        ("owner", "attempt", "cancels"),
+        [(MINE, MINE, True), (ANOTHER, MINE, False), (EARLIER, None, True), (ANOTHER, None, False)],
+        ids=["its own", "another's", "begun in the triggerer after another", "begun in the triggerer before another"],
+    )
+    async def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, attempt, cancels):
         airflow("deferred", owner)
-        trigger = VertexBatchJobTrigger([world.job], timeout=0.001, attempt=MINE)
+        trigger = VertexBatchJobTrigger([world.job], timeout=0.001, attempt=attempt)
         trigger.task_instance = instance()
         [event] = [event async for event in trigger.run()]
         [outcome] = event.payload["outcomes"]
