@@ -234,13 +234,15 @@ class WaitingOperator(VertexBatchBaseOperator):
         """Cancel the jobs if a person ended the task while a worker was waiting, and they are still its own."""
         from airflow.sdk import get_current_context
 
+        from airflow_vertex_batch.killing import cancel_from_worker, left_text
+
         if not self._waited_for or not self.cancel_on_kill:
             return
         ti = get_current_context()["ti"]
-        if was_ended_by_a_person(ti) and still_owns(ti, token_of(ti)):
-            for name in self._waited_for:
-                self.hook().jobs(name).cancel(name)
-                self.log.info("Cancelled %s: its task was ended by hand.", name)
+        if not (was_ended_by_a_person(ti) and still_owns(ti, token_of(ti))):
+            return
+        if left := cancel_from_worker(self._waited_for, lambda name: self.hook().jobs(name), self.log.info):
+            self.log.error("%s", left_text(left))
 
     def queue_policy(self) -> QueuePolicy:
         """Return when to see to queued jobs."""

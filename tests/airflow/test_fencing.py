@@ -10,6 +10,8 @@ import pytest
 
 from airflow_vertex_batch import compat, triggers
 from airflow_vertex_batch.core.errors import JobError
+from airflow_vertex_batch.emulator.faults import Http
+from airflow_vertex_batch.emulator.scenario import Scenario
 from airflow_vertex_batch.sensors import VertexBatchJobSensor
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 from tests.emulator.worlds import World, a_body, listening
@@ -68,6 +70,20 @@ def airflow(monkeypatch):
     return says
 
 
+@pytest.fixture
+def two_more(world):
+    """Three jobs: the service refuses to cancel the first and stumbles over the second; the third is fine."""
+    jobs = [world.created, *(world.create(a_body(displayName=name)) for name in ("second", "third"))]
+    refused, busy = (
+        Http(on="cancel", status=403, job=world.created["displayName"]),
+        Http(on="cancel", status=503, job="second"),
+    )
+    world.emulator.set_scenario(Scenario(faults=(refused, busy)))
+    yield [job["name"] for job in jobs]
+    assert ["CANCEL" in world.get(job)["state"] for job in jobs] == [False, True, True]
+    world.emulator.script.check_used()
+
+
 def cancelled(world) -> bool:
     """Whether somebody cancelled the job."""
     return "CANCEL" in world.get(world.created)["state"]
@@ -115,6 +131,13 @@ class TestAKilledTrigger:
         trigger.task_instance = instance()
         await trigger.on_kill()
         assert cancelled(world) is cancels
+
+    async def test_a_job_s_trouble_is_no_other_s(self, two_more, airflow, capsys):
+        airflow("failed", MINE)
+        trigger = VertexBatchJobTrigger(two_more, attempt=MINE)
+        trigger.task_instance = instance()
+        await trigger.on_kill()
+        assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
 
     async def test_unless_it_was_told_not_to(self, world, airflow):
         airflow("failed", MINE)
@@ -192,3 +215,11 @@ class TestAKilledWorker:
         sensor._waited_for = sensor._names()
         sensor.on_kill()
         assert cancelled(world) is cancels
+
+    def test_a_job_s_trouble_is_no_other_s(self, two_more, airflow, monkeypatch, capsys):
+        airflow("failed", MINE)
+        monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
+        sensor = VertexBatchJobSensor(task_id="wait", jobs=two_more, deferrable=False)
+        sensor._waited_for = sensor._names()
+        sensor.on_kill()
+        assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
