@@ -6,11 +6,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_vertex_batch import poller
 from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import InputError, ServiceError
+from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobState
 from airflow_vertex_batch.emulator.filters import parse_filter
 from airflow_vertex_batch.poller import _pollers, shared_poller
@@ -95,16 +93,6 @@ def joined(client, key="key", poll_interval=0.01):
         return client
 
     return shared_poller(key, connect, poll_interval)
-
-
-def joined_with(connect):
-    """Let one waiter ask for one job; return its task."""
-
-    async def wait():
-        async with shared_poller("key", connect, 0.01) as service:
-            return await service.get(NAMES[0])
-
-    return asyncio.ensure_future(wait())
 
 
 async def ask(client, names, key="key"):
@@ -317,80 +305,6 @@ class TestErrors:
         answers = await ask(client, NAMES)
         assert [answer.status for answer in answers if isinstance(answer, ServiceError)] == [404]
         assert sum(isinstance(answer, BatchJob) for answer in answers) == 49
-
-
-class TestConnecting:
-    """It asks Airflow for the connection and Google for credentials: either may be away for a moment."""
-
-    @staticmethod
-    def connecting(client, *errors):
-        """Return what connects to `client` after some errors, and the list of its tries."""
-        tries, errors = [], list(errors)
-
-        async def connect():
-            tries.append(1)
-            await asyncio.sleep(0.01)
-            if errors:
-                raise errors.pop(0)
-            return client
-
-        return connect, tries
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            ConnectionError("metadata server"),
-            ServiceError("no credentials", status=0),
-            AirflowNotFoundException("The conn_id `google` isn't defined"),
-        ],
-        ids=lambda error: type(error).__name__,
-    )
-    async def test_a_moment_of_trouble_ends_no_wait(self, error):
-        connect, tries = self.connecting(Client(), error)
-
-        async def wait(name):
-            async with shared_poller("key", connect, 0.01) as service:
-                return await service.get(name)
-
-        jobs = await asyncio.gather(*map(wait, NAMES))
-        assert [job.name for job in jobs] == [str(name) for name in NAMES]
-        assert (len(tries), _pollers) == (2, {})
-
-    @pytest.mark.parametrize(
-        "error",
-        [InputError("names no project"), ServiceError("no credentials", status=401), ValueError("no JSON")],
-        ids=lambda error: type(error).__name__,
-    )
-    async def test_a_mistake_ends_the_wait_at_once_and_the_next_one_tries_again(self, error):
-        client = Client()
-        connect, tries = self.connecting(client, error)
-        with pytest.raises(type(error), match=str(error)):
-            async with shared_poller("key", connect, 0.01):
-                pass
-        assert (len(tries), _pollers) == (1, {})
-        async with shared_poller("key", connect, 0.01) as service:
-            assert (await service.get(NAMES[0])).name == str(NAMES[0])
-
-    async def test_who_stands_in_line_shares_the_failure(self, monkeypatch):
-        """Two thousand waiters do not try one after the other."""
-        monkeypatch.setattr(poller, "_CONNECT_SECONDS", 0.1)
-        connect, tries = self.connecting(Client(), *[ConnectionError("away")] * 2_000)
-
-        async def wait():
-            async with shared_poller("key", connect, 0.01):
-                pass
-
-        errors = await asyncio.gather(*(wait() for _ in range(2_000)), return_exceptions=True)
-        assert {type(error) for error in errors} == {ConnectionError}
-        assert (len(tries), _pollers) == (1, {})
-
-    async def test_who_goes_away_while_it_connects_leaves_it_to_the_next(self):
-        connect, tries = self.connecting(Client())
-        first, second = joined_with(connect), joined_with(connect)
-        await asyncio.sleep(0)
-        first.cancel()
-        assert (await second).name == str(NAMES[0])
-        assert len(tries) == 2
 
 
 class TestRefusals:
