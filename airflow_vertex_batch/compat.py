@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_vertex_batch.core.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,31 +84,66 @@ def was_ended_by_a_person(ti: Any) -> bool:
 ATTEMPT_KEY = "vertex_batch_attempt"
 
 
-def own(ti: Any) -> str:
-    """Note that this attempt owns its task's jobs from here on, and return its token: Airflow's id of the try.
+def token_of(ti: Any) -> str:
+    """Return what tells an attempt from others: ``TRY:ID``, Airflow's number and id of the try."""
+    return f"{ti.try_number}:{ti.id}"
 
-    XComs outlive a deferral and are wiped when the next try begins, so what is noted is never another task's.
+
+def own(ti: Any) -> str:
+    """Note that this attempt owns its task's jobs from here on, and return its token.
+
+    XComs outlive a deferral, and a worker that begins the next try wipes them. Where a try begins in the triggerer
+    nobody does (Airflow 3.3.2): what is noted may be an earlier attempt's, and says so by its number.
+
+    :raises LedgerError: when a later attempt has: this one slept, and Airflow has given its task to the other.
     """
-    token = str(ti.id)
+    token = token_of(ti)
+    with suppress(ImportError):
+        number = (_noted(ti) or "").rpartition(":")[0]
+        if number and int(number) > ti.try_number:
+            raise LedgerError(
+                f"Try {number} of this task has begun, and this is try {ti.try_number}",
+                left="Nothing was sent, and nothing cancelled",
+                todo="Nothing: the task goes on there",
+            )
     ti.xcom_push(ATTEMPT_KEY, token)
     return token
 
 
-def still_owns(ti: Any, token: str | None) -> bool:
-    """Whether no later attempt of this task has taken its jobs over.
+def _noted(ti: Any) -> str | None:
+    """Return the token that is noted for a task.
 
-    :param token: what `own` returned; None for an attempt that no worker began.
+    :raises ImportError: outside a worker and a triggerer, where there is nobody to ask.
     """
     from airflow.sdk.execution_time.xcom import XCom
 
+    found = XCom.get_one(
+        key=ATTEMPT_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+    )
+    return None if found is None else str(found)
+
+
+def still_owns(ti: Any, token: str | None) -> bool:
+    """Whether no later attempt of this task is known to have taken its jobs over.
+
+    One that begins in the triggerer is known once a worker has seen it: a trigger can ask Airflow for the state of its
+    task, not for the number of its try (3.3.2). Until then both own the jobs, whose deadline is the same for both.
+
+    :param ti: the task instance as this attempt knows it.
+    :param token: what `own` returned; None for an attempt that no worker began. Older versions noted the id alone.
+    """
     try:
-        owner = XCom.get_one(
-            key=ATTEMPT_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
-        )
+        noted = _noted(ti)
     except ImportError:
-        # Outside a worker and a triggerer there is nobody to ask, nor any other attempt.
+        # There is nobody to ask, nor any other attempt.
         return True
-    return bool(owner == token)
+    if noted is None:
+        return token is None
+    number, _, ti_id = noted.rpartition(":")
+    if token is None:
+        # The same number is a worker's that went on from here. Without one, it may be a later attempt's.
+        return bool(number) and int(number) < ti.try_number
+    return ti_id == token.rpartition(":")[2]
 
 
 def first_poke(context: Any) -> float | None:

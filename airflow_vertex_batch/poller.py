@@ -6,8 +6,8 @@ show has most likely ended; where that is many at once, they are listed too, and
 
 Invariants: one poller a key and event loop, made by the first waiter and closed by the last; an error of a round goes
 to every waiter of that round and to nobody else; after a refusal for too many calls nobody asks until it is over; a
-round makes a bounded number of calls, whatever ended together; the poller belongs to no task, so its log lines land in
-no task's log.
+round makes a bounded number of calls, whatever ended together; a connection that fails for a moment ends no wait; the
+poller belongs to no task, so its log lines land in no task's log.
 """
 
 from __future__ import annotations
@@ -15,21 +15,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import math
+import time
+import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core import pace
-from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.errors import ServiceError, VertexBatchError
 from airflow_vertex_batch.core.model import BatchJob, JobState
 from airflow_vertex_batch.core.submit import IDENTITY_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
+    from types import TracebackType
 
     from airflow_vertex_batch.core.address import JobName
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 
+log = logging.getLogger(__name__)
+
+#: Seconds for which connecting is tried again: Airflow's secrets or Google's metadata server may be away for a moment.
+_CONNECT_SECONDS = 180.0
+#: Errors that no time cures: a mistake in a connection, or in code. A connection that is not found is none of them:
+#: Airflow 3.3.2 says the same where a secrets backend could not be asked.
+_MISTAKES = (ValueError, TypeError, LookupError, AttributeError, ImportError)
+#: Seconds until an unexpected error of the same kind is worth another line in the log.
+_TELL_AGAIN_SECONDS = 3600.0
 #: Up to so many jobs, single questions cost less than listing everything that runs.
 _FEW_JOBS = 4
 #: Waiters that are woken in one turn of the event loop. Each may write to its task's log, and to the first line belongs
@@ -60,6 +73,8 @@ _ENDED = f"{_OURS} AND ({_in_states([state for state in _STATES if state.is_fina
 _pollers: dict[tuple[int, Hashable], SharedPoller] = {}
 #: Of this process, whichever poller saw them.
 _durations = pace.Durations()
+#: When which kind of unexpected error was last logged: as many kinds as there are lines that may raise.
+_told: dict[tuple[str, str, int], float] = {}
 
 
 class _Question:
@@ -94,6 +109,9 @@ class SharedPoller:
     def __init__(self, connect: Callable[[], Awaitable[AsyncVertexClient]]) -> None:
         self._connect, self._opening = connect, asyncio.Lock()
         self._client: AsyncVertexClient | None = None
+        #: How often connecting was given up, and why the last time.
+        self._failures = 0
+        self._failure: tuple[Exception, TracebackType | None] | None = None
         self._loop = asyncio.get_running_loop()
         self._wanted: dict[str, _Question] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -109,10 +127,33 @@ class SharedPoller:
         self.waiters = 0
 
     async def open(self) -> None:
-        """Connect, unless somebody has."""
+        """Connect, unless somebody has; try again for `_CONNECT_SECONDS` after what may pass."""
+        failures = self._failures
         async with self._opening:
-            if self._client is None:
-                self._client = await (await self._connect()).__aenter__()
+            if self._client is not None:
+                return
+            if self._failure is not None and self._failures > failures:
+                # It happened while this waiter stood in line: two thousand do not try one after the other.
+                error, raised_at = self._failure
+                raise error.with_traceback(raised_at)
+            try:
+                self._client = await self._connected()
+            except Exception as error:
+                self._failures, self._failure = self._failures + 1, (error, error.__traceback__)
+                raise
+
+    async def _connected(self) -> AsyncVertexClient:
+        from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay, wait_exponential, wait_random
+
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_before_delay(_CONNECT_SECONDS),
+            wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5),
+            reraise=True,
+        ):
+            with attempt:
+                return await (await self._connect()).__aenter__()
+        raise AssertionError  # pragma: no cover - `reraise` ends the loop
 
     async def close(self) -> None:
         """Stop asking and release the connection."""
@@ -177,6 +218,7 @@ class SharedPoller:
         except ServiceError as error:
             self._fail(wanted, self._heed(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the waiters must hear of it
+            _tell(error)
             self._fail(wanted, ServiceError(f"Polling failed: {type(error).__name__}", status=0))
         self._round = None
         if len(wanted) > _FEW_JOBS:
@@ -297,6 +339,21 @@ class SharedPoller:
             self._known[job.name] = created
             if len(self._known) > _MAX_KNOWN:
                 del self._known[next(iter(self._known))]
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, VertexBatchError):
+        return error.retryable
+    return isinstance(error, Exception) and not isinstance(error, _MISTAKES)
+
+
+def _tell(error: Exception) -> None:
+    """Log an unexpected error, each kind once in a while: where it came from; its message may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    kind, now = (type(error).__qualname__, frames[-1].filename, frames[-1].lineno or 0), time.monotonic()
+    if now - _told.get(kind, -math.inf) >= _TELL_AGAIN_SECONDS:
+        _told[kind] = now
+        log.error("Polling failed: %s\n%s", kind[0], "".join(traceback.format_list(frames)))
 
 
 class View:

@@ -25,6 +25,7 @@ from airflow_vertex_batch.core.lifecycle import (
     watch,
 )
 from airflow_vertex_batch.core.model import BatchJob
+from airflow_vertex_batch.killing import cancel_all, left_text
 from airflow_vertex_batch.poller import shared_poller
 
 if TYPE_CHECKING:
@@ -148,11 +149,10 @@ class VertexBatchJobTrigger(BaseTrigger):
         Airflow also calls this when the task was cleared, and on a triggerer that stalled and lost its triggers: then
         the jobs belong to somebody else, and the task's state says so.
         """
-        if self.cancel_on_kill and await self._was_ended() and await self._owns():
-            for name in job_names(self.jobs):
-                async with self._poller(name) as service:
-                    if await service.cancel(name):
-                        self.log.info("Cancelled %s: its task was ended by hand.", name)
+        if not (self.cancel_on_kill and await self._was_ended() and await self._owns()):
+            return
+        if left := await cancel_all(job_names(self.jobs), self._poller, self.log.ainfo):
+            await self.log.aerror("%s", left_text(left))
 
     async def _was_ended(self) -> bool:
         from asgiref.sync import sync_to_async
@@ -167,7 +167,7 @@ class VertexBatchJobTrigger(BaseTrigger):
             return True
         if await sync_to_async(still_owns)(self.task_instance, self.attempt):
             return True
-        self.log.info("A later attempt owns the jobs of this task: nothing is cancelled.")
+        await self.log.ainfo("A later attempt owns the jobs of this task: nothing is cancelled.")
         return False
 
 

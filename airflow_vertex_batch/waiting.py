@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.base import VertexBatchBaseOperator
-from airflow_vertex_batch.compat import own, still_owns, was_ended_by_a_person
+from airflow_vertex_batch.compat import own, still_owns, token_of, was_ended_by_a_person
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -234,13 +234,15 @@ class WaitingOperator(VertexBatchBaseOperator):
         """Cancel the jobs if a person ended the task while a worker was waiting, and they are still its own."""
         from airflow.sdk import get_current_context
 
+        from airflow_vertex_batch.killing import cancel_from_worker, left_text
+
         if not self._waited_for or not self.cancel_on_kill:
             return
         ti = get_current_context()["ti"]
-        if was_ended_by_a_person(ti) and still_owns(ti, str(ti.id)):
-            for name in self._waited_for:
-                self.hook().jobs(name).cancel(name)
-                self.log.info("Cancelled %s: its task was ended by hand.", name)
+        if not (was_ended_by_a_person(ti) and still_owns(ti, token_of(ti))):
+            return
+        if left := cancel_from_worker(self._waited_for, lambda name: self.hook().jobs(name), self.log.info):
+            self.log.error("%s", left_text(left))
 
     def queue_policy(self) -> QueuePolicy:
         """Return when to see to queued jobs."""
@@ -275,7 +277,7 @@ class Fenced:
 
     def cancel(self, name: JobName) -> bool:
         """Cancel one job, if it is still ours."""
-        return still_owns(self._ti, str(self._ti.id)) and self._service.cancel(name)
+        return still_owns(self._ti, token_of(self._ti)) and self._service.cancel(name)
 
 
 def seconds(value: float | timedelta) -> float:

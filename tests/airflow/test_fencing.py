@@ -9,12 +9,15 @@ from uuid import uuid4
 import pytest
 
 from airflow_vertex_batch import compat, triggers
-from airflow_vertex_batch.core.errors import JobError
+from airflow_vertex_batch.core.errors import JobError, LedgerError
+from airflow_vertex_batch.emulator.faults import Http
+from airflow_vertex_batch.emulator.scenario import Scenario
 from airflow_vertex_batch.sensors import VertexBatchJobSensor
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 from tests.emulator.worlds import World, a_body, listening
 
-MINE, ANOTHER = str(uuid4()), str(uuid4())
+MY_ID, ANOTHER_ID = str(uuid4()), str(uuid4())
+EARLIER, MINE, ANOTHER = f"9:{ANOTHER_ID}", f"10:{MY_ID}", f"11:{ANOTHER_ID}"
 
 
 class Supervisor:
@@ -34,9 +37,10 @@ class Supervisor:
         raise AssertionError(msg)
 
 
-def instance(token: str = MINE) -> SimpleNamespace:
+def instance() -> SimpleNamespace:
     """A task instance as the triggerer knows it: of the try that deferred."""
-    return SimpleNamespace(id=token, dag_id="d", task_id="wait", run_id="r", map_index=-1, max_tries=0)
+    where = {"dag_id": "d", "task_id": "wait", "run_id": "r", "map_index": -1}
+    return SimpleNamespace(id=MY_ID, try_number=10, max_tries=0, **where)
 
 
 @pytest.fixture
@@ -66,6 +70,20 @@ def airflow(monkeypatch):
     return says
 
 
+@pytest.fixture
+def two_more(world):
+    """Three jobs: the service refuses to cancel the first and stumbles over the second; the third is fine."""
+    jobs = [world.created, *(world.create(a_body(displayName=name)) for name in ("second", "third"))]
+    refused, busy = (
+        Http(on="cancel", status=403, job=world.created["displayName"]),
+        Http(on="cancel", status=503, job="second"),
+    )
+    world.emulator.set_scenario(Scenario(faults=(refused, busy)))
+    yield [job["name"] for job in jobs]
+    assert ["CANCEL" in world.get(job)["state"] for job in jobs] == [False, True, True]
+    world.emulator.script.check_used()
+
+
 def cancelled(world) -> bool:
     """Whether somebody cancelled the job."""
     return "CANCEL" in world.get(world.created)["state"]
@@ -87,12 +105,24 @@ class TestAKilledTrigger:
             ("failed", ANOTHER, MINE, False),
             ("success", ANOTHER, MINE, False),
             ("failed", None, MINE, False),
+            ("failed", EARLIER, None, True),
+            ("failed", MINE, None, False),
             ("failed", ANOTHER, None, False),
+            ("failed", ANOTHER_ID, None, False),
+            ("failed", MY_ID, MY_ID, True),
+            ("failed", MY_ID, MINE, True),
+            ("failed", ANOTHER_ID, MINE, False),
         ],
         ids=[
             *("marked failed", "marked success", "skipped", "marked failed, begun in the triggerer"),
             *("moved to another triggerer", "cleared", "the new attempt runs", "the new attempt has failed"),
-            *("the new attempt is done", "the new attempt begins", "begun in the triggerer, then by a worker"),
+            *("the new attempt is done", "the new attempt begins"),
+            *(
+                "begun in the triggerer, the last attempt's worker left a note",
+                "begun in the triggerer, then by a worker",
+            ),
+            *("begun in the triggerer, a worker has begun the next", "begun in the triggerer, a note without a number"),
+            *("of an older version", "noted by an older version", "another's, noted by an older version"),
         ],
     )
     async def test_it_cancels_what_is_still_its_own(self, world, airflow, state, owner, attempt, cancels):
@@ -101,6 +131,13 @@ class TestAKilledTrigger:
         trigger.task_instance = instance()
         await trigger.on_kill()
         assert cancelled(world) is cancels
+
+    async def test_a_job_s_trouble_is_no_other_s(self, two_more, airflow, capsys):
+        airflow("failed", MINE)
+        trigger = VertexBatchJobTrigger(two_more, attempt=MINE)
+        trigger.task_instance = instance()
+        await trigger.on_kill()
+        assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
 
     async def test_unless_it_was_told_not_to(self, world, airflow):
         airflow("failed", MINE)
@@ -113,10 +150,14 @@ class TestAKilledTrigger:
 class TestTheDeadline:
     """A triggerer that wakes up late may find its deadline over, and its task in other hands."""
 
-    @pytest.mark.parametrize(("owner", "cancels"), [(MINE, True), (ANOTHER, False)], ids=["its own", "another's"])
-    async def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, cancels):
+    @pytest.mark.parametrize(
+        ("owner", "attempt", "cancels"),
+        [(MINE, MINE, True), (ANOTHER, MINE, False), (EARLIER, None, True), (ANOTHER, None, False)],
+        ids=["its own", "another's", "begun in the triggerer after another", "begun in the triggerer before another"],
+    )
+    async def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, attempt, cancels):
         airflow("deferred", owner)
-        trigger = VertexBatchJobTrigger([world.job], timeout=0.001, attempt=MINE)
+        trigger = VertexBatchJobTrigger([world.job], timeout=0.001, attempt=attempt)
         trigger.task_instance = instance()
         [event] = [event async for event in trigger.run()]
         [outcome] = event.payload["outcomes"]
@@ -149,10 +190,9 @@ class TestADeadlineInAWorker:
 
     @pytest.mark.parametrize(("owner", "cancels"), [(MINE, True), (ANOTHER, False)], ids=["its own", "another's"])
     def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, cancels):
-        airflow("running", owner)
-        ti = instance()
+        supervisor, ti = airflow("running", None), instance()
         # Another attempt takes over between this one's beginning and its deadline.
-        ti.xcom_push = lambda _key, _value: None
+        ti.xcom_push = lambda _key, _value: setattr(supervisor, "owner", owner)
         sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False, job_timeout=0.001)
         with pytest.raises(JobError, match="is being cancelled" if cancels else "may still run"):
             sensor.execute({"ti": ti})
@@ -174,3 +214,28 @@ class TestAKilledWorker:
         sensor._waited_for = sensor._names()
         sensor.on_kill()
         assert cancelled(world) is cancels
+
+    def test_a_job_s_trouble_is_no_other_s(self, two_more, airflow, monkeypatch, capsys):
+        airflow("failed", MINE)
+        monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
+        sensor = VertexBatchJobSensor(task_id="wait", jobs=two_more, deferrable=False)
+        sensor._waited_for = sensor._names()
+        sensor.on_kill()
+        assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
+
+
+class TestOwning:
+    """An attempt that wakes up late does not take the jobs back."""
+
+    @pytest.mark.parametrize("owner", [None, EARLIER, MINE, ANOTHER_ID], ids=["nobody", "earlier", "mine", "of 0.1"])
+    def test_the_latest_attempt_notes_its_token(self, airflow, owner):
+        airflow("running", owner)
+        pushed = {}
+        ti = SimpleNamespace(**vars(instance()), xcom_push=pushed.__setitem__)
+        assert compat.own(ti) == MINE
+        assert pushed == {compat.ATTEMPT_KEY: MINE}
+
+    def test_an_earlier_one_stops_before_it_does_anything(self, airflow):
+        airflow("running", ANOTHER)
+        with pytest.raises(LedgerError, match=r"Try 11 of this task has begun.*Nothing was sent"):
+            compat.own(SimpleNamespace(**vars(instance()), xcom_push=pytest.fail))

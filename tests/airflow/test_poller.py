@@ -283,28 +283,28 @@ class TestErrors:
         answers = await ask(client, NAMES)
         assert {str(answer) for answer in answers} == {"Polling failed: RuntimeError."}
 
+    async def test_a_bug_is_logged_once_without_its_message(self, caplog):
+        class FirstError(Exception):
+            pass
+
+        class SecondError(Exception):
+            pass
+
+        client = Client(list=[FirstError("a secret"), FirstError("a secret"), SecondError("a secret")])
+        async with joined(client) as service:
+            for _ in range(3):
+                await ask_again(service, NAMES)
+        lines = [record.getMessage() for record in caplog.records if record.name == "airflow_vertex_batch.poller"]
+        assert [line.partition("\n")[0].rpartition(".")[2] for line in lines] == ["FirstError", "SecondError"]
+        assert all("in _ask\n" in line and "in fail\n" in line for line in lines)
+        assert "a secret" not in caplog.text
+
     async def test_an_error_of_one_job_reaches_only_its_waiter(self):
         client = Client(get=[ServiceError("gone", status=404)])
         client.end(NAMES[7:8])
         answers = await ask(client, NAMES)
         assert [answer.status for answer in answers if isinstance(answer, ServiceError)] == [404]
         assert sum(isinstance(answer, BatchJob) for answer in answers) == 49
-
-    async def test_nobody_connects_where_one_could_not_and_the_next_one_tries_again(self):
-        client, tries = Client(), []
-
-        async def connect():
-            tries.append(1)
-            if len(tries) == 1:
-                raise ServiceError("no credentials", status=401)
-            return client
-
-        with pytest.raises(ServiceError, match="no credentials"):
-            async with shared_poller("key", connect, 0.01):
-                pass
-        assert _pollers == {}
-        async with shared_poller("key", connect, 0.01) as service:
-            assert (await service.get(NAMES[0])).name == str(NAMES[0])
 
 
 class TestRefusals:

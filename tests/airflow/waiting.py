@@ -28,7 +28,7 @@ class Instance:
     """A task instance: what it pushes stays, and goes through JSON."""
 
     id = "0199a3f0-0000-7000-8000-000000000001"
-    dag_id, run_id, map_index, max_tries = "nightly", "scheduled__2026-11-22", -1, 2
+    dag_id, run_id, map_index, max_tries, try_number = "nightly", "scheduled__2026-11-22", -1, 2, 1
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
