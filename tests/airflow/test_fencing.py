@@ -191,8 +191,9 @@ class TestADeadlineInAWorker:
     @pytest.mark.parametrize(("owner", "cancels"), [(MINE, True), (ANOTHER, False)], ids=["its own", "another's"])
     def test_it_cancels_what_is_still_its_own(self, world, airflow, owner, cancels):
         supervisor, ti = airflow("running", None), instance()
-        # Another attempt takes over between this one's beginning and its deadline.
-        ti.xcom_push = lambda _key, _value: setattr(supervisor, "owner", owner)
+        # Another attempt takes over between the wait's beginning (the second note) and its deadline.
+        owners = iter([MINE, owner])
+        ti.xcom_push = lambda _key, _value: setattr(supervisor, "owner", next(owners))
         sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False, job_timeout=0.001)
         with pytest.raises(JobError, match="is being cancelled" if cancels else "may still run"):
             sensor.execute({"ti": ti})
