@@ -4,7 +4,8 @@ A real Airflow, the emulator over HTTP. The tasks are put where a worker leaves 
 two cores need not start two thousand workers. Two thousand jobs stay in the queue. Then two hundred more come, whose
 jobs end within a minute, and the database is watched for the moment at which each of their tasks leaves ``deferred``
 (the trigger's event has arrived) and the one at which a worker has begun it again, which on two cores is a matter of
-starting workers.
+starting workers. Beside it, two thousand triggers of Airflow's own that do nothing but wait for tomorrow: how often
+does the triggerer say that its loop was blocked by those?
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -34,7 +36,7 @@ from bench.poller import create_one
 from stack.watchdog import family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from stack.laptop import Stack
 
@@ -47,6 +49,7 @@ _STEADY_S, _ENDS = 120.0, (45.0, 105.0)
 _TICK = 10.0
 _FOR_EVER_S = 1e6
 _SETTLE_S, _TIMEOUT_S, _LOOK_S = 60.0, 600.0, 0.25
+_BLOCKED = re.compile(r"async thread was blocked for ([0-9.]+) seconds")
 _SETTINGS = {
     "AIRFLOW__TRIGGERER__CAPACITY": "4000",
 }
@@ -77,7 +80,8 @@ class Found:
     rss: float = 0.0
     fired: list[float] = field(default_factory=list)
     resumed: list[float] = field(default_factory=list)
-    blocked: list[str] = field(default_factory=list)
+    #: Seconds of each warning of a blocked loop, by phase.
+    blocked: dict[str, list[float]] = field(default_factory=dict)
 
 
 def measure() -> tuple[list[str], list[list[object]]]:
@@ -90,25 +94,39 @@ def measure() -> tuple[list[str], list[list[object]]]:
         "VERTEX_BATCH_PROJECT": PROJECT,
         **_SETTINGS,
     }
-    with tempfile.TemporaryDirectory() as home:
-        dags = Path(home, "dags")
-        dags.mkdir()
-        shutil.copy(Path(__file__).with_name("dags.py"), dags / "waiting.py")
-        with Stack(Path(home, "stack"), dags=dags, with_bigquery=False, speed=1.0, env=env, say=_say) as stack:
-            return ["", ""], _table(_Bench(stack).run())
+    found = Found()
+    for act in (_Bench.idle, _Bench.run):
+        with tempfile.TemporaryDirectory() as home:
+            dags = Path(home, "dags")
+            dags.mkdir()
+            shutil.copy(Path(__file__).with_name("dags.py"), dags / "waiting.py")
+            with Stack(Path(home, "stack"), dags=dags, with_bigquery=False, speed=1.0, env=env, say=_say) as stack:
+                act(_Bench(stack, found))
+    return ["", ""], _table(found)
 
 
 class _Bench:
     """One measurement in a running stack."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, found: Found) -> None:
         from sqlalchemy import create_engine
 
         self._stack, self._url = stack, stack.env["VERTEX_BATCH_EMULATOR_HOST"]
-        self._found, self._own_gets = Found(), 0
+        self._found, self._own_gets, self._warned = found, 0, 0
         self._engine = create_engine(stack.airflow.database_url)
 
-    def run(self) -> Found:
+    def idle(self) -> None:
+        """Let two thousand triggers of Airflow's own wait for tomorrow."""
+        self._stack.airflow.client.wait_for_dag("waiting", timeout_s=180)
+        for run in range(RUNS):
+            run_id = f"idle-{run}"
+            self._stack.airflow.client.trigger("waiting", dag_run_id=run_id)
+            self._defer(run_id, {f"wait_{number}": None for number in range(TASKS)})
+        self._wait_until_triggered(_COUNT)
+        time.sleep(_SETTLE_S)
+        self._note_blocked("2,000 of Airflow's own triggers, starting")
+
+    def run(self) -> None:
         """Let two thousand wait, look on, then let some more see their jobs end."""
         client, found = self._stack.airflow.client, self._found
         client.wait_for_dag("waiting", timeout_s=180)
@@ -121,16 +139,22 @@ class _Bench:
         _say(f"{_COUNT} triggers had a triggerer {found.picked_up_s:.0f} s later")
         # Until the last trigger has begun and asked once.
         time.sleep(_SETTLE_S)
+        self._note_blocked("2,000 of ours, starting")
         found.steady = self._window(lambda: time.sleep(_STEADY_S))
+        self._note_blocked("waiting")
         found.rss = self._rss()
         chance = random.Random(4)
         names = self._begin("ending", [chance.uniform(*_ENDS) for _ in range(TASKS)])
         client.unpause("waiting")
         self._wait_until_triggered(_COUNT + TASKS)
         found.ending = self._window(lambda: self._watch(names))
+        self._note_blocked("200 of 2,200 ending")
+
+    def _note_blocked(self, phase: str) -> None:
+        """Note the triggerer's warnings since the last phase."""
         log = self._stack.airflow.servers["triggerer"].log.read_text(errors="replace")
-        found.blocked = [line for line in log.splitlines() if "async thread was blocked" in line]
-        return found
+        warned = [float(seconds) for seconds in _BLOCKED.findall(log)]
+        self._found.blocked[phase], self._warned = warned[self._warned :], len(warned)
 
     # Jobs and runs ----------------------------------------------------------------------------------------------------
 
@@ -152,7 +176,7 @@ class _Bench:
         self._defer(run_id, jobs)
         return jobs
 
-    def _defer(self, run_id: str, jobs: dict[str, str]) -> None:
+    def _defer(self, run_id: str, jobs: Mapping[str, str | None]) -> None:
         subprocess.run(
             [sys.executable, "-m", "bench.deferred.defer", run_id],
             input=json.dumps(jobs), text=True, check=True, env={**os.environ, **self._stack.airflow.environment},
@@ -234,8 +258,12 @@ def _table(found: Found) -> list[list[object]]:
         ["triggerer, memory", f"{found.rss_before:.0f} MB without a trigger, {found.rss:.0f} MB with all"],
         ["end of the job to the trigger's event", _spread(found.fired)],
         ["end of the job to a worker", _spread(found.resumed)],
-        ["loop blocked", f"{len(found.blocked)} warnings {found.blocked[:3]}"],
+        *([f"loop blocked, {phase}", _warnings(seconds)] for phase, seconds in found.blocked.items()),
     ]
+
+
+def _warnings(seconds: list[float]) -> str:
+    return f"{len(seconds)} warnings" + (f", {max(seconds):.2f} s at the most" if seconds else "")
 
 
 def _calls(one: Window) -> str:
