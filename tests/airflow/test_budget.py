@@ -58,6 +58,7 @@ class World:
             run_id="r",
             map_index=-1,
             max_tries=2,
+            try_number=1,
             xcom_push=self.pushed.__setitem__,
         )
         if answer is None:
@@ -72,14 +73,16 @@ def world() -> World:
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list:
+def asked(monkeypatch, world) -> list:
     """What a task asks of a person, in place of the process that would pass it on to the API server."""
-    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time import comms, task_runner
 
     sent: list = []
 
     def send(msg):
-        sent.append(msg)
+        if isinstance(msg, comms.GetXCom):
+            return comms.XComResult(key=msg.key, value=world.pushed.get(msg.key))
+        return sent.append(msg)
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(send=send), raising=False)
     return sent
