@@ -153,13 +153,14 @@ class WaitingOperator(VertexBatchBaseOperator):
     def wait(self, context: Context, jobs: Sequence[BatchJob], told: Told, **kept: Any) -> list[Outcome]:
         """Leave the worker, and go on in `execute_complete`; or wait here and return the outcomes.
 
+        Whoever calls it owns the jobs by now: it bought them (`BuyingOperator.buyer`), or has asked for them (`ended`).
+
         :param told: what was seen to in this attempt.
         :param kept: further arguments that `execute_complete` is to get beside the event.
         """
         limits = self.queue_policy().limits(jobs, told)
-        attempt = own(context["ti"])
         if self.deferrable:
-            self._wait_in_triggerer(jobs, limits, attempt, told=told.as_dict(), **kept)
+            self._wait_in_triggerer(jobs, limits, token_of(context["ti"]), told=told.as_dict(), **kept)
         return self._block(context["ti"], jobs, limits)
 
     def _wait_in_triggerer(self, jobs: Sequence[BatchJob], limits: dict[str, float], attempt: str, **kept: Any) -> None:
