@@ -10,10 +10,10 @@ import pytest
 
 import airflow_vertex_batch as avb
 from airflow_vertex_batch.compat import run_state
+from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.purchase import display_name, owner_labels
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Http
 from airflow_vertex_batch.emulator.scenario import Scenario

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import pytest
 
+from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL
 from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobState
 from airflow_vertex_batch.core.submit import (
-    EDITION_LABEL,
-    FINGERPRINT_LABEL,
     SETTLE_SECONDS,
     Attach,
     OnChangedInput,

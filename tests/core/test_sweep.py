@@ -6,12 +6,11 @@ import json
 
 import pytest
 
+from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.leftovers import Swept
 from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.sweep import Owner
-from tests.builders import an_identity
 from tests.core.sweeping import HARVEST, INPUT, World
 from tests.fakes import Died, Lives
 
@@ -232,7 +231,7 @@ class TestErrors:
         world.buy("broken")
         other = world.buy("other").job
         for name in [name for name in world.store.objects if "/ledger/" in name]:
-            if an_identity(task_id="broken").key in name:
+            if world.identity("broken").key in name:
                 world.store.objects[name] = b"{"
             else:
                 del world.store.objects[name]

@@ -11,11 +11,12 @@ from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.__main__ import main
 from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.errors import AmbiguousError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.leftovers import Swept
 from airflow_vertex_batch.core.purchase import display_name, owner_labels
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL, ensure_job
+from airflow_vertex_batch.core.submit import ensure_job
 from airflow_vertex_batch.core.sweep import Owner, Sweeper, SweepPolicy
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Drop, Http, Pass
@@ -54,7 +55,7 @@ class Site:
         identity, spec = self.order(task)
         ledger = Ledger(self.world.store, self.staging / "ledger" / identity.key, "task", self.now)
         order = an_order(ledger, self.service, spec=spec, identity_key=identity.key, content=content)
-        ensured = ensure_job(order, now=self.now)
+        ensured = ensure_job(order)
         self.world.emulator.advance(1)
         return ensured.job.name
 
