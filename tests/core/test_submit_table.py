@@ -144,7 +144,7 @@ TABLE = {
         Attach(DONE, recorded=False, cancel=("new",)),
     ),
     "a failed one and another input's running one: submit, cancelling that": (
-        SENT,
+        [*SENT, _intent(OTHER, LONG_AGO), _submission(OTHER, "new")],
         [_job(OTHER, name="new"), _job(SAME, JobState.FAILED)],
         Submit("old ended as JOB_STATE_FAILED", cancel=("new",), replaces="old"),
     ),
