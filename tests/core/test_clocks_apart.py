@@ -26,7 +26,7 @@ class Apart(World):
 @pytest.mark.parametrize("by", [-TEN_MINUTES, TEN_MINUTES], ids=["behind", "ahead"])
 class TestTenMinutesApart:
     def test_a_job_that_the_list_shows_late_is_the_only_one(self, by):
-        """The creator dies with its record unwritten; its successor, on a machine of another time, looks long enough."""
+        """The creator dies with its record unwritten; its successor, whose clock differs, looks for long enough."""
         world = Apart(by, list_lags=10)
         lives = Lives(2)
         with pytest.raises(Died):

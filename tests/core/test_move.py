@@ -85,7 +85,7 @@ class TestNoting:
 
 
 class TestWhatStays:
-    """Whoever gives a running job up cancels it: so only what the log names is given up, and what this Airflow bought."""
+    """Whoever gives a running job up cancels it: so only what the log names, and this Airflow bought, is given up."""
 
     def test_a_running_job_that_no_log_names(self, caplog):
         ledger = a_ledger()

@@ -59,9 +59,8 @@ class TestSweeping:
         job = world.buy(bought_by="airflow-there").job
         world.owners["create"] = Owner.DELETED
         world.later()
-        assert [finding.why for finding in world.sweep()] == [
-            "installation airflow-there bought it: its own sweep judges it"
-        ]
+        (finding,) = world.sweep()
+        assert finding.why == "installation airflow-there bought it: its own sweep judges it"
         assert world.jobs.running == [job]
         assert [finding.done for finding in world.sweep(installation="airflow-there")] == ["cancelled"]
 
