@@ -14,6 +14,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +40,9 @@ class MemoryStore:
         self.read_only: set[str] = set()
         self.objects: dict[str, bytes] = {}
         self.write_count = 0
+
+    def now(self, near: Uri) -> datetime:
+        return datetime.now(UTC)
 
     def list(self, folder: Uri) -> Iterator[ObjectInfo]:
         self._check(folder)

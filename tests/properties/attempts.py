@@ -167,7 +167,6 @@ class Worker:
                 renew=self.night.conditions.on_clear is OnClear.NEW,
             ),
             sleep=self.sleep,
-            now=self.now,
         )
 
     def start(self, *, alone: bool = False) -> Start:

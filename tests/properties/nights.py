@@ -91,6 +91,7 @@ class Night:
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
         self.store, self.clock = self.store_kind(), VirtualClock()
+        self.store.clock = self.clock.now
         self.emulator = Watched(self, store=self.store, clock=self.clock, seed=1)
         self.rest = Rest(self.emulator)
         self.rows = [{"id": f"a{number}", "text": f"text {number}"} for number in range(conditions.row_count)]

@@ -30,7 +30,7 @@ def test_one_paid_job(attempts, fates, lags, unanswered):
         if number in unanswered:
             service.list_errors = [ServiceError("Vertex AI did not answer", status=503)]
         try:
-            return ensure_job(an_order(ledger, lives.service(service)), sleep=clock.sleep, now=clock).job.name
+            return ensure_job(an_order(ledger, lives.service(service)), sleep=clock.sleep).job.name
         except (Died, ServiceError):
             return ""
 
