@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any, NoReturn
+from zoneinfo import ZoneInfo
 
 from airflow_vertex_batch.core.errors import LedgerError
 
@@ -156,3 +158,15 @@ def partition_key(context: Mapping[str, Any]) -> str | None:
     """Return the partition key of a run, on the Airflows that have such runs."""
     run = context.get("dag_run")
     return getattr(run, "partition_key", None)
+
+
+def timetable_zone(dag: Any) -> tzinfo:
+    """Return the time zone whose days a DAG's runs stand for: the timetable's own, else the DAG's, else UTC.
+
+    A DAG's own is that of its ``start_date``, or ``[core] default_timezone``. A timetable of several schedules names
+    one zone for all (Airflow 3.3.2, airflow/sdk/definitions/timetables/trigger.py, 2026-11-28).
+    """
+    timetable = getattr(dag, "timetable", None)
+    several = getattr(timetable, "timetables", None) or [timetable]
+    found = getattr(several[0], "timezone", None) or getattr(dag, "timezone", None) or UTC
+    return ZoneInfo(found) if isinstance(found, str) else found  # type: ignore[no-any-return]
