@@ -169,4 +169,4 @@ def timetable_zone(dag: Any) -> tzinfo:
     timetable = getattr(dag, "timetable", None)
     several = getattr(timetable, "timetables", None) or [timetable]
     found = getattr(several[0], "timezone", None) or getattr(dag, "timezone", None) or UTC
-    return ZoneInfo(found) if isinstance(found, str) else found  # type: ignore[no-any-return]
+    return ZoneInfo(found) if isinstance(found, str) else found

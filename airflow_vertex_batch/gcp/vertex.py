@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from airflow_vertex_batch.core.address import JobName, api_host
+from airflow_vertex_batch.core.address import JobName, api_host, check_place
 from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobSpec
 from airflow_vertex_batch.core.ports import ANY_VALUE
@@ -93,6 +93,7 @@ class _Endpoint:
     """What both senders share: the address, and how an answer is read."""
 
     def __init__(self, project: str, location: str, endpoint: str = "") -> None:
+        check_place(project, location)
         self.project, self.location = project, location
         self._fixed = endpoint.rstrip("/")
 

@@ -10,7 +10,7 @@ from google.auth.exceptions import RefreshError, TransportError
 from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
+from airflow_vertex_batch.core.errors import AmbiguousError, InputError, ServiceError
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.vertex import (
@@ -18,6 +18,7 @@ from airflow_vertex_batch.gcp.vertex import (
     PAGE_SIZE,
     READ_ATTEMPTS,
     TIMEOUT_SECONDS,
+    AsyncVertexClient,
     Call,
     VertexClient,
     _retrying,
@@ -99,6 +100,18 @@ class TestCalls:
     def test_an_endpoint_replaces_every_host(self):
         client = VertexClient(Credentials("token"), "demo", "global", "http://127.0.0.1:8085/")
         assert client.url(cancel_call(NAME)) == f"http://127.0.0.1:8085/v1/{JOB_NAME}:cancel"
+
+
+class TestWhereATokenGoes:
+    """A location comes from templates, logs and job names: whatever it says, the token stays with Google."""
+
+    @pytest.mark.parametrize("kind", [VertexClient, AsyncVertexClient])
+    @pytest.mark.parametrize(
+        ("project", "location"), [("p", "localhost:19443"), ("p", "evil.example/"), ("p/../q", "us")]
+    )
+    def test_no_client_is_made_for_a_place_that_is_none(self, kind, project, location):
+        with pytest.raises(InputError, match=r"is no (location|project)"):
+            kind(Credentials(token="secret"), project, location)
 
 
 class TestEveryStatus:
