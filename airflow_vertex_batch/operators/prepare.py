@@ -126,7 +126,8 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
 
     def _check(self) -> None:
         """Find what is wrong where the author is looking: when the DAG file is read."""
-        from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow, compile_prompt
+        from airflow_vertex_batch.core.prompt import compile_prompt
+        from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow
 
         names = ("sql", "table", "files", "objects", "rows", "requests")
         given = [name for name in names if getattr(self, name) is not None]

@@ -182,7 +182,7 @@ class TestRejectedRows:
             prepared(self.ROWS, store, template=RequestTemplate(prompt="{{ prompt }}"))
         assert str(caught.value) == (
             "4 rows cannot be sent:\n"
-            "rows:2: The prompt template failed: 'prompt' is undefined [prompt-template]\n"
+            "rows:2: The prompt template failed: column 'prompt' is not there; the row has 'text' [prompt-template]\n"
             "rows:3: The prompt is empty for this row [empty-prompt]\n"
             "rows:4: Row 4 is a int. Yield dicts, or texts. [not-a-row]\n"
             "rows:5: The request holds a lone surrogate, which is no character [not-unicode]. "
