@@ -73,7 +73,8 @@ class RowMaker:
         return self._tools.script.scenario.switches
 
     def _made(self, request: Any, line: bytes) -> Written:
-        if problem := problem_of(request, self._readable):
+        takes_empty = self._switches.empty_objects == "taken"
+        if problem := problem_of(request, self._readable, takes_empty_objects=takes_empty):
             return _failed(400, problem)
         try:
             answer = self._tools.model.answer(request)

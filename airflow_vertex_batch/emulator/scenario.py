@@ -32,7 +32,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Switches(Data, frozen=True, kw_only=True):
-    """The thirteen facts on which the sources disagree, and one more."""
+    """The thirteen facts on which the sources disagree, and two more."""
 
     #: 1. ``uris`` as a bare string in a create body. S0, S2 print it and a field client sends it live; protobuf's
     #: parser refuses.
@@ -66,6 +66,9 @@ class Switches(Data, frozen=True, kw_only=True):
     failed_output_info: bool = True
     #: Not numbered: the type of ``response`` in an output table. S3 does not say; one field client parses text.
     bigquery_response: Literal["JSON", "STRING"] = "JSON"
+    #: Not numbered: a schema with an OBJECT without properties. Refused with 400 (browser-use#3786, on the Developer
+    #: API); others saw ``{}`` for every row (pydantic-ai#1203, python-genai#2889).
+    empty_objects: Literal["refused", "taken"] = "refused"
 
 
 class Pace(Data, frozen=True, kw_only=True):

@@ -173,6 +173,16 @@ class TestTheSwitches:
         row = world.warehouse.all("p.d.t")[0]
         assert {type(row["response"]), type(row["request"])} == {kind}
 
+    @pytest.mark.parametrize(("answer", "status"), [("refused", "Bad Request"), ("taken", "")])
+    def test_15_a_schema_with_an_object_without_properties(self, answer, status):
+        world = a_world(empty_objects=answer)
+        schema = {"type": "OBJECT", "properties": {"a": {"type": "OBJECT"}}}
+        config = {"responseMimeType": "application/json", "responseSchema": schema}
+        world.store.put(INPUT, {"key": "k", "request": {**a_line()["request"], "generationConfig": config}})
+        (line,) = world.output(world.ended(world.create()))
+        assert line["status"].startswith(status)
+        assert bool(line["status"]) is bool(status)
+
     def test_say_their_evidence_and_are_all_tested(self):
         tested = {
             name.split("_")[1] for name in dir(type(self)) if name.startswith("test_") and name.split("_")[1].isdigit()
