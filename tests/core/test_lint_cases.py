@@ -31,16 +31,18 @@ REFUSED = {
 }
 #: Files of projects for which nobody shows an answer, and which the importer is known to refuse.
 KNOWN_BAD = {
-    "l03_json_schema": "schema-ref",
-    "l07_tool_round": "empty-object",
-    "l10_web_search": "empty-object",
-    "r23_schema_type_underscore": "schema-python-name",
-    "r24_url_context_empty": "empty-object",
-    "r25_google_search_empty": "empty-object",
+    "l03_json_schema": {"schema-ref"},
+    "l07_tool_round": {"empty-object"},
+    "l10_web_search": {"empty-object"},
+    "r23_schema_type_underscore": {"schema-python-name", "schema-no-type"},
+    "r24_url_context_empty": {"empty-object"},
+    "r25_google_search_empty": {"empty-object"},
     # Worked from a BigQuery table, whose JSON column takes an empty object.
-    "r36_langbatch_empty_tools": "empty-object",
+    "r36_langbatch_empty_tools": {"empty-object"},
+    # Sent by LiteLLM's mapping; nobody shows what came of it, and `--fix` leaves the empty parameters out.
+    "l06_tool_no_args": {"schema-empty-object"},
     # Nobody captured what comes back for such a key; see below.
-    "r28_numeric_key": "key-retyped",
+    "r28_numeric_key": {"key-retyped"},
 }
 
 
@@ -89,7 +91,7 @@ class TestRequestsOfRealProjects:
         files = {path.stem: path for path in (CASES / "real" / "requests").glob("*.jsonl")}
         assert len(files) == 43
         found = {name: rules for name, path in files.items() if (rules := errors(path))}
-        assert found == {name: {rule} for name, rule in KNOWN_BAD.items()}
+        assert found == KNOWN_BAD
 
     def test_the_emulator_takes_what_worked(self):
         index = (CASES / "real" / "index.md").read_text()
