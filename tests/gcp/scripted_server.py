@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -19,7 +20,8 @@ class Answer:
 
     :param body: JSON, or bytes as they are.
     :param fate: "answer"; "drop" closes the connection after reading the request; "cut" does in the middle of the body;
-        "hang" answers only when the server is stopped.
+        "hang" answers only when the server is stopped; "drip" sends its body, and "drip head" all of it, a byte at a
+        time, and never comes to an end.
     """
 
     status: int = 200
@@ -95,7 +97,7 @@ class ScriptedServer:
                 )
                 self._send(server._next(asked))
 
-            do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
             def _send(self, answer: Answer) -> None:
                 if answer.fate == "hang":
@@ -104,14 +106,28 @@ class ScriptedServer:
                     self.close_connection = True
                     return
                 data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+                if answer.fate == "drip head":
+                    self._drip(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 60_000)
+                    return
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
+                if answer.fate == "drip":
+                    self._drip(data)
+                    return
                 if answer.fate == "cut":
                     data, self.close_connection = data[: len(data) // 2], True
                 self.wfile.write(data)
+
+            def _drip(self, data: bytes) -> None:
+                self.close_connection = True
+                with contextlib.suppress(OSError):  # the client may go away
+                    for byte in data:
+                        if server.stopped.wait(0.01):
+                            return
+                        self.wfile.write(bytes([byte]))
 
             def log_message(self, *_arguments: object) -> None:
                 """Stay quiet."""
