@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.core.errors import ChangedError
+from airflow_vertex_batch.core.errors import ChangedError, ServiceError
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob
 
     from airflow_vertex_batch.core.address import Uri
+
+_TODO_RANGES = "A retry may help; if it does not, store the object without Content-Encoding, which makes it unreadable in parts"
 
 
 def open_pinned(blob: Blob, uri: Uri, version: str, chunk_bytes: int) -> io.BufferedReader:
@@ -31,6 +33,8 @@ def open_pinned(blob: Blob, uri: Uri, version: str, chunk_bytes: int) -> io.Buff
         if not version:
             raise
         raise _changed(uri) from error
+    if version and version != str(blob.generation):
+        raise _changed(uri)
     # Python's buffer has the readline that the pieces lack.
     return io.BufferedReader(_PinnedReader(blob, uri, chunk_bytes), buffer_size=1 << 20)
 
@@ -80,8 +84,15 @@ class _PinnedReader(io.RawIOBase):
             )
         except (NotFound, PreconditionFailed, RequestRangeNotSatisfiable) as error:
             raise _changed(self._uri) from error
-        if len(data) != last + 1 - self._at:
+        # Local servers take no condition for a download, but tell what they sent.
+        if self._blob.generation not in {self._generation, None}:
             raise _changed(self._uri)
+        if len(data) != last + 1 - self._at:
+            raise ServiceError(
+                f"Cloud Storage sent {len(data):,} bytes of {self._uri} where {last + 1 - self._at:,} were asked for",
+                status=0,
+                todo=_TODO_RANGES,
+            )
         return data
 
 

@@ -46,10 +46,19 @@ class Upload:
     """A stream into an object. Used as a context: what is left without an error appears.
 
     :param copy_bytes: most bytes that are kept to be sent again.
+    :param chunk_bytes: bytes of a part, a multiple of 256 KiB.
     """
 
-    def __init__(self, blob: Blob, uri: Uri, content_type: str, copy_bytes: int = COPY_BYTES) -> None:
-        self._blob, self._uri, self._content_type = blob, uri, content_type
+    def __init__(
+        self,
+        blob: Blob,
+        uri: Uri,
+        content_type: str,
+        *,
+        copy_bytes: int = COPY_BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        self._blob, self._uri, self._content_type, self._chunk_bytes = blob, uri, content_type, chunk_bytes
         self._copy = _Copy(copy_bytes)
         self._open()
 
@@ -80,7 +89,7 @@ class Upload:
         return bool(self._stream.closed)
 
     def _open(self) -> None:
-        self._stream: Any = self._blob.open("wb", chunk_size=CHUNK_BYTES, content_type=self._content_type)
+        self._stream: Any = self._blob.open("wb", chunk_size=self._chunk_bytes, content_type=self._content_type)
 
     def _finish(self) -> None:
         self._stream.close()
@@ -140,14 +149,16 @@ def begun_anew(uri: Uri, lost: LostUploadError, send: Callable[[], object]) -> N
 @contextlib.contextmanager
 def session_errors() -> Iterator[None]:
     """Tell a lost session from a missing bucket, which refuses the first request, a POST."""
+    from google.api_core.exceptions import GoogleAPICallError
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
     try:
         yield
-    except InvalidResponse as error:
-        if error.response.request.method != "PUT" or error.response.status_code not in _LOST:
+    except (InvalidResponse, GoogleAPICallError) as error:
+        answer = error.response
+        if answer is None or answer.request.method != "PUT" or answer.status_code not in _LOST:
             raise
-        raise LostUploadError(f"HTTP {error.response.status_code} to a part of it") from error
+        raise LostUploadError(f"HTTP {answer.status_code} to a part of it") from error
     except DataCorruption as error:
         raise LostUploadError("the object's checksum is not that of what was sent") from error
     except ValueError as error:

@@ -21,7 +21,7 @@ class Answer:
     :param body: JSON, or bytes as they are.
     :param fate: "answer"; "drop" closes the connection after reading the request; "cut" does in the middle of the body;
         "hang" answers only when the server is stopped; "drip" sends its body, and "drip head" all of it, a byte at a
-        time, and never comes to an end.
+        time, and never comes to an end; "stall" stops in the middle of the body.
     """
 
     status: int = 200
@@ -45,6 +45,8 @@ class Asked:
     query: dict[str, str]
     body: Any
     authorization: str
+    range: str = ""
+    content_range: str = ""
 
 
 class ScriptedServer:
@@ -91,10 +93,13 @@ class ScriptedServer:
                 parts = urlsplit(self.path)
                 raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 is_json = self.headers.get("Content-Type", "").startswith("application/json")
-                body = json.loads(raw) if raw and is_json else raw or None
+                is_part = "Content-Range" in self.headers
+                body = json.loads(raw) if raw and is_json and not is_part else raw or None
                 asked = Asked(
-                    self.command, parts.path, dict(parse_qsl(parts.query)), body, self.headers.get("Authorization", "")
-                )
+                    self.command, parts.path, dict(parse_qsl(parts.query)), body,
+                    self.headers.get("Authorization", ""), self.headers.get("Range", ""),
+                    self.headers.get("Content-Range", ""),
+                )  # fmt: skip
                 self._send(server._next(asked))
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
@@ -116,6 +121,11 @@ class ScriptedServer:
                 self.end_headers()
                 if answer.fate == "drip":
                     self._drip(data)
+                    return
+                if answer.fate == "stall":
+                    self.wfile.write(data[: len(data) // 2])
+                    server.stopped.wait()
+                    self.close_connection = True
                     return
                 if answer.fate == "cut":
                     data, self.close_connection = data[: len(data) // 2], True
