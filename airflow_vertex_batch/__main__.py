@@ -215,7 +215,7 @@ def _lint(options: argparse.Namespace) -> int:
     from airflow_vertex_batch.gcp.storage import GcsStore
 
     store = GcsStore()
-    uris = matching(store, options.files)
+    uris = (info.uri for info in matching(store, options.files))
     found: Iterator[Finding | Cure]
     if options.fix or options.output is not None:
         found = _rewritten(store, uris, options)

@@ -19,13 +19,13 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.jsonl import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.ports import ObjectInfo, ObjectStore, Warehouse
 
 Row = dict[str, Any]
 #: File or table, 1-based line or row, and the row itself; a line that is no row arrives as the error that says why.
@@ -194,13 +194,14 @@ class Files(msgspec.Struct, frozen=True):
 
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the rows of every file, files in name order."""
-        for uri in matching(store, self.patterns):
+        for info in matching(store, self.patterns):
+            uri = info.uri
             read = _READERS.get(self.format or _format(uri.name))
             if read is None:
                 raise InputError(
                     f"{uri} has no ending we know", todo="Name it .jsonl, .csv or .parquet, or set files_format"
                 )
-            with _readable(uri), open_text(store, uri) as stream:
+            with _readable(uri), open_text(store, uri, info.version) as stream:
                 for number, row in read(stream):
                     yield str(uri), number, row
 
@@ -214,6 +215,8 @@ def _readable(uri: Uri) -> Iterator[None]:
         if str(uri) in error.what:
             raise
         raise InputError(f"{uri}: {error.what}", why=error.why, left=error.left, todo=error.todo) from error
+    except VertexBatchError:
+        raise
     # pyarrow's and the text decoder's errors are ValueErrors; of damaged pages pyarrow says OSError.
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _unreadable(uri, error) from error
@@ -231,27 +234,27 @@ def _unreadable(uri: Uri, error: Exception) -> InputError:
     )
 
 
-def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[Uri]:
-    """Yield the objects that each pattern names.
+def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[ObjectInfo]:
+    """Yield the objects that each pattern names, as they all were when the first of a pattern is asked for.
 
     :raises InputError: when a pattern matches nothing: a night without its file is not a night without rows.
     """
     for pattern in patterns:
-        empty = True
-        for info in store.list(Uri.parse(pattern)):
-            empty = False
-            yield info.uri
-        if empty:
+        # All at once: a file that is replaced while the ones before it are read would make a set of old and new ones.
+        found = list(store.list(Uri.parse(pattern)))
+        if not found:
             raise InputError(f"{pattern} matches no file", todo="Check the name, and that the file has arrived")
+        yield from found
 
 
 @contextlib.contextmanager
-def open_text(store: ObjectStore, uri: Uri) -> Iterator[IO[bytes]]:
+def open_text(store: ObjectStore, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:
     """Open an object, unpacking ``.gz``.
 
+    :param version: as `ObjectStore.open_read` takes it.
     :raises InputError: also while reading, when the packed file is cut or damaged.
     """
-    with store.open_read(uri) as stream:
+    with store.open_read(uri, version) as stream:
         if uri.name.endswith(".gz"):
             try:
                 with gzip.open(stream) as unpacked:
@@ -376,7 +379,7 @@ class Requests(msgspec.Struct, frozen=True):
 
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the lines, decoded."""
-        for uri in matching(store, self.patterns):
-            with _readable(uri), open_text(store, uri) as stream:
+        for info in matching(store, self.patterns):
+            with _readable(info.uri), open_text(store, info.uri, info.version) as stream:
                 for number, row in _read_jsonl(stream):
-                    yield str(uri), number, row
+                    yield str(info.uri), number, row

@@ -238,10 +238,10 @@ class VertexClient(_Endpoint):
         from requests.exceptions import RequestException
 
         if self._session is None:
-            from google.auth.transport.requests import AuthorizedSession
+            from airflow_vertex_batch.gcp.transport import bounded_session
 
             # It sends again only after a 401, which is a refusal: nothing was created.
-            self._session = AuthorizedSession(self._credentials)  # type: ignore[no-untyped-call]
+            self._session = bounded_session(self._credentials)
         try:
             answer = self._session.request(  # type: ignore[no-untyped-call]
                 call.method,
@@ -364,9 +364,9 @@ class AsyncVertexClient(_Endpoint):
 
 
 def _refresh_now(credentials: Credentials) -> None:
-    from google.auth.transport.requests import Request
+    from airflow_vertex_batch.gcp.transport import token_request
 
-    credentials.refresh(Request())  # type: ignore[no-untyped-call]
+    credentials.refresh(token_request())  # type: ignore[no-untyped-call]
 
 
 def _retrying(call: Call) -> dict[str, Any]:
