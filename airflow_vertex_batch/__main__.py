@@ -1,6 +1,8 @@
-"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | sweep``. Loads no Airflow.
+"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | sweep``. Loads no Airflow but
+for ``sweep --airflow-here``.
 
-Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work.
+Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work; of `sweep` also 3: there
+may be more to find, because nobody could say what became of some runs.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch import __version__
 from airflow_vertex_batch.core.errors import VertexBatchError
+from airflow_vertex_batch.sweep_command import add_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.preflight import Plan
 
 _LAST_PORT = 65535
-_PRICE_FILE_HELP = "price file, local or gs://, whose entries replace the shipped ones by model"
+PRICE_FILE_HELP = "price file, local or gs://, whose entries replace the shipped ones by model"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     lint.set_defaults(run=_lint)
     _add_money(commands)
-    _add_sweep(commands)
+    add_sweep(commands)
     _add_emulator(commands)
     _add_doctor(commands)
     return parser
@@ -80,54 +83,13 @@ def _add_money(commands: Any) -> None:
         help="predictions.jsonl or an output folder: local path or gs://",
     )
     report.add_argument("--format", choices=("text", "json", "markdown"), default="text")
-    report.add_argument("--prices", default=None, metavar="FILE", help=_PRICE_FILE_HELP)
+    report.add_argument("--prices", default=None, metavar="FILE", help=PRICE_FILE_HELP)
     report.set_defaults(run=_report)
 
     prices = commands.add_parser("prices", help="what does a token cost?", description=_prices.__doc__)
-    prices.add_argument("--file", default=None, metavar="FILE", help=_PRICE_FILE_HELP)
+    prices.add_argument("--file", default=None, metavar="FILE", help=PRICE_FILE_HELP)
     prices.add_argument("--format", choices=("text", "json"), default="text")
     prices.set_defaults(run=_prices)
-
-
-def _add_sweep(commands: Any) -> None:
-    sweep = commands.add_parser(
-        "sweep", help="which of our jobs were left behind, and what do they cost?", description=_sweep.__doc__
-    )
-    sweep.add_argument("--project", required=True, help="project of the jobs")
-    sweep.add_argument(
-        "--location", required=True, action="append", help="location of the jobs; give it again for another one"
-    )
-    sweep.add_argument(
-        "--staging", required=True, metavar="URI", help="the tasks' staging folder: its ledgers are read"
-    )
-    sweep.add_argument("--apply", action="store_true", help="do it; without this, only say what would be done")
-    sweep.add_argument(
-        "--older-than",
-        type=float,
-        default=1.0,
-        metavar="HOURS",
-        help="leave younger jobs alone: their tasks may be starting (default: %(default)s)",
-    )
-    sweep.add_argument(
-        "--owner-timeout",
-        type=float,
-        default=98.0,
-        metavar="HOURS",
-        help="cancel running jobs of this age although they are their task's own (default: %(default)s)",
-    )
-    sweep.add_argument(
-        "--lookback",
-        type=float,
-        default=7.0,
-        metavar="DAYS",
-        help="leave jobs alone that ended longer ago (default: %(default)s)",
-    )
-    sweep.add_argument(
-        "--harvest-to", default=None, metavar="URI", help="folder for the rows of finished jobs that no task lands"
-    )
-    sweep.add_argument("--prices", default=None, metavar="FILE", help=_PRICE_FILE_HELP)
-    sweep.add_argument("--format", choices=("text", "json"), default="text")
-    sweep.set_defaults(run=_sweep)
 
 
 def _add_emulator(commands: Any) -> None:
@@ -339,44 +301,6 @@ def _plan(options: argparse.Namespace) -> Plan:
         labels={key: value for key, _, value in (label.partition("=") for label in options.label)},
         canary=Canary(template=template, row=options.row) if options.canary else None,
     )
-
-
-def _sweep(options: argparse.Namespace) -> int:
-    """List jobs that carry our labels and that no task owns, with what they cost, and say or do what is to be done.
-
-    A job that its ledger does not know, or names with another in its place, is cancelled while it runs and harvested
-    when it has ended; one that its task meant to buy and has not recorded is adopted. Exit status: 0 nothing was left
-    behind, 1 something was, 2 something could not be judged or done.
-    """
-    from itertools import chain
-
-    from airflow_vertex_batch.core.address import Uri as Address
-    from airflow_vertex_batch.core.leftovers import Swept
-    from airflow_vertex_batch.core.prices import PriceTable
-    from airflow_vertex_batch.core.sweep import Sweeper, SweepPolicy
-    from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
-    from airflow_vertex_batch.gcp.environment import job_service
-    from airflow_vertex_batch.gcp.storage import GcsStore
-
-    store, warehouse, staging = GcsStore(), BigQueryWarehouse(), Address.parse(options.staging)
-    policy = SweepPolicy(
-        older_than=options.older_than * 3600,
-        owner_timeout=options.owner_timeout * 3600,
-        lookback=options.lookback * 24 * 3600,
-    )
-    prices = PriceTable.load(store, options.prices)
-    harvest = Address.parse(options.harvest_to) if options.harvest_to is not None else None
-    sweepers = (
-        Sweeper(
-            job_service(options.project, location), store, warehouse, staging, policy, prices=prices, harvest=harvest
-        )
-        for location in options.location
-    )
-    swept = Swept.of(
-        chain.from_iterable(each.sweep(dry_run=not options.apply) for each in sweepers), is_dry_run=not options.apply
-    )
-    print(json.dumps(swept.as_dict(), indent=2) if options.format == "json" else swept.text())
-    return swept.status
 
 
 def _result_files(store: ObjectStore, names: Sequence[str]) -> Iterator[Uri]:

@@ -96,10 +96,15 @@ class VertexBatchBaseOperator(BaseOperator):
             context["ti"].xcom_push(LINKS_KEY, links)
 
 
-def identity_of(context: Any) -> Identity:
-    """Return who a task's work belongs to: dag, task, run and map index, never the try."""
+def identity_of(context: Any, staging: str = "") -> Identity:
+    """Return who a task's work belongs to: dag, task, run and map index, never the try.
+
+    :param staging: the staging folder, where jobs are meant: in another folder they are another's.
+    """
     ti = context["ti"]
-    return Identity(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=getattr(ti, "map_index", -1))
+    return Identity(
+        staging=staging, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=getattr(ti, "map_index", -1)
+    )
 
 
 def generation_of(context: Any) -> str:

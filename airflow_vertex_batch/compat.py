@@ -64,15 +64,18 @@ def task_state(dag_id: str, task_id: str, run_id: str, map_index: int) -> str | 
 
 
 def run_state(dag_id: str, run_id: str) -> str | None:
-    """Return the state of a DAG run; None where there is no such run, or nobody can be asked."""
+    """Return the state of a DAG run; ``deleted`` where there is no such run, None where nobody can be asked."""
     try:
+        from airflow.sdk.exceptions import AirflowRuntimeError
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
+    except ImportError:
+        return None
+    try:
         # Asked first, because the state of a run that does not exist is an error like any other.
         if not RuntimeTaskInstance.get_dr_count(dag_id=dag_id, run_ids=[run_id]):
-            return None
+            return "deleted"
         state = RuntimeTaskInstance.get_dagrun_state(dag_id=dag_id, run_id=run_id)
-    except (ImportError, AttributeError, NameError):
+    except (AirflowRuntimeError, ImportError, AttributeError, NameError):
         return None
     return str(getattr(state, "value", state))
 

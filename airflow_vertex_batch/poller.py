@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core import pace
+from airflow_vertex_batch.core.claim import IDENTITY_LABEL
 from airflow_vertex_batch.core.errors import ServiceError, VertexBatchError
 from airflow_vertex_batch.core.model import BatchJob, JobState
-from airflow_vertex_batch.core.submit import IDENTITY_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable

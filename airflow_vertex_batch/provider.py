@@ -57,6 +57,13 @@ def _section() -> dict[str, Any]:
             "JSON price file, local or in Cloud Storage, whose entries replace the shipped ones by model.",
             "gs://my-bucket/prices.json",
         ),
+        "installation": _option(
+            "Name of this Airflow, the same on all its machines: stamped on jobs (label `avb-installation`) and on the "
+            "ledger, so that two Airflows never take each other's jobs for their own. Derived from `[api] base_url` "
+            "and `[core] fernet_key` where not set. Set it where machines of one Airflow differ in those, or where the "
+            "key will be changed. Lower-case letters, digits, `_` and `-`, at most 63.",
+            "airflow-production",
+        ),
     }
     return {"description": "Defaults of the Vertex AI batch provider.", "options": options}
 

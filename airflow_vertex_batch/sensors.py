@@ -12,6 +12,7 @@ from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, attempt_token, fai
 from airflow_vertex_batch.compat import first_poke
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
+from airflow_vertex_batch.settings import Settings
 from airflow_vertex_batch.waiting import WaitingOperator, seconds
 
 if TYPE_CHECKING:
@@ -160,23 +161,26 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
     def _give_up(self, job: BatchJob) -> Place | None:
         """Leave a job that queues for too long to the task that repairs; None where it is not of this package."""
+        from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL
         from airflow_vertex_batch.core.move import move
         from airflow_vertex_batch.core.place import Place
-        from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, Terms
+        from airflow_vertex_batch.core.submit import Terms
 
         if not {IDENTITY_LABEL, FINGERPRINT_LABEL} <= job.labels.keys():
             return None
         hook = self.hook()
         terms = Terms(edition=job.labels.get(EDITION_LABEL, ""))
-        place = move(job.name, self._ledger(job, hook), job.labels[FINGERPRINT_LABEL], [Place()], terms)
+        place = move(job, self._ledger(job, hook), job.labels[FINGERPRINT_LABEL], [Place()], terms)
+        if place is None:
+            return None
         hook.jobs(job.job_name).cancel(job.job_name)
         return place
 
     def _was_given_up(self, job: BatchJob) -> bool:
         """Whether an attempt of this task has left an ended job to the task that repairs."""
+        from airflow_vertex_batch.core.claim import IDENTITY_LABEL
         from airflow_vertex_batch.core.ledger import Moved
         from airflow_vertex_batch.core.model import Phase
-        from airflow_vertex_batch.core.submit import IDENTITY_LABEL
 
         if (
             not self.moves
@@ -189,10 +193,11 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
     def _ledger(self, job: BatchJob, hook: VertexBatchHook) -> Ledger:
         """Return the ledger of whoever bought a job."""
+        from airflow_vertex_batch.core.claim import IDENTITY_LABEL
         from airflow_vertex_batch.core.ledger import Ledger
-        from airflow_vertex_batch.core.submit import IDENTITY_LABEL
 
-        return Ledger(hook.store(), self.staging() / "ledger" / job.labels[IDENTITY_LABEL], attempt_token())
+        folder = self.staging() / "ledger" / job.labels[IDENTITY_LABEL]
+        return Ledger(hook.store(), folder, attempt_token(), installation=Settings.read().installation)
 
 
 def start_args(trigger_kwargs: dict[str, Any]) -> StartTriggerArgs:

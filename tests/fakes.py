@@ -10,7 +10,7 @@ import contextlib
 import copy
 import io
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.address import JobName, TableId, Uri
@@ -29,6 +29,11 @@ class MemoryStore:
 
     def __init__(self, **objects: bytes) -> None:
         self.objects: dict[str, bytes] = dict(objects)
+        #: Its own clock, which no worker reads but here.
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def now(self, near: Uri) -> datetime:
+        return self.clock()
 
     def list(self, folder: Uri) -> Iterator[ObjectInfo]:
         matches = glob_pattern(str(folder)).fullmatch if folder.has_glob else None

@@ -20,7 +20,6 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, LedgerError
 from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended
 from airflow_vertex_batch.core.ledger import Journal
-from airflow_vertex_batch.core.lifecycle import has_rows
 from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import read_manifest
 from airflow_vertex_batch.core.repair import RepairPolicy, Selection, Wants, select, with_resume
@@ -280,7 +279,7 @@ class Course:
         given_up = {
             _shard_of(base, job): job.name
             for job in jobs
-            if job.state.phase in {Phase.CANCELLED, Phase.EXPIRED} and not has_rows(job) and self.move(base, job)
+            if job.state.phase in {Phase.CANCELLED, Phase.EXPIRED} and not job.has_rows and self.move(base, job)
         }
         bought = zip(sorted(given_up), self.buyer.buy(base, reuse=Reuse.ANY, only=given_up), strict=True)
         instead = {given_up[shard]: job for shard, job in bought} if given_up else {}

@@ -7,8 +7,8 @@ read is an error, never "nothing". `Ledger` records one identity's jobs; `core.c
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Generic, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
@@ -26,12 +26,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_de
     """One line of the record.
 
     :param attempt: the token of the attempt that wrote it.
-    :param at: when, aware UTC.
+    :param at: when, aware UTC, by the store's own clock.
+    :param installation: the name of the Airflow that wrote it.
     """
 
     fingerprint: str
     attempt: str
     at: datetime
+    installation: str = ""
 
 
 class Intent(Entry, frozen=True, kw_only=True, tag="intent"):
@@ -130,7 +132,8 @@ class Ledger(Journal[Entry]):
     """The entries of one identity.
 
     :param attempt: the token of this attempt, stamped on everything it writes.
-    :param now: aware UTC, replaced in tests.
+    :param now: aware UTC; the store's own clock where None, so that entries of workers whose clocks differ compare.
+    :param installation: the name of this Airflow, stamped like the token.
     """
 
     def __init__(
@@ -138,33 +141,39 @@ class Ledger(Journal[Entry]):
         store: ObjectStore,
         folder: Uri,
         attempt: str,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] | None = None,
+        *,
+        installation: str = "",
     ) -> None:
         super().__init__(store, folder, Intent | Submission | Refusal | Moved)  # type: ignore[arg-type]  # a union is no type
-        self._attempt, self._now = attempt, now
+        self._attempt, self.installation = attempt, installation
+        self.now: Callable[[], datetime] = now or (lambda: store.now(folder / ""))
+
+    @property
+    def folder(self) -> Uri:
+        """Where its entries lie."""
+        return self._folder
 
     def intent(self, fingerprint: str) -> Intent:
         """Make an intent stamped with this attempt and now."""
-        return Intent(fingerprint=fingerprint, attempt=self._attempt, at=self._now())
+        return Intent(fingerprint=fingerprint, **self._stamp())
 
     def submission(self, fingerprint: str, job_name: str, replaces: str = "", edition: str = "") -> Submission:
         """Make a submission stamped with this attempt and now."""
         return Submission(
-            fingerprint=fingerprint,
-            attempt=self._attempt,
-            at=self._now(),
-            job_name=job_name,
-            replaces=replaces,
-            edition=edition,
+            fingerprint=fingerprint, job_name=job_name, replaces=replaces, edition=edition, **self._stamp()
         )
 
     def moved(self, fingerprint: str, job_name: str, place: Place, edition: str = "") -> Moved:
         """Make a move stamped with this attempt and now."""
         return Moved(
-            fingerprint=fingerprint, attempt=self._attempt, at=self._now(), job_name=job_name,
-            location=place.location, model=place.model, edition=edition,
+            fingerprint=fingerprint, job_name=job_name, location=place.location, model=place.model, edition=edition,
+            **self._stamp(),
         )  # fmt: skip
 
     def refusal(self, fingerprint: str, reason: str) -> Refusal:
         """Make a refusal stamped with this attempt and now."""
-        return Refusal(fingerprint=fingerprint, attempt=self._attempt, at=self._now(), reason=reason)
+        return Refusal(fingerprint=fingerprint, reason=reason, **self._stamp())
+
+    def _stamp(self) -> dict[str, Any]:
+        return {"attempt": self._attempt, "at": self.now(), "installation": self.installation}

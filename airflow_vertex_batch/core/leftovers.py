@@ -119,7 +119,9 @@ class Finding(Record, frozen=True, kw_only=True):
 
     :param dag: the DAG, and `task` the task: as the job's name proves them, or as its labels spell them.
     :param run_id: empty when the job's name does not tell it.
-    :param action: ``keep``, ``adopt``, ``harvest`` or ``cancel``; empty when it could not be judged.
+    :param action: ``keep``, ``adopt``, ``harvest``, ``cancel``, or ``tell`` of a job that only a person may cancel;
+        empty when it could not be judged.
+    :param is_open: whether the action hangs on the fate of its run, of which nobody knows.
     :param done: what was done, or why not; empty in a dry run.
     :param error: why it could not be judged, or the action failed.
     """
@@ -135,6 +137,7 @@ class Finding(Record, frozen=True, kw_only=True):
     money: Money = Money()
     done: str = ""
     error: str = ""
+    is_open: bool = False
 
     @property
     def is_left_behind(self) -> bool:
@@ -152,6 +155,8 @@ class Swept(Record, frozen=True, kw_only=True):
     :param unlisted_count: the others.
     :param spent_usd: what the left-behind jobs whose cost is known have cost together, US dollars as text.
     :param unknown_spent_count: left-behind jobs whose cost is not known, or known in part.
+    :param asked: the Airflow that was asked what became of runs; empty where none was.
+    :param open_count: jobs that are judged without knowing what became of their run, although it matters.
     """
 
     version: int = 1
@@ -164,18 +169,21 @@ class Swept(Record, frozen=True, kw_only=True):
     error_count: int = 0
     spent_usd: str = "0"
     unknown_spent_count: int = 0
+    asked: str = ""
+    open_count: int = 0
 
     @classmethod
-    def of(cls, found: Iterable[Finding], *, is_dry_run: bool) -> Swept:
+    def of(cls, found: Iterable[Finding], *, is_dry_run: bool, asked: str = "") -> Swept:
         """Add findings up."""
         actions, kept = Counter[str](), Counter[str]()
         left: list[Finding] = []
-        count = errors = unknown = 0
+        count = errors = unknown = open_count = 0
         spent = Decimal(0)
         for finding in found:
             count += 1
             actions[finding.action] += bool(finding.action)
             errors += bool(finding.error)
+            open_count += finding.is_open
             if not finding.is_left_behind:
                 kept[finding.why] += 1
                 continue
@@ -185,13 +193,28 @@ class Swept(Record, frozen=True, kw_only=True):
         return cls(
             is_dry_run=is_dry_run, looked_at_count=count, actions=dict(+actions), kept=dict(kept),
             findings=tuple(left[:_MOST_LISTED]), unlisted_count=len(left[_MOST_LISTED:]), error_count=errors,
-            spent_usd=f"{spent:.6f}", unknown_spent_count=unknown,
+            spent_usd=f"{spent:.6f}", unknown_spent_count=unknown, asked=asked, open_count=open_count,
         )  # fmt: skip
 
     @property
     def status(self) -> int:
-        """The exit status of a command: 0 nothing to do, 1 something to do or done, 2 something could not be done."""
-        return 2 if self.error_count else 1 if self.findings else 0
+        """The exit status of a command: 0 nothing to do, 1 something to do or done, 2 something could not be done, 3
+        there may be more to do, because nobody knows what became of some runs.
+        """
+        if self.error_count or self.open_count:
+            return 2 if self.error_count else 3
+        return 1 if self.findings else 0
+
+    @property
+    def headline(self) -> str:
+        """Say how far the answer reaches: whether an Airflow was asked, and what it could not tell."""
+        if not self.asked:
+            return (
+                "No Airflow was asked what became of runs: jobs of failed or deleted runs are kept. Give --airflow-url "
+                "with --installation, or --airflow-here on a machine of that Airflow"
+            )
+        unknown = f"; it could not tell of {self.open_count:,} jobs that hang on it" if self.open_count else ""
+        return f"Asked {self.asked} what became of runs{unknown}"
 
     def refuse_errors(self) -> None:
         """Fail when a job could not be judged or dealt with; the others have been.
@@ -211,22 +234,25 @@ class Swept(Record, frozen=True, kw_only=True):
     def summary(self) -> str:
         """One sentence with the totals."""
         left = len(self.findings) + self.unlisted_count
+        is_open = f"; of {self.open_count:,} it is not known, nor what became of their runs" if self.open_count else ""
         if not left:
-            return f"{self.looked_at_count:,} jobs looked at, none left behind"
+            return f"{self.looked_at_count:,} jobs looked at, none left behind{is_open}"
         parts = [f"{count:,} to {name}" for name, count in self.actions.items() if name != "keep"]
         parts += [f"{self.error_count:,} with an error"] if self.error_count else []
         unknown = f", {self.unknown_spent_count:,} not or not fully known" if self.unknown_spent_count else ""
         mode = "; a dry run, nothing was done" if self.is_dry_run else ""
         return (
             f"{self.looked_at_count:,} jobs looked at, {left:,} left behind: {', '.join(parts)}; "
-            f"spent {dollars(Decimal(self.spent_usd))}{unknown}{mode}"
+            f"spent {dollars(Decimal(self.spent_usd))}{unknown}{is_open}{mode}"
         )
 
     def text(self) -> str:
-        """Return a table of the jobs that were left behind, why the others are kept, and the totals."""
+        """Return how far the answer reaches, a table of the jobs that were left behind, why the others are kept, and
+        the totals.
+        """
         from tabulate import tabulate
 
-        parts = []
+        parts = [self.headline]
         if self.findings:
             headers = ("job", "dag.task", "state", "age, h", "rows", "spent", "whole", "action", "why", "done")
             parts.append(tabulate(map(_cells, self.findings), headers=headers, disable_numparse=True))
@@ -240,7 +266,7 @@ class Swept(Record, frozen=True, kw_only=True):
 def _cells(finding: Finding) -> tuple[Any, ...]:
     money, judged = finding.money, finding.action != ""
     _, _, _, location, _, job_id = finding.job_name.split("/")
-    runs = judged and finding.action in {"cancel", "adopt"}
+    runs = judged and finding.action in {"cancel", "adopt", "tell"}
     return (
         f"{location}/{job_id}",
         ".".join(name for name in (finding.dag, finding.task) if name),

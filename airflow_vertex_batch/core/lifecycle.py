@@ -19,7 +19,7 @@ import msgspec
 from airflow_vertex_batch.core import pace, queue
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import JobError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
+from airflow_vertex_batch.core.model import BatchJob, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -231,11 +231,6 @@ def _late(name: JobName, job: BatchJob | None, policy: WaitPolicy) -> Flow:
     return TimedOut(str(name), job, cancelled=_is_being_cancelled(job))
 
 
-def has_rows(job: BatchJob) -> bool:
-    """Whether there may be rows of an ended job to land."""
-    return job.state.phase in {Phase.SUCCEEDED, Phase.PARTIAL} or job.successful_count > 0
-
-
 def pack(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return outcomes as JSON-safe builtins, for a trigger's event."""
     return msgspec.json.decode(msgspec.json.encode(outcomes))  # type: ignore[no-any-return]
@@ -258,7 +253,7 @@ def conclude(outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = la
     jobs = []
     for outcome in outcomes:
         match outcome:
-            case Ended(job) if has_rows(job) or bears(job):
+            case Ended(job) if job.has_rows or bears(job):
                 jobs.append(job)
             case Ended(job):
                 raise JobError(

@@ -160,6 +160,17 @@ class BatchJob(Record, frozen=True, kw_only=True):
         return JobName.parse(self.name)
 
     @property
+    def has_rows(self) -> bool:
+        """Whether there may be rows of an ended job to land: rows that are paid for, so that it is not bought again.
+
+        A bad end says nothing about the rows before it. Where the service does not count them, the address of an
+        output says that there may be some: what is not known is not absent.
+        """
+        if self.state.phase in {Phase.SUCCEEDED, Phase.PARTIAL} or self.successful_count > 0:
+            return True
+        return self.state.is_final and self.successful_count < 0 and bool(self.output_uri)
+
+    @property
     def progress(self) -> str:
         """One line for a log: state and counts."""
         state = (self.state_text or self.state).removeprefix("JOB_STATE_")
@@ -236,8 +247,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity(Record, frozen=True, kw_only=True):
-    """Who a job belongs to: a task of a run, never one try of it. The same identity never owns two paid jobs."""
+    """Who a job belongs to: a task of a run, never one try of it. The same identity never owns two paid jobs.
 
+    :param staging: the staging folder whose log names the jobs. Two Airflows with folders of their own run the same
+        DAG without finding each other's jobs.
+    """
+
+    staging: str = ""
     dag_id: str
     task_id: str
     run_id: str
@@ -249,7 +265,8 @@ class Identity(Record, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """32 hexadecimal digits, legal as a label value and as an object name."""
-        parts = [self.dag_id, self.task_id, self.run_id, str(self.map_index), str(self.shard)]
+        staging = self.staging.rstrip("/")
+        parts = [staging, self.dag_id, self.task_id, self.run_id, str(self.map_index), str(self.shard)]
         if self.round:
             parts.append(f"round {self.round}")
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -10,6 +10,7 @@ import glob
 import os
 import stat
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +69,12 @@ class ObjectStore(Protocol):
 
     def delete(self, uri: Uri) -> None:
         """Delete one object; one that does not exist is no error."""
+
+    def now(self, near: Uri) -> datetime:
+        """Return the store's own time, aware UTC: the same for all workers, whatever their clocks say.
+
+        :param near: an address that this account may list, asked about if the store has not told its time yet.
+        """
 
 
 class Warehouse(Protocol):
@@ -172,6 +179,10 @@ class LocalStore:
     def delete(self, uri: Uri) -> None:
         """Delete a file if it is there."""
         Path(uri.name).unlink(missing_ok=True)
+
+    def now(self, near: Uri) -> datetime:  # noqa: ARG002 - a disk has the time of its machine
+        """Return this machine's time."""
+        return datetime.now(UTC)
 
 
 @contextlib.contextmanager

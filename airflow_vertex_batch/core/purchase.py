@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import re
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.claim import sharing_text
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.leave import leave
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
 from airflow_vertex_batch.core.move import move
-from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, would_buy
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import JobService, ObjectStore
+
+log = logging.getLogger(__name__)
 
 #: Characters of a job's display name (API discovery document aiplatform.v1, 2026-11-22).
 _MAX_DISPLAY_NAME = 128
@@ -51,8 +55,8 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param terms: of each purchase.
     :param at: makes the job service of another location, for what was moved there.
     :param owns: whether this attempt is still the one that may buy and cancel; asked before each time it does.
-    :param sleep: waits while a job may still appear, replaced in tests like `now`.
-    :param now: aware UTC.
+    :param installation: the name of this Airflow, stamped on entries and jobs.
+    :param sleep: waits while a job may still appear, replaced in tests.
     """
 
     base: JobSpec
@@ -64,8 +68,10 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     terms: Terms = Terms()
     at: Callable[[str], JobService] | None = None
     owns: Callable[[], bool] = lambda: True
+    installation: str = ""
     sleep: Callable[[float], None] = time.sleep
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    #: Other Airflows that share the folder, and of which that was said; copies of a buyer share this.
+    told: set[str] = msgspec.field(default_factory=set)
 
     def buy(
         self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS, only: Collection[int] | None = None
@@ -80,7 +86,9 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         for number, order in enumerate(self._orders(manifest, reuse)):
             count = number + 1
             if only is None or number in only:
-                yield ensure_job(order, sleep=self.sleep, now=self.now).job
+                ensured = ensure_job(order, sleep=self.sleep)
+                self._tell_of_sharing(ensured.sharing, order.ledger)
+                yield ensured.job
         self.leave(manifest.round if manifest is not None else 0, count)
 
     def leave(self, number: int, first: int = 0) -> None:
@@ -101,12 +109,17 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 settle_seconds=self.terms.settle_seconds,
                 owns=self.owns,
                 sleep=self.sleep,
-                now=self.now,
             ):
                 return
 
     def _ledger(self, owner: Identity) -> Ledger:
-        return Ledger(self.store, self.ledgers / owner.key, self.attempt, self.now)
+        return Ledger(self.store, self.ledgers / owner.key, self.attempt, installation=self.installation)
+
+    def _tell_of_sharing(self, names: Sequence[str], ledger: Ledger) -> None:
+        """Warn of another Airflow that writes into the same folder, once."""
+        if names and not self.told.issuperset(names):
+            self.told.update(names)
+            log.warning("%s.", sharing_text(names, self.installation, ledger.folder))
 
     def of_edition(self, edition: str) -> Self:
         """Return the same, buying jobs of an edition."""
@@ -121,7 +134,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         :returns: the place; None when none is left: then the job stays as it is.
         """
         order = next(itertools.islice(self._orders(manifest, Reuse.ANY), shard, None))
-        place = move(job.name, order.ledger, order.fingerprint, places, order.terms)
+        place = move(job, order.ledger, order.fingerprint, places, order.terms)
         if place is not None and not job.state.is_final:
             service = self.at(job.job_name.location) if self.at is not None else self.service
             service.cancel(job.job_name)
@@ -129,7 +142,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
 
     def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS) -> bool:
         """Say whether `buy` would pay for anything, as things stand. Reads only."""
-        return any(would_buy(order, now=self.now) for order in self._orders(manifest, reuse))
+        return any(would_buy(order) for order in self._orders(manifest, reuse))
 
     def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[Order]:
         number = manifest.round if manifest is not None else 0

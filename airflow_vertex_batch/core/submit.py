@@ -9,6 +9,8 @@ and asks again until a job is attached. Every effect may be the last before a cr
 - after the submission record: the next attempt attaches;
 - after the record of a move, or the cancel that follows: the next attempt finds the job that was given up, keeps it if
   it began after all, and buys at the new place only when it has ended without a row.
+
+Time is the store's: an intent's age is what the store's clock says now, less what it said when the intent was written.
 """
 
 from __future__ import annotations
@@ -16,13 +18,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from airflow_vertex_batch.core.address import JobName
+from airflow_vertex_batch.core.claim import (
+    EDITION_LABEL,
+    FINGERPRINT_LABEL,
+    IDENTITY_LABEL,
+    INSTALLATION_LABEL,
+    Beside,
+    Claim,
+    fingerprint_of,
+    look_up,
+    others_at_work,
+    parted,
+    tell_of,
+)
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
@@ -30,16 +44,12 @@ from airflow_vertex_batch.core.place import Everywhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+    from datetime import datetime
 
     from airflow_vertex_batch.core.ports import JobService
 
 log = logging.getLogger(__name__)
 
-#: Job labels that carry our identity, so that the service can be asked "do you have this one?".
-IDENTITY_LABEL = "avb-identity"
-FINGERPRINT_LABEL = "avb-fingerprint"
-#: Job label that tells a job which a clear asked for from the one before it.
-EDITION_LABEL = "avb-edition"
 #: Seconds after an intent during which its job may still appear: above the time one create call may take, with room for
 #: a list that lags behind. The service states no bound for that lag.
 SETTLE_SECONDS = 90.0
@@ -47,9 +57,8 @@ SETTLE_SECONDS = 90.0
 _LOOK_EVERY_SECONDS = 5.0
 #: Times an entry is tried to be written, or a job to be bought, before this gives up. Waiting does not count.
 _MAX_TRIES = 50
-#: Seconds by which our clock and the service's may differ.
-_CLOCKS_APART_SECONDS = 600.0
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+#: Seconds by which the clocks of two servers of Google's may differ: the store's, and that of the service.
+_CLOCKS_APART_SECONDS = 60.0
 
 
 class OnChangedInput(StrEnum):
@@ -80,19 +89,27 @@ class Reuse(StrEnum):
 
 
 class Attach(msgspec.Struct, frozen=True):
-    """Use this job; record it first if the ledger does not know it, and cancel what runs for other input."""
+    """Use this job; record it first if the ledger does not know it, and cancel what runs for other input.
+
+    :param beside: what runs for other input as well, and must stay.
+    """
 
     job: BatchJob
     recorded: bool
     cancel: tuple[str, ...] = ()
+    beside: tuple[Beside, ...] = ()
 
 
 class Submit(msgspec.Struct, frozen=True):
-    """Pay for a new job, after cancelling those that it replaces."""
+    """Pay for a new job, after cancelling those that it replaces.
+
+    :param beside: as of `Attach`.
+    """
 
     why: str
     cancel: tuple[str, ...] = ()
     replaces: str = ""
+    beside: tuple[Beside, ...] = ()
 
 
 class Settle(msgspec.Struct, frozen=True):
@@ -105,6 +122,7 @@ class Refuse(msgspec.Struct, frozen=True):
     """Do nothing; a person must choose."""
 
     why: str
+    todo: str = "Cancel it, or set on_changed_input='resubmit'"
 
 
 Decision = Attach | Submit | Settle | Refuse
@@ -163,9 +181,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     def labelled(self) -> JobSpec:
         """Return what to send: it carries what the service can be asked for."""
-        ours = {IDENTITY_LABEL: self.identity_key, FINGERPRINT_LABEL: self.fingerprint}
-        if self.terms.edition:
-            ours[EDITION_LABEL] = self.terms.edition
+        ours = {
+            IDENTITY_LABEL: self.identity_key,
+            FINGERPRINT_LABEL: self.fingerprint,
+            EDITION_LABEL: self.terms.edition,
+            INSTALLATION_LABEL: self.ledger.installation,
+        }
+        ours = {name: value for name, value in ours.items() if value}
         return msgspec.structs.replace(self.spec, labels={**self.spec.labels, **ours})
 
     def placed(self, entries: Sequence[Entry]) -> Order:
@@ -176,7 +198,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             spec=specs[-1],
-            service=_wherever(moves, self.service, self.at),
+            service=wherever(moves, self.service, self.at),
             earlier=frozenset(fingerprints[:-1]),
             left=frozenset(move.job_name for move in moves if not (move.location or move.model)),
         )
@@ -200,7 +222,7 @@ def job_fingerprint(content: str, spec: JobSpec) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _wherever(entries: Sequence[Entry], home: JobService, at: Callable[[str], JobService] | None) -> JobService:
+def wherever(entries: Sequence[Entry], home: JobService, at: Callable[[str], JobService] | None) -> JobService:
     """Return a service that knows every location to which a job was moved."""
     locations = {entry.location for entry in entries if isinstance(entry, Moved) and entry.location}
     return Everywhere(home, at, locations) if locations and at else home
@@ -225,6 +247,7 @@ def decide(
     left: Collection[str] = (),
     now: datetime,
     terms: Terms = Terms(),  # noqa: B008 - frozen
+    installation: str = "",
 ) -> Decision:
     """Choose one step.
 
@@ -232,6 +255,8 @@ def decide(
     :param jobs: what the service has for this identity, and what the ledger names, newest first.
     :param earlier: fingerprints of the same purchase at places that were given up.
     :param left: names of jobs that were left to another task.
+    :param now: by the clock that stamped the entries.
+    :param installation: the name of this Airflow: only what it bought, and the ledger names, is cancelled.
     """
     submissions = [entry for entry in entries if isinstance(entry, Submission)]
     wanted, edition = {fingerprint, *earlier}, terms.edition if terms.renew else None
@@ -241,22 +266,36 @@ def decide(
 
     def is_enough(job: BatchJob) -> bool:
         # Of a place that was given up only what has begun, or what has rows, is as good as a job at the next.
-        is_here = _fingerprint(job, known.get(job.name)) == fingerprint
+        is_here = fingerprint_of(job, known.get(job.name)) == fingerprint
         return job.name in left or _is_usable(job, terms.reuse if is_here else Reuse.WITH_ROWS)
 
     if usable := next(filter(is_enough, ours), None):
         keep = terms.on_changed_input is OnChangedInput.FAIL
-        cancel = () if keep else tuple(job.name for job in others)
-        return Attach(usable, recorded=last is not None and last.job_name == usable.name, cancel=cancel)
-    if (pending := _pending_seconds(entries, terms.settle_seconds, now)) > 0:
+        cancel, beside = ((), ()) if keep else parted(others, entries, installation)
+        recorded = last is not None and last.job_name == usable.name
+        return Attach(usable, recorded=recorded, cancel=cancel, beside=beside)
+    if (pending := pending_seconds(entries, terms.settle_seconds, now)) > 0:
         return Settle(pending)
     renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), wanted, None)]
     if others and terms.on_changed_input is OnChangedInput.FAIL and others[0] not in renewed:
         return Refuse(f"{others[0].name} is running for other input of the same task")
+    cancel, beside = parted(others, entries, installation)
+    if foreign := next((each for each in beside if each.claim is Claim.ANOTHERS), None):
+        return _refuse_foreign(foreign, installation)
     if renewed and not ours:
         why = "the task was cleared with on_clear='new'"
-        return Submit(why, tuple(job.name for job in others), replaces=renewed[0].name)
-    return _submit(ours, others, last.job_name if last else "", {job.name for job in jobs})
+        return Submit(why, cancel, replaces=renewed[0].name, beside=beside)
+    why, replaces = _reason(ours, others, last.job_name if last else "", {job.name for job in jobs})
+    return Submit(why, cancel, replaces, beside)
+
+
+def _refuse_foreign(beside: Beside, installation: str) -> Refuse:
+    return Refuse(
+        f"{beside.job.name} ({beside.job.display_name}) is running for other input of the same task, and installation "
+        f"{beside.buyer} bought it; this one is {installation}",
+        todo="Wait until that job has ended, or let a person cancel it. Then give each Airflow a staging folder of its "
+        f"own; if both names are this Airflow's, set [vertex_batch] installation to {beside.buyer}",
+    )
 
 
 def _answers(job: BatchJob, record: Submission | None, wanted: Collection[str], edition: str | None) -> bool:
@@ -265,96 +304,97 @@ def _answers(job: BatchJob, record: Submission | None, wanted: Collection[str], 
     :param wanted: fingerprints.
     :param edition: None for any.
     """
-    is_wanted = _fingerprint(job, record) in wanted
+    is_wanted = fingerprint_of(job, record) in wanted
     if not is_wanted or edition is None:
         return is_wanted
     return ((record.edition if record else "") or job.labels.get(EDITION_LABEL, "")) == edition
 
 
-def _fingerprint(job: BatchJob, record: Submission | None) -> str:
-    return record.fingerprint if record else job.labels.get(FINGERPRINT_LABEL, "")
-
-
-def _submit(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[str]) -> Submit:
+def _reason(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[str]) -> tuple[str, str]:
     """Say why a new job is needed, and which one it replaces.
 
     :param last: the job recorded last, if any.
     :param known: every job there is.
     """
     if ours:
-        why = f"{ours[0].name} ended as {ours[0].state_text or ours[0].state}"
-        return Submit(why, tuple(job.name for job in others), replaces=ours[0].name)
+        return f"{ours[0].name} ended as {ours[0].state_text or ours[0].state}", ours[0].name
     if others:
-        return Submit("the input changed", tuple(job.name for job in others), replaces=others[0].name)
+        return "the input changed", others[0].name
     if last and last not in known:
-        return Submit(f"{last} no longer exists", replaces=last)
-    return Submit("no job exists for this input", replaces=last)
+        return f"{last} no longer exists", last
+    return "no job exists for this input", last
 
 
 def _is_usable(job: BatchJob, reuse: Reuse) -> bool:
     """Whether there is, or will be, something to land."""
-    is_good = job.state.phase in {Phase.WAITING, Phase.SUCCEEDED, Phase.PARTIAL}
-    return is_good or reuse is Reuse.ANY or job.successful_count > 0
+    return not job.state.is_final or reuse is Reuse.ANY or job.has_rows
 
 
-def _pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
+def pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
     """Return how long the last intent may still turn into a job; an intent that was answered may not."""
-    last = _last_try(entries)
+    last = last_try(entries)
     return settle_seconds - (now - last.at).total_seconds() if isinstance(last, Intent) else 0.0
 
 
-def _last_try(entries: Sequence[Entry]) -> Entry | None:
+def last_try(entries: Sequence[Entry]) -> Entry | None:
     """Return the last entry about a create call; a move says nothing about one."""
     return next((entry for entry in reversed(entries) if not isinstance(entry, Moved)), None)
 
 
 class Ensured(msgspec.Struct, frozen=True):
-    """The job that answers for this input, and whether this call paid for it."""
+    """The job that answers for this input, and whether this call paid for it.
+
+    :param sharing: names of other Airflows that wrote into the same ledger.
+    """
 
     job: BatchJob
     created: bool
     replaces: str = ""
+    sharing: tuple[str, ...] = ()
 
 
 def ensure_job(
     order: Order,
     *,
     sleep: Callable[[float], None] = time.sleep,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Ensured:
     """Return the one job of this identity and input, creating it only if nobody has.
 
-    :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
+    :raises InputError: when a job for other input is running and `on_changed_input` is "fail", or another Airflow
+        bought it.
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
     """
     ledger, settle_seconds, tries = order.ledger, order.terms.settle_seconds, 0
     while tries < _MAX_TRIES:
-        entries, placed, step = _next_step(order, now())
+        entries, placed, step = _next_step(order)
         tries += not isinstance(step, Settle)
         order.insist(step)
+        sharing = others_at_work(entries, ledger.installation)
         match step:
-            case Attach(job, recorded, cancel):
+            case Attach(job, recorded, cancel, beside):
                 if recorded or ledger.append(_submission_of(placed, job), len(entries)):
-                    _cancel(cancel, "another job answers for its task now", placed.service)
+                    cancel_all(cancel, "another job answers for its task now", placed.service)
+                    tell_of(beside, ledger.folder)
                     log.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
-                    return Ensured(job, created=False)
+                    return Ensured(job, created=False, sharing=sharing)
             case Settle(seconds):
                 log.info("A create call may still be under way; looking again for up to %.0f s.", seconds)
                 sleep(min(seconds, _LOOK_EVERY_SECONDS))
-            case Refuse(why):
-                raise InputError("No job was created", why=why, todo="Cancel it, or set on_changed_input='resubmit'")
+            case Refuse(why, todo):
+                raise InputError("No job was created", why=why, left="That job goes on, and bills", todo=todo)
             case Submit():
                 intent = ledger.intent(placed.fingerprint)
                 if not ledger.append(intent, len(entries)):
                     continue
-                _cancel(step.cancel, step.why, placed.service)
+                cancel_all(step.cancel, step.why, placed.service)
+                tell_of(step.beside, ledger.folder)
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
-                if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
+                if (ledger.now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
                 made = _create(step, placed, len(entries) + 1)
                 if made is not None:
-                    return made
+                    return msgspec.structs.replace(made, sharing=sharing)
     raise LedgerError(
         f"No job could be settled for identity {order.identity_key}",
         why="another writer keeps changing the ledger",
@@ -362,7 +402,7 @@ def ensure_job(
     )
 
 
-def would_buy(order: Order, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
+def would_buy(order: Order) -> bool:
     """Say whether `ensure_job` would pay for a job, as things stand. Reads only.
 
     No while a create call for the same input may be under way: whoever sent it has been allowed to.
@@ -370,25 +410,25 @@ def would_buy(order: Order, *, now: Callable[[], datetime] = lambda: datetime.no
     :raises ServiceError: when the service could not be asked.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    entries, placed, step = _next_step(order, now())
+    entries, placed, step = _next_step(order)
     if isinstance(step, Settle):
-        last = _last_try(entries)
+        last = last_try(entries)
         return last is None or last.fingerprint != placed.fingerprint
     return isinstance(step, Submit)
 
 
-def _next_step(order: Order, now: datetime) -> tuple[Sequence[Entry], Order, Decision]:
-    """Read the ledger, ask the service, decide; also return the order as it has been moved.
-
-    :param now: the time before the look: what has settled by then is seen by it, however long the answers take.
-    """
+def _next_step(order: Order) -> tuple[Sequence[Entry], Order, Decision]:
+    """Read the ledger, ask the service, decide; also return the order as it has been moved."""
     entries = order.ledger.entries()
+    # Before the service is asked: what has settled by now is seen by that look, however long the answers take.
+    now = order.ledger.now()
     placed = order.placed(entries)
-    jobs = _look_up(placed.service, order.identity_key, entries)
+    jobs = look_up(placed.service, order.identity_key, entries)
     jobs = [*_without_labels(placed, entries, jobs), *jobs]
     step = decide(
-        entries, placed.fingerprint, jobs, earlier=placed.earlier, left=placed.left, now=now, terms=order.terms
-    )
+        entries, placed.fingerprint, jobs, earlier=placed.earlier, left=placed.left, now=now, terms=order.terms,
+        installation=order.ledger.installation,
+    )  # fmt: skip
     return entries, placed, step
 
 
@@ -397,9 +437,10 @@ def _without_labels(order: Order, entries: Sequence[Entry], jobs: Sequence[Batch
 
     Nothing has told us its name yet. Jobs are listed newest first, so that only the latest are looked at.
     """
-    last, labels = _last_try(entries), order.labelled().labels
+    last, labels = last_try(entries), order.labelled().labels
     if not isinstance(last, Intent) or last.fingerprint != order.fingerprint:
         return []
+    labels |= {INSTALLATION_LABEL: last.installation} if last.installation else {}
     if any(labels.items() <= job.labels.items() for job in jobs):
         return []
     found = []
@@ -419,41 +460,11 @@ def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submissio
     return order.ledger.submission(fingerprint, job.name, replaces, edition)
 
 
-def _cancel(names: Iterable[str], why: str, service: JobService) -> None:
+def cancel_all(names: Iterable[str], why: str, service: JobService) -> None:
+    """Cancel jobs, and say why."""
     for name in names:
         if service.cancel(JobName.parse(name)):
             log.warning("Cancelled %s: %s.", name, why)
-
-
-def leave(
-    ledger: Ledger,
-    identity_key: str,
-    service: JobService,
-    *,
-    at: Callable[[str], JobService] | None = None,
-    settle_seconds: float = SETTLE_SECONDS,
-    owns: Callable[[], bool] = lambda: True,
-    sleep: Callable[[float], None] = time.sleep,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> bool:
-    """Cancel what runs for an identity that the input no longer has; say whether it ever had anything.
-
-    :param at: makes the service of another location, for what was moved there.
-    :param owns: whether this attempt is still the one that may cancel.
-    :raises ServiceError: when the service could not be asked, or did not cancel.
-    :raises LedgerError: when the ledger cannot be trusted, or another attempt has taken over.
-    """
-    entries = ledger.entries()
-    while (pending := _pending_seconds(entries, settle_seconds, now())) > 0:
-        log.info("A create call may still be under way; looking for its job in %.0f s.", pending)
-        sleep(pending)
-    service = _wherever(entries, service, at)
-    jobs = _look_up(service, identity_key, entries) if entries else []
-    running = [job.name for job in jobs if job.state.phase is Phase.WAITING]
-    if running and not owns():
-        raise replaced(identity_key)
-    _cancel(running, "the input changed, and has no such part any more", service)
-    return bool(entries)
 
 
 def _create(step: Submit, order: Order, number: int) -> Ensured | None:
@@ -474,20 +485,3 @@ def _create(step: Submit, order: Order, number: int) -> Ensured | None:
     # If another writer took this number, the next attempt still finds the job by its labels.
     ledger.append(ledger.submission(order.fingerprint, job.name, step.replaces, order.terms.edition), number)
     return Ensured(job, created=True, replaces=step.replaces)
-
-
-def _look_up(service: JobService, identity_key: str, entries: Sequence[Entry]) -> list[BatchJob]:
-    """Return every job of this identity, newest first: those the list shows, and those the ledger names."""
-    jobs = list(service.list({IDENTITY_LABEL: identity_key}))
-    known = {job.name for job in jobs}
-    for entry in entries:
-        if isinstance(entry, Submission) and entry.job_name not in known:
-            try:
-                jobs.append(service.get(JobName.parse(entry.job_name)))
-            except ServiceError as error:
-                if not error.is_not_found:
-                    raise
-            known.add(entry.job_name)
-    # Those that the list left out belong between the others: the newest of several answers for the input.
-    place = {entry.job_name: number for number, entry in enumerate(entries) if isinstance(entry, Submission)}
-    return sorted(jobs, key=lambda job: (job.created_at or _LONG_AGO, place.get(job.name, -1)), reverse=True)

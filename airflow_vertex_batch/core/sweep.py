@@ -3,22 +3,23 @@
 `judge` is pure: a job, the ledger of its identity and what is known of its owner in, one verdict out. `Sweeper` lists
 the jobs that carry our labels, judges each, says what it costs, and on demand adopts, cancels or harvests.
 
-Invariants: a job without our labels is never touched, nor one that nothing ties to this staging folder; a young job is
-never touched, for its task may be starting; job, ledger and owner are read again right before an effect, and when they
-say something else by then, nothing is done; every effect done twice is done once. What cannot be read is never taken
-for absent, and a cost that is not known is never zero.
+Invariants: a job without our labels is never touched, nor one that nothing ties to this staging folder, nor one that
+another Airflow bought; what runs and no log names is cancelled by nobody but a person; a young job is never touched,
+for its task may be starting; job, ledger and owner are read again right before an effect, and when they say something
+else by then, nothing is done; every effect done twice is done once. What cannot be read is never taken for absent, and
+a cost that is not known is never zero.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, buyer_of, intents_of
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.jsonl import encode
@@ -29,10 +30,11 @@ from airflow_vertex_batch.core.lifecycle import DEFAULT_TIMEOUT_SECONDS
 from airflow_vertex_batch.core.model import BatchJob, Identity, JobState, safe_name
 from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.core.purchase import ROUND_LABEL
-from airflow_vertex_batch.core.submit import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, SETTLE_SECONDS
+from airflow_vertex_batch.core.submit import SETTLE_SECONDS, last_try
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from airflow_vertex_batch.core.ports import JobService, ObjectStore, Warehouse
     from airflow_vertex_batch.core.prices import PriceTable
@@ -71,18 +73,29 @@ class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class Owner(StrEnum):
     """What is known of the run that a job was bought for."""
 
-    #: Nobody was asked, or nobody knows such a run: the ledger alone decides.
+    #: Nobody was asked, or could say: the ledger alone decides.
     UNKNOWN = "unknown"
     ALIVE = "alive"
     #: It ended well. Its job may be awaited by another DAG, so this alone is no reason to cancel it.
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    #: Airflow was asked, and has no such run.
+    DELETED = "deleted"
 
     @classmethod
     def of_run(cls, state: str | None) -> Owner:
-        """Read the state of a DAG run; None where it is not known."""
-        known = {"success": cls.SUCCEEDED, "failed": cls.FAILED, "running": cls.ALIVE, "queued": cls.ALIVE}
-        return known.get(state or "", cls.UNKNOWN)
+        """Read the state of a DAG run.
+
+        :param state: ``deleted`` where there is no such run; None where nobody can say.
+        """
+        active = {"running": cls.ALIVE, "queued": cls.ALIVE}
+        return {"success": cls.SUCCEEDED, "failed": cls.FAILED, "deleted": cls.DELETED, **active}.get(
+            state or "", cls.UNKNOWN
+        )
+
+
+#: Why nobody waits for a job, by what became of its run.
+_NOBODY = {Owner.FAILED: "its run has failed", Owner.DELETED: "its run was deleted"}
 
 
 class Keep(msgspec.Struct, frozen=True):
@@ -109,7 +122,13 @@ class Cancel(msgspec.Struct, frozen=True):
     why: str
 
 
-Verdict = Keep | Adopt | Harvest | Cancel
+class Tell(msgspec.Struct, frozen=True):
+    """Say that it runs, and do nothing: a person must decide."""
+
+    why: str
+
+
+Verdict = Keep | Adopt | Harvest | Cancel | Tell
 
 
 class Link(StrEnum):
@@ -119,8 +138,10 @@ class Link(StrEnum):
     OWNED = "owned"
     #: An earlier submission, in whose place there is a later one.
     REPLACED = "replaced"
-    #: Not named, but an intent to buy just this stands last, without an answer.
+    #: Not named, but the last thing meant was to buy just this, and no other job was recorded for it.
     INTENDED = "intended"
+    #: Not named, but an intent to buy just this explains it; something else was meant, or recorded, since.
+    EXPLAINED = "explained"
     UNKNOWN = "unknown"
 
     @classmethod
@@ -129,10 +150,11 @@ class Link(StrEnum):
         names = [entry.job_name for entry in entries if isinstance(entry, Submission)]
         if job.name in names:
             return cls.OWNED if names[-1] == job.name else cls.REPLACED
-        last = entries[-1] if entries else None
-        if isinstance(last, Intent) and last.fingerprint == job.labels.get(FINGERPRINT_LABEL):
-            return cls.INTENDED
-        return cls.UNKNOWN
+        if not (intents := intents_of(job, entries)):
+            return cls.UNKNOWN
+        last = last_try(entries)
+        is_last = not isinstance(last, Submission) and last is not None and last.fingerprint == intents[-1].fingerprint
+        return cls.INTENDED if is_last else cls.EXPLAINED
 
 
 def judge(
@@ -143,16 +165,19 @@ def judge(
     *,
     owner: Owner = Owner.UNKNOWN,
     is_local: bool = True,
+    installation: str | None = None,
 ) -> Verdict:
     """Choose what becomes of one job.
 
     :param entries: the ledger of its identity, oldest first.
-    :param is_local: whether its input or output lies in the staging folder that the ledger is in.
+    :param is_local: whether it was bought from the staging folder that the ledger is in.
+    :param installation: the name of the Airflow that `owner` was asked of; None where none was.
     """
-    settled = settled_by_itself(job, now, policy)
+    settled = settled_by_itself(job, now, policy) or _judged_elsewhere(job, entries, installation)
     if settled is not None:
         return settled
-    if entries and isinstance(entries[-1], Intent) and (now - entries[-1].at).total_seconds() < policy.older_than:
+    last = last_try(entries)
+    if isinstance(last, Intent) and (now - last.at).total_seconds() < policy.older_than:
         return Keep("a create call of its task may be under way")
     link = Link.of(job, entries)
     if link is Link.UNKNOWN and not is_local:
@@ -170,51 +195,52 @@ def settled_by_itself(job: BatchJob, now: datetime, policy: SweepPolicy) -> Keep
         (job.created_at is None, "its age is not known"),
         (_age(job, now) < policy.older_than, "it is young: its task may be starting"),
         (job.state is JobState.CANCELLING, "it is being cancelled"),
-        (job.state.is_final and not _has_rows(job), "it ended without rows: there is nothing to land"),
+        (job.state.is_final and not job.has_rows, "it ended without rows: there is nothing to land"),
         (job.state.is_final and _ended_before(job, now) > policy.lookback, "it ended too long ago"),
     )
     return next((Keep(why) for holds, why in reasons if holds), None)
 
 
+def _judged_elsewhere(job: BatchJob, entries: Sequence[Entry], installation: str | None) -> Keep | None:
+    """Keep a job that another Airflow bought: its run is absent here, and may be alive there."""
+    buyer = buyer_of(job, entries)
+    if installation is None:
+        is_shared = len({buyer, *(entry.installation for entry in entries)} - {""}) > 1
+        return Keep("several installations write its ledger: say which one this sweep is of") if is_shared else None
+    is_anothers = buyer not in {"", installation}
+    return Keep(f"installation {buyer} bought it: its own sweep judges it") if is_anothers else None
+
+
 def _judge_running(link: Link, entries: Sequence[Entry], owner: Owner, *, is_late: bool) -> Verdict:
-    if other := _other(link, entries):
-        return Cancel(other)
-    if owner is Owner.FAILED:
-        return Cancel("its run has failed: nobody waits for it")
-    if is_late and link is not Link.UNKNOWN:
+    if link in {Link.REPLACED, Link.EXPLAINED}:
+        return Cancel(_instead(entries))
+    if link is Link.UNKNOWN:
+        return _LOST if owner is Owner.ALIVE else Tell("no log names it: only a person may cancel it, in the console")
+    if owner in _NOBODY:
+        return Cancel(f"{_NOBODY[owner]}: nobody waits for it")
+    if is_late:
         return Cancel("it is older than a task waits for, or the service lets a job run")
-    return _by_link(link, owner, Keep("it is its task's own: the next attempt attaches to it"), Cancel)
+    return _MEANT if link is Link.INTENDED else Keep("it is its task's own: the next attempt attaches to it")
 
 
 def _judge_ended(link: Link, entries: Sequence[Entry], owner: Owner) -> Verdict:
-    if other := _other(link, entries):
-        return Harvest(other)
-    if owner is Owner.FAILED:
-        return Harvest("its run has failed: what it answered may not have landed")
-    return _by_link(link, owner, Keep("its task lands it, and lands it again when it is cleared"), Harvest)
+    if link in {Link.REPLACED, Link.EXPLAINED}:
+        return Harvest(_instead(entries))
+    if owner in _NOBODY:
+        return Harvest(f"{_NOBODY[owner]}: what it answered may not have landed")
+    if link is Link.UNKNOWN:
+        return _LOST if owner is Owner.ALIVE else Harvest("no log names it")
+    return _MEANT if link is Link.INTENDED else Keep("its task lands it, and lands it again when it is cleared")
 
 
-def _by_link(link: Link, owner: Owner, owned: Keep, orphaned: type[Cancel | Harvest]) -> Verdict:
-    """Judge a job that no other has replaced and whose run has not failed, as far as is known."""
-    if link is Link.OWNED:
-        return owned
-    if link is Link.INTENDED:
-        return Adopt("its task meant to buy it and has not recorded it")
-    if owner is Owner.ALIVE:
-        return Adopt("its run is active, and its ledger was lost")
-    return orphaned("no ledger knows it")
+_LOST = Adopt("its run is active, and its ledger was lost")
+_MEANT = Adopt("its task meant to buy it and has not recorded it")
 
 
-def _other(link: Link, entries: Sequence[Entry]) -> str:
-    """Say which other job answers for the same task, if one does."""
+def _instead(entries: Sequence[Entry]) -> str:
+    """Say what the task has meant since it bought a job."""
     names = [entry.job_name for entry in entries if isinstance(entry, Submission)]
-    if not names or link in {Link.OWNED, Link.INTENDED}:
-        return ""
-    return f"{names[-1].rpartition('/')[2]} has taken its place"
-
-
-def _has_rows(job: BatchJob) -> bool:
-    return job.successful_count > 0 or (job.successful_count < 0 and bool(job.output_uri))
+    return f"{names[-1].rpartition('/')[2]} has taken its place" if names else "its task has meant other input since"
 
 
 def _age(job: BatchJob, now: datetime) -> float:
@@ -230,10 +256,10 @@ def is_ours(job: BatchJob) -> bool:
     return _IDENTITY.fullmatch(job.labels.get(IDENTITY_LABEL, "")) is not None and FINGERPRINT_LABEL in job.labels
 
 
-def owner_of(job: BatchJob) -> Identity | None:
+def owner_of(job: BatchJob, staging: Uri | str = "") -> Identity | None:
     """Return whose job it is, read from its display name and proved by the hash in its label.
 
-    None when the name was cut short or is the user's own.
+    None when the name was cut short or is the user's own, or when it was bought from another staging folder.
     """
     number = job.labels.get(ROUND_LABEL, "0")
     found = re.fullmatch(r"(.+?)(?:\[(\d+)\])? (\S+)(?: repair \d+)?(?: (\d+)/\d+)?", job.display_name)
@@ -243,6 +269,7 @@ def owner_of(job: BatchJob) -> Identity | None:
     # Both ids may hold dots: the hash says which one parts them.
     for dot in (place for place, char in enumerate(names) if char == "."):
         identity = Identity(
+            staging=str(staging),
             dag_id=names[:dot],
             task_id=names[dot + 1 :],
             run_id=run_id,
@@ -262,8 +289,9 @@ class Sweeper:
     :param prices: the shipped table where None.
     :param harvest: where rows land that no task will land; nothing is harvested where None.
     :param ask: what is known of the run that owns a job.
+    :param installation: the name of the Airflow that `ask` asks; None where it asks none.
     :param attempt: the token that adoptions are stamped with.
-    :param now: aware UTC, replaced in tests.
+    :param now: aware UTC; the store's own clock where None.
     """
 
     def __init__(
@@ -277,12 +305,14 @@ class Sweeper:
         prices: PriceTable | None = None,
         harvest: Uri | None = None,
         ask: Callable[[Identity], Owner] = lambda _identity: Owner.UNKNOWN,
+        installation: str | None = None,
         attempt: str = "sweep",
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         self._service, self._store, self._warehouse = service, store, warehouse
         self._staging, self._policy, self._prices, self._harvest_to = staging, policy, prices, harvest
-        self._ask, self._attempt, self._now = ask, attempt, now
+        self._ask, self._installation, self._attempt = ask, installation, attempt
+        self._now: Callable[[], datetime] = now or (lambda: store.now(staging / ""))
 
     def sweep(self, *, dry_run: bool = True) -> Iterator[Finding]:
         """Yield what was found out about each job of ours, newest first, having done it unless this is a dry run.
@@ -295,7 +325,7 @@ class Sweeper:
             yield self._look_at(job, dry_run=dry_run)
 
     def _look_at(self, job: BatchJob, *, dry_run: bool) -> Finding:
-        owner = owner_of(job)
+        owner = owner_of(job, self._staging)
         finding = Finding(
             job_name=job.name,
             state=job.state_text or str(job.state),
@@ -305,8 +335,9 @@ class Sweeper:
             age_hours=round(_age(job, self._now()) / 3600, 1),
         )
         try:
-            verdict = self._verdict(job)
-            finding = msgspec.structs.replace(finding, action=type(verdict).__name__.lower(), why=verdict.why)
+            verdict, is_open = self._verdict(job)
+            action = type(verdict).__name__.lower()
+            finding = msgspec.structs.replace(finding, action=action, why=verdict.why, is_open=is_open)
             if isinstance(verdict, Keep):
                 return finding
             money = money_of(job, self._store, self._warehouse, self._prices)
@@ -315,24 +346,34 @@ class Sweeper:
         except VertexBatchError as error:
             return msgspec.structs.replace(finding, error=str(error))
 
-    def _verdict(self, job: BatchJob) -> Verdict:
-        """Judge a job by what its ledger and its owner say now."""
+    def _verdict(self, job: BatchJob) -> tuple[Verdict, bool]:
+        """Judge a job by what its ledger and its owner say now.
+
+        :returns: the verdict, and whether it hangs on a run of which nobody knows what became.
+        """
         settled = settled_by_itself(job, self._now(), self._policy)
         if settled is not None:
-            return settled
-        identity, entries = owner_of(job), self._ledger(job).entries()
-        owner = self._ask(identity) if identity is not None else Owner.UNKNOWN
-        local = any(uri.startswith(f"{self._staging / ''}") for uri in (*job.input_uris, job.output_uri))
-        verdict = judge(job, entries, self._now(), self._policy, owner=owner, is_local=local)
+            return settled, False
+        identity, entries = owner_of(job, self._staging), self._ledger(job).entries()
+        files = (*job.input_uris, job.output_uri)
+        is_local = identity is not None or any(uri.startswith(f"{self._staging / ''}") for uri in files)
+
+        def judged(owner: Owner) -> Verdict:
+            now, installation = self._now(), self._installation
+            return judge(job, entries, now, self._policy, owner=owner, is_local=is_local, installation=installation)
+
+        hangs = len({type(judged(owner)) for owner in Owner}) > 1
+        owner = self._ask(identity) if hangs and identity is not None else Owner.UNKNOWN
+        verdict = judged(owner)
         if isinstance(verdict, Harvest) and self._is_harvested(job):
-            return Keep("it was harvested already")
-        return verdict
+            return Keep("it was harvested already"), False
+        return verdict, hangs and owner is Owner.UNKNOWN
 
     def _act(self, job: BatchJob, verdict: Verdict) -> str:
         """Do what was decided, if it still holds, and say what was done."""
         job = self._service.get(job.job_name)
         entries = self._ledger(job).entries()
-        if type(self._verdict(job)) is not type(verdict):
+        if type(self._verdict(job)[0]) is not type(verdict):
             return "nothing: it has changed since it was looked at"
         match verdict:
             case Cancel():
@@ -342,6 +383,8 @@ class Sweeper:
                 edition = job.labels.get(EDITION_LABEL, "")
                 entry = ledger.submission(job.labels[FINGERPRINT_LABEL], job.name, edition=edition)
                 return "adopted" if ledger.append(entry, len(entries)) else "nothing: its task is writing the ledger"
+            case Tell():
+                return "nothing: only a person may cancel it"
         return self._harvest(job)
 
     def _harvest(self, job: BatchJob) -> str:
@@ -349,7 +392,7 @@ class Sweeper:
         folder = self._folder(job)
         if folder is None:
             return "nothing: no folder was given to harvest to"
-        owner, born = owner_of(job), job.created_at or self._now()
+        owner, born = owner_of(job, self._staging), job.created_at or self._now()
         plan = LandPlan(batch_id=job.name, partition_date=born.date().isoformat(), run_id=owner.run_id if owner else "")
         rounds = [Round(manifest=None, jobs=(job,))]
         landing = Landing(rounds, self._store, self._warehouse, plan, prices=self._prices)
@@ -370,4 +413,4 @@ class Sweeper:
 
     def _ledger(self, job: BatchJob) -> Ledger:
         folder = self._staging / "ledger" / job.labels[IDENTITY_LABEL]
-        return Ledger(self._store, folder, self._attempt, self._now)
+        return Ledger(self._store, folder, self._attempt, self._now, installation=self._installation or "")

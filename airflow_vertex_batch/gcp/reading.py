@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.address import Uri
 
-_TODO_RANGES = "A retry may help; if it does not, store the object without Content-Encoding, which makes it unreadable in parts"
+_TODO_RANGES = (
+    "A retry may help; if it does not, store the object without Content-Encoding, which makes it unreadable in parts"
+)
 
 
 def open_pinned(blob: Blob, uri: Uri, version: str, chunk_bytes: int) -> io.BufferedReader:

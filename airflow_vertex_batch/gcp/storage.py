@@ -16,12 +16,14 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, ServiceError
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.gcp.auth import credentials_error
+from airflow_vertex_batch.gcp.clock import ServerClock
 from airflow_vertex_batch.gcp.environment import default_account
 from airflow_vertex_batch.gcp.reading import open_pinned
 from airflow_vertex_batch.gcp.upload import CHUNK_BYTES, LostUploadError, Upload, begun_anew, session_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from google.auth.credentials import Credentials
     from google.cloud.storage import Blob, Client
@@ -37,6 +39,8 @@ class GcsStore:
     def __init__(self, client: Client | None = None) -> None:
         self._client = client
         self._local = LocalStore()
+        self._clock = ServerClock()
+        self._is_heard = False
 
     @classmethod
     def of(cls, project: str, credentials: Credentials) -> GcsStore:
@@ -52,6 +56,10 @@ class GcsStore:
         """The underlying client, made on first use."""
         if self._client is None:
             self._client = self.of(*default_account("STORAGE_EMULATOR_HOST")).client
+        if not self._is_heard:
+            # google-cloud-storage hands out no headers; its session, one of `requests`, shows every answer.
+            self._client._http.hooks["response"].append(self._clock.hear)  # noqa: SLF001
+            self._is_heard = True
         return self._client
 
     def list(self, folder: Uri) -> Iterator[ObjectInfo]:
@@ -139,6 +147,25 @@ class GcsStore:
 
         with _translated(uri), contextlib.suppress(NotFound):
             self._blob(uri).delete()
+
+    def now(self, near: Uri) -> datetime:
+        """Return the time of Cloud Storage's servers.
+
+        :raises ServiceError: when they do not tell it.
+        """
+        if near.scheme == "file":
+            return self._local.now(near)
+        if (told := self._clock.now()) is None:
+            next(iter(self.list(near)), None)
+            told = self._clock.now()
+        if told is None:
+            raise ServiceError(
+                "Cloud Storage does not tell its time",
+                status=0,
+                why="its answers carry no Date header, which every server must send",
+                todo="Look for a proxy between this machine and Cloud Storage that removes it",
+            )
+        return told
 
     def _blob(self, uri: Uri) -> Blob:
         return self.client.bucket(uri.bucket).blob(uri.name)

@@ -8,6 +8,7 @@ from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, ge
 from airflow_vertex_batch.budget import BudgetGate, price_table
 from airflow_vertex_batch.compat import own, still_owns
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -147,7 +148,7 @@ class BuyingOperator(AskingOperator):
         from airflow_vertex_batch.core.purchase import Buyer, display_name
         from airflow_vertex_batch.core.submit import OnChangedInput, Terms
 
-        identity, ti = identity_of(context), context["ti"]
+        identity, ti = identity_of(context, str(self.staging())), context["ti"]
         token = own(ti)
         spec = JobSpec(
             display_name=self.display_name or display_name(identity),
@@ -171,6 +172,7 @@ class BuyingOperator(AskingOperator):
             ),
             at=lambda location: self.hook(location).jobs(),
             owns=lambda: still_owns(ti, token),
+            installation=Settings.read().installation,
         )
 
     def budget(self) -> Budget | None:

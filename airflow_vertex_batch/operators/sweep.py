@@ -11,6 +11,7 @@ from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, VertexBatchBaseOpe
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
+from airflow_vertex_batch.settings import Settings
 from airflow_vertex_batch.waiting import seconds
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 class VertexBatchSweepOperator(VertexBatchBaseOperator):
     """Find jobs that carry our labels and that no task owns; on demand adopt, cancel or harvest them.
 
-    A running job that the ledger does not know, or names with another in its place, is cancelled; so is one whose DAG
-    run has failed, or that is older than `owner_timeout` while no run of its own is active. One that its task meant to
-    buy and has not recorded is adopted: the next attempt attaches to it. A finished job with rows that no task lands is
-    harvested. Everything else is kept, as are all jobs of other installations and those without our labels. A retry
-    does what is left to do.
+    A running job that the ledger names with another in its place is cancelled; so is one whose DAG run has failed or
+    was deleted, or that is older than `owner_timeout` while no run of its own is active. One that its task meant to buy
+    and has not recorded is adopted: the next attempt attaches to it. A running job that no ledger names is told of:
+    only a person may cancel it. A finished job with rows that no task lands is harvested. Everything else is kept, as
+    are all jobs that other installations bought and those without our labels. A retry does what is left to do.
 
     :param apply: do what is to be done; only say it where not given. The text that a template such as
         ``{{ params.apply }}`` leaves is read as well. Templated.
@@ -73,7 +74,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
 
             only_look = not _truth(self.apply)
             found = chain.from_iterable(each.sweep(dry_run=only_look) for each in self._sweepers())
-            swept = Swept.of(found, is_dry_run=only_look)
+            swept = Swept.of(found, is_dry_run=only_look, asked=f"this Airflow ({Settings.read().installation})")
             self.push_links(context, addresses(jobs=[finding.job_name for finding in swept.findings]))
             self.log.info("%s", swept.text())
             context["ti"].xcom_push("report", swept.as_dict())
@@ -98,7 +99,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
                 hook.jobs(), store, hook.warehouse(), self.staging(), self.policy(),
                 prices=price_table(store),
                 harvest=Uri.parse(self.harvest_uri) if self.harvest_uri else None,
-                ask=_owner, attempt=attempt_token(),
+                ask=_owner, installation=Settings.read().installation, attempt=attempt_token(),
             )  # fmt: skip
 
 

@@ -10,22 +10,26 @@ import pytest
 
 import airflow_vertex_batch as avb
 from airflow_vertex_batch.compat import run_state
+from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.purchase import display_name, owner_labels
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Http
 from airflow_vertex_batch.emulator.scenario import Scenario
 from tests.builders import a_line, a_spec, an_identity, jsonl
 from tests.emulator.worlds import World, listening
 
+#: The name of this Airflow.
+HERE = "airflow-here"
+
 
 @pytest.fixture
 def orphan(gcs, bucket, storage_url, monkeypatch):
-    """A job in `global` that nobody has recorded, three hours old, and the connection that finds it."""
+    """A job in `global`, three hours old, in whose place its log names another; and the connection that finds it."""
     world = World(gcs, clock=VirtualClock(datetime.now(UTC) - timedelta(hours=3)))
-    identity, requests = an_identity(), bucket / "staging/nightly/requests.jsonl"
+    requests = bucket / "staging/nightly/requests.jsonl"
+    identity = an_identity(staging=str(bucket / "staging"))
     with gcs.open_write(requests) as stream:
         stream.write(jsonl(a_line()))
     labels = {**owner_labels(identity), IDENTITY_LABEL: identity.key, FINGERPRINT_LABEL: "f"}
@@ -34,6 +38,9 @@ def orphan(gcs, bucket, storage_url, monkeypatch):
         display_name=display_name(identity),
     )  # fmt: skip
     job = world.emulator.create("demo", "global", spec.body())
+    ledger = Ledger(gcs, bucket / "staging/ledger" / identity.key, "task")
+    ledger.append(ledger.submission("f", job["name"]), 0)
+    ledger.append(ledger.submission("g", f"{job['name']}0"), 1)
     with listening(world) as url:
         extra = {"is_anonymous": True, "project": "demo", "vertex_batch_endpoint": url}
         connection = {"conn_type": "google_cloud_platform", "extra": extra}
@@ -62,7 +69,7 @@ class TestSweeping:
         returned, pushed = sweep(**apply)
         (finding,) = returned["findings"]
         assert (finding["job_name"], finding["action"], finding["why"]) == (
-            orphan.job["name"], "cancel", "no ledger knows it",
+            orphan.job["name"], "cancel", f"{orphan.job['name'].rpartition('/')[2]}0 has taken its place",
         )  # fmt: skip
         assert (returned["is_dry_run"], returned["looked_at_count"], returned["actions"]) == (True, 1, {"cancel": 1})
         assert pushed["report"] == json.loads(json.dumps(returned))
@@ -87,7 +94,7 @@ class TestSweeping:
         from airflow_vertex_batch.core.errors import JobError
 
         ledger = Ledger(orphan.world.store, orphan.staging / "ledger" / orphan.key, "task")
-        ledger.append(ledger.intent("f"), 1)
+        ledger.append(ledger.intent("f"), 3)
         with pytest.raises(JobError, match=r"1 of 1 jobs could not be judged .* is damaged") as caught:
             sweep(apply=True)
         assert (caught.value.job_name, caught.value.retryable) == (orphan.job["name"], True)
@@ -132,6 +139,36 @@ class _Supervisor:
         return DagRunStateResult(state=self._runs[msg.run_id])
 
 
+class TestADeletedRun:
+    """The job is its task's own, and this Airflow has no such run."""
+
+    @pytest.fixture
+    def own(self, orphan, monkeypatch):
+        from airflow.sdk.execution_time import task_runner
+
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", _Supervisor({}), raising=False)
+        ledger = Ledger(orphan.world.store, orphan.staging / "ledger" / orphan.key, "task", installation=HERE)
+        ledger.append(ledger.submission("f", orphan.job["name"]), 2)
+        return orphan
+
+    def test_the_job_is_cancelled(self, own, sweep, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__INSTALLATION", HERE)
+        returned, _ = sweep(apply=True)
+        (finding,) = returned["findings"]
+        assert (finding["why"], finding["done"]) == ("its run was deleted: nobody waits for it", "cancelled")
+        assert returned["asked"] == f"this Airflow ({HERE})"
+
+    def test_but_not_where_another_airflow_bought_it(self, own, sweep, monkeypatch):
+        own.world.emulator.set_scenario(Scenario())
+        first = own.staging / "ledger" / own.key / "000000.json"
+        own.world.store.delete(first)
+        ledger = Ledger(own.world.store, own.staging / "ledger" / own.key, "task", installation="airflow-there")
+        ledger.append(ledger.submission("f", own.job["name"]), 0)
+        monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__INSTALLATION", HERE)
+        returned, _ = sweep(apply=True)
+        assert returned["kept"] == {"installation airflow-there bought it: its own sweep judges it": 1}
+
+
 class TestTheStateOfARun:
     def test_is_nobody_s_to_know_outside_a_task(self):
         assert run_state("nightly", "scheduled__2026-11-22") is None
@@ -143,8 +180,22 @@ class TestTheStateOfARun:
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", _Supervisor({"one": state}), raising=False)
         assert run_state("nightly", "one") == state
 
-    def test_is_not_known_of_a_run_that_does_not_exist(self, monkeypatch):
+    def test_is_deleted_where_there_is_no_such_run(self, monkeypatch):
         from airflow.sdk.execution_time import task_runner
 
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", _Supervisor({}), raising=False)
+        assert run_state("nightly", "one") == "deleted"
+
+    def test_is_not_known_where_the_answer_is_an_error(self, monkeypatch):
+        """The run was deleted between the two questions, or the server is in trouble: absent is not unreadable."""
+        from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+        from airflow.sdk.execution_time import comms, task_runner
+
+        class Failing(_Supervisor):
+            def send(self, msg):
+                if isinstance(msg, comms.GetDRCount):
+                    return super().send(msg)
+                raise AirflowRuntimeError(comms.ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Failing({"one": "running"}), raising=False)
         assert run_state("nightly", "one") is None

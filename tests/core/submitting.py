@@ -17,16 +17,19 @@ class World:
     def __init__(self, **jobs) -> None:
         self.clock = Clock()
         self.store, self.service = MemoryStore(), Jobs(self.clock, **jobs)
+        self.store.clock = self.clock
 
     def attempt(self, content: str = "c1", *, store=None, service=None, token: str = "a", **options):
         sleep, spec = options.pop("sleep", self.clock.sleep), options.pop("spec", a_spec())
-        ledger = Ledger(store or self.store, FOLDER, token, self.clock)
+        store = store or self.store
+        store.clock = self.clock
+        ledger = Ledger(store, FOLDER, token, installation=options.pop("installation", ""))
         order = an_order(ledger, service or self.service, spec=spec, content=content, **options)
-        return ensure_job(order, sleep=sleep, now=self.clock)
+        return ensure_job(order, sleep=sleep)
 
     def would_buy(self, content: str = "c1", **options) -> bool:
-        ledger = Ledger(self.store, FOLDER, "reader", self.clock)
-        return would_buy(an_order(ledger, self.service, content=content, **options), now=self.clock)
+        ledger = Ledger(self.store, FOLDER, "reader")
+        return would_buy(an_order(ledger, self.service, content=content, **options))
 
     @property
     def ledger(self) -> list[type]:

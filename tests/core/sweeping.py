@@ -16,6 +16,8 @@ from tests.builders import a_line, a_response, a_spec, an_identity, an_order, an
 from tests.fakes import Clock, Jobs, Lives, MemoryStore, MemoryWarehouse
 
 POLICY = SweepPolicy()
+#: The name of this Airflow.
+HERE = "airflow-here"
 STAGING, HARVEST = Uri.parse("gs://b/staging"), Uri.parse("gs://b/harvest")
 INPUT = "gs://b/staging/nightly/requests.jsonl"
 
@@ -27,12 +29,13 @@ class World:
         self.clock = Clock()
         self.jobs = Jobs(self.clock)
         self.store = MemoryStore()
+        self.store.clock = self.clock
         self.store.objects[INPUT] = jsonl(*(a_line(f"k{number}") for number in range(3)))
         self.owners = {}
 
-    def buy(self, task="create", content="c", **options):
+    def buy(self, task="create", content="c", bought_by=HERE, **options):
         """Let a task buy its job; its ledger and labels are as in production."""
-        identity = an_identity(task_id=task)
+        identity = self.identity(task)
         spec = a_spec(
             display_name=display_name(identity),
             inputs=(INPUT,),
@@ -40,11 +43,11 @@ class World:
             model="publishers/google/models/gemini-2.5-flash",
         )
         lives = Lives(options.pop("lives", None))
-        ledger = Ledger(lives.store(self.store), STAGING / "ledger" / identity.key, "task", self.clock)
+        ledger = Ledger(lives.store(self.store), STAGING / "ledger" / identity.key, "task", installation=bought_by)
         order = an_order(
             ledger, lives.service(self.jobs), spec=spec, identity_key=identity.key, content=content, **options
         )
-        return ensure_job(order, sleep=self.clock.sleep, now=self.clock)
+        return ensure_job(order, sleep=self.clock.sleep)
 
     def end(self, name, rows=3, state=JobState.SUCCEEDED):
         """Let a job answer rows and end."""
@@ -57,11 +60,15 @@ class World:
             completionStats={"successfulCount": str(rows)},
         )  # fmt: skip
 
-    def sweep(self, *, dry_run=False, harvest=HARVEST, service=None, store=None):
+    def identity(self, task="create"):
+        """Return whose the jobs of a task are."""
+        return an_identity(task_id=task, staging=str(STAGING))
+
+    def sweep(self, *, dry_run=False, harvest=HARVEST, service=None, store=None, installation=HERE):
         """Sweep, and return the findings."""
         sweeper = Sweeper(
             service or self.jobs, store or self.store, MemoryWarehouse(), STAGING, POLICY, harvest=harvest,
-            ask=self.ask, now=self.clock,
+            ask=self.ask, installation=installation,
         )  # fmt: skip
         return list(sweeper.sweep(dry_run=dry_run))
 

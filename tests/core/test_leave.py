@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from airflow_vertex_batch.core.errors import LedgerError
+from airflow_vertex_batch.core.leave import leave
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import SETTLE_SECONDS, leave
+from airflow_vertex_batch.core.submit import SETTLE_SECONDS
 from tests.core.submitting import FOLDER, World
 
 
@@ -21,7 +22,7 @@ class TestLeave:
 
     def _leave(self, world, *, owns: bool = True) -> bool:
         ledger = Ledger(world.store, FOLDER, "b", world.clock)
-        return leave(ledger, "me", world.service, owns=lambda: owns, sleep=world.clock.sleep, now=world.clock)
+        return leave(ledger, "me", world.service, owns=lambda: owns, sleep=world.clock.sleep)
 
     def test_an_attempt_that_was_replaced_cancels_nothing(self, world):
         world.attempt()

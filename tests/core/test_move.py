@@ -43,33 +43,37 @@ def at(fingerprint, state, number=1, **members):
     return a_job(state, name=f"jobs/{number}", labels={"avb-fingerprint": fingerprint}, **members)
 
 
+def _ended(name):
+    return a_job(JobState.CANCELLED, name=name)
+
+
 class TestNoting:
     """A move is noted before the job is cancelled."""
 
     def test_places_are_tried_in_order_once_each(self):
         ledger = a_ledger()
-        went = [move(f"jobs/{number}", ledger, HOME, [EUROPE, LITE]) for number in range(3)]
+        went = [move(_ended(f"jobs/{number}"), ledger, HOME, [EUROPE, LITE]) for number in range(3)]
         assert went == [EUROPE, LITE, None]
         assert len(ledger.entries()) == 2
 
     def test_twice_is_once(self):
         ledger = a_ledger()
-        assert [move("jobs/1", ledger, HOME, places) for places in ([EUROPE], [LITE], [])] == [EUROPE] * 3
+        assert [move(_ended("jobs/1"), ledger, HOME, places) for places in ([EUROPE], [LITE], [])] == [EUROPE] * 3
         assert len(ledger.entries()) == 1
 
     def test_a_new_edition_begins_anew(self):
         ledger, new = a_ledger(), Terms(edition="2", renew=True)
-        assert move("jobs/1", ledger, HOME, [EUROPE], Terms(edition="1")) == EUROPE
+        assert move(_ended("jobs/1"), ledger, HOME, [EUROPE], Terms(edition="1")) == EUROPE
         assert moves_of(ledger.entries(), HOME, new) == []
-        assert move("jobs/2", ledger, HOME, [EUROPE], new) == EUROPE
+        assert move(_ended("jobs/2"), ledger, HOME, [EUROPE], new) == EUROPE
 
     def test_any_number_of_jobs_can_be_left_to_another_task(self):
         ledger = a_ledger()
-        assert [move(f"jobs/{number}", ledger, HOME, [Place()]) for number in range(2)] == [Place(), Place()]
+        assert [move(_ended(f"jobs/{number}"), ledger, HOME, [Place()]) for number in range(2)] == [Place(), Place()]
 
     def test_other_requests_begin_anew(self):
         ledger = a_ledger()
-        assert [move(f"jobs/{name}", ledger, name, [EUROPE]) for name in (HOME, "f-other")] == [EUROPE, EUROPE]
+        assert [move(_ended(f"jobs/{name}"), ledger, name, [EUROPE]) for name in (HOME, "f-other")] == [EUROPE, EUROPE]
 
     def test_two_writers_do_not_both_move(self):
         class Raced(MemoryStore):
@@ -77,7 +81,27 @@ class TestNoting:
                 return False
 
         with pytest.raises(LedgerError, match="another attempt is writing its ledger"):
-            move("jobs/1", a_ledger(Raced()), HOME, [EUROPE])
+            move(_ended("jobs/1"), a_ledger(Raced()), HOME, [EUROPE])
+
+
+class TestWhatStays:
+    """Whoever gives a running job up cancels it: so only what the log names, and this Airflow bought, is given up."""
+
+    def test_a_running_job_that_no_log_names(self, caplog):
+        ledger = a_ledger()
+        assert move(at(HOME, JobState.PENDING), ledger, HOME, [EUROPE]) is None
+        assert ledger.entries() == ()
+        assert "jobs/1" in caplog.text
+        assert "no entry in gs://b/ledger/me names it" in caplog.text
+
+    @pytest.mark.parametrize(("buyer", "goes"), [("here", EUROPE), ("there", None)])
+    def test_a_running_job_goes_only_from_the_airflow_that_bought_it(self, buyer, goes):
+        store = MemoryStore()
+        theirs, ours = (
+            Ledger(store, Uri.parse("gs://b/ledger/me"), "a", Clock(), installation=name) for name in (buyer, "here")
+        )
+        theirs.append(theirs.submission(HOME, "jobs/1"), 0)
+        assert move(at(HOME, JobState.PENDING), ours, HOME, [EUROPE]) == goes
 
 
 class TestOrder:
@@ -86,7 +110,7 @@ class TestOrder:
     def order(self, *places):
         ledger, spec = a_ledger(), a_spec()
         for number, place in enumerate(places):
-            move(f"jobs/{number}", ledger, job_fingerprint("c", spec), [place])
+            move(_ended(f"jobs/{number}"), ledger, job_fingerprint("c", spec), [place])
         order = Order(spec=spec, identity_key="me", content="c", ledger=ledger, service=Jobs(), at=Jobs().at)
         return order.placed(ledger.entries())
 

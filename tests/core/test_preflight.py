@@ -104,9 +104,9 @@ class TestNames:
         assert re.search(problem or "labels", finding.found)
 
     def test_as_many_labels_are_ours_as_is_said(self):
+        from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
         from airflow_vertex_batch.core.model import Identity
         from airflow_vertex_batch.core.purchase import owner_labels
-        from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL
 
         ours = owner_labels(Identity(dag_id="d", task_id="t", run_id="r")) | {IDENTITY_LABEL: "", FINGERPRINT_LABEL: ""}
         assert len(ours) == OUR_LABELS

@@ -7,18 +7,11 @@ from datetime import timedelta
 import pytest
 
 from airflow_vertex_batch.core.address import JobName, Uri
+from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Intent, Ledger, Refusal, Submission
 from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import (
-    FINGERPRINT_LABEL,
-    IDENTITY_LABEL,
-    SETTLE_SECONDS,
-    OnChangedInput,
-    Reuse,
-    ensure_job,
-    job_fingerprint,
-)
+from airflow_vertex_batch.core.submit import SETTLE_SECONDS, OnChangedInput, Reuse, ensure_job, job_fingerprint
 from tests.builders import a_spec, an_order
 from tests.core.submitting import FOLDER, World
 from tests.fakes import Died, Jobs, Lives, MemoryStore
@@ -72,7 +65,7 @@ class TestTheOrdinaryWay:
     def test_another_identity_has_a_job_of_its_own(self, world):
         world.attempt()
         ledger = Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock)
-        other = ensure_job(an_order(ledger, world.service, identity_key="you"), now=world.clock)
+        other = ensure_job(an_order(ledger, world.service, identity_key="you"))
         assert other.created
 
 

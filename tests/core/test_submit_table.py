@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import pytest
 
+from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL
 from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobState
 from airflow_vertex_batch.core.submit import (
-    EDITION_LABEL,
-    FINGERPRINT_LABEL,
     SETTLE_SECONDS,
     Attach,
     OnChangedInput,
@@ -145,7 +144,7 @@ TABLE = {
         Attach(DONE, recorded=False, cancel=("new",)),
     ),
     "a failed one and another input's running one: submit, cancelling that": (
-        SENT,
+        [*SENT, _intent(OTHER, LONG_AGO), _submission(OTHER, "new")],
         [_job(OTHER, name="new"), _job(SAME, JobState.FAILED)],
         Submit("old ended as JOB_STATE_FAILED", cancel=("new",), replaces="old"),
     ),

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
+from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.leftovers import Swept
 from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.sweep import Owner
-from tests.builders import an_identity
 from tests.core.sweeping import HARVEST, INPUT, World
 from tests.fakes import Died, Lives
 
+A_PERSON_WHY = "no log names it: only a person may cancel it, in the console"
 OWNED_WHY = "it is its task's own: the next attempt attaches to it"
 
 
@@ -30,19 +30,50 @@ class TestSweeping:
         world.later()
         before = (dict(world.store.objects), world.jobs.paid)
         (finding,) = world.sweep(dry_run=True)
-        assert (finding.job_name, finding.action, finding.why) == (job.name, "cancel", "no ledger knows it")
+        assert (finding.job_name, finding.action, finding.why) == (job.name, "tell", A_PERSON_WHY)
         assert (finding.dag, finding.task, finding.run_id, finding.age_hours, finding.done) == (
             "nightly", "create", "scheduled__2026-11-22", 2.0, "",
         )  # fmt: skip
         assert (dict(world.store.objects), world.jobs.paid) == before
 
-    def test_a_job_that_no_ledger_knows_is_cancelled_once(self, world):
+    @pytest.mark.parametrize("owner", [Owner.UNKNOWN, Owner.SUCCEEDED, Owner.FAILED, Owner.DELETED], ids=str)
+    def test_a_running_job_that_no_log_names_is_told_of_and_left_alone(self, world, owner):
         job = world.buy().job
         world.forget_ledgers()
+        world.owners["create"] = owner
+        world.later(120)
+        assert [finding.done for finding in world.sweep()] == ["nothing: only a person may cancel it"]
+        assert world.jobs.running == [job]
+        assert Swept.of(world.sweep(), is_dry_run=False, asked="it").status == (3 if owner is Owner.UNKNOWN else 1)
+
+    @pytest.mark.parametrize("owner", [Owner.FAILED, Owner.DELETED], ids=str)
+    def test_a_job_whose_run_failed_or_was_deleted_is_cancelled_once(self, world, owner):
+        job = world.buy().job
+        world.owners["create"] = owner
         world.later()
         assert [finding.done for finding in world.sweep()] == ["cancelled"]
         assert world.state(job.name) is JobState.CANCELLED
         assert [finding.action for finding in world.sweep()] == ["keep"]
+
+    def test_a_run_that_is_absent_here_may_be_alive_in_the_airflow_that_bought_its_job(self, world):
+        job = world.buy(bought_by="airflow-there").job
+        world.owners["create"] = Owner.DELETED
+        world.later()
+        (finding,) = world.sweep()
+        assert finding.why == "installation airflow-there bought it: its own sweep judges it"
+        assert world.jobs.running == [job]
+        assert [finding.done for finding in world.sweep(installation="airflow-there")] == ["cancelled"]
+
+    def test_it_asks_only_about_runs_that_a_verdict_hangs_on(self, world):
+        old = world.buy().job
+        world.buy(content="changed")
+        world.jobs.change(old.name, state="JOB_STATE_RUNNING")
+        world.buy("own")
+        world.later()
+        asked = []
+        world.ask = lambda identity: asked.append(identity.task_id) or Owner.UNKNOWN
+        found = {finding.job_name: finding.is_open for finding in world.sweep(dry_run=True)}
+        assert (asked, found[old.name], sum(found.values())) == (["own", "create"], False, 2)
 
     def test_a_replaced_job_that_still_runs_is_cancelled_and_the_one_in_its_place_is_not(self, world):
         old = world.buy().job
@@ -135,7 +166,8 @@ class TestSweeping:
     def test_a_job_without_a_ledger_whose_files_lie_elsewhere_is_left_alone(self, world):
         job = world.buy().job
         world.forget_ledgers()
-        world.jobs.change(job.name, inputConfig={"gcsSource": {"uris": ["gs://b/staging-of-others/r.jsonl"]}})
+        elsewhere = {"gcsSource": {"uris": ["gs://b/staging-of-others/r.jsonl"]}}
+        world.jobs.change(job.name, inputConfig=elsewhere, displayName="a name of their own")
         world.later()
         (finding,) = world.sweep()
         assert (finding.action, finding.why) == (
@@ -147,8 +179,9 @@ class TestSweeping:
         """One job of each kind; whatever the first sweep came to, two more leave everything done once."""
         done = world.buy("done").job
         world.end(done.name)
-        running = world.buy("running").job
         world.forget_ledgers()
+        running = world.buy("running").job
+        world.owners["running"] = Owner.DELETED
         with pytest.raises(Died):
             world.buy("meant", lives=2)
         world.later()
@@ -182,13 +215,15 @@ class TestFencing:
 
     @pytest.fixture
     def orphan(self, world):
+        """The job of a run that was deleted."""
         job = world.buy().job
-        world.forget_ledgers()
+        world.owners["create"] = Owner.DELETED
         world.later()
         return job
 
     def test_a_task_that_attaches_meanwhile_keeps_its_job(self, world, orphan):
-        (finding,) = world.sweep(service=_Interrupted(world.jobs, world.buy))
+        again = lambda: world.owners.update(create=Owner.ALIVE) or world.buy()  # noqa: E731
+        (finding,) = world.sweep(service=_Interrupted(world.jobs, again))
         assert (finding.action, finding.done) == ("cancel", "nothing: it has changed since it was looked at")
         assert world.jobs.running == [orphan]
 
@@ -231,11 +266,10 @@ class TestErrors:
     def test_an_unreadable_ledger_is_no_absent_ledger(self, world):
         world.buy("broken")
         other = world.buy("other").job
+        world.owners["other"] = Owner.FAILED
         for name in [name for name in world.store.objects if "/ledger/" in name]:
-            if an_identity(task_id="broken").key in name:
+            if world.identity("broken").key in name:
                 world.store.objects[name] = b"{"
-            else:
-                del world.store.objects[name]
         world.later()
         cancelled, broken = world.sweep()
         assert (cancelled.job_name, cancelled.done) == (other.name, "cancelled")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import ClassVar
 
+import msgspec
 import pytest
 
+from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL, INSTALLATION_LABEL
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.purchase import display_name, owner_labels
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL, SETTLE_SECONDS
+from airflow_vertex_batch.core.submit import SETTLE_SECONDS
 from airflow_vertex_batch.core.sweep import (
     Adopt,
     Cancel,
@@ -18,6 +21,7 @@ from airflow_vertex_batch.core.sweep import (
     Keep,
     Owner,
     SweepPolicy,
+    Tell,
     is_ours,
     judge,
     owner_of,
@@ -27,15 +31,16 @@ from tests.builders import NIGHT, a_job, an_identity
 HOUR = 3600.0
 POLICY = SweepPolicy()
 SAME, OTHER = "same", "other"
-UNKNOWN, ALIVE, SUCCEEDED, FAILED = Owner
+UNKNOWN, ALIVE, SUCCEEDED, FAILED, DELETED = Owner
 
 
-def _intent(fingerprint=SAME, hours=2.0):
-    return Intent(fingerprint=fingerprint, attempt="a", at=NIGHT - timedelta(hours=hours))
+def _intent(fingerprint=SAME, hours=2.0, **members):
+    return Intent(fingerprint=fingerprint, attempt="a", at=NIGHT - timedelta(hours=hours), **members)
 
 
-def _submission(name="mine", fingerprint=SAME, hours=2.0):
-    return Submission(fingerprint=fingerprint, attempt="a", at=NIGHT - timedelta(hours=hours), job_name=name)
+def _submission(name="mine", fingerprint=SAME, hours=2.0, **members):
+    at = NIGHT - timedelta(hours=hours)
+    return Submission(fingerprint=fingerprint, attempt="a", at=at, job_name=name, **members)
 
 
 def _job(state=JobState.RUNNING, hours=2.0, **members):
@@ -59,9 +64,12 @@ FOREIGN = Keep("neither the ledger nor its files tie it to this staging folder")
 EMPTY = Keep("it ended without rows: there is nothing to land")
 LATE = Cancel("it is older than a task waits for, or the service lets a job run")
 NOBODY = Cancel("its run has failed: nobody waits for it")
+GONE = Cancel("its run was deleted: nobody waits for it")
+A_PERSON = Tell("no log names it: only a person may cancel it, in the console")
 MEANT_IT = Adopt("its task meant to buy it and has not recorded it")
 LOST = Adopt("its run is active, and its ledger was lost")
 NEVER_LANDED = Harvest("its run has failed: what it answered may not have landed")
+NEVER_LANDED_GONE = Harvest("its run was deleted: what it answered may not have landed")
 
 TABLE = {
     # job, its ledger, its owner, verdict
@@ -83,25 +91,45 @@ TABLE = {
     "running, meant a moment ago": (PENDING, [_intent(hours=0.5)], UNKNOWN, BUYING),
     "running, meant, the run failed": (PENDING, MEANT, FAILED, NOBODY),
     "running, meant, too old": (_job(hours=99), MEANT, UNKNOWN, LATE),
-    "running, something else was meant": (PENDING, [_intent(OTHER)], UNKNOWN, Cancel("no ledger knows it")),
-    "running, refused by the service": (PENDING, [*MEANT, REFUSED], UNKNOWN, Cancel("no ledger knows it")),
+    "running, its task's own, the run deleted": (RUNNING, OWN, DELETED, GONE),
+    "running, its task's own, too old, the run deleted": (_job(hours=98.1), OWN, DELETED, GONE),
+    "running, meant, the run deleted": (PENDING, MEANT, DELETED, GONE),
+    "running, replaced, the run deleted": (RUNNING, REPLACED, DELETED, Cancel("newer has taken its place")),
+    "running, something else was meant": (PENDING, [_intent(OTHER)], UNKNOWN, A_PERSON),
+    "running, something else was meant since": (
+        PENDING,
+        [_intent(), _intent(OTHER)],
+        UNKNOWN,
+        Cancel("its task has meant other input since"),
+    ),
+    "running, refused by the service, and there all the same": (PENDING, [*MEANT, REFUSED], UNKNOWN, MEANT_IT),
     "running, bought twice": (
         RUNNING,
         [_intent(), _intent(), _submission("p/twin")],
         ALIVE,
         Cancel("twin has taken its place"),
     ),
-    "running, no ledger": (RUNNING, [], UNKNOWN, Cancel("no ledger knows it")),
-    "running, no ledger, the run ended well": (RUNNING, [], SUCCEEDED, Cancel("no ledger knows it")),
-    "running, no ledger, the run failed": (RUNNING, [], FAILED, NOBODY),
+    "running, bought twice, and the other for other input": (
+        RUNNING,
+        [_intent(OTHER), _submission("p/other", OTHER)],
+        FAILED,
+        A_PERSON,
+    ),
+    "running, no ledger": (RUNNING, [], UNKNOWN, A_PERSON),
+    "running, no ledger, the run ended well": (RUNNING, [], SUCCEEDED, A_PERSON),
+    "running, no ledger, the run failed": (RUNNING, [], FAILED, A_PERSON),
+    "running, no ledger, the run deleted": (RUNNING, [], DELETED, A_PERSON),
+    "running, no ledger, too old": (_job(hours=99), [], UNKNOWN, A_PERSON),
     "running, no ledger, the run active": (RUNNING, [], ALIVE, LOST),
     "done, its task's own": (DONE, OWN, UNKNOWN, LANDS),
     "done, its task's own, the run ended well": (DONE, OWN, SUCCEEDED, LANDS),
     "done, its task's own, the run failed": (DONE, OWN, FAILED, NEVER_LANDED),
+    "done, its task's own, the run deleted": (DONE, OWN, DELETED, NEVER_LANDED_GONE),
+    "done, no ledger, the run deleted": (DONE, [], DELETED, NEVER_LANDED_GONE),
     "done, replaced": (DONE, REPLACED, UNKNOWN, Harvest("newer has taken its place")),
     "done, meant and not recorded": (DONE, MEANT, UNKNOWN, MEANT_IT),
     "done, meant and not recorded, the run failed": (DONE, MEANT, FAILED, NEVER_LANDED),
-    "done, no ledger": (DONE, [], UNKNOWN, Harvest("no ledger knows it")),
+    "done, no ledger": (DONE, [], UNKNOWN, Harvest("no log names it")),
     "done, no ledger, the run active": (DONE, [], ALIVE, LOST),
     "cancelled with rows, replaced": (
         _job(JobState.CANCELLED, successful_count=1),
@@ -113,10 +141,16 @@ TABLE = {
         _job(JobState.EXPIRED, output_uri="gs://out/o"),
         [],
         UNKNOWN,
-        Harvest("no ledger knows it"),
+        Harvest("no log names it"),
     ),
     "ended without rows": (_job(JobState.FAILED, successful_count=0), [], FAILED, EMPTY),
     "ended, no count and no output": (_job(JobState.FAILED), REPLACED, UNKNOWN, EMPTY),
+    "ended well, and no row is good: they land as they are": (
+        _job(JobState.SUCCEEDED, successful_count=0),
+        REPLACED,
+        UNKNOWN,
+        Harvest("newer has taken its place"),
+    ),
     "done long ago": (
         _job(JobState.SUCCEEDED, hours=12 * 24, successful_count=3, ended_at=NIGHT - timedelta(hours=7.1 * 24)),
         REPLACED,
@@ -154,7 +188,7 @@ def test_the_table(job, entries, owner, verdict):
 def test_an_installation_beside_ours_is_left_alone(state, owner):
     """The same DAG in another Airflow, with another staging folder: its ledger is not the one that is read."""
     job = _job(state, successful_count=3)
-    for entries in ([], [_intent(OTHER)], [_intent(), _submission("p/ours")]):
+    for entries in ([], [_intent(OTHER)], [_intent(OTHER), _submission("p/ours", OTHER)]):
         assert isinstance(judge(job, entries, NIGHT, POLICY, owner=owner, is_local=False), Keep)
 
 
@@ -168,7 +202,40 @@ def test_only_what_runs_is_cancelled_and_only_what_ended_is_harvested(state):
     job = _job(state, successful_count=3)
     ledgers = ([], MEANT, OWN, REPLACED, [*MEANT, REFUSED])
     verdicts = {type(judge(job, entries, NIGHT, POLICY, owner=owner)) for entries in ledgers for owner in Owner}
-    assert verdicts <= ({Keep, Adopt, Harvest} if state.is_final else {Keep, Adopt, Cancel})
+    assert verdicts <= ({Keep, Adopt, Harvest} if state.is_final else {Keep, Adopt, Cancel, Tell})
+
+
+@pytest.mark.parametrize("entries", [[], [_intent(OTHER)], [_intent(OTHER), _submission("p/other", OTHER)]], ids=len)
+@pytest.mark.parametrize("owner", Owner, ids=str)
+@pytest.mark.parametrize("hours", [2, 99], ids=str)
+def test_what_no_log_names_is_never_cancelled(entries, owner, hours):
+    """Whatever became of its run, and however old it is: only a person may."""
+    assert not isinstance(judge(_job(hours=hours), entries, NIGHT, POLICY, owner=owner), Cancel)
+
+
+class TestTwoInstallations:
+    """Both share the staging folder: a run that is absent here may be alive there."""
+
+    THEIRS: ClassVar = [_intent(installation="b"), _submission(installation="b")]
+
+    @pytest.mark.parametrize("owner", Owner, ids=str)
+    @pytest.mark.parametrize("job", [RUNNING, DONE, _job(hours=99)], ids=["running", "done", "too old"])
+    def test_the_one_s_sweep_never_touches_what_the_other_bought(self, job, owner):
+        verdict = judge(job, self.THEIRS, NIGHT, POLICY, owner=owner, installation="a")
+        assert verdict == Keep("installation b bought it: its own sweep judges it")
+
+    def test_and_judges_what_itself_bought(self):
+        assert judge(RUNNING, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="b") == GONE
+
+    def test_the_label_says_who_bought_it_also_when_the_other_wrote_it_down(self):
+        job = _job(labels={FINGERPRINT_LABEL: SAME, INSTALLATION_LABEL: "a"})
+        assert judge(job, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="a") == GONE
+        assert isinstance(judge(job, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="b"), Keep)
+
+    def test_a_sweep_that_does_not_know_whose_it_is_leaves_a_shared_ledger_alone(self):
+        shared = [*self.THEIRS, _intent(OTHER, installation="a"), _submission("p/newer", OTHER, installation="a")]
+        assert isinstance(judge(RUNNING, shared, NIGHT, POLICY), Keep)
+        assert isinstance(judge(RUNNING, shared, NIGHT, POLICY, installation="b"), Cancel)
 
 
 class TestPolicy:
@@ -199,9 +266,11 @@ class TestOwner:
         ids=str,
     )
     def test_is_read_back(self, identity, shard, number, suffix):
-        owner = identity.of_job(shard, number)
+        owner = msgspec.structs.replace(identity.of_job(shard, number), staging="gs://b/staging")
         labels = {IDENTITY_LABEL: owner.key, **owner_labels(owner)}
-        assert owner_of(a_job(display_name=display_name(identity) + suffix, labels=labels)) == owner
+        job = a_job(display_name=display_name(identity) + suffix, labels=labels)
+        assert owner_of(job, "gs://b/staging") == owner
+        assert owner_of(job, "gs://b/another") is None
 
     @pytest.mark.parametrize(
         "name", ["", "nightly", "my own name", "nightly.create another_run", "nightly.create[1] scheduled__2026-11-22"]
@@ -211,7 +280,14 @@ class TestOwner:
 
     @pytest.mark.parametrize(
         ("state", "owner"),
-        [("success", SUCCEEDED), ("failed", FAILED), ("running", ALIVE), ("queued", ALIVE), (None, UNKNOWN)],
+        [
+            ("success", SUCCEEDED),
+            ("failed", FAILED),
+            ("running", ALIVE),
+            ("queued", ALIVE),
+            ("deleted", DELETED),
+            (None, UNKNOWN),
+        ],
     )
     def test_a_state_of_a_run(self, state, owner):
         assert Owner.of_run(state) is owner

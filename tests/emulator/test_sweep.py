@@ -10,12 +10,13 @@ import pytest
 from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.__main__ import main
-from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.address import JobName, Uri
+from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.errors import AmbiguousError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.leftovers import Swept
 from airflow_vertex_batch.core.purchase import display_name, owner_labels
-from airflow_vertex_batch.core.submit import FINGERPRINT_LABEL, IDENTITY_LABEL, ensure_job
+from airflow_vertex_batch.core.submit import ensure_job
 from airflow_vertex_batch.core.sweep import Owner, Sweeper, SweepPolicy
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Drop, Http, Pass
@@ -27,6 +28,8 @@ from tests.emulator.worlds import World, listening
 #: The answer to the first create is lost; the second job is bought, and its cancel is refused when it is replaced.
 FAULTS = (Drop(on="create", when="after"), Pass(on="create", times=4), Http(on="cancel", status=400))
 ROWS = 10
+#: The name of this Airflow.
+HERE = "airflow-here"
 
 
 class Site:
@@ -43,18 +46,19 @@ class Site:
         return self.world.emulator.clock.now()
 
     def order(self, task):
-        identity = an_identity(task_id=task)
+        identity = an_identity(task_id=task, staging=str(self.staging))
         return identity, a_spec(
             model="gemini-2.5-flash", inputs=(str(self.input),), output=str(self.staging / f"nightly/{task}/output"),
             display_name=display_name(identity), labels=owner_labels(identity),
         )  # fmt: skip
 
-    def buy(self, task, content="c"):
+    def buy(self, task, content="c", bought_by=HERE):
         """Let a task buy a job, and return its name."""
         identity, spec = self.order(task)
-        ledger = Ledger(self.world.store, self.staging / "ledger" / identity.key, "task", self.now)
+        folder = self.staging / "ledger" / identity.key
+        ledger = Ledger(self.world.store, folder, "task", self.now, installation=bought_by)
         order = an_order(ledger, self.service, spec=spec, identity_key=identity.key, content=content)
-        ensured = ensure_job(order, now=self.now)
+        ensured = ensure_job(order)
         self.world.emulator.advance(1)
         return ensured.job.name
 
@@ -71,9 +75,9 @@ class Site:
         sweeper = Sweeper(
             self.service, self.world.store, self.world.warehouse, self.staging, SweepPolicy(),
             harvest=Uri("gs", self.staging.bucket, "swept"),
-            ask=lambda identity: self.owners.get(identity.task_id, Owner.UNKNOWN), now=self.now,
+            ask=lambda identity: self.owners.get(identity.task_id, Owner.ALIVE), now=self.now, installation=HERE,
         )  # fmt: skip
-        return Swept.of(sweeper.sweep(dry_run=dry_run), is_dry_run=dry_run)
+        return Swept.of(sweeper.sweep(dry_run=dry_run), is_dry_run=dry_run, asked=HERE)
 
     @property
     def books(self):
@@ -99,16 +103,19 @@ def site(gcs, bucket):
 
 @pytest.fixture
 def left_behind(site):
-    """Four tasks: one whose answer was lost, one whose input changed, one whose run failed, and one that is well."""
+    """Five tasks: one whose answer and log were lost, one whose input changed, one whose run was deleted, one that is
+    well, and one of another Airflow.
+    """
     site.buy_in_vain("lost")
     site.buy("changed", "before")
     site.buy("changed", "after")
     site.buy("gone")
     site.buy("well")
-    site.owners["gone"] = Owner.FAILED
+    site.buy("theirs", bought_by="airflow-there")
+    site.owners |= {"lost": Owner.DELETED, "gone": Owner.DELETED, "theirs": Owner.DELETED}
     site.world.emulator.script.check_used()
     site.world.emulator.advance(2 * 3600)
-    assert site.states() == ["RUNNING"] * 5
+    assert site.states() == ["RUNNING"] * 6
     return site
 
 
@@ -116,20 +123,26 @@ class TestThreeWays:
     def test_a_dry_run_names_each_with_its_reason_and_leaves_the_books_as_they_are(self, left_behind):
         swept = left_behind.sweep(dry_run=True)
         assert {(finding.task, finding.action, finding.why) for finding in swept.findings} == {
-            ("lost", "cancel", "no ledger knows it"),
+            ("lost", "tell", "no log names it: only a person may cancel it, in the console"),
             ("changed", "cancel", f"{left_behind.books[2]['name'].rpartition('/')[2]} has taken its place"),
-            ("gone", "cancel", "its run has failed: nobody waits for it"),
+            ("gone", "cancel", "its run was deleted: nobody waits for it"),
         }
-        assert (swept.looked_at_count, swept.status, swept.unknown_spent_count) == (5, 1, 3)
+        assert (swept.looked_at_count, swept.status, swept.unknown_spent_count) == (6, 1, 3)
         assert all(float(finding.money.expected_usd) > 0 for finding in swept.findings)
-        assert left_behind.states() == ["RUNNING"] * 5
+        assert swept.kept["installation airflow-there bought it: its own sweep judges it"] == 1
+        assert left_behind.states() == ["RUNNING"] * 6
         assert left_behind.world.emulator.books()["calls"]["cancel"] == 1
 
     def test_each_is_cancelled_harvested_and_done_with(self, left_behind):
         site, emulator = left_behind, left_behind.world.emulator
-        assert {finding.done for finding in site.sweep().findings} == {"cancelled"}
+        assert {finding.done for finding in site.sweep().findings} == {
+            "cancelled", "nothing: only a person may cancel it",
+        }  # fmt: skip
         emulator.advance(60)
-        assert site.states() == ["CANCELLED", "CANCELLED", "RUNNING", "CANCELLED", "RUNNING"]
+        assert site.states() == ["RUNNING", "CANCELLED", "RUNNING", "CANCELLED", "RUNNING", "RUNNING"]
+        # A person does, in the console.
+        site.service.cancel(JobName.parse(site.books[0]["name"]))
+        emulator.advance(60)
 
         swept = site.sweep()
         assert {finding.task: finding.action for finding in swept.findings} == {
@@ -146,13 +159,13 @@ class TestThreeWays:
         again = site.sweep()
         assert (again.status, again.kept["it was harvested already"]) == (0, 3)
         emulator.advance(6 * 3600)
-        assert site.states()[2] == site.states()[4] == "SUCCEEDED"
+        assert site.states()[2] == site.states()[4] == site.states()[5] == "SUCCEEDED"
         assert site.sweep().status == 0
         assert emulator.books()["calls"]["cancel"] == 4
 
 
 class TestTheCommand:
-    """The same by `airflow-vertex-batch sweep`, which asks no Airflow: a failed run is only known by its age."""
+    """The same by `airflow-vertex-batch sweep`, where no Airflow is named: it says so, first and in its status."""
 
     @pytest.fixture
     def sweep(self, left_behind, capsys, monkeypatch, storage_url):
@@ -168,31 +181,45 @@ class TestTheCommand:
 
     def test_a_dry_run_is_the_default_and_prints_a_table(self, left_behind, sweep):
         status, printed = sweep()
-        assert status == 1
-        for text in ("global/", "nightly.lost", "nightly.changed", "no ledger knows it", "at least $", "at most $"):
+        assert status == 3
+        assert printed.out.startswith("No Airflow was asked what became of runs")
+        for text in ("global/", "nightly.lost", "nightly.changed", "no log names it", "at least $", "at most $"):
             assert text in printed.out
-        assert "5 jobs looked at, 2 left behind: 2 to cancel; spent $" in printed.out
-        assert "2 not or not fully known; a dry run, nothing was done" in printed.out
-        assert left_behind.states() == ["RUNNING"] * 5
+        assert "6 jobs looked at, 2 left behind: 1 to cancel, 1 to tell; spent $" in printed.out
+        assert "2 not or not fully known; of 5 it is not known, nor what became of their runs; a dry run" in printed.out
+        assert left_behind.states() == ["RUNNING"] * 6
 
     def test_apply_does_it_and_prints_json(self, left_behind, sweep):
         harvest = f"gs://{left_behind.staging.bucket}/swept"
         status, printed = sweep("--apply", "--format", "json")
-        assert status == 1
+        assert status == 3
+        assert printed.err.startswith("No Airflow was asked")
         swept = Swept.from_dict(json.loads(printed.out))
-        assert [(finding.action, finding.done) for finding in swept.findings] == [("cancel", "cancelled")] * 2
+        assert [(finding.action, finding.done) for finding in swept.findings] == [
+            ("cancel", "cancelled"), ("tell", "nothing: only a person may cancel it"),
+        ]  # fmt: skip
         left_behind.world.emulator.advance(60)
-        assert left_behind.states() == ["CANCELLED", "CANCELLED", "RUNNING", "RUNNING", "RUNNING"]
+        assert left_behind.states() == ["RUNNING", "CANCELLED", *["RUNNING"] * 4]
         status, printed = sweep("--apply", "--harvest-to", harvest)
-        assert (status, printed.out.count("good rows to")) == (1, 2)
+        assert (status, printed.out.count("good rows to")) == (3, 1)
         status, printed = sweep("--apply", "--harvest-to", harvest)
-        assert (status, "kept 2: it was harvested already" in printed.out) == (0, True)
+        assert (status, "kept 1: it was harvested already" in printed.out) == (3, True)
 
     def test_ages_are_taken_in_hours(self, left_behind, sweep):
         status, printed = sweep("--older-than", "7")
-        assert (status, "kept 5: it is young" in printed.out) == (0, True)
+        assert (status, "kept 6: it is young" in printed.out) == (0, True)
         status, printed = sweep("--older-than", "1", "--owner-timeout", "5")
-        assert (status, "5 left behind: 5 to cancel" in printed.out) == (1, True)
+        assert (status, "6 left behind: 5 to cancel, 1 to tell" in printed.out) == (3, True)
+
+    def test_a_ledger_of_two_airflows_is_left_alone_until_it_is_said_whose_sweep_it_is(self, left_behind, sweep):
+        site = left_behind
+        (gone,) = [job for job in site.books if "nightly.gone" in job["displayName"]]
+        site.service.cancel(JobName.parse(gone["name"]))
+        site.world.emulator.advance(60)
+        site.buy("gone", "other", bought_by="airflow-there")
+        why = "several installations write its ledger: say which one this sweep is of"
+        assert f"kept 2: {why}" in sweep()[1].out
+        assert "installation airflow-there bought it" in sweep("--installation", HERE)[1].out
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -200,6 +227,8 @@ class TestTheCommand:
             (["--older-than", "0.01"], "Use 90 s <= older_than"),
             (["--harvest-to", "s3://b/x"], "is not an address we can read"),
             (["--location", "mars", "--prices", "none.json"], "does not exist"),
+            (["--airflow-url", "http://127.0.0.1:9"], "--airflow-url without --installation"),
+            (["--airflow-url", "http://127.0.0.1:9", "--installation", "x"], "did not answer"),
         ],
         ids=lambda value: value[0] if isinstance(value, list) else "",
     )

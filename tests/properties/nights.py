@@ -20,17 +20,11 @@ import msgspec
 from google.auth.credentials import AnonymousCredentials
 
 from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.lifecycle import OnTimeout
 from airflow_vertex_batch.core.model import JobState, Manifest
 from airflow_vertex_batch.core.purchase import ROUND_LABEL
-from airflow_vertex_batch.core.submit import (
-    EDITION_LABEL,
-    FINGERPRINT_LABEL,
-    IDENTITY_LABEL,
-    SETTLE_SECONDS,
-    OnChangedInput,
-    OnClear,
-)
+from airflow_vertex_batch.core.submit import SETTLE_SECONDS, OnChangedInput, OnClear
 from airflow_vertex_batch.emulator import faults
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.rest import Rest

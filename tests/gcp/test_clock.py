@@ -1,0 +1,139 @@
+"""The store tells its own time: by the header of its answers, whatever this machine's clock says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.storage import Client
+
+from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.ledger import Ledger
+from airflow_vertex_batch.gcp.clock import ServerClock
+from airflow_vertex_batch.gcp.storage import GcsStore
+
+FOLDER = Uri.parse("gs://b/ledger")
+
+
+class Server(ThreadingHTTPServer):
+    """An empty bucket whose clock differs from this machine's.
+
+    :param apart: seconds; None for a server that tells no time.
+    """
+
+    def __init__(self, apart: float | None) -> None:
+        outer = self
+        self.apart, self.asked = apart, 0
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                # The client itself also asks about the bucket, once, beside what it is asked to do.
+                outer.asked += "/o?" in self.path
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b'{"items": []}')
+
+            def send_header(self, keyword, value):
+                if keyword != "Date" or outer.apart is not None:
+                    super().send_header(keyword, value)
+
+            def date_time_string(self, timestamp=None):
+                return super().date_time_string(time.time() + (outer.apart or 0.0))
+
+            def log_message(self, *_args):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def store(self) -> GcsStore:
+        options = {"api_endpoint": f"http://127.0.0.1:{self.server_address[1]}"}
+        return GcsStore(Client(project="demo", credentials=AnonymousCredentials(), client_options=options))
+
+
+@pytest.fixture
+def server():
+    """Start a server, and stop it."""
+    started = []
+
+    def start(apart):
+        started.append(Server(apart))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.shutdown()
+        one.server_close()
+
+
+@pytest.mark.parametrize("apart", [-600, 0, 600], ids=["behind", "alike", "ahead"])
+class TestTheStore:
+    def test_tells_its_servers_time_and_not_this_machine_s(self, server, apart):
+        told = server(apart).store().now(FOLDER)
+        assert abs(told - datetime.now(UTC) - timedelta(seconds=apart)) < timedelta(seconds=60)
+
+    def test_asks_once_where_it_has_not_heard_the_time(self, server, apart):
+        one = server(apart)
+        store = one.store()
+        for _ in range(3):
+            store.now(FOLDER)
+        assert one.asked == 1
+
+    def test_a_ledger_that_was_read_has_the_time_for_nothing(self, server, apart):
+        one = server(apart)
+        ledger = Ledger(one.store(), FOLDER, "a")
+        assert ledger.entries() == ()
+        entry = ledger.intent("f")
+        assert one.asked == 1
+        assert abs(entry.at - datetime.now(UTC) - timedelta(seconds=apart)) < timedelta(seconds=60)
+
+
+def test_a_server_without_a_time_is_an_error_and_no_guess(server):
+    with pytest.raises(ServiceError, match=r"does not tell its time.*no Date header.*Look for a proxy"):
+        server(None).store().now(FOLDER)
+
+
+def test_a_disk_has_the_time_of_its_machine(local, folder):
+    assert abs(local.now(folder) - datetime.now(UTC)) < timedelta(seconds=60)
+
+
+def test_the_real_local_server_tells_it(gcs, bucket):
+    assert abs(gcs.now(bucket) - datetime.now(UTC)) < timedelta(seconds=60)
+
+
+def _answer(date):
+    return SimpleNamespace(headers={"Date": date} if date else {})
+
+
+class TestTheClock:
+    """The last answer's time, carried on by seconds that only grow."""
+
+    def clock(self):
+        self.ticks = 100.0
+        return ServerClock(lambda: self.ticks)
+
+    def test_goes_on_between_two_answers(self):
+        clock = self.clock()
+        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        self.ticks += 90
+        assert clock.now() == datetime(2026, 11, 22, 2, 1, 30, tzinfo=UTC)
+
+    def test_knows_nothing_before_an_answer_nor_long_after_one(self):
+        clock = self.clock()
+        assert clock.now() is None
+        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        self.ticks += 3601
+        assert clock.now() is None
+
+    @pytest.mark.parametrize("date", ["", "yesterday"])
+    def test_an_answer_without_a_time_is_no_news(self, date):
+        clock = self.clock()
+        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        clock.hear(_answer(date))
+        assert clock.now() == datetime(2026, 11, 22, 2, tzinfo=UTC)
