@@ -5,12 +5,13 @@ end.
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow.sdk import BaseOperator
 
-from airflow_vertex_batch.compat import fail_exception
+from airflow_vertex_batch.compat import default_retries, fail_exception
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.model import Identity
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_vertex_batch.hooks import VertexBatchHook
 
+#: As BaseOperator reads it: once, when it is loaded.
+DEFAULT_RETRIES = default_retries(BaseOperator.retries, os.environ)
 COMMON_TEMPLATE_FIELDS = ("gcp_conn_id", "impersonation_chain", "project_id", "location", "staging_uri")
 
 
@@ -37,6 +41,9 @@ class VertexBatchBaseOperator(BaseOperator):
         location`` where not given. Newer Gemini models are served for batch only in ``global``. Templated.
     :param staging_uri: ``gs://`` folder for request files, job output, manifests and the ledger; the option
         ``[vertex_batch] staging_uri`` where not given. Keep it for as long as runs may be cleared. Templated.
+    :param retries: how often the task is tried again, 0 or more. Where neither the task nor its DAG's ``default_args``
+        says: ``[core] default_task_retries`` if that was set to anything but Airflow's own 0, else 2. Airflow's
+        `retry_delay` (5 minutes) lies between. What no retry can cure fails at once.
     """
 
     template_fields: Sequence[str] = COMMON_TEMPLATE_FIELDS
@@ -50,14 +57,25 @@ class VertexBatchBaseOperator(BaseOperator):
         project_id: str | None = None,
         location: str | None = None,
         staging_uri: str | None = None,
+        retries: int | None = DEFAULT_RETRIES,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(retries=retries, **kwargs)
         self.gcp_conn_id = gcp_conn_id
         self.impersonation_chain = impersonation_chain
         self.project_id = project_id
         self.location = location
         self.staging_uri = staging_uri
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Do as for every operator; Airflow below 3.3.2 does not see that an operator has a default of its own."""
+        made = super().partial(**kwargs)
+        levels = (made.kwargs["dag"], made.kwargs["task_group"])
+        said = [kwargs, kwargs.get("default_args"), *(level.default_args for level in levels if level is not None)]
+        if not any("retries" in (each or ()) for each in said):
+            made.kwargs["retries"] = DEFAULT_RETRIES
+        return made
 
     def hook(self, location: str | None = None) -> VertexBatchHook:
         """Return the hook of this task's connection.

@@ -14,6 +14,23 @@ if TYPE_CHECKING:
 ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
 
 
+#: How often a task is tried again where nobody has said: the README's promises are what the next attempt does.
+RETRIES = 2
+#: The option ``[core] default_task_retries`` as an environment variable.
+_RETRIES_VARIABLE = "AIRFLOW__CORE__DEFAULT_TASK_RETRIES"
+
+
+def default_retries(configured: int | None, environment: Mapping[str, str]) -> int:
+    """Return how often a task is tried again where neither it nor its DAG says.
+
+    What the installation says wins. Airflow's own 0 says nothing: Airflow writes it into every ``airflow.cfg`` that it
+    makes (3.3.2, 2026-11-28). As an environment variable, somebody has written it.
+
+    :param configured: ``[core] default_task_retries``.
+    """
+    return configured or 0 if configured or _RETRIES_VARIABLE in environment else RETRIES
+
+
 def fail_exception(message: str) -> Exception:
     """Return the exception that fails a task without further retries."""
     from airflow.sdk.exceptions import AirflowFailException
