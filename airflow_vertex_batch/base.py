@@ -9,11 +9,12 @@ import os
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, XComArg
 
-from airflow_vertex_batch.compat import default_retries, fail_exception
+from airflow_vertex_batch.compat import default_retries, fail_exception, task_states
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
+from airflow_vertex_batch.core.given import Origin, given_nothing, nothing
 from airflow_vertex_batch.core.model import Identity
 from airflow_vertex_batch.links import LINKS_KEY
 from airflow_vertex_batch.settings import Settings
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: As BaseOperator reads it: once, when it is loaded.
 DEFAULT_RETRIES = default_retries(BaseOperator.retries, os.environ)
+#: An argument that is not given at all, as against one that is None because a task before gave nothing.
+LEFT_OUT: Any = object()
 COMMON_TEMPLATE_FIELDS = ("gcp_conn_id", "impersonation_chain", "project_id", "location", "staging_uri")
 
 
@@ -66,6 +69,8 @@ class VertexBatchBaseOperator(BaseOperator):
         self.project_id = project_id
         self.location = location
         self.staging_uri = staging_uri
+        #: Of each argument that the task is wired to.
+        self._origins: dict[str, Origin] = {}
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -76,6 +81,38 @@ class VertexBatchBaseOperator(BaseOperator):
         if not any("retries" in (each or ()) for each in said):
             made.kwargs["retries"] = DEFAULT_RETRIES
         return made
+
+    def wire(self, **values: Any) -> None:
+        """Note where arguments come from, before Airflow puts in what they stand for.
+
+        :param values: the arguments; `LEFT_OUT` where there is none.
+        :raises InputError: for one that is None: that would be read as if it had been left out.
+        """
+        self._origins |= {name: _origin(value) for name, value in values.items() if value is not LEFT_OUT}
+        for name, value in values.items():
+            if value is None:
+                raise self.given_nothing(name)
+
+    def given(self, name: str) -> Any:
+        """Return an argument that this task is wired to; None where it was left out.
+
+        :raises InputError: when nothing came: whatever it comes from failed, was skipped or returned nothing.
+        """
+        if name not in self._origins:
+            return None
+        value = getattr(self, name)
+        if how := nothing(value):
+            raise self.given_nothing(name, how)
+        return value
+
+    def given_nothing(self, name: str, how: str = "None") -> InputError:
+        """Return the error of having been given nothing.
+
+        :param how: what was given instead.
+        """
+        origin = self._origins.get(name, Origin())
+        tasks = origin.tasks or tuple(sorted(self.upstream_task_ids))
+        return given_nothing(self.task_id, name, how, Origin(tasks, origin.template), task_states(tasks))
 
     def hook(self, location: str | None = None) -> VertexBatchHook:
         """Return the hook of this task's connection.
@@ -112,6 +149,12 @@ class VertexBatchBaseOperator(BaseOperator):
         """Store the addresses of this task's links."""
         if links:
             context["ti"].xcom_push(LINKS_KEY, links)
+
+
+def _origin(value: Any) -> Origin:
+    """Return where an argument comes from, as far as its author has said."""
+    tasks = {operator.task_id for operator, _ in XComArg.iter_xcom_references(value)}
+    return Origin(tuple(sorted(tasks)), value if isinstance(value, str) and "{{" in value else "")
 
 
 def identity_of(context: Any) -> Identity:

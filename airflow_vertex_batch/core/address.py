@@ -5,14 +5,13 @@ Invariant: parsing is the only way from text to an address, and `str()` the only
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import re
 from typing import Any, Self
 
 import msgspec
 
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.given import items
 
 #: Multi-region locations have a host shape of their own (API discovery document aiplatform.v1, revision 20261106).
 MULTI_REGIONS = frozenset({"us", "eu"})
@@ -179,11 +178,7 @@ def job_names(jobs: Any) -> list[JobName]:
 
     :raises InputError: when it is none of these.
     """
-    if isinstance(jobs, str) and jobs.startswith("["):
-        with contextlib.suppress(ValueError, SyntaxError):
-            jobs = ast.literal_eval(jobs)
-    items = [jobs] if isinstance(jobs, str | dict) else list(jobs or ())
-    return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items]
+    return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items(jobs)]
 
 
 def model_path(model: str) -> str:

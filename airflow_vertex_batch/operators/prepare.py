@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.sources import Source
     from airflow_vertex_batch.hooks import VertexBatchHook
 
+_SOURCES = ("sql", "table", "files", "objects", "rows", "requests")
+
 
 class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperator):
     """Turn source rows and a prompt into request files in Cloud Storage, and return their manifest.
@@ -128,7 +130,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         """Find what is wrong where the author is looking: when the DAG file is read."""
         from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow, compile_prompt
 
-        names = ("sql", "table", "files", "objects", "rows", "requests")
+        names = _SOURCES
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise InputError(
@@ -153,6 +155,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
                 todo="With skip_answered=True, also give model and destination_uri or destination_table",
             )
         compile_prompt(self.prompt)
+        self.wire(**{given[0]: getattr(self, given[0])})
 
     def _wait_for_rows(self) -> None:
         """Run after the task whose output `rows` is. It is no template field, so that its texts are never rendered."""
@@ -186,26 +189,28 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
     def _source(self, context: Context) -> Source:
         from airflow_vertex_batch.core import sources
 
-        if self.sql is not None:
-            if self.sql_conn_id:
-                return sources.DbApiQuery(self._connect, self.sql, self.sql_parameters)
-            return sources.Query(self.sql, dict(self.sql_parameters or {}))
-        if self.requests is not None:
-            return sources.Requests(texts(self.requests))
         if self.rows is not None:
-            return sources.Rows(self._rows(context))
+            if (rows := self._rows(context)) is None:
+                raise self.given_nothing("rows")
+            return sources.Rows(rows)
+        if (sql := self.given("sql")) is not None:
+            if self.sql_conn_id:
+                return sources.DbApiQuery(self._connect, sql, self.sql_parameters)
+            return sources.Query(sql, dict(self.sql_parameters or {}))
         return self._stored_source()
 
     def _stored_source(self) -> Source:
         from airflow_vertex_batch.core import sources
 
-        if self.table is not None:
+        if (table := self.given("table")) is not None:
             from airflow_vertex_batch.core.address import TableId
 
-            return sources.Table(TableId.parse(self.table, self.project_id or ""))
-        if self.objects is not None:
-            return sources.Objects(self.objects)
-        return sources.Files(texts(self.files or ()), self.files_format)
+            return sources.Table(TableId.parse(table, self.project_id or ""))
+        if (requests := self.given("requests")) is not None:
+            return sources.Requests(texts(requests))
+        if (objects := self.given("objects")) is not None:
+            return sources.Objects(objects)
+        return sources.Files(texts(self.given("files")), self.files_format)
 
     def _connect(self) -> Any:
         from airflow.sdk import BaseHook
