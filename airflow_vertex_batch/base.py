@@ -5,13 +5,14 @@ end.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 from airflow.sdk import BaseOperator, XComArg
 
-from airflow_vertex_batch.compat import default_retries, fail_exception, task_states
+from airflow_vertex_batch.compat import default_retries, fail_exception, skip_exception, task_states
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.given import Origin, given_nothing, nothing
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.hooks import VertexBatchHook
 
+log = logging.getLogger(__name__)
+
 #: As BaseOperator reads it: once, when it is loaded.
 DEFAULT_RETRIES = default_retries(BaseOperator.retries, os.environ)
+#: XCom key under which a task that skips itself says why.
+SKIP_KEY = "skip_reason"
 #: An argument that is not given at all, as against one that is None because a task before gave nothing.
 LEFT_OUT: Any = object()
 COMMON_TEMPLATE_FIELDS = ("gcp_conn_id", "impersonation_chain", "project_id", "location", "staging_uri")
@@ -171,6 +176,13 @@ def generation_of(context: Any) -> str:
 def attempt_token() -> str:
     """Return what tells this attempt's files and records from any other's."""
     return uuid4().hex[:12]
+
+
+def skip(context: Context, reason: str) -> NoReturn:
+    """End the task as skipped, and say why where people look: in its log, and among its XComs in the UI."""
+    log.warning("This task is skipped: %s", reason)
+    context["ti"].xcom_push(SKIP_KEY, reason)
+    raise skip_exception(reason)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ class Origin(msgspec.Struct, frozen=True):
         """
         tasks = ", ".join(f"{task} ({states[task]})" if states.get(task) else task for task in self.tasks)
         parts = (self.template, f"task {tasks}" if tasks else "")
-        return f"it is the output of {', '.join(filter(None, parts))}" if any(parts) else ""
+        return f"It is the output of {', '.join(filter(None, parts))}" if any(parts) else ""
 
 
 def items(value: Any) -> list[Any]:

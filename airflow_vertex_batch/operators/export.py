@@ -44,7 +44,8 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
     :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
         fills.
     :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
-    :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer.
+    :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer, 0 or more. Where not given, when
+        none has one: of those that were sent, or of all where none was. 0 lets such a night pass.
     :returns: the report: counts by status, tokens and cost.
     """
 

@@ -63,6 +63,8 @@ class VertexBatchCreateJobOperator(BuyingOperator):
             for job in buyer.buy(manifest):
                 names.append(job.name)
                 self.push_links(context, addresses(jobs=names, folder=self.output_of(context)))
+            if manifest is not None and not names:
+                self.log.info("No job is created: nothing is to be sent. %s.", manifest.summary())
             return names
 
     def execute_answered(self, context: Context, event: dict[str, Any], question: str) -> list[str]:
