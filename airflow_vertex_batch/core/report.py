@@ -219,7 +219,7 @@ class Thresholds(msgspec.Struct, frozen=True):
 
     :param max_failed_ratio: largest share of failed rows that passes, 0 to 1; None for any.
     :param min_succeeded_rows: fewest good rows that pass, 0 or more. None asks for one good answer from this run, if
-        it had anything to ask.
+        it had anything to ask; then only a `max_failed_ratio` of 1 lets a batch without any pass.
     """
 
     max_failed_ratio: float | None = None
@@ -249,8 +249,7 @@ class Thresholds(msgspec.Struct, frozen=True):
                 uri=report.destination,
                 why=_failed_statuses(report),
                 left=_landed(report),
-                todo="Look at the dead letters, then repair those rows or change the limit; min_succeeded_rows=0 lets a "
-                "batch without a good answer pass",
+                todo="Look at the dead letters, then repair those rows or change the limit",
             )
 
     def _too_many_failed(self, report: Report) -> str:
@@ -264,7 +263,8 @@ class Thresholds(msgspec.Struct, frozen=True):
 
     def _too_few_good(self, report: Report) -> str:
         if self.min_succeeded_rows is None:
-            return _without_any(report)
+            why = "" if self.max_failed_ratio == 1 else _without_any(report)
+            return why and f"{why}, and only min_succeeded_rows=0 lets that pass"
         if report.good_count >= self.min_succeeded_rows:
             return ""
         return f"{report.good_count:,} rows succeeded, and min_succeeded_rows asks for {self.min_succeeded_rows:,}"

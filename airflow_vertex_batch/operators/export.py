@@ -45,7 +45,8 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         fills.
     :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
     :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer, 0 or more. Where not given, when
-        none has one: of those that were sent, or of all where none was. 0 lets such a night pass.
+        none has one: of those that were sent, or of all where none was. 0 lets such a night pass, as does a
+        `max_failed_ratio` of 1.
     :returns: the report: counts by status, tokens and cost.
     """
 
