@@ -10,10 +10,27 @@ from zoneinfo import ZoneInfo
 from airflow_vertex_batch.core.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: States in which a person, not the machinery, has ended a task: only then may its job be cancelled.
 ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
+
+
+#: How often a task is tried again where nobody has said: the README's promises are what the next attempt does.
+RETRIES = 2
+#: The option ``[core] default_task_retries`` as an environment variable.
+_RETRIES_VARIABLE = "AIRFLOW__CORE__DEFAULT_TASK_RETRIES"
+
+
+def default_retries(configured: int | None, environment: Mapping[str, str]) -> int:
+    """Return how often a task is tried again where neither it nor its DAG says.
+
+    What the installation says wins. Airflow's own 0 says nothing: Airflow writes it into every ``airflow.cfg`` that it
+    makes (3.3.2, 2026-11-28). As an environment variable, somebody has written it.
+
+    :param configured: ``[core] default_task_retries``.
+    """
+    return configured or 0 if configured or _RETRIES_VARIABLE in environment else RETRIES
 
 
 def fail_exception(message: str) -> Exception:
@@ -61,6 +78,27 @@ def task_state(dag_id: str, task_id: str, run_id: str, map_index: int) -> str | 
     # value.
     found = next(iter((states.get(run_id) or {}).values()), None)
     return None if found is None else str(getattr(found, "value", found))
+
+
+def task_states(task_ids: Sequence[str]) -> dict[str, str | None]:
+    """Return the states of other tasks of the running task's run, mapped like it or not at all; for messages.
+
+    None stands where there is no such state, or nobody to ask.
+    """
+    from airflow.sdk import get_current_context
+
+    try:
+        ti = get_current_context()["ti"]
+    except RuntimeError:
+        return {}
+    # In the same mapped task group it has the same index; elsewhere it has none.
+    indexes = {-1 if ti.map_index is None else ti.map_index, -1}
+
+    def state(task_id: str) -> str | None:
+        found = (task_state(ti.dag_id, task_id, ti.run_id, index) for index in sorted(indexes, reverse=True))
+        return next(filter(None, found), None)
+
+    return {task_id: state(task_id) for task_id in task_ids}
 
 
 def run_state(dag_id: str, run_id: str) -> str | None:

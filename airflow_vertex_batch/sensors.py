@@ -62,6 +62,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         kwargs.setdefault("timeout", 30 * 24 * 3600)
         kwargs.setdefault("poke_interval", seconds(kwargs.get("poll_interval") or _POKE_INTERVAL))
         super().__init__(**kwargs)
+        self.wire(jobs=jobs)
         self.jobs = jobs
         if start_from_trigger:
             if not self.deferrable:
@@ -106,6 +107,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
         with failing():
             if error := event.get("error"):
+                # What a worker says of the same jobs names the task that gave them.
+                self._names()
                 raise InputError(error)
             outcomes = unpack(event["outcomes"])
             is_long = any(isinstance(outcome, Queued) for outcome in outcomes)
@@ -140,7 +143,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     def _names(self) -> list[JobName]:
         from airflow_vertex_batch.core.address import job_names
 
-        return job_names(self.jobs)
+        return job_names(self.given("jobs"))
 
     def _as_seen(self, names: list[JobName]) -> list[BatchJob]:
         """Return the jobs as they were last seen; of one that nobody has seen yet, its name."""

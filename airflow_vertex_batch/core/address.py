@@ -5,8 +5,6 @@ Invariant: parsing is the only way from text to an address, and `str()` the only
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import re
 import unicodedata
 from typing import Any, Self
@@ -14,6 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.given import items
 
 #: A project by id or number; an old one may be domain-scoped, as in ``example.com:p``
 #: (https://docs.cloud.google.com/resource-manager/docs/creating-managing-projects, 2026-11-28). Not held to Google's
@@ -223,11 +222,7 @@ def job_names(jobs: Any) -> list[JobName]:
 
     :raises InputError: when it is none of these.
     """
-    if isinstance(jobs, str) and jobs.startswith("["):
-        with contextlib.suppress(ValueError, SyntaxError):
-            jobs = ast.literal_eval(jobs)
-    items = [jobs] if isinstance(jobs, str | dict) else list(jobs or ())
-    return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items]
+    return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items(jobs)]
 
 
 def model_path(model: str) -> str:

@@ -33,6 +33,7 @@ class Report(Record, frozen=True, kw_only=True):
     :param cost_usd: what the priced rows cost, US dollars with six decimals, as text so that no digit is lost.
     :param unpriced_count: rows that were billed but could not be priced.
     :param unanswered_count: rows that no job has a line for.
+    :param sent_count: rows whose own request was sent in this run.
     :param known_count: rows answered by an earlier run, and not sent.
     :param shared_count: rows answered by another row's identical request, and not sent themselves.
     :param rounds: what each repair round sent and cured: ``{"round": 1, "sent": 70, "cured": 61}``.
@@ -54,6 +55,7 @@ class Report(Record, frozen=True, kw_only=True):
     dead_letters: str = ""
     partition_date: str = ""
     unanswered_count: int = 0
+    sent_count: int = 0
     known_count: int = 0
     shared_count: int = 0
     rounds: list[dict[str, int]] = []  # noqa: RUF012 - msgspec copies defaults
@@ -157,7 +159,7 @@ class Totals:
         self._samples: dict[str, list[str]] = {}
         self._cost = Decimal(0)
         self.usage = Usage()
-        self.unpriced_count = self.known_count = self.shared_count = self.unanswered_count = 0
+        self.unpriced_count = self.sent_count = self.known_count = self.shared_count = self.unanswered_count = 0
 
     def add(self, row: ResultRow) -> Decimal | None:
         """Count one row and return what all attempts at it cost."""
@@ -183,6 +185,7 @@ class Totals:
         return cost
 
     def _add_sent(self, row: ResultRow) -> None:
+        self.sent_count += 1
         if row.usage is not None:
             self.usage += row.usage
         for usage in row.earlier:
@@ -203,6 +206,7 @@ class Totals:
             "usage": self.usage,
             "cost_usd": f"{self._cost:.6f}",
             "unpriced_count": self.unpriced_count,
+            "sent_count": self.sent_count,
             "known_count": self.known_count,
             "shared_count": self.shared_count,
             "unanswered_count": self.unanswered_count,
@@ -214,7 +218,8 @@ class Thresholds(msgspec.Struct, frozen=True):
     """How many rows may fail. A row has failed when it has no good answer, whatever the reason.
 
     :param max_failed_ratio: largest share of failed rows that passes, 0 to 1; None for any.
-    :param min_succeeded_rows: fewest good rows that pass, 0 or more; None for any.
+    :param min_succeeded_rows: fewest good rows that pass, 0 or more. None asks for one good answer from this run, if
+        it had anything to ask; then only a `max_failed_ratio` of 1 lets a batch without any pass.
     """
 
     max_failed_ratio: float | None = None
@@ -257,9 +262,21 @@ class Thresholds(msgspec.Struct, frozen=True):
         )
 
     def _too_few_good(self, report: Report) -> str:
-        if self.min_succeeded_rows is None or report.good_count >= self.min_succeeded_rows:
+        if self.min_succeeded_rows is None:
+            why = "" if self.max_failed_ratio == 1 else _without_any(report)
+            return why and f"{why}, and only min_succeeded_rows=0 lets that pass"
+        if report.good_count >= self.min_succeeded_rows:
             return ""
         return f"{report.good_count:,} rows succeeded, and min_succeeded_rows asks for {self.min_succeeded_rows:,}"
+
+
+def _without_any(report: Report) -> str:
+    """Say of a batch that no row of this run has a good answer, if that is so and there was anything to ask."""
+    if report.sent_count and report.good_count == report.known_count:
+        return f"None of {report.sent_count:,} rows that were sent has a good answer"
+    if report.request_count and not report.good_count:
+        return f"None of {report.request_count:,} rows has a good answer"
+    return "The input of its jobs has no row" if report.jobs and not report.request_count else ""
 
 
 def _failed_statuses(report: Report) -> str:

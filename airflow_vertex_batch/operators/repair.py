@@ -10,7 +10,7 @@ import msgspec
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
-from airflow_vertex_batch.operators.shared import BuyingOperator, CheckingOperator, RepairingOperator, read_manifest
+from airflow_vertex_batch.operators.shared import BuyingOperator, CheckingOperator, RepairingOperator
 from airflow_vertex_batch.sensors import GENERATION_KEY
 from airflow_vertex_batch.waiting import WaitingOperator
 
@@ -234,6 +234,7 @@ class VertexBatchRepairOperator(RoundsOperator):
 
     def __init__(self, *, jobs: Any, manifest: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.wire(jobs=jobs, manifest=manifest)
         self.jobs, self.manifest = jobs, manifest
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -272,15 +273,12 @@ class VertexBatchRepairOperator(RoundsOperator):
     def _given(self, hook: VertexBatchHook) -> tuple[BatchJob, ...]:
         from airflow_vertex_batch.core.landing import read_jobs
 
-        return read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
+        return read_jobs(self.given("jobs"), lambda name: hook.jobs(name).get(name))
 
     def _manifest(self) -> Manifest:
-        from airflow_vertex_batch.core.errors import InputError
+        from airflow_vertex_batch.core.model import Manifest
 
-        manifest = read_manifest(self.manifest)
-        if manifest is None:
-            raise InputError(f"Task {self.task_id} was given no manifest", todo="Pass the output of the prepare task")
-        return manifest
+        return Manifest.from_dict(self.given("manifest"))
 
     def _upstream_generation(self, context: Context) -> str:
         """Return in which generation the task before ran: it tells a clear of this task from one of the whole run."""
