@@ -26,6 +26,7 @@ from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
+from airflow_vertex_batch.core.outage import may_pass, outlasting, seconds_waited
 from airflow_vertex_batch.core.place import Everywhere
 
 if TYPE_CHECKING:
@@ -324,9 +325,29 @@ def ensure_job(
 ) -> Ensured:
     """Return the one job of this identity and input, creating it only if nobody has.
 
+    A create call that was refused for now (429), or that never left this machine, is sent again for as long as an
+    outage is outlasted; one that may have worked only when its job has not appeared in the settle time.
+
     :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
+    """
+    refused: list[ServiceError] = []
+
+    def repeats(error: BaseException) -> bool:
+        # Reads have outlasted an outage by themselves, in the clients of the service and of the store.
+        return may_pass(error) and any(error is one for one in refused)
+
+    return outlasting(sleep, passed=seconds_waited, repeats=repeats)(_ensured, order, sleep, now, refused)
+
+
+def _ensured(
+    order: Order, sleep: Callable[[float], None], now: Callable[[], datetime], refused: list[ServiceError]
+) -> Ensured:
+    """Ask, decide and act until a job is attached.
+
+    :param refused: collects the errors of create calls that left no job; each stands in the ledger, so that calling
+        again is safe.
     """
     ledger, settle_seconds, tries = order.ledger, order.terms.settle_seconds, 0
     while tries < _MAX_TRIES:
@@ -352,7 +373,7 @@ def ensure_job(
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
-                made = _create(step, placed, len(entries) + 1)
+                made = _create(step, placed, len(entries) + 1, refused)
                 if made is not None:
                     return made
     raise LedgerError(
@@ -456,7 +477,7 @@ def leave(
     return bool(entries)
 
 
-def _create(step: Submit, order: Order, number: int) -> Ensured | None:
+def _create(step: Submit, order: Order, number: int, refused: list[ServiceError]) -> Ensured | None:
     """Send the create call once. None when its outcome is unknown: the caller looks again."""
     ledger = order.ledger
     try:
@@ -468,6 +489,7 @@ def _create(step: Submit, order: Order, number: int) -> Ensured | None:
         return None
     except ServiceError as error:
         ledger.append(ledger.refusal(order.fingerprint, error.reason or str(error.status)), number)
+        refused.append(error)
         raise
     replaced = f" It replaces {step.replaces}." if step.replaces else ""
     log.info("Created %s: %s.%s", job.name, step.why, replaced)
