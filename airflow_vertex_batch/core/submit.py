@@ -18,7 +18,7 @@ import logging
 import time
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -325,30 +325,20 @@ def ensure_job(
 ) -> Ensured:
     """Return the one job of this identity and input, creating it only if nobody has.
 
-    A create call that was refused for now (429), or that never left this machine, is sent again for as long as an
-    outage is outlasted; one that may have worked only when its job has not appeared in the settle time.
+    A create that left no job (429, no connection) is sent again at once; one that may have, after the settle time.
 
     :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    refused: list[ServiceError] = []
-
-    def repeats(error: BaseException) -> bool:
-        # Reads have outlasted an outage by themselves, in the clients of the service and of the store.
-        return may_pass(error) and any(error is one for one in refused)
-
-    return outlasting(sleep, passed=seconds_waited, repeats=repeats)(_ensured, order, sleep, now, refused)
+    refused: list[BaseException] = []
+    # Reads have outlasted an outage by themselves, in the clients of the service and of the store.
+    repeats = outlasting(sleep, passed=seconds_waited, repeats=lambda error: error in refused and may_pass(error))
+    return repeats(_ensured, order, refused, sleep, now)
 
 
-def _ensured(
-    order: Order, sleep: Callable[[float], None], now: Callable[[], datetime], refused: list[ServiceError]
-) -> Ensured:
-    """Ask, decide and act until a job is attached.
-
-    :param refused: collects the errors of create calls that left no job; each stands in the ledger, so that calling
-        again is safe.
-    """
+def _ensured(order: Order, refused: list[BaseException], sleep: Any, now: Callable[[], datetime]) -> Ensured:
+    """Ask, decide and act until a job is attached; note in `refused` the error of a create that left no job."""
     ledger, settle_seconds, tries = order.ledger, order.terms.settle_seconds, 0
     while tries < _MAX_TRIES:
         entries, placed, step = _next_step(order, now())
@@ -477,7 +467,7 @@ def leave(
     return bool(entries)
 
 
-def _create(step: Submit, order: Order, number: int, refused: list[ServiceError]) -> Ensured | None:
+def _create(step: Submit, order: Order, number: int, refused: list[BaseException]) -> Ensured | None:
     """Send the create call once. None when its outcome is unknown: the caller looks again."""
     ledger = order.ledger
     try:
