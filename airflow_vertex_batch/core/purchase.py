@@ -18,7 +18,8 @@ from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
 from airflow_vertex_batch.core.move import move
-from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, leave, would_buy
+from airflow_vertex_batch.core.patience import ensure_job_patiently
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, leave, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -80,7 +81,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         for number, order in enumerate(self._orders(manifest, reuse)):
             count = number + 1
             if only is None or number in only:
-                yield ensure_job(order, sleep=self.sleep, now=self.now).job
+                yield ensure_job_patiently(order, sleep=self.sleep, now=self.now).job
         self.leave(manifest.round if manifest is not None else 0, count)
 
     def leave(self, number: int, first: int = 0) -> None:

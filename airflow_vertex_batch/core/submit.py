@@ -18,7 +18,7 @@ import logging
 import time
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,7 +26,6 @@ from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
-from airflow_vertex_batch.core.outage import may_pass, outlasting, seconds_waited
 from airflow_vertex_batch.core.place import Everywhere
 
 if TYPE_CHECKING:
@@ -325,20 +324,10 @@ def ensure_job(
 ) -> Ensured:
     """Return the one job of this identity and input, creating it only if nobody has.
 
-    A create that left no job (429, no connection) is sent again at once; one that may have, after the settle time.
-
     :raises InputError: when `on_changed_input` is "fail" and a job for other input is running.
     :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
     :raises LedgerError: when the ledger cannot be trusted.
     """
-    refused: list[BaseException] = []
-    # Reads have outlasted an outage by themselves, in the clients of the service and of the store.
-    repeats = outlasting(sleep, passed=seconds_waited, repeats=lambda error: error in refused and may_pass(error))
-    return repeats(_ensured, order, refused, sleep, now)
-
-
-def _ensured(order: Order, refused: list[BaseException], sleep: Any, now: Callable[[], datetime]) -> Ensured:
-    """Ask, decide and act until a job is attached; note in `refused` the error of a create that left no job."""
     ledger, settle_seconds, tries = order.ledger, order.terms.settle_seconds, 0
     while tries < _MAX_TRIES:
         entries, placed, step = _next_step(order, now())
@@ -363,7 +352,7 @@ def _ensured(order: Order, refused: list[BaseException], sleep: Any, now: Callab
                 # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
                 if (now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
-                made = _create(step, placed, len(entries) + 1, refused)
+                made = _create(step, placed, len(entries) + 1)
                 if made is not None:
                     return made
     raise LedgerError(
@@ -467,7 +456,7 @@ def leave(
     return bool(entries)
 
 
-def _create(step: Submit, order: Order, number: int, refused: list[BaseException]) -> Ensured | None:
+def _create(step: Submit, order: Order, number: int) -> Ensured | None:
     """Send the create call once. None when its outcome is unknown: the caller looks again."""
     ledger = order.ledger
     try:
@@ -479,7 +468,6 @@ def _create(step: Submit, order: Order, number: int, refused: list[BaseException
         return None
     except ServiceError as error:
         ledger.append(ledger.refusal(order.fingerprint, error.reason or str(error.status)), number)
-        refused.append(error)
         raise
     replaced = f" It replaces {step.replaces}." if step.replaces else ""
     log.info("Created %s: %s.%s", job.name, step.why, replaced)

@@ -13,7 +13,7 @@ from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.lifecycle import Ended, GaveUp, OnTimeout, TimedOut, WaitPolicy, drive, watch
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.outage import OUTAGE_SECONDS
-from airflow_vertex_batch.core.submit import ensure_job
+from airflow_vertex_batch.core.patience import ensure_job_patiently
 from airflow_vertex_batch.gcp.vertex import VertexClient, read_answer
 from tests.builders import JOB_NAME, a_job, a_job_doc, a_spec, an_order
 from tests.fakes import Clock, MemoryStore
@@ -148,7 +148,7 @@ class CreatingOnly(Answering):
 
 def _bought(client: Answering) -> Any:
     ledger = Ledger(MemoryStore(), Uri.parse("gs://b/ledger/me"), "a", client.clock)
-    return ensure_job(an_order(ledger, client), sleep=client.clock.sleep, now=client.clock)
+    return ensure_job_patiently(an_order(ledger, client), sleep=client.clock.sleep, now=client.clock)
 
 
 class TestBuying:
