@@ -20,7 +20,8 @@ from airflow_vertex_batch.core.leave import leave
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
 from airflow_vertex_batch.core.move import move
-from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, would_buy
+from airflow_vertex_batch.core.patience import ensure_job_patiently
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -86,7 +87,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         for number, order in enumerate(self._orders(manifest, reuse)):
             count = number + 1
             if only is None or number in only:
-                ensured = ensure_job(order, sleep=self.sleep)
+                ensured = ensure_job_patiently(order, sleep=self.sleep)
                 self._tell_of_sharing(ensured.sharing, order.ledger)
                 yield ensured.job
         self.leave(manifest.round if manifest is not None else 0, count)
