@@ -121,6 +121,7 @@ _FREE = frozenset(
         "default",
         "example",
         "responseJsonSchema",
+        "schema",  # of `responseFormat`
         "parametersJsonSchema",
         "responseParametersJsonSchema",
     }
