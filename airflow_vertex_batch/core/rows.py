@@ -112,8 +112,10 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     :param key: the request's key, begins with a letter.
     :param reason: why there is no good answer, for people; empty when there is one.
     :param code: the machine word behind `reason`: a finish reason, a block reason, a gRPC status name, or a rule.
-    :param text: the answer's text, thoughts left out, parts joined; None when there is none.
-    :param answer: the parsed JSON answer where JSON was asked for; None otherwise.
+    :param text: the answer's text, thoughts left out, parts joined; None where the answer has no text: a function call,
+        code and its result, an image, a part that we do not know. All of it is in `response`.
+    :param answer: the parsed JSON answer where JSON was asked for and the model did not call a function instead; None
+        otherwise.
     :param usage: None when the service reported no tokens: such a row cannot be priced.
     :param response: the service's response as it was, JSON text; empty when there is none.
     :param columns: the user's own columns of this row.

@@ -413,6 +413,22 @@ class Empty(RowFault, frozen=True, kw_only=True, tag="empty"):
         return _with_candidate(row, content={"parts": [], "role": "model"})
 
 
+class Parts(RowFault, frozen=True, kw_only=True, tag="parts"):
+    """Say something in other parts than were asked for: by default code and its result, as in litellm#34802.
+
+    :param parts: any, so that parts which don't exist yet can be tried. Thoughts alone where an image was asked for:
+        CLIProxyAPI#4866; text alone: genkit#5859.
+    """
+
+    parts: tuple[dict[str, Any], ...] = (
+        {"executableCode": {"code": "print(6 * 7)", "language": "PYTHON"}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "42\n"}},
+    )
+
+    def apply(self, row: Written) -> Written:
+        return _with_candidate(row, content={"parts": list(self.parts), "role": "model"})
+
+
 class NoUsage(RowFault, frozen=True, kw_only=True, tag="no_usage"):
     """Leave out ``usageMetadata``, or only its total; billed all the same."""
 

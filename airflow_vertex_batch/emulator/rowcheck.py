@@ -122,6 +122,7 @@ _FREE = frozenset(
         "default",
         "example",
         "responseJsonSchema",
+        "schema",  # of `responseFormat`
         "parametersJsonSchema",
         "responseParametersJsonSchema",
     }
