@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -36,6 +37,8 @@ PRICES = PriceTable(
     ]
 )  # fmt: skip
 
+NOW, DAY = datetime(2026, 11, 28, 12, tzinfo=UTC), "2026-11-28"
+
 
 def a_manifest(count=100, weight: Weight | None = Weight(), **members):  # noqa: B008 - frozen
     return Manifest(
@@ -44,7 +47,7 @@ def a_manifest(count=100, weight: Weight | None = Weight(), **members):  # noqa:
 
 
 def an_estimate(model="plain", count=100, **weight) -> Estimate:
-    return estimate_cost(a_manifest(count, Weight(**weight)), model, PRICES)
+    return estimate_cost(a_manifest(count, Weight(**weight)), model, PRICES, NOW)
 
 
 class TestTokens:
@@ -126,7 +129,7 @@ class TestMoney:
 
     def test_nothing_to_send_costs_nothing_whatever_the_model(self):
         for model in ("plain", "unheard-of"):
-            estimate = estimate_cost(a_manifest(0, None), model, PRICES)
+            estimate = estimate_cost(a_manifest(0, None), model, PRICES, NOW)
             assert estimate.cost_usd == Usd(Decimal(0), Decimal(0), Decimal(0))
 
     @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ class TestMoney:
         ],
     )
     def test_unknown_is_not_zero(self, model, weight, why):
-        estimate = estimate_cost(a_manifest(100, weight), model, PRICES)
+        estimate = estimate_cost(a_manifest(100, weight), model, PRICES, NOW)
         assert estimate.cost_usd is None
         assert why in estimate.unknown
         assert why in str(estimate)
@@ -159,13 +162,13 @@ class TestMoney:
         estimate = an_estimate(count=count, ascii_chars=chars, max_output_tokens=count * bound)
         prompt = data.draw(st.integers(estimate.prompt_tokens.low, estimate.prompt_tokens.high))
         output = data.draw(st.integers(estimate.output_tokens.low, estimate.output_tokens.high))
-        bill = PRICES.of("plain").cost(Usage(prompt, output))
+        bill = PRICES.of("plain", DAY).cost(Usage(prompt, output))
         assert estimate.cost_usd.low - Decimal("0.000001") <= bill <= estimate.cost_usd.high
 
 
 class TestWords:
     def test_it_survives_xcom(self):
-        for estimate in (an_estimate(ascii_chars=10**6), an_estimate("unheard-of"), estimate_cost(a_manifest(0), "plain", PRICES)):  # fmt: skip  # noqa: E501
+        for estimate in (an_estimate(ascii_chars=10**6), an_estimate("unheard-of"), estimate_cost(a_manifest(0), "plain", PRICES, NOW)):  # fmt: skip  # noqa: E501
             assert Estimate.from_dict(json.loads(json.dumps(estimate.as_dict()))) == estimate
 
     def test_it_says_its_figures_and_what_they_stand_on(self):
@@ -214,7 +217,7 @@ class TestAnotherModel:
     def test_table(self, model, instead_of, limit, number, allowed):
         weight = Weight(ascii_chars=1_000, max_output_tokens=100_000)
         manifest = a_manifest(weight=weight, round=number)
-        assert Budget(Decimal(limit)).allows(manifest, model, instead_of, PRICES) is allowed
+        assert Budget(Decimal(limit)).allows(manifest, model, instead_of, PRICES, NOW) is allowed
 
 
 class TestBudget:
@@ -250,7 +253,7 @@ class TestBudget:
         assert (Budget(Decimal(limit)).excess(an_estimate(), Decimal(spent)) is None) is passes
 
     def test_nothing_to_send_passes_a_limit_of_nothing(self):
-        assert Budget(Decimal(0)).excess(estimate_cost(a_manifest(0), "plain", PRICES)) is None
+        assert Budget(Decimal(0)).excess(estimate_cost(a_manifest(0), "plain", PRICES, NOW)) is None
 
     @pytest.mark.parametrize(
         ("estimate", "spent", "words"),
