@@ -118,7 +118,7 @@ def lives() -> dict[str, Life]:
 
 
 def base_name(model: str) -> str:
-    """Return a model's name without path, version and date: ``gemini-2.0-flash`` of ``…/gemini-2.0-flash-001@default``.
+    """Return a model's name without path, version and date: ``gemini-3.8-flash`` of ``…/gemini-3.8-flash-001@default``.
 
     :param model: as a job, a request or a response names it.
     """

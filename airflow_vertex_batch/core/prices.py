@@ -217,7 +217,7 @@ class PriceTable:
 
     def periods(self, model: str) -> Sequence[Price]:
         """Return all prices of a model, the earliest first, as a request or a response names it
-        (``gemini-2.0-flash-001@default``).
+        (``gemini-3.8-flash@default``).
         """
         if model not in self._found:
             name = model.rpartition("/")[2].partition("@")[0]
