@@ -9,7 +9,7 @@ UV := .local/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test fast fuzz stateful chaos check fix bench lock environment clean
+.PHONY: help demo up test fast fuzz stateful chaos prices check fix bench lock environment clean
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ check: environment ## lint, format, types, layers
 fix: environment ## repair what ruff can repair
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+prices: environment ## our prices and models against LiteLLM's newest price map: each difference, explained or not
+	@$(BIN)/python -m tools.prices $(P)
 
 bench: environment ## import times, throughput and memory, compared with the Google provider
 	@$(BIN)/python -m bench

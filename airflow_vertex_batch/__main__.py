@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,9 @@ def _add_money(commands: Any) -> None:
 
     prices = commands.add_parser("prices", help="what does a token cost?", description=_prices.__doc__)
     prices.add_argument("--file", default=None, metavar="FILE", help=PRICE_FILE_HELP)
+    prices.add_argument(
+        "--day", type=_day, default=None, metavar="YYYY-MM-DD", help="mark the prices of this day (today)"
+    )
     prices.add_argument("--format", choices=("text", "json"), default="text")
     prices.set_defaults(run=_prices)
 
@@ -159,6 +163,13 @@ def _json_object(text: str) -> dict[str, Any]:
     if not isinstance(doc, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
     return doc
+
+
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day, YYYY-MM-DD") from error
 
 
 def _port(text: str) -> int:
@@ -253,18 +264,23 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _prices(options: argparse.Namespace) -> int:
-    """List the prices in force, US dollars per million tokens at the batch rate, with source and date of each."""
+    """List the prices, US dollars per million tokens at the batch rate, each with its days, its source and date.
+
+    Where a model has several, a star marks the one of --day.
+    """
     import msgspec
 
-    from airflow_vertex_batch.core.prices import PriceTable
+    from airflow_vertex_batch.core.prices import PriceTable, billing_day
     from airflow_vertex_batch.gcp.storage import GcsStore
 
     table = PriceTable.load(GcsStore(), options.file)
     if options.format == "json":
         # The same shape as a price file: what is printed can be edited and read back.
-        print(json.dumps({"prices": [msgspec.to_builtins(price) for price in table]}, indent=1, ensure_ascii=False))
+        discount = {"cached_discount": table.cached} if table.cached else {}
+        prices = [msgspec.to_builtins(price) for price in table]
+        print(json.dumps({**discount, "prices": prices}, indent=1, ensure_ascii=False))
     else:
-        print(table.text())
+        print(table.text(options.day or billing_day(datetime.now(UTC))))
     return 0
 
 

@@ -55,8 +55,8 @@ class WaitingOperator(VertexBatchBaseOperator):
         ``resubmit_elsewhere`` cancels the job and, once it has ended without a row, buys its requests at the next place
         of `elsewhere`, where the time begins anew. A job that begins in the meantime is kept. In the task group the
         sensor cancels, and `repair` buys. When all places were tried, it waits.
-    :param elsewhere: places for ``resubmit_elsewhere``, tried in order, once each: ``[{"location": "europe-west4"},
-        {"model": "gemini-2.5-flash-lite"}]``; what a place leaves out is the task's own. With `max_cost_usd`, a dearer
+    :param elsewhere: places for ``resubmit_elsewhere``, tried in order, once each: ``[{"location": "global"},
+        {"model": "gemini-3.5-flash-lite"}]``; what a place leaves out is the task's own. With `max_cost_usd`, a dearer
         model is passed over when its estimate is above the limit, and in repair rounds always.
     :param cancel_on_kill: cancel the jobs when a person marks this task failed, successful or skipped (default); never
         on a clear, a restart or a takeover.

@@ -42,8 +42,8 @@ with DAG(
 ) as dag:
     vertex_batch(
         "triage",
-        model="gemini-2.5-flash",
-        location="us-central1",
+        model="gemini-3.8-flash",
+        location="global",
         staging_uri=f"gs://{BUCKET}/vertex-batch",
         sql="SELECT ticket_id, subject, body FROM support.tickets WHERE created_on = DATE(@day) ORDER BY ticket_id",
         sql_parameters={"day": "{{ macros.vertex_batch.partition_date() }}"},

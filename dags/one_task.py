@@ -25,8 +25,8 @@ with DAG(
 ) as dag:
 
     @task.vertex_batch(
-        model="gemini-2.5-flash",
-        location="us-central1",
+        model="gemini-3.8-flash",
+        location="global",
         staging_uri=f"gs://{BUCKET}/vertex-batch",
         prompt="Translate into {{ language }}: {{ proverb }}",
         columns=["language", "proverb"],

@@ -10,6 +10,7 @@ since attempts that may be bettered wait on disk.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +260,9 @@ class Landing:
         """What was estimated before the batch was bought, by the same figures."""
         if self._manifest is None or self._manifest.weight is None:
             return None
-        return estimate_cost(self._manifest, self._model, self._prices or PriceTable.shipped()).as_dict()
+        created = (job.created_at for job in self._rounds.rounds[0].jobs if job.created_at is not None)
+        bought = min(created, default=datetime.now(UTC))
+        return estimate_cost(self._manifest, self._model, self._prices or PriceTable.shipped(), bought).as_dict()
 
     @property
     def _model(self) -> str:

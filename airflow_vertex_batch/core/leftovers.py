@@ -7,6 +7,7 @@ be too low says so.
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ def _estimated(money: Money, job: BatchJob, store: ObjectStore, warehouse: Wareh
     whole = Manifest(
         uri="", fingerprint="", row_count=count, request_count=count, shards=(), model=job.model, weight=scale.weight
     )
-    usd = estimate_cost(whole, job.model, prices).cost_usd
+    usd = estimate_cost(whole, job.model, prices, job.created_at or datetime.now(UTC)).cost_usd
     if not count or usd is None:
         return money
     return msgspec.structs.replace(money, expected_usd=f"{usd.expected:.6f}", at_most_usd=f"{usd.high:.6f}")

@@ -8,15 +8,17 @@ counted as such and never as zero; a row that was answered without being sent ad
 from __future__ import annotations
 
 import functools
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
+from airflow_vertex_batch.core.catalog import base_name
 from airflow_vertex_batch.core.errors import InputError, ResultError
 from airflow_vertex_batch.core.estimate import Estimate, dollars
 from airflow_vertex_batch.core.model import Record
-from airflow_vertex_batch.core.prices import PriceTable, was_sent
+from airflow_vertex_batch.core.prices import PriceTable, billing_day, was_sent
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally, Usage
 
 #: Keys shown of each status in a message.
@@ -32,6 +34,7 @@ class Report(Record, frozen=True, kw_only=True):
     :param usage: tokens of all attempts at all rows.
     :param cost_usd: what the priced rows cost, US dollars with six decimals, as text so that no digit is lost.
     :param unpriced_count: rows that were billed but could not be priced.
+    :param unpriced_models: models without a price on the day on which they answered, each once.
     :param unanswered_count: rows that no job has a line for.
     :param sent_count: rows whose own request was sent in this run.
     :param known_count: rows answered by an earlier run, and not sent.
@@ -47,6 +50,7 @@ class Report(Record, frozen=True, kw_only=True):
     usage: Usage = Usage()
     cost_usd: str = "0"
     unpriced_count: int = 0
+    unpriced_models: tuple[str, ...] = ()
     duplicate_count: int = 0
     foreign_count: int = 0
     rejoined_count: int = 0
@@ -73,8 +77,16 @@ class Report(Record, frozen=True, kw_only=True):
 
     def summary(self) -> str:
         """One sentence with the totals."""
-        unpriced = f" ({self.unpriced_count:,} rows could not be priced)" if self.unpriced_count else ""
-        return f"{self.tally}; {self.usage.total_tokens:,} tokens, ${Decimal(self.cost_usd):,.6f}{unpriced}"
+        money = f"{self.usage.total_tokens:,} tokens, ${Decimal(self.cost_usd):,.6f}"
+        return f"{self.tally}; {money}{self._unpriced()}"
+
+    def _unpriced(self) -> str:
+        """Say of how many rows the cost is not known, and each model without a price once."""
+        if not self.unpriced_count:
+            return ""
+        models = ", ".join(self.unpriced_models)
+        why = f": there is no price for {models}, add it to [vertex_batch] prices_file" if models else ""
+        return f" ({self.unpriced_count:,} rows could not be priced{why})"
 
     def text(self) -> str:
         """Return tables for people."""
@@ -151,10 +163,13 @@ class Totals:
 
     :param prices: the shipped table where not given.
     :param model: the model that was asked, for rows that do not name the one that answered.
+    :param now: priced by the day of it are rows that do not say when they were answered; now where not given.
     """
 
-    def __init__(self, prices: PriceTable | None = None, model: str = "") -> None:
+    def __init__(self, prices: PriceTable | None = None, model: str = "", now: datetime | None = None) -> None:
         self._prices, self._model = prices or PriceTable.shipped(), model
+        self._day = billing_day(now or datetime.now(UTC))
+        self._unpriced_models: set[str] = set()
         self._statuses: dict[str, int] = {}
         self._samples: dict[str, list[str]] = {}
         self._cost = Decimal(0)
@@ -177,9 +192,11 @@ class Totals:
             self.known_count += 1
         # Such a row has its job's state as its code: see `core.collect`.
         self.unanswered_count += row.code.startswith("JOB_STATE_")
-        cost = self._prices.cost(row, self._model)
+        cost = self._prices.cost(row, self._model, self._day)
         if cost is None:
             self.unpriced_count += 1
+            if not self._prices.has_price(row, self._model, self._day):
+                self._unpriced_models.add(base_name(row.model_version or self._model))
         else:
             self._cost += cost
         return cost
@@ -207,6 +224,7 @@ class Totals:
             "cost_usd": f"{self._cost:.6f}",
             "unpriced_count": self.unpriced_count,
             "sent_count": self.sent_count,
+            "unpriced_models": tuple(sorted(self._unpriced_models)),
             "known_count": self.known_count,
             "shared_count": self.shared_count,
             "unanswered_count": self.unanswered_count,

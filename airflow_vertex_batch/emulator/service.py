@@ -123,8 +123,8 @@ class Emulator:
 
     def create(self, project: str, location: str, body: Any) -> dict[str, Any]:
         """Create a job. :raises ApiError: when the body or the model is refused."""
-        accepted = accept(body, location, self.script.scenario)
         now = self.clock.now()
+        accepted = accept(body, location, self.script.scenario, now.date().isoformat())
         job = Job(
             id=self._new_id(),
             project=project_number(project),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, VertexBatchBaseOperator, failing
@@ -53,12 +54,15 @@ class VertexBatchCreateJobOperator(BuyingOperator):
     def execute(self, context: Context) -> list[str]:
         """Create or attach, and return the job names."""
         with failing():
+            from airflow_vertex_batch.core.catalog import notices
             from airflow_vertex_batch.core.submit import Reuse
 
             manifest = read_manifest(self.given("manifest"))
             buyer = self.buyer(context, self.hook(), self.given("input_uri"))
             if manifest is not None:
                 self.check_budget(context, manifest, buyer, Reuse.WITH_ROWS)
+            else:
+                self.warn(notices(str(self.model), datetime.now(UTC)))
             names: list[str] = []
             for job in buyer.buy(manifest):
                 names.append(job.name)

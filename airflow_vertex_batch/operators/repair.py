@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,10 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         """Whether a set may be bought at another place, for its price."""
         from airflow_vertex_batch.core.estimate import estimate_cost
 
-        budget, prices = self.budget(), price_table(buyer.store)
-        if not place.model or budget is None or budget.allows(manifest, place.model, str(self.model), prices):
+        budget, prices, now = self.budget(), price_table(buyer.store), datetime.now(UTC)
+        if not place.model or budget is None or budget.allows(manifest, place.model, str(self.model), prices, now):
             return True
-        self.log.warning("%s is passed over: %s.", place, estimate_cost(manifest, place.model, prices))
+        self.log.warning("%s is passed over: %s.", place, estimate_cost(manifest, place.model, prices, now))
         return False
 
     def start(self, context: Context, upstream: str | None = None) -> Start:
@@ -90,7 +91,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         from airflow_vertex_batch.core.errors import InputError
         from airflow_vertex_batch.core.estimate import estimate_cost
 
-        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store))
+        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store), datetime.now(UTC))
         try:
             self.gate(context, buyer.store).check(
                 context,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from urllib.parse import quote
 from uuid import uuid4
@@ -52,6 +53,9 @@ class World:
             task_id="create", model=model, manifest=self.manifest(**more), staging_uri="gs://b/staging",
             max_cost_usd=limit, on_over_budget=policy, world=self,
         )  # fmt: skip
+        return self.run(task, answer)
+
+    def run(self, task: CreateInMemory, answer=None):
         ti = SimpleNamespace(
             id=uuid4(),
             dag_id="d",
@@ -156,6 +160,39 @@ class TestTheGate:
         monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__PRICES_FILE", "gs://b/prices.json")
         assert len(world.attempt(limit=0.5)) == 2
         assert world.pushed["estimate"]["price_source"] == "a contract"
+
+
+class TestWarnings:
+    def test_a_price_that_changes_while_the_job_may_run_is_logged_with_both_figures(self, world, monkeypatch, capsys):
+        """The task reads the clock, so the change lies two days from whatever today is."""
+        entry = {"model": "dated", "cached_input": 0, "source": "a contract", "date": "2026-11-28"}
+        today = datetime.now(UTC).date()
+        last, first = (today + timedelta(days=days) for days in (1, 2))
+        prices = [
+            entry | {"input": 1, "output": 1, "valid_until": last.isoformat()},
+            entry | {"input": 2, "output": 2, "valid_from": first.isoformat()},
+        ]
+        world.store.objects["gs://b/prices.json"] = json.dumps({"prices": prices}).encode()
+        monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__PRICES_FILE", "gs://b/prices.json")
+        assert len(world.attempt(limit=2.0, model="dated")) == 2
+        warned = capsys.readouterr().out
+        assert f"The price of dated changes on {first}" in warned
+        assert "$1.00) before, $0.20 ($0.0002 to $2.00) from then on" in warned
+        with pytest.raises(AirflowFailException, match=r"may cost up to \$2\.00"):
+            world.attempt(limit=1.5, model="dated", fingerprint="g")
+
+    def test_a_misspelt_model_is_logged_with_the_near_name_and_stops_nothing(self, world, capsys):
+        assert len(world.attempt(limit=None, model="gemini-3.8-flahs")) == 2
+        assert "gemini-3.8-flahs is no model that is known here, and gemini-3.8-flash is" in capsys.readouterr().out
+
+    def test_so_it_is_for_ready_input(self, world, capsys):
+        world.store.objects["gs://b/in.jsonl"] = b"{}"
+        task = CreateInMemory(
+            task_id="create", model="gemini-3.8-flahs", input_uri="gs://b/in.jsonl", staging_uri="gs://b/staging",
+            world=world,
+        )  # fmt: skip
+        world.run(task)
+        assert "gemini-3.8-flash is: check the name" in capsys.readouterr().out
 
 
 class TestAsking:

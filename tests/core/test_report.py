@@ -35,6 +35,22 @@ def _row(
     )  # fmt: skip
 
 
+class TestAModelWithoutAPrice:
+    def test_is_said_once_however_many_rows_it_answered(self):
+        totals = Totals(TABLE)
+        for number in range(1_000):
+            totals.add(_row("publishers/google/models/unheard-of", key=f"k{number}", prompt_tokens=1, total_tokens=1))
+        assert totals.report().unpriced_models == ("unheard-of",)
+        why = "there is no price for unheard-of, add it to [vertex_batch] prices_file"
+        assert totals.report().summary().endswith(f"(1,000 rows could not be priced: {why})")
+
+    def test_is_not_blamed_for_rows_that_tell_no_tokens(self):
+        totals = Totals(TABLE)
+        totals.add(_row())
+        assert totals.report().summary().endswith("(1 rows could not be priced)")
+        assert totals.report().unpriced_models == ()
+
+
 class TestTotals:
     def test_rows_tokens_and_money_add_up(self):
         totals = Totals(TABLE)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import (
     Blocked,
     Cached,
@@ -32,7 +34,7 @@ from airflow_vertex_batch.emulator.faults import (
     Truncated,
 )
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches, UnusedFaultError, fault_tags
-from tests.emulator.worlds import BAD, INPUT, PARENT, a_body, a_line, a_world, from_table, to_table
+from tests.emulator.worlds import BAD, INPUT, PARENT, World, a_body, a_line, a_world, from_table, to_table
 
 
 class TestTheSwitches:
@@ -183,6 +185,46 @@ class TestTheSwitches:
         (line,) = world.output(world.ended(world.create()))
         assert line["status"].startswith(status)
         assert bool(line["status"]) is bool(status)
+
+    @pytest.mark.parametrize(
+        ("answer", "name", "status"),
+        [
+            ("misspelt", "gemini-2.5-flahs", 404),
+            ("misspelt", "gemini-2.9-flash", 200),
+            ("misspelt", "gemini-2.5-flash-001@default", 200),
+            ("all", "gemini-2.5-flahs", 404),
+            ("all", "gemini-2.9-flash", 404),
+            ("all", "gemini-2.5-flash", 200),
+            ("none", "gemini-2.5-flahs", 200),
+        ],
+    )
+    def test_20_a_model_whose_name_is_not_known(self, answer, name, status):
+        world, path = a_world(unknown_names=answer), f"publishers/google/models/{name}"
+        assert world.call("POST", PARENT, a_body(model=path)).status == status
+        assert world.call("GET", f"/v1/{path}").status == status
+
+    @pytest.mark.parametrize(
+        ("answer", "began", "status"),
+        [
+            ("served", "2026-10-21", 200),
+            ("refused", "2026-10-20", 200),
+            ("refused", "2026-10-21", 404),
+        ],
+    )
+    def test_21_a_model_after_its_last_day(self, answer, began, status):
+        scenario = Scenario(switches=Switches(retired_models=answer))
+        world = World(scenario=scenario, clock=VirtualClock(datetime.fromisoformat(began).replace(tzinfo=UTC)))
+        path = "publishers/google/models/gemini-2.5-flash"
+        assert world.call("POST", PARENT, a_body(model=path)).status == status
+        assert world.call("GET", f"/v1/{path}").status == status
+
+    @pytest.mark.parametrize(("answer", "status"), [("gemini-2.5-flash", 200), ("gemini-3.5-flash-lite", 404)])
+    def test_22_the_model_that_a_tuned_one_was_made_from(self, answer, status):
+        world, place = a_world(tuned_from=answer), "projects/demo/locations/us-central1"
+        path = f"{place}/models/7"
+        assert world.call("POST", f"/v1/{place}/batchPredictionJobs", a_body(model=path)).status == status
+        labels = world.call("GET", f"/v1/{path}").document["labels"]
+        assert list(labels.values()) == [answer.replace(".", "-")]
 
     def test_say_their_evidence_and_are_all_tested(self):
         tested = {
