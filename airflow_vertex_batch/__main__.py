@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument(
         "--output", default=None, metavar="DIR", help="with --fix: the folder of the copies, local or gs://"
     )
+    lint.add_argument(
+        "--ignore", action="append", default=[], metavar="RULE", help="let what this rule finds pass; may be repeated"
+    )
     lint.set_defaults(run=_lint)
     _add_money(commands)
     add_sweep(commands)
@@ -183,17 +186,20 @@ def _lint(options: argparse.Namespace) -> int:
 
     With --fix, what can be cured without changing its meaning is cured in copies, and the findings are about those.
     """
-    from airflow_vertex_batch.core.lint import lint_files
+    from airflow_vertex_batch.core.errors import InputError
+    from airflow_vertex_batch.core.lint import RULES, lint_files
     from airflow_vertex_batch.core.sources import matching
     from airflow_vertex_batch.gcp.storage import GcsStore
 
-    store = GcsStore()
+    store, ignore = GcsStore(), frozenset(options.ignore)
+    if unknown := sorted(ignore - RULES.keys()):
+        raise InputError(f"--ignore names no rule {unknown[0]!r}", todo=f"The rules are {', '.join(RULES)}")
     uris = (info.uri for info in matching(store, options.files))
     found: Iterator[Finding | Cure]
     if options.fix or options.output is not None:
         found = _rewritten(store, uris, options)
     else:
-        found = lint_files((str(uri), _lines(store, uri)) for uri in uris)
+        found = lint_files(((str(uri), _lines(store, uri)) for uri in uris), ignore=ignore)
     worst = _print_json(found) if options.format == "json" else _print_text(found)
     return 1 if worst else 0
 
@@ -205,7 +211,8 @@ def _rewritten(store: ObjectStore, uris: Iterator[Uri], options: argparse.Namesp
 
     if not options.fix:
         raise InputError("--output says where copies go, and there are none without --fix", todo="Add --fix")
-    return rewrite(store, targets(uris, Address.parse(options.output) if options.output is not None else None))
+    copies = targets(uris, Address.parse(options.output) if options.output is not None else None)
+    return rewrite(store, copies, ignore=frozenset(options.ignore))
 
 
 def _lines(store: ObjectStore, uri: Uri) -> Iterator[bytes]:

@@ -66,6 +66,10 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         after, for the reason in the log and in the XCom ``skip_reason``; ``succeed`` goes on without a job and lands
         the empty day, in place of what an earlier run of that day has landed. Rows that all have an answer already, or
         are all rejected, are not an empty source.
+    :param on_null: where the prompt puts a column without a value (NULL, None, NaN): ``reject`` (default) rejects the
+        row and names the column, ``empty`` puts an empty text there. ``{{ column or "none" }}`` decides in the prompt.
+    :param lint_ignore: names of lint rules that let a request pass, such as ``["schema-empty-object"]``: for what the
+        service takes by now and this package does not know yet. `airflow-vertex-batch lint` prints the names.
     :param fix_requests: cure what can be cured without changing meaning (a ``$ref``, an empty object, a key that would
         come back as a number) instead of rejecting the row.
     :param deduplicate: send identical requests once, and give every such row the answer.
@@ -111,6 +115,8 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         on_rejected_row: str = "fail",
         max_rejected_ratio: float = 1.0,
         on_empty: str = "fail",
+        on_null: str = "reject",
+        lint_ignore: Sequence[str] = (),
         fix_requests: bool = False,
         deduplicate: bool = False,
         skip_answered: bool = False,
@@ -129,14 +135,17 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         self.on_rejected_row, self.max_requests_per_job = on_rejected_row, max_requests_per_job
         self.max_rejected_ratio, self.on_empty, self.fix_requests = max_rejected_ratio, on_empty, fix_requests
         self.deduplicate, self.skip_answered, self.correlation = deduplicate, skip_answered, correlation
+        self.on_null, self.lint_ignore = on_null, lint_ignore
         self._check()
         self._wait_for_rows()
 
     def _check(self) -> None:
         """Find what is wrong where the author is looking: when the DAG file is read."""
         from airflow_vertex_batch.core.empty import OnEmpty
+        from airflow_vertex_batch.core.lint import RULES
         from airflow_vertex_batch.core.prompt import compile_prompt
         from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow
+        from airflow_vertex_batch.core.text import OnNull
 
         names = _SOURCES
         given = [name for name in names if getattr(self, name) is not None]
@@ -162,6 +171,10 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
                 f"Task {self.task_id} cannot know what has been answered",
                 todo="With skip_answered=True, also give model and destination_uri or destination_table",
             )
+        if self.on_null not in set(OnNull):
+            raise InputError(f"on_null={self.on_null!r} is not known", todo="Use 'reject' or 'empty'")
+        if unknown := sorted({*texts(self.lint_ignore)} - RULES.keys()):
+            raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
         OnEmpty.of(self.on_empty)
         compile_prompt(self.prompt)
         self.wire(**{given[0]: getattr(self, given[0])})
@@ -264,14 +277,17 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             fix=self.fix_requests,
             deduplicate=self.deduplicate,
             correlation=Correlation(self.correlation),
+            lint_ignore=frozenset(texts(self.lint_ignore)),
         )
 
     def _template(self) -> Any:
         from airflow_vertex_batch.core.request import RequestTemplate
+        from airflow_vertex_batch.core.text import OnNull
 
         media = self.media_columns or (("uri",) if self.objects is not None else ())
         return RequestTemplate(
             prompt=self.prompt or ("{{ prompt }}" if self.rows is not None and not media else ""),
+            on_null=OnNull(self.on_null),
             system_instruction=self.system_instruction,
             generation_config=self.generation_config or {},
             response_schema=self.schema(),

@@ -112,25 +112,32 @@ def _maker(plan: PreparePlan) -> tuple[Maker, bool]:
     if plan.template is None:
         return ReadyMaker(plan.correlation), False
     members = plan.template.constant_members()
-    made = check_template(plan.template, plan.correlation, fix=plan.fix) if plan.lint else members
+    made = members
+    if plan.lint:
+        made = check_template(plan.template, plan.correlation, fix=plan.fix, ignore=plan.lint_ignore)
     return TemplateMaker(plan.template, made, plan.key_column, plan.columns, plan.correlation), made != members
 
 
 def check_template(
-    template: RequestTemplate, correlation: Correlation = Correlation.CONTENTS, *, fix: bool = False
+    template: RequestTemplate,
+    correlation: Correlation = Correlation.CONTENTS,
+    *,
+    fix: bool = False,
+    ignore: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Find what would refuse every request of a batch, before the first row is read.
 
     :param fix: whether to cure what can be cured without changing the meaning.
+    :param ignore: names of lint rules that let it pass.
     :return: the members that are the same for every row, cured.
     :raises InputError: naming the member, the reason and the cure.
     """
     members = template.constant_members()
-    error = _template_error(members, correlation)
+    error = _template_error(members, correlation, ignore)
     if error is not None and fix:
         cured, _ = fix_line(_template_line(members))
         members = {name: value for name, value in decode(cured)["request"].items() if name != "contents"}
-        error = _template_error(members, correlation) and error
+        error = _template_error(members, correlation, ignore) and error
     if error is None:
         return members
     raise InputError(
@@ -139,10 +146,10 @@ def check_template(
     )  # fmt: skip
 
 
-def _template_error(members: dict[str, Any], correlation: Correlation) -> Finding | None:
+def _template_error(members: dict[str, Any], correlation: Correlation, ignore: frozenset[str]) -> Finding | None:
     if correlation is Correlation.LABEL and isinstance(members.get("labels", {}), dict):
         members = {**members, "labels": {**members.get("labels", {}), KEY_LABEL: key_label("r-x")}}
-    findings = Linter("the request template").check(1, _template_line(members))
+    findings = Linter("the request template", ignore=ignore).check(1, _template_line(members))
     return next((finding for finding in findings if finding.severity == "error"), None)
 
 
