@@ -121,6 +121,10 @@ class AirflowClient:
         """Mark a run ``success`` or ``failed``, or put it back to ``queued``."""
         self._send("PATCH", _run(dag_id, run_id), json={"state": state})
 
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Delete a run that has ended, with its task instances."""
+        self._send("DELETE", _run(dag_id, run_id))
+
     # -- task instances
 
     def tasks(self, dag_id: str, run_id: str) -> list[Json]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ class Scene:
         #: What every address of the case carries.
         self.place = f"case-{case.name}"
         self.run_id = self.place
+        self.is_deleted = False
 
     @property
     def record(self) -> Record:
@@ -185,6 +187,26 @@ class Scene:
         """Clear tasks of the run (all, where none are named)."""
         self.airflow.clear(self.case.dag_id, self.run_id, None if tasks is None else list(tasks), downstream=downstream)
 
+    def delete(self) -> None:
+        """Delete the run, which has ended."""
+        self.airflow.delete_run(self.case.dag_id, self.run_id)
+        self.is_deleted = True
+
+    def until_aged(self, seconds: float) -> dict[str, Any]:
+        """Wait until the case's first job is so old, and return it."""
+
+        def look() -> dict[str, Any] | None:
+            job: dict[str, Any] = self.night.jobs_of(self)[0]
+            age = datetime.now(UTC) - datetime.fromisoformat(job["createTime"])
+            return job if age.total_seconds() > seconds else None
+
+        return self.until(f"a job of {seconds:.0f} s", look)  # type: ignore[no-any-return]
+
+    @property
+    def staging(self) -> str:
+        """The staging folder of the case."""
+        return f"gs://{BUCKET}/staging/{self.place}"
+
     @property
     def dataset(self) -> str:
         """The dataset for the case's tables, if it makes any."""
@@ -206,7 +228,7 @@ class Scene:
             self.trigger()
         if self.case.meanwhile is not None:
             self.case.meanwhile(self)
-        return self.until_ended()
+        return "deleted" if self.is_deleted else self.until_ended()
 
 
 class Gathering:
@@ -245,6 +267,8 @@ class Night:
         from google.cloud.storage import Client
 
         self.stack, self.proxy, self._vertex = stack, proxy, urls["VERTEX_BATCH_EMULATOR_HOST"]
+        #: Where the servers are, past the proxy.
+        self.env = {**stack.client_environment(), **urls}
         client = Client(
             project=PROJECT,
             credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
@@ -358,12 +382,12 @@ class Night:
 
     def _measured(self, scenes: Sequence[Scene], ended: Sequence[str]) -> Iterator[Outcome]:
         for scene, state in zip(scenes, ended, strict=True):
-            outcome = Outcome(scene.case, scene.record, state, self._jobs_of(scene))
+            outcome = Outcome(scene.case, scene.record, state, self.jobs_of(scene))
             # A job that was cancelled a moment ago needs one to end.
             deadline = time.monotonic() + 10
             while outcome.running and time.monotonic() < deadline:
                 time.sleep(0.5)
-                outcome.jobs = self._jobs_of(scene)
+                outcome.jobs = self.jobs_of(scene)
             for place, keys in (*self._files_of(scene), *self._tables_of(scene)):
                 counts = outcome.dead if re.search("dead.letters", place) else outcome.landed
                 counts.update(f"{place} {key}" for key in keys)
@@ -383,7 +407,8 @@ class Night:
                 rows = self.warehouse.query(f"SELECT row_key FROM `{scene.dataset}.{table.table_id}`").result()  # noqa: S608
                 yield table.table_id, [row["row_key"] for row in rows]
 
-    def _jobs_of(self, scene: Scene) -> list[dict[str, Any]]:
+    def jobs_of(self, scene: Scene) -> list[dict[str, Any]]:
+        """Return the books' entries of a case's jobs, oldest first."""
         return [job for job in self.books() if f"/{scene.place}/" in f"{job['output']}/"]
 
 

@@ -14,7 +14,9 @@ from typing import Any
 from stack.chaos.effects import QUESTION
 from stack.chaos.night import Case, Scene
 from stack.chaos.proxy import Plan
+from stack.chaos.second_airflow import REFUSED, WAITS
 from stack.chaos.victims import kill_supervisor, kill_task_and_supervisor, stop_task_and_supervisor, waken
+from tests.airflow.chaos.rivals import by_command, by_operator, second_airflow_runs, swept_after_its_run_was_deleted
 
 #: Mode → DAG.
 MODES = {"sync": "chaos_sync", "deferrable": "chaos_deferrable", "start-from-trigger": "chaos_from_trigger"}
@@ -257,6 +259,26 @@ SCENARIOS: tuple[Misfortune, ...] = (
     Misfortune(
         "marked failed", QUESTION, meanwhile=mark_failed, faults=held(),
         repairs=0, cancelled=1, parts=0, ends="failed",
+    ),
+    Misfortune(
+        "another Airflow runs it, own staging folder, other input", QUESTION, modes=("deferrable",), faults=held(600),
+        meanwhile=second_airflow_runs(shared=False, same_input=False, ends=WAITS, says="Created"), jobs=2,
+    ),
+    Misfortune(
+        "another Airflow runs it, shared staging folder, same input", QUESTION, modes=("deferrable",), faults=held(600),
+        meanwhile=second_airflow_runs(shared=True, same_input=True, ends=WAITS, says="they share a staging folder"),
+    ),
+    Misfortune(
+        "another Airflow runs it, shared staging folder, other input", QUESTION, modes=("deferrable",),
+        faults=held(600), meanwhile=second_airflow_runs(shared=True, same_input=False, ends=REFUSED, says="bought it"),
+    ),
+    *(
+        Misfortune(
+            f"run marked failed and deleted, swept by the {which}", QUESTION, modes=("deferrable",), faults=held(),
+            meanwhile=swept_after_its_run_was_deleted(sweep), dag_id="chaos_kept",
+            repairs=0, cancelled=1, parts=0, ends="deleted",
+        )
+        for which, sweep in (("operator", by_operator), ("command", by_command))
     ),
     Misfortune(
         "scheduler killed with all its tasks", CREATED, hurting(CREATED, killing("scheduler"), tuple(MODES)), act=1

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG
 
-from airflow_vertex_batch import VertexBatchOperator, vertex_batch
+from airflow_vertex_batch import VertexBatchOperator, VertexBatchSweepOperator, vertex_batch
 
 BUCKET = os.environ["VERTEX_BATCH_BUCKET"]
 # The run's id, but for backfills, whose runs Airflow names.
@@ -47,6 +47,14 @@ with a_dag("chaos_sync"):
 
 with a_dag("chaos_deferrable"):
     VertexBatchOperator(task_id="batch", **BATCH)
+
+with a_dag("chaos_kept"):
+    # Its jobs outlive a mark-failed: only a sweep ends them.
+    VertexBatchOperator(task_id="batch", cancel_on_kill=False, **BATCH)
+
+with a_dag("chaos_sweep"):
+    # 90 s is the least that may be said.
+    VertexBatchSweepOperator(task_id="sweep", apply=True, older_than=90, staging_uri="{{ dag_run.conf['staging'] }}")
 
 with a_dag("chaos_from_trigger"):
     vertex_batch("batch", start_from_trigger=True, **BATCH)
