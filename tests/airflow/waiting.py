@@ -34,6 +34,7 @@ class Instance:
         self.task_id = task_id
         self.xcoms: dict[str, Any] = {}
         self.polled_at: datetime | None = None
+        self.start_date = datetime.now(UTC)
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
