@@ -11,8 +11,8 @@ from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, attempt_token, failing, generation_of
-from airflow_vertex_batch.compat import first_poke, is_out_of_time, own
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.compat import first_poke, is_out_of_time, own, skip_exception
+from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.waiting import Fenced, WaitingOperator, seconds
 
@@ -193,9 +193,15 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return [self._latest.get(str(name)) or BatchJob(name=str(name), state=unseen) for name in names]
 
     def _concluded(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-        from airflow_vertex_batch.core.lifecycle import conclude
+        from airflow_vertex_batch.core.lifecycle import TimedOut, conclude
 
-        return [job.as_dict() for job in conclude(outcomes, bears=self._was_given_up)]
+        try:
+            return [job.as_dict() for job in conclude(outcomes, bears=self._was_given_up)]
+        except JobError as error:
+            # Airflow's `soft_fail` means its own kinds of errors only: it does not know that ours says "too late".
+            if (self.soft_fail or self.never_fail) and any(isinstance(outcome, TimedOut) for outcome in outcomes):
+                raise skip_exception(str(error)) from error
+            raise
 
     def _first_limit(self) -> float | None:
         """Return when a job may need somebody for the first time."""
