@@ -223,10 +223,13 @@ class VertexClient(_Endpoint):
             if not token:
                 return
 
-    def cancel(self, name: JobName) -> bool:
-        """Ask for a job to be cancelled; False when it had ended already or is gone."""
+    def cancel(self, name: JobName, *, once: bool = False) -> bool:
+        """Ask for a job to be cancelled; False when it had ended already or is gone.
+
+        :param once: leave it to the caller to send it again.
+        """
         try:
-            self.send(cancel_call(name))
+            self.send(msgspec.structs.replace(cancel_call(name), repeatable=not once))
         except ServiceError as error:
             if error.status in _NOTHING_TO_CANCEL:
                 return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -40,7 +41,7 @@ class Supervisor:
 def instance() -> SimpleNamespace:
     """A task instance as the triggerer knows it: of the try that deferred."""
     where = {"dag_id": "d", "task_id": "wait", "run_id": "r", "map_index": -1}
-    return SimpleNamespace(id=MY_ID, try_number=10, max_tries=0, **where)
+    return SimpleNamespace(id=MY_ID, try_number=10, max_tries=0, start_date=datetime.now(UTC), **where)
 
 
 @pytest.fixture
@@ -212,16 +213,16 @@ class TestAKilledWorker:
         airflow(state, owner)
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
         sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False)
-        sensor._waited_for = sensor._names()
-        sensor.on_kill()
+        with sensor._answering_for(sensor._names(), sensor.hook(), instance()):
+            sensor.on_kill()
         assert cancelled(world) is cancels
 
     def test_a_job_s_trouble_is_no_other_s(self, two_more, airflow, monkeypatch, capsys):
         airflow("failed", MINE)
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
         sensor = VertexBatchJobSensor(task_id="wait", jobs=two_more, deferrable=False)
-        sensor._waited_for = sensor._names()
-        sensor.on_kill()
+        with sensor._answering_for(sensor._names(), sensor.hook(), instance()):
+            sensor.on_kill()
         assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
 
 
