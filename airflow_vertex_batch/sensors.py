@@ -154,7 +154,9 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     def _concluded(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         from airflow_vertex_batch.core.lifecycle import conclude
 
-        return [job.as_dict() for job in conclude(outcomes, bears=self._was_given_up)]
+        # Where a job may move, one that a person cancelled must not look as if it had been given up.
+        jobs = conclude(outcomes, bears=self._was_given_up, lands_part=not self.moves)
+        return [job.as_dict() for job in jobs]
 
     def _first_limit(self) -> float | None:
         """Return when a job may need somebody for the first time."""
