@@ -200,7 +200,9 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         from airflow_vertex_batch.core.lifecycle import TimedOut, conclude
 
         try:
-            return [job.as_dict() for job in conclude(outcomes, bears=self._was_given_up)]
+            # Where a job may move, one that a person cancelled must not look as if it had been given up.
+            jobs = conclude(outcomes, bears=self._was_given_up, lands_part=not self.moves)
+            return [job.as_dict() for job in jobs]
         except JobError as error:
             # Airflow's `soft_fail` means its own kinds of errors only: it does not know that ours says "too late".
             if (self.soft_fail or self.never_fail) and any(isinstance(outcome, TimedOut) for outcome in outcomes):

@@ -198,7 +198,9 @@ def rejected_rows(store: ObjectStore, uri: str) -> Iterator[ResultRow]:
             for number, line in enumerate(stream, start=1):
                 doc = msgspec.json.decode(line)
                 where = f"{doc['source']}:{doc['line']}: {doc['reason']}"
-                yield ResultRow(key=f"rejected-{number}", status=RowStatus.REJECTED, code=doc["code"], reason=where)
+                yield ResultRow(
+                    key=f"rejected-{number}", status=RowStatus.REJECTED, code=doc["code"], reason=where, attempts=0
+                )
 
 
 class FileSink:

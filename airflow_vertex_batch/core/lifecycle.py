@@ -289,19 +289,26 @@ def unpack(value: object) -> list[Outcome]:
     return msgspec.convert(value, list[Outcome])
 
 
-def conclude(outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = lambda _job: False) -> list[BatchJob]:
+def conclude(
+    outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = lambda _job: False, *, lands_part: bool = False
+) -> list[BatchJob]:
     """Return the jobs whose rows can be landed.
 
     A job that was cancelled, expired or failed after it wrote rows is among them: what was paid for is landed first,
     and the export then says how the job ended.
 
     :param bears: whether a job that ended without rows is no error.
+    :param lands_part: also pass on jobs that were cancelled or expired without a row, where another job has rows: those
+        are paid for, and must not wait for a person.
     :raises JobError: when a job ended without rows, was late, or cannot be asked about.
     """
     jobs = []
+    are_paid = lands_part and any(isinstance(outcome, Ended) and has_rows(outcome.job) for outcome in outcomes)
     for outcome in outcomes:
         match outcome:
             case Ended(job) if job.has_rows or bears(job):
+                jobs.append(job)
+            case Ended(job) if are_paid and job.state.phase in {Phase.CANCELLED, Phase.EXPIRED}:
                 jobs.append(job)
             case Ended(job):
                 raise JobError(

@@ -211,7 +211,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             is_given_up = job.name in {*told.moved, *told.ending}
             return is_repair(job) or (is_given_up and job.state in {JobState.CANCELLED, JobState.EXPIRED})
 
-        conclude(outcomes, bears)
+        conclude(outcomes, bears, lands_part=not self.moves)
         return False
 
 

@@ -130,11 +130,15 @@ class Scene:
         """What the proxy saw."""
         return self.night.proxy.records[self.case.name]
 
-    def write_input(self, text: str = "row {key} of {case}") -> None:
+    def write_input(self, text: str = "row {key} of {case}", keys: Sequence[str] = KEYS) -> None:
         """Write, or edit, the rows that the batch reads."""
-        rows = (self.night.line(key, text.format(key=key, case=self.case.name)) for key in KEYS)
+        rows = (self.night.line(key, text.format(key=key, case=self.case.name)) for key in keys)
         blob = self.night.bucket.blob(f"input/{self.place}.jsonl")
         blob.upload_from_string("".join(json.dumps(row) + "\n" for row in rows))
+
+    def remove_input(self) -> None:
+        """Delete the file that the batch reads."""
+        self.night.bucket.blob(f"input/{self.place}.jsonl").delete()
 
     def forget(self, folder: str) -> None:
         """Delete everything in a folder of this case's staging folder."""

@@ -26,6 +26,7 @@ EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one"
 CASES = (
     "hold",
     "empty_night",
+    "quiet_day",
     "cancelling",
     "bad_request",
     "blocking",

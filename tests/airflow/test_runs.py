@@ -216,7 +216,18 @@ class TestBadInput:
 
 
 class TestNothingToDo:
-    """A night without rows is a good night."""
+    """A night without rows, where its author says that it is normal."""
+
+    def test_every_task_is_skipped_and_the_first_says_why(self, airflow, cloud, succeeded):
+        run_id = succeeded("quiet_day")
+        tasks = airflow.tasks("quiet_day", run_id)
+        assert [task["state"] for task in tasks] == ["skipped"] * 5
+        # What a task of ours has where neither it, its DAG nor the installation says.
+        assert [task["max_tries"] for task in tasks] == [2] * 5
+        assert airflow.xcom("quiet_day", run_id, "batch.prepare", "skip_reason").startswith("The source has no row")
+        assert "This task is skipped: The source has no row" in airflow.log("quiet_day", run_id, "batch.prepare")
+        assert cloud.jobs("quiet_day") == []
+        assert cloud.objects("quiet_day/answers") == {}
 
     def test_no_job_is_made_and_an_empty_report_lands(self, airflow, cloud, succeeded):
         run_id = succeeded("empty_night")

@@ -163,6 +163,7 @@ def resumed(task: Any, context: dict[str, Any], waits: TaskDeferred) -> Any:
 class AGroup:
     """The tasks of `vertex_batch` over six rows, run one by one.
 
+    :param contexts: each step's, put there when it begins; an attempt goes on with what is there.
     :param arguments: as for the group; each goes to the steps that know it.
     """
 
@@ -174,11 +175,12 @@ class AGroup:
         "export": avb.VertexBatchExportOperator,
     }
 
-    def __init__(self, world: SlowWorld, url: str, **arguments: Any) -> None:
+    def __init__(self, world: SlowWorld, url: str, contexts: dict[str, Any] | None = None, **arguments: Any) -> None:
         self._world, self._url = world, url
         self._given = six_rows() | arguments
         self._tasks: dict[str, Any] = {}
-        self.contexts = {step: a_context(step) for step in self._KINDS}
+        self.contexts = {} if contexts is None else contexts
+        self.contexts |= {step: a_context(step) for step in self._KINDS if step not in self.contexts}
         self.manifest = self.run("prepare")
 
     def run(self, step: str, **wired: Any) -> Any:

@@ -125,6 +125,20 @@ def edit_and_clear(scene: Scene) -> None:
     scene.clear()
 
 
+def lose_the_input_and_clear(scene: Scene) -> None:
+    """Delete the input after the run's success, and clear the run: prepare fails, and gives nothing."""
+    scene.until_ended()
+    scene.remove_input()
+    scene.clear()
+
+
+def empty_the_input_and_clear(scene: Scene) -> None:
+    """Take every row out of the input after the run's success, and clear the run: prepare is skipped."""
+    scene.until_ended()
+    scene.write_input(keys=())
+    scene.clear()
+
+
 def mark_failed(scene: Scene) -> None:
     """Mark the waiting task failed."""
     task = scene.until_waiting()
@@ -259,6 +273,17 @@ SCENARIOS: tuple[Misfortune, ...] = (
     Misfortune(
         "marked failed", QUESTION, meanwhile=mark_failed, faults=held(),
         repairs=0, cancelled=1, parts=0, ends="failed",
+    ),
+    *(
+        Misfortune(
+            f"{what}, the run cleared, {rule}{into}", SUCCESS, meanwhile=happens, modes=_GROUP, ends="failed",
+            dag_id=f"{dag_id}{place}", begins=begins,
+        )
+        for what, rule, happens, dag_id in (
+            ("prepare fails", "all tasks run all the same (all_done)", lose_the_input_and_clear, "chaos_all_done"),
+            ("prepare is skipped", "export runs all the same (none_failed)", empty_the_input_and_clear, "chaos_skip"),
+        )
+        for into, place, begins in (("", "", None), (", replace_partition", "_to_table", in_a_dataset))
     ),
     Misfortune(
         "another Airflow runs it, own staging folder, other input", QUESTION, modes=("deferrable",), faults=held(600),

@@ -92,3 +92,15 @@ with a_dag("chaos_repair"):
 
 with a_dag("chaos_repair_group"):
     vertex_batch("batch", start_from_trigger=True, **REPAIR)
+
+# Tasks that run although the first one gave them nothing. What has landed before must stay, even where a landing
+# replaces the whole day.
+NOTHING = (("", BATCH), ("_to_table", TO_TABLE | {"replace_partition": True}))
+
+for place, batch in NOTHING:
+    with a_dag(f"chaos_all_done{place}"):
+        vertex_batch("batch", start_from_trigger=True, task_args={"trigger_rule": "all_done"}, **batch)
+
+    with a_dag(f"chaos_skip{place}") as skipping:
+        vertex_batch("batch", start_from_trigger=True, on_empty="skip", **batch)
+    skipping.get_task("batch.export").trigger_rule = "none_failed"
