@@ -86,7 +86,7 @@ def money_of(job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: Pr
 def _spent(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: PriceTable) -> Money:
     if not job.output_uri:
         return money
-    totals, answered = Totals(prices, job.model), 0
+    totals, answered = Totals(prices, job.model, job.ended_at or job.created_at), 0
     for row in Collector(store, warehouse).rows(Batch(job, job.input_uris)):
         totals.add(row)
         answered += bool(row.response)

@@ -275,8 +275,16 @@ class PriceTable:
 
 def _answered_on(processed_at: str) -> str:
     """Return the billing day of a row's own time; nothing when it has none that can be read."""
+    if processed_at.endswith(("Z", "+00:00")):
+        # The rows of a job share a few hours, and a billing day begins with one.
+        return _day_of(f"{processed_at[:13]}:00:00+00:00")
+    return _day_of(processed_at)
+
+
+@functools.lru_cache(maxsize=1024)
+def _day_of(text: str) -> str:
     try:
-        when = datetime.fromisoformat(processed_at)
+        when = datetime.fromisoformat(text)
     except ValueError:
         return ""
     return billing_day(when) if when.tzinfo is not None else ""
