@@ -65,7 +65,10 @@ class ObjectStore(Protocol):
         """Return a small object, or None when there is none."""
 
     def write_new(self, uri: Uri, data: bytes) -> bool:
-        """Write a small object unless one is there; say whether this call wrote it. Atomic between writers."""
+        """Write a small object unless one is there; say whether what is there is this call's. Atomic between writers.
+
+        A call that is repeated because its answer was lost meets its own object: that is told by its contents.
+        """
 
     def delete(self, uri: Uri) -> None:
         """Delete one object; one that does not exist is no error."""

@@ -6,22 +6,26 @@ in any order give the same fingerprint, and a set that was prepared before is fo
 twice; the same requests stay in the same files, also where something beside them has changed (`core.prepare.kept`).
 
 Files are written under a folder of this attempt and become the prepared set by one create-only write of the manifest.
-Dying before that leaves files that nothing refers to; dying after it leaves a set that the next attempt finds.
+Dying before that leaves files that nothing refers to; dying after it leaves a set that the next attempt finds. Once the
+manifest was sent it may be there, whatever the answer: from then on no file that it names is removed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import decode, encode, request_line
 from airflow_vertex_batch.core.lint import Finding, Linter, fix_line
 from airflow_vertex_batch.core.model import Manifest
+from airflow_vertex_batch.core.prepare.found import is_there, restore_files
 from airflow_vertex_batch.core.prepare.intake import FIRST_CHUNK_ROWS, Intake
 from airflow_vertex_batch.core.prepare.kept import request_keys, with_kept_files
 from airflow_vertex_batch.core.prepare.lines import ReadyMaker, TemplateMaker
@@ -32,13 +36,14 @@ from airflow_vertex_batch.core.request import KEY_LABEL, Correlation, RequestTem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from airflow_vertex_batch.core.address import Uri
     from airflow_vertex_batch.core.ports import ObjectStore
     from airflow_vertex_batch.core.prepare.aside import Aside
     from airflow_vertex_batch.core.prepare.lines import Maker
     from airflow_vertex_batch.core.sources import Placed
 
-__all__ = ["PreparePlan", "check_template", "prepare", "read_manifest", "request_keys", "write_set"]
+__all__ = ["PreparePlan", "check_template", "is_there", "prepare", "read_manifest", "request_keys", "write_set"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -174,10 +179,23 @@ def _publish(
         response_schema=plan.schema, model=plan.model, weight=intake.scale.weight, **members,
     )  # fmt: skip
     manifest = with_kept_files(manifest, plan, writer, store)
-    if store.write_new(address, encode(manifest)):
-        return manifest
-    writer.abandon()
-    return read_manifest(store, address)
+    writer.sent()
+    return manifest if store.write_new(address, encode(manifest)) else _found(manifest, writer, store)
+
+
+def _found(made: Manifest, writer: ShardWriter, store: ObjectStore) -> Manifest:
+    """Return the set that is there already, with all its files; remove those of this attempt that it does not name.
+
+    It may be this attempt's own, if the answer to the first write was lost.
+    """
+    found = read_manifest(store, Uri.parse(made.uri))
+    try:
+        restored = restore_files(found, made, store)
+    finally:
+        writer.keep(found.files)
+    if restored:
+        log.warning("%d files of %s were missing and were written again: %s.", len(restored), found.uri, restored[0])
+    return found
 
 
 def _write_aside(file: Aside, writer: ShardWriter, store: ObjectStore) -> str:
