@@ -9,7 +9,7 @@ UV := .local/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test fast fuzz stateful chaos prices check fix bench lock environment clean
+.PHONY: help demo up test fast fuzz stateful clock chaos prices check fix bench lock environment clean
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ fuzz: environment ## lint against the emulator's importer over 100,000 generated
 
 stateful: environment ## ten thousand random nights of retries, crashes and faults (S="--nights 1000")
 	@$(BIN)/python -m tests.properties $(S)
+
+clock: environment ## all tests with the clock moved by days (DAYS=+400, DAYS=-40; T="tests/airflow -k runs")
+	@$(BIN)/python -m tests.moved_clock $(DAYS) $(T)
 
 chaos: environment ## the chaos table: kills after every effect in every mode; writes docs/chaos.md
 	@CHAOS=all CHAOS_DOC=1 $(BIN)/python -m pytest tests/airflow/test_chaos.py $(T)

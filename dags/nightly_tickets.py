@@ -34,7 +34,7 @@ with DAG(
     "nightly_tickets",
     # The run of a day begins when that day is over, and its data interval is that day.
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
-    start_date=datetime(2026, 11, 1, tzinfo=UTC),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=3,
     tags=["vertex-batch", "example"],

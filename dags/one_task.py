@@ -18,7 +18,7 @@ PROVERBS = ("The early bird catches the worm.", "Still waters run deep.", "Many 
 with DAG(
     "one_task",
     schedule="@weekly",
-    start_date=datetime(2026, 11, 1, tzinfo=UTC),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["vertex-batch", "example"],
     doc_md=__doc__,

@@ -31,7 +31,7 @@ def greetings() -> Iterator[dict[str, str]]:
 with DAG(
     "steps_one_by_one",
     schedule="@weekly",
-    start_date=datetime(2026, 11, 1, tzinfo=UTC),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     default_args={"location": "global", "staging_uri": f"gs://{BUCKET}/vertex-batch", "retries": 2},
     tags=["vertex-batch", "example"],

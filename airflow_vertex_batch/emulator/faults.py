@@ -214,7 +214,10 @@ class End(JobFault, frozen=True, kw_only=True, tag="end"):
 
 
 class Hold(JobFault, frozen=True, kw_only=True, tag="hold"):
-    """Keep the job in `state` for `seconds` (of service time), or for ever, then let it go on."""
+    """Keep the job in `state` for `seconds` of the service's time, or without them until it is released.
+
+    A test that needs the job to wait while it acts gives no `seconds`: how long it takes depends on the machine.
+    """
 
     seconds: float | None = None
 

@@ -312,6 +312,13 @@ class TestInARealAirflow:
         assert cloud.jobs("over_budget_fail") == []
         assert airflow.xcom("over_budget_fail", run_id, "create", "estimate")["request_count"] == 3
 
+    @staticmethod
+    def noticed(stack, runs):
+        """Whether the scheduler has met the end of the worker that parked each run's create task; None if not yet."""
+        lines = stack.log("airflow-scheduler").read_text().splitlines()
+        events = [line for line in lines if "executor event" in line and "task_id='create'" in line]
+        return all(any(run_id in line for line in events) for run_id in runs) or None
+
     def test_a_person_rejects_one_run_and_approves_another(self, airflow, cloud, stack):
         runs = [self.begin(airflow, "over_budget_ask"), self.begin(airflow, "over_budget_ask")]
         for run_id in runs:
@@ -326,7 +333,7 @@ class TestInARealAirflow:
 
         # No person answers in the second in which a task was parked: on Airflow 3.3.2 the scheduler may then meet the
         # end of its worker with the task queued again, and fail the try (apache/airflow#67287).
-        time.sleep(10)
+        airflow._wait("the ends of the workers", lambda: self.noticed(stack, runs), 120, lambda: "")
         self.answer(airflow, runs[0], "Reject")
         assert airflow.wait_for_run("over_budget_ask", runs[0], timeout_s=120)["state"] == "failed"
         task = airflow.task("over_budget_ask", runs[0], "create")

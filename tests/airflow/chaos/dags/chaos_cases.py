@@ -13,7 +13,7 @@ BUCKET = os.environ["VERTEX_BATCH_BUCKET"]
 # The run's id, but for backfills, whose runs Airflow names.
 CASE = "{{ (dag_run.conf or {}).get('case') or run_id }}"
 # Over long ago: only a backfill makes runs.
-FIRST_DAY = datetime(2026, 11, 1, tzinfo=UTC)
+FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 DEFAULTS = {"retries": 3, "retry_delay": 1.0}
 BATCH = {
     "model": "gemini-2.5-flash",
