@@ -25,18 +25,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
-from yarl import URL
 
 from stack.chaos.effects import QUESTION, Call
+from stack.chaos.forwarding import MAX_BYTES, Answer, Server
 from stack.chaos.victims import Strike, holder, kill_task
 from stack.process import free_port
 from stack.servers import HOST
 
 CASE = re.compile(r"case[-_]([a-z0-9_]+)")
-#: What a connection says to its next neighbour only, and what this proxy says itself.
-_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host", "te", "upgrade"})
-#: Largest body: a test's.
-_MAX_BYTES = 64 * 1024 * 1024
 
 
 @dataclass
@@ -128,8 +124,8 @@ class Proxy:
         runners = []
         async with ClientSession(auto_decompress=False, timeout=ClientTimeout(total=300)) as session:
             for port, url in self._ports.values():
-                app = web.Application(client_max_size=_MAX_BYTES)
-                app.router.add_route("*", "/{any:.*}", _Upstream(self, session, url).handle)
+                app = web.Application(client_max_size=MAX_BYTES)
+                app.router.add_route("*", "/{any:.*}", _Upstream(self, Server(session, url)).handle)
                 runner = web.AppRunner(app, access_log=None, auto_decompress=False)
                 await runner.setup()
                 await web.TCPSite(runner, HOST, port).start()
@@ -173,30 +169,11 @@ class Proxy:
         return {**page, "batchPredictionJobs": [job for job in jobs if job["name"] not in hidden]}
 
 
-@dataclass
-class Answer:
-    """What a server said."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def is_good(self) -> bool:
-        """Whether it did what it was asked."""
-        return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's own range
-
-    @property
-    def is_json(self) -> bool:
-        """Whether its body can be read here."""
-        return "json" in self.headers.get("Content-Type", "") and not self.headers.get("Content-Encoding")
-
-
 class _Upstream:
     """One server behind the proxy."""
 
-    def __init__(self, proxy: Proxy, session: ClientSession, url: str) -> None:
-        self._proxy, self._session, self._url = proxy, session, url
+    def __init__(self, proxy: Proxy, server: Server) -> None:
+        self._proxy, self._server = proxy, server
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Pass one request on, and strike if it is the one."""
@@ -209,7 +186,7 @@ class _Upstream:
         dropped = bool(late_s) and await self._strike(request, record, "the create call was under way")
         await asyncio.sleep(late_s)
         try:
-            answer = self._translated(request, call, await self._forward(request, call))
+            answer = self._translated(request, call, await self._server.forward(call, request.headers))
         except ClientError:
             # The server itself has cut the connection: so does the proxy.
             answer, dropped = Answer(502, {}, b""), True
@@ -220,25 +197,12 @@ class _Upstream:
             request.transport.abort()
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
-    async def _forward(self, request: web.Request, call: Call) -> Answer:
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _HOP]
-        url = URL(self._url + call.path, encoded=True)
-        async with self._session.request(
-            call.method, url, headers=headers, data=call.body, allow_redirects=False
-        ) as answer:
-            kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
-            return Answer(answer.status, kept, await answer.read())
-
     def _translated(self, request: web.Request, call: Call, answer: Answer) -> Answer:
         """Lead the addresses in an answer back here, and keep from a list what it does not show yet."""
-        ours = f"http://{request.headers.get('host', '')}"
-        headers = {name: value.replace(self._url, ours) for name, value in answer.headers.items()}
-        body = answer.body
-        if answer.is_json:
-            body = body.replace(self._url.encode(), ours.encode())
-            if call.is_list and answer.is_good:
-                body = json.dumps(self._proxy.shown(json.loads(body))).encode()
-        return Answer(answer.status, headers, body)
+        answer = self._server.led_back(answer, request.headers.get("host", ""))
+        if answer.is_json and call.is_list and answer.is_good:
+            answer.body = json.dumps(self._proxy.shown(json.loads(answer.body))).encode()
+        return answer
 
     async def _strike(self, request: web.Request, record: Record, title: str) -> bool:
         """Strike whoever holds this request; say whether it stays without an answer."""
