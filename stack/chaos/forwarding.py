@@ -1,17 +1,9 @@
-"""How does a request pass through a proxy? On to the server behind it, and its answer's addresses led back."""
+"""What does a proxy do with an answer? It leads its addresses back to itself, and drops what concerned one hop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from yarl import URL
-
-from stack.chaos.effects import Call
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 #: What a connection says to its next neighbour only, and what a proxy says itself.
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host", "te", "upgrade"})
@@ -24,8 +16,8 @@ class Answer:
     """What a server said."""
 
     status: int
-    headers: dict[str, str]
-    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
     @property
     def is_good(self) -> bool:
@@ -37,34 +29,17 @@ class Answer:
         """Whether its body can be read here."""
         return "json" in self.headers.get("Content-Type", "") and not self.headers.get("Content-Encoding")
 
+    def led_back(self, server: str, proxy: str) -> Answer:
+        """Return the answer with addresses that lead to the proxy.
 
-class Server:
-    """One server behind a proxy.
-
-    :param url: its address.
-    """
-
-    def __init__(self, session: ClientSession, url: str) -> None:
-        self._session, self._url = session, url
-
-    async def forward(self, call: Call, headers: Mapping[str, str]) -> Answer:
-        """Pass one request on, and return the answer as it is.
-
-        :raises ClientError: when the server cuts the connection.
+        :param server: address of the server that gave it.
+        :param proxy: address by which the client knows the proxy.
         """
-        kept = [(name, value) for name, value in headers.items() if name.lower() not in _HOP]
-        async with self._session.request(
-            call.method, URL(self._url + call.path, encoded=True), headers=kept, data=call.body, allow_redirects=False
-        ) as answer:
-            found = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
-            return Answer(answer.status, found, await answer.read())
+        headers = {name: value.replace(server, proxy) for name, value in self.headers.items()}
+        body = self.body.replace(server.encode(), proxy.encode()) if self.is_json else self.body
+        return Answer(self.status, headers, body)
 
-    def led_back(self, answer: Answer, host: str) -> Answer:
-        """Return an answer whose addresses lead to the proxy.
 
-        :param host: the proxy's, as the client named it.
-        """
-        ours = f"http://{host}"
-        headers = {name: value.replace(self._url, ours) for name, value in answer.headers.items()}
-        body = answer.body.replace(self._url.encode(), ours.encode()) if answer.is_json else answer.body
-        return Answer(answer.status, headers, body)
+def passed_on(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the headers that a proxy passes on."""
+    return {name: value for name, value in headers if name.lower() not in _HOP}

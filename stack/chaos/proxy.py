@@ -25,9 +25,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from yarl import URL
 
 from stack.chaos.effects import QUESTION, Call
-from stack.chaos.forwarding import MAX_BYTES, Answer, Server
+from stack.chaos.forwarding import MAX_BYTES, Answer, passed_on
 from stack.chaos.victims import Strike, holder, kill_task
 from stack.process import free_port
 from stack.servers import HOST
@@ -125,7 +126,7 @@ class Proxy:
         async with ClientSession(auto_decompress=False, timeout=ClientTimeout(total=300)) as session:
             for port, url in self._ports.values():
                 app = web.Application(client_max_size=MAX_BYTES)
-                app.router.add_route("*", "/{any:.*}", _Upstream(self, Server(session, url)).handle)
+                app.router.add_route("*", "/{any:.*}", _Upstream(self, session, url).handle)
                 runner = web.AppRunner(app, access_log=None, auto_decompress=False)
                 await runner.setup()
                 await web.TCPSite(runner, HOST, port).start()
@@ -172,8 +173,8 @@ class Proxy:
 class _Upstream:
     """One server behind the proxy."""
 
-    def __init__(self, proxy: Proxy, server: Server) -> None:
-        self._proxy, self._server = proxy, server
+    def __init__(self, proxy: Proxy, session: ClientSession, url: str) -> None:
+        self._proxy, self._session, self._url = proxy, session, url
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Pass one request on, and strike if it is the one."""
@@ -186,7 +187,7 @@ class _Upstream:
         dropped = bool(late_s) and await self._strike(request, record, "the create call was under way")
         await asyncio.sleep(late_s)
         try:
-            answer = self._translated(request, call, await self._server.forward(call, request.headers))
+            answer = self._translated(request, call, await self._forward(request, call))
         except ClientError:
             # The server itself has cut the connection: so does the proxy.
             answer, dropped = Answer(502, {}, b""), True
@@ -197,9 +198,17 @@ class _Upstream:
             request.transport.abort()
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
+    async def _forward(self, request: web.Request, call: Call) -> Answer:
+        headers = passed_on(request.headers.items())
+        url = URL(self._url + call.path, encoded=True)
+        async with self._session.request(
+            call.method, url, headers=headers, data=call.body, allow_redirects=False
+        ) as answer:
+            return Answer(answer.status, passed_on(answer.headers.items()), await answer.read())
+
     def _translated(self, request: web.Request, call: Call, answer: Answer) -> Answer:
         """Lead the addresses in an answer back here, and keep from a list what it does not show yet."""
-        answer = self._server.led_back(answer, request.headers.get("host", ""))
+        answer = answer.led_back(self._url, f"http://{request.headers.get('host', '')}")
         if answer.is_json and call.is_list and answer.is_good:
             answer.body = json.dumps(self._proxy.shown(json.loads(answer.body))).encode()
         return answer

@@ -23,7 +23,8 @@ import msgspec
 from stack.faults.calls import Position
 from stack.faults.clock import BEGIN, Clock, HangsError
 from stack.faults.cloud import HEALS, KEYS, NEVER, Cloud
-from stack.faults.gateway import Gateway, Run
+from stack.faults.exchange import Run
+from stack.faults.gateway import Gateway
 from stack.faults.kinds import Fault
 from stack.laptop import PROJECT
 
@@ -41,7 +42,8 @@ MAX_CLEARS = 2
 class Outcome(msgspec.Struct, frozen=True):
     """What came of one batch.
 
-    :param attempts: how each attempt ended: ``success``, ``retry`` (an error that a retry may cure), ``fail``, ``hangs``.
+    :param attempts: how each attempt ended: ``success``, ``retry`` (an error that a retry may cure), ``fail``,
+        ``hangs``.
     :param clears: how often a person had to clear it.
     :param elapsed_s: seconds from the first attempt's begin to the last one's end.
     :param wrong: what is not as it should be at the end, in words; nothing when all is well.
@@ -193,7 +195,8 @@ class Batch:
             f"landed {dict(landed)}": landed == Counter(set(KEYS) - {NEVER}),
             f"dead letters {dict(dead)}": dead == Counter([NEVER]),
         }
-        return [text for text, holds in checks.items() if not holds] + self._cloud.left_over(self._name)
+        broken = self._gateway.run.broken if self._gateway.run is not None else []
+        return [text for text, holds in checks.items() if not holds] + self._cloud.left_over(self._name) + broken
 
 
 def _emulator(cloud: Cloud) -> Emulator:

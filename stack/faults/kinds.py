@@ -4,18 +4,18 @@ A fault says for which calls it makes sense (`suits`), to which calls of a run i
 them (`happen`). It is frozen: what has happened is in the run.
 """
 
+# ruff: noqa: D102 - what a fault's methods do is said by their base
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from stack.chaos.forwarding import Answer
 from stack.faults.calls import Position
 
 if TYPE_CHECKING:
-    from stack.faults.gateway import Exchange
+    from stack.faults.exchange import Exchange
 
 #: Seconds for which a service is away: what an attempt is meant to survive.
 OUTAGE_S = 120.0
@@ -35,7 +35,7 @@ class Fault:
         """Whether it happens to this call of a run."""
         return exchange.run.struck is None and exchange.position.title == exchange.run.at
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
+    def happen(self, exchange: Exchange) -> None:
         """End the call."""
         raise NotImplementedError
 
@@ -54,10 +54,10 @@ class Refused(Fault):
     def suits(self, position: Position) -> bool:
         return position.changes or not self.done
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
+    def happen(self, exchange: Exchange) -> None:
         if self.done:
-            await exchange.forward()
-        return exchange.refuse(self.status, **({"Retry-After": self.retry_after} if self.retry_after else {}))
+            exchange.forward()
+        exchange.refuse(self.status, **({"Retry-After": self.retry_after} if self.retry_after else {}))
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Cut(Fault):
     def suits(self, position: Position) -> bool:
         return position.changes or not self.done
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
+    def happen(self, exchange: Exchange) -> None:
         if self.done:
-            await exchange.forward()
-        return exchange.cut()
+            exchange.forward()
+        exchange.cut()
 
 
 @dataclass(frozen=True)
@@ -84,26 +84,26 @@ class Silent(Fault):
     def suits(self, position: Position) -> bool:
         return position.changes or not self.done
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
+    def happen(self, exchange: Exchange) -> None:
         if self.done:
-            await exchange.forward()
-        return await exchange.silence()
+            exchange.forward()
+        exchange.silence()
 
 
 @dataclass(frozen=True)
 class Half(Fault):
     """The connection is cut in the middle of the answer."""
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
-        return await exchange.half(await exchange.forward())
+    def happen(self, exchange: Exchange) -> None:
+        exchange.half(exchange.forward())
 
 
 @dataclass(frozen=True)
 class Slow(Fault):
     """The answer comes at a byte a second."""
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
-        return exchange.slowly(await exchange.forward())
+    def happen(self, exchange: Exchange) -> None:
+        exchange.slowly(exchange.forward())
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class Garbage(Fault):
     def suits(self, position: Position) -> bool:
         return not position.is_media
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
-        await exchange.forward()
-        return exchange.say(Answer(200, {"Content-Type": "text/html"}, b"<html><title>Error</title></html>"))
+    def happen(self, exchange: Exchange) -> None:
+        exchange.forward()
+        exchange.say(Answer(200, {"Content-Type": "text/html"}, b"<html><title>Error</title></html>"))
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class RepeatMet(Fault):
     def suits(self, position: Position) -> bool:
         return position.is_conditional
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
-        await exchange.forward()
-        return exchange.refuse(412)
+    def happen(self, exchange: Exchange) -> None:
+        exchange.forward()
+        exchange.refuse(412)
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ class SessionLost(Fault):
         lost = exchange.run.lost_upload
         return super().takes(exchange) or bool(lost and exchange.call.upload_id == lost)
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
+    def happen(self, exchange: Exchange) -> None:
         exchange.run.lost_upload = exchange.call.upload_id
-        return exchange.refuse(self.status)
+        exchange.refuse(self.status)
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,13 @@ class Outage(Fault):
         run = exchange.run
         if run.struck is None:
             return super().takes(exchange)
-        is_over = exchange.gateway.clock.elapsed_s - run.struck_at >= OUTAGE_S
+        is_over = exchange.clock.elapsed_s - run.struck_at >= OUTAGE_S
         return not is_over and exchange.position.service == run.struck.service
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
-        return exchange.cut() if self.cuts else exchange.refuse(503)
+    def happen(self, exchange: Exchange) -> None:
+        if self.cuts:
+            exchange.cut()
+        exchange.refuse(503)
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,10 @@ class LostAndLate(Fault):
     def suits(self, position: Position) -> bool:
         return position.is_create
 
-    async def happen(self, exchange: Exchange) -> web.StreamResponse:
-        await exchange.forward()
+    def happen(self, exchange: Exchange) -> None:
+        exchange.forward()
         exchange.run.list_late_s = LAG_S
-        return exchange.cut()
+        exchange.cut()
 
 
 #: Every kind of fault of a call, as the documentation names it.

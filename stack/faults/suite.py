@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from stack.faults import worker
 from stack.faults.calls import BIGQUERY, Position
@@ -80,7 +80,7 @@ class Night:
         )
         self._to_table = BIGQUERY in urls
 
-    def __enter__(self) -> Night:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
