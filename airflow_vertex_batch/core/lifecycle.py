@@ -18,7 +18,7 @@ import msgspec
 from airflow_vertex_batch.core import pace, queue
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import JobError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobState
+from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -303,7 +303,7 @@ def conclude(
     :raises JobError: when a job ended without rows, was late, or cannot be asked about.
     """
     jobs = []
-    are_paid = lands_part and any(isinstance(outcome, Ended) and has_rows(outcome.job) for outcome in outcomes)
+    are_paid = lands_part and any(isinstance(outcome, Ended) and outcome.job.has_rows for outcome in outcomes)
     for outcome in outcomes:
         match outcome:
             case Ended(job) if job.has_rows or bears(job):

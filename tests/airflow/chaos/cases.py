@@ -294,20 +294,20 @@ SCENARIOS: tuple[Misfortune, ...] = (
         for into, place, begins in (("", "", None), (", replace_partition", "_to_table", in_a_dataset))
     ),
     Misfortune(
-        "another Airflow runs it, own staging folder, other input", QUESTION, modes=("deferrable",), faults=held(600),
+        "another Airflow runs it, own staging folder, other input", QUESTION, modes=("deferrable",), faults=HELD,
         meanwhile=second_airflow_runs(shared=False, same_input=False, ends=WAITS, says="Created"), jobs=2,
     ),
     Misfortune(
-        "another Airflow runs it, shared staging folder, same input", QUESTION, modes=("deferrable",), faults=held(600),
+        "another Airflow runs it, shared staging folder, same input", QUESTION, modes=("deferrable",), faults=HELD,
         meanwhile=second_airflow_runs(shared=True, same_input=True, ends=WAITS, says="they share a staging folder"),
     ),
     Misfortune(
         "another Airflow runs it, shared staging folder, other input", QUESTION, modes=("deferrable",),
-        faults=held(600), meanwhile=second_airflow_runs(shared=True, same_input=False, ends=REFUSED, says="bought it"),
+        faults=HELD, meanwhile=second_airflow_runs(shared=True, same_input=False, ends=REFUSED, says="bought it"),
     ),
     *(
         Misfortune(
-            f"run marked failed and deleted, swept by the {which}", QUESTION, modes=("deferrable",), faults=held(),
+            f"run marked failed and deleted, swept by the {which}", QUESTION, modes=("deferrable",), faults=HELD,
             meanwhile=swept_after_its_run_was_deleted(sweep), dag_id="chaos_kept",
             repairs=0, cancelled=1, parts=0, ends="deleted",
         )
