@@ -17,6 +17,7 @@ CHOSEN = "2026-11-28"
 _NAME = re.compile(r"gemini-\d[\w.-]*\w")
 #: Files whose text a reader follows. The records of measurements say what was measured, and are none.
 DOCUMENTS = [
+    ROOT / "README.md",
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("docs/adr/*.md")),
     *sorted(ROOT.glob("dags/*.py")),
