@@ -9,7 +9,7 @@ UV := .local/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test fast fuzz stateful chaos check fix bench lock environment clean
+.PHONY: help demo up test fast fuzz stateful clock chaos faults prices check fix bench lock environment clean
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,8 +40,15 @@ fuzz: environment ## lint against the emulator's importer over 100,000 generated
 stateful: environment ## ten thousand random nights of retries, crashes and faults (S="--nights 1000")
 	@$(BIN)/python -m tests.properties $(S)
 
+clock: environment ## all tests with the clock moved by days (DAYS=+400, DAYS=-40; T="tests/airflow -k runs")
+	@$(BIN)/python -m tests.moved_clock $(DAYS) $(T)
+
 chaos: environment ## the chaos table: kills after every effect in every mode; writes docs/chaos.md
 	@CHAOS=all CHAOS_DOC=1 $(BIN)/python -m pytest tests/airflow/test_chaos.py $(T)
+
+faults: ## the fault table: each fault of the infrastructure at every call of a batch; writes docs/faults.md
+	@$(BOOTSTRAP) bigquery
+	@FAULTS=all FAULTS_DOC=1 $(BIN)/python -m pytest tests/faults $(T)
 
 check: environment ## lint, format, types, layers
 	@$(BIN)/ruff check .
@@ -52,6 +59,9 @@ check: environment ## lint, format, types, layers
 fix: environment ## repair what ruff can repair
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+prices: environment ## our prices and models against LiteLLM's newest price map: each difference, explained or not
+	@$(BIN)/python -m tools.prices $(P)
 
 bench: environment ## import times, throughput and memory, compared with the Google provider
 	@$(BIN)/python -m bench

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument(
         "--output", default=None, metavar="DIR", help="with --fix: the folder of the copies, local or gs://"
     )
+    lint.add_argument(
+        "--ignore", action="append", default=[], metavar="RULE", help="let what this rule finds pass; may be repeated"
+    )
     lint.set_defaults(run=_lint)
     _add_money(commands)
     add_sweep(commands)
@@ -88,6 +92,9 @@ def _add_money(commands: Any) -> None:
 
     prices = commands.add_parser("prices", help="what does a token cost?", description=_prices.__doc__)
     prices.add_argument("--file", default=None, metavar="FILE", help=PRICE_FILE_HELP)
+    prices.add_argument(
+        "--day", type=_day, default=None, metavar="YYYY-MM-DD", help="mark the prices of this day (today)"
+    )
     prices.add_argument("--format", choices=("text", "json"), default="text")
     prices.set_defaults(run=_prices)
 
@@ -161,6 +168,13 @@ def _json_object(text: str) -> dict[str, Any]:
     return doc
 
 
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day, YYYY-MM-DD") from error
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > _LAST_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is no port; use 0 (any free one) to {_LAST_PORT}")
@@ -172,17 +186,20 @@ def _lint(options: argparse.Namespace) -> int:
 
     With --fix, what can be cured without changing its meaning is cured in copies, and the findings are about those.
     """
-    from airflow_vertex_batch.core.lint import lint_files
+    from airflow_vertex_batch.core.errors import InputError
+    from airflow_vertex_batch.core.lint import RULES, lint_files
     from airflow_vertex_batch.core.sources import matching
     from airflow_vertex_batch.gcp.storage import GcsStore
 
-    store = GcsStore()
-    uris = matching(store, options.files)
+    store, ignore = GcsStore(), frozenset(options.ignore)
+    if unknown := sorted(ignore - RULES.keys()):
+        raise InputError(f"--ignore names no rule {unknown[0]!r}", todo=f"The rules are {', '.join(RULES)}")
+    uris = (info.uri for info in matching(store, options.files))
     found: Iterator[Finding | Cure]
     if options.fix or options.output is not None:
         found = _rewritten(store, uris, options)
     else:
-        found = lint_files((str(uri), _lines(store, uri)) for uri in uris)
+        found = lint_files(((str(uri), _lines(store, uri)) for uri in uris), ignore=ignore)
     worst = _print_json(found) if options.format == "json" else _print_text(found)
     return 1 if worst else 0
 
@@ -194,7 +211,8 @@ def _rewritten(store: ObjectStore, uris: Iterator[Uri], options: argparse.Namesp
 
     if not options.fix:
         raise InputError("--output says where copies go, and there are none without --fix", todo="Add --fix")
-    return rewrite(store, targets(uris, Address.parse(options.output) if options.output is not None else None))
+    copies = targets(uris, Address.parse(options.output) if options.output is not None else None)
+    return rewrite(store, copies, ignore=frozenset(options.ignore))
 
 
 def _lines(store: ObjectStore, uri: Uri) -> Iterator[bytes]:
@@ -253,18 +271,23 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _prices(options: argparse.Namespace) -> int:
-    """List the prices in force, US dollars per million tokens at the batch rate, with source and date of each."""
+    """List the prices, US dollars per million tokens at the batch rate, each with its days, its source and date.
+
+    Where a model has several, a star marks the one of --day.
+    """
     import msgspec
 
-    from airflow_vertex_batch.core.prices import PriceTable
+    from airflow_vertex_batch.core.prices import PriceTable, billing_day
     from airflow_vertex_batch.gcp.storage import GcsStore
 
     table = PriceTable.load(GcsStore(), options.file)
     if options.format == "json":
         # The same shape as a price file: what is printed can be edited and read back.
-        print(json.dumps({"prices": [msgspec.to_builtins(price) for price in table]}, indent=1, ensure_ascii=False))
+        discount = {"cached_discount": table.cached} if table.cached else {}
+        prices = [msgspec.to_builtins(price) for price in table]
+        print(json.dumps({**discount, "prices": prices}, indent=1, ensure_ascii=False))
     else:
-        print(table.text())
+        print(table.text(options.day or billing_day(datetime.now(UTC))))
     return 0
 
 

@@ -5,14 +5,17 @@ end.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+import logging
+import os
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, XComArg
 
-from airflow_vertex_batch.compat import fail_exception
+from airflow_vertex_batch.compat import default_retries, fail_exception, skip_exception, task_states
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
+from airflow_vertex_batch.core.given import Origin, given_nothing, nothing
 from airflow_vertex_batch.core.model import Identity
 from airflow_vertex_batch.links import LINKS_KEY
 from airflow_vertex_batch.settings import Settings
@@ -21,9 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_vertex_batch.hooks import VertexBatchHook
 
+log = logging.getLogger(__name__)
+
+#: As BaseOperator reads it: once, when it is loaded.
+DEFAULT_RETRIES = default_retries(BaseOperator.retries, os.environ)
+#: XCom key under which a task that skips itself says why.
+SKIP_KEY = "skip_reason"
+#: An argument that is not given at all, as against one that is None because a task before gave nothing.
+LEFT_OUT: Any = object()
 COMMON_TEMPLATE_FIELDS = ("gcp_conn_id", "impersonation_chain", "project_id", "location", "staging_uri")
 
 
@@ -37,6 +49,9 @@ class VertexBatchBaseOperator(BaseOperator):
         location`` where not given. Newer Gemini models are served for batch only in ``global``. Templated.
     :param staging_uri: ``gs://`` folder for request files, job output, manifests and the ledger; the option
         ``[vertex_batch] staging_uri`` where not given. Keep it for as long as runs may be cleared. Templated.
+    :param retries: how often the task is tried again, 0 or more. Where neither the task nor its DAG's ``default_args``
+        says: ``[core] default_task_retries`` if that was set to anything but Airflow's own 0, else 2. Airflow's
+        `retry_delay` (5 minutes) lies between. What no retry can cure fails at once.
     """
 
     template_fields: Sequence[str] = COMMON_TEMPLATE_FIELDS
@@ -50,14 +65,59 @@ class VertexBatchBaseOperator(BaseOperator):
         project_id: str | None = None,
         location: str | None = None,
         staging_uri: str | None = None,
+        retries: int | None = DEFAULT_RETRIES,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(retries=retries, **kwargs)
         self.gcp_conn_id = gcp_conn_id
         self.impersonation_chain = impersonation_chain
         self.project_id = project_id
         self.location = location
         self.staging_uri = staging_uri
+        #: Of each argument that the task is wired to.
+        self._origins: dict[str, Origin] = {}
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Do as for every operator; Airflow below 3.3.2 does not see that an operator has a default of its own."""
+        made = super().partial(**kwargs)
+        levels = (made.kwargs["dag"], made.kwargs["task_group"])
+        said = [kwargs, kwargs.get("default_args"), *(level.default_args for level in levels if level is not None)]
+        if not any("retries" in (each or ()) for each in said):
+            made.kwargs["retries"] = DEFAULT_RETRIES
+        return made
+
+    def wire(self, **values: Any) -> None:
+        """Note where arguments come from, before Airflow puts in what they stand for.
+
+        :param values: the arguments; `LEFT_OUT` where there is none.
+        :raises InputError: for one that is None: that would be read as if it had been left out.
+        """
+        self._origins |= {name: _origin(value) for name, value in values.items() if value is not LEFT_OUT}
+        for name, value in values.items():
+            if value is None:
+                raise self.given_nothing(name)
+
+    def given(self, name: str) -> Any:
+        """Return an argument that this task is wired to; None where it was left out.
+
+        :raises InputError: when nothing came: whatever it comes from failed, was skipped or returned nothing.
+        """
+        if name not in self._origins:
+            return None
+        value = getattr(self, name)
+        if how := nothing(value):
+            raise self.given_nothing(name, how)
+        return value
+
+    def given_nothing(self, name: str, how: str = "None") -> InputError:
+        """Return the error of having been given nothing.
+
+        :param how: what was given instead.
+        """
+        origin = self._origins.get(name, Origin())
+        tasks = origin.tasks or tuple(sorted(self.upstream_task_ids))
+        return given_nothing(self.task_id, name, how, Origin(tasks, origin.template), task_states(tasks))
 
     def hook(self, location: str | None = None) -> VertexBatchHook:
         """Return the hook of this task's connection.
@@ -96,6 +156,12 @@ class VertexBatchBaseOperator(BaseOperator):
             context["ti"].xcom_push(LINKS_KEY, links)
 
 
+def _origin(value: Any) -> Origin:
+    """Return where an argument comes from, as far as its author has said."""
+    tasks = {operator.task_id for operator, _ in XComArg.iter_xcom_references(value)}
+    return Origin(tuple(sorted(tasks)), value if isinstance(value, str) and "{{" in value else "")
+
+
 def identity_of(context: Any, staging: str = "") -> Identity:
     """Return who a task's work belongs to: dag, task, run and map index, never the try.
 
@@ -115,6 +181,13 @@ def generation_of(context: Any) -> str:
 def attempt_token() -> str:
     """Return what tells this attempt's files and records from any other's."""
     return uuid4().hex[:12]
+
+
+def skip(context: Context, reason: str) -> NoReturn:
+    """End the task as skipped, and say why where people look: in its log, and among its XComs in the UI."""
+    log.warning("This task is skipped: %s", reason)
+    context["ti"].xcom_push(SKIP_KEY, reason)
+    raise skip_exception(reason)
 
 
 @contextlib.contextmanager

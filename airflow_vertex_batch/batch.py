@@ -42,7 +42,7 @@ def vertex_batch(
     task ``<group_id>.export``.
 
     :param group_id: name of the group, unique in the DAG.
-    :param model: the model to ask, such as ``gemini-2.5-flash``.
+    :param model: the model to ask, such as ``gemini-3.8-flash``.
     :param task_args: arguments of every task, such as ``{"retries": 3, "pool": "vertex"}``.
     :raises InputError: for an argument that no step knows.
     """

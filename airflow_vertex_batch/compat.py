@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any, NoReturn
+from zoneinfo import ZoneInfo
 
 from airflow_vertex_batch.core.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: States in which a person, not the machinery, has ended a task: only then may its job be cancelled.
 ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
+
+
+#: How often a task is tried again where nobody has said: the README's promises are what the next attempt does.
+RETRIES = 2
+#: The option ``[core] default_task_retries`` as an environment variable.
+_RETRIES_VARIABLE = "AIRFLOW__CORE__DEFAULT_TASK_RETRIES"
+
+
+def default_retries(configured: int | None, environment: Mapping[str, str]) -> int:
+    """Return how often a task is tried again where neither it nor its DAG says.
+
+    What the installation says wins. Airflow's own 0 says nothing: Airflow writes it into every ``airflow.cfg`` that it
+    makes (3.3.2, 2026-11-28). As an environment variable, somebody has written it.
+
+    :param configured: ``[core] default_task_retries``.
+    """
+    return configured or 0 if configured or _RETRIES_VARIABLE in environment else RETRIES
 
 
 def fail_exception(message: str) -> Exception:
@@ -61,6 +80,27 @@ def task_state(dag_id: str, task_id: str, run_id: str, map_index: int) -> str | 
     return None if found is None else str(getattr(found, "value", found))
 
 
+def task_states(task_ids: Sequence[str]) -> dict[str, str | None]:
+    """Return the states of other tasks of the running task's run, mapped like it or not at all; for messages.
+
+    None stands where there is no such state, or nobody to ask.
+    """
+    from airflow.sdk import get_current_context
+
+    try:
+        ti = get_current_context()["ti"]
+    except RuntimeError:
+        return {}
+    # In the same mapped task group it has the same index; elsewhere it has none.
+    indexes = {-1 if ti.map_index is None else ti.map_index, -1}
+
+    def state(task_id: str) -> str | None:
+        found = (task_state(ti.dag_id, task_id, ti.run_id, index) for index in sorted(indexes, reverse=True))
+        return next(filter(None, found), None)
+
+    return {task_id: state(task_id) for task_id in task_ids}
+
+
 def run_state(dag_id: str, run_id: str) -> str | None:
     """Return the state of a DAG run; ``deleted`` where there is no such run, None where nobody can be asked."""
     try:
@@ -81,6 +121,21 @@ def run_state(dag_id: str, run_id: str) -> str | None:
 def was_ended_by_a_person(ti: Any) -> bool:
     """Whether somebody marked, failed or skipped this task, as against a clear, a restart or a takeover."""
     return task_state(ti.dag_id, ti.task_id, ti.run_id, ti.map_index) in ENDED_BY_A_PERSON
+
+
+def on_kill_seconds() -> float:
+    """Return how long Airflow lets a trigger's `on_kill` run."""
+    from airflow.sdk import conf
+
+    # The option has no entry among Airflow's own defaults (3.3.2, airflow/jobs/triggerer_job_runner.py).
+    return float(conf.getfloat("triggerer", "on_kill_timeout", fallback=30.0))
+
+
+def is_out_of_time(next_method: str, next_kwargs: Mapping[str, Any] | None) -> bool:
+    """Whether Airflow resumes a task because its deferral took too long: only to fail it."""
+    from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
+
+    return next_method == TRIGGER_FAIL_REPR and (next_kwargs or {}).get("error") == TriggerFailureReason.TRIGGER_TIMEOUT
 
 
 #: XCom key of the token of the attempt that owns a task's jobs.
@@ -159,3 +214,15 @@ def partition_key(context: Mapping[str, Any]) -> str | None:
     """Return the partition key of a run, on the Airflows that have such runs."""
     run = context.get("dag_run")
     return getattr(run, "partition_key", None)
+
+
+def timetable_zone(dag: Any) -> tzinfo:
+    """Return the time zone whose days a DAG's runs stand for: the timetable's own, else the DAG's, else UTC.
+
+    A DAG's own is that of its ``start_date``, or ``[core] default_timezone``. A timetable of several schedules names
+    one zone for all (Airflow 3.3.2, airflow/sdk/definitions/timetables/trigger.py, 2026-11-28).
+    """
+    timetable = getattr(dag, "timetable", None)
+    several = getattr(timetable, "timetables", None) or [timetable]
+    found = getattr(several[0], "timezone", None) or getattr(dag, "timezone", None) or UTC
+    return ZoneInfo(found) if isinstance(found, str) else found

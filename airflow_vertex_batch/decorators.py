@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
+from airflow.sdk.bases.decorator import DecoratedOperator, _TaskDecorator
 
+from airflow_vertex_batch.base import DEFAULT_RETRIES
 from airflow_vertex_batch.operators import VertexBatchOperator
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ class _DecoratedBatch(DecoratedOperator, VertexBatchOperator):
         return self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, known))
 
 
+class _BatchDecorator(_TaskDecorator[..., Any, _DecoratedBatch]):
+    """What Airflow makes of a decorated function. Mapped, it does not see that its operator has defaults of its own."""
+
+    def _expand(self, *args: Any, **kwargs: Any) -> Any:
+        made: Any = super()._expand(*args, **kwargs)
+        made.operator.partial_kwargs.setdefault("retries", DEFAULT_RETRIES)
+        return made
+
+
 def vertex_batch_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """Make a batch of a function that yields rows (dicts) or prompts (texts).
 
@@ -57,4 +67,10 @@ def vertex_batch_task(python_callable: Callable[..., Any] | None = None, **kwarg
 
     :param python_callable: the function, when used without parentheses.
     """
-    return task_decorator_factory(python_callable=python_callable, decorated_operator_class=_DecoratedBatch, **kwargs)
+    # Like Airflow's `task_decorator_factory`, which knows no decorator but its own.
+    shape = {name: kwargs.pop(name) for name in ("multiple_outputs",) if name in kwargs}
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return _BatchDecorator(function=function, operator_class=_DecoratedBatch, kwargs=kwargs, **shape)
+
+    return decorate if python_callable is None else decorate(python_callable)  # type: ignore[return-value]

@@ -50,6 +50,7 @@ class VertexBatchHook(GoogleBaseHook):
         super().__init__(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, **kwargs)
         self._jobs_project: str | None = project_id
         self._jobs_location: str | None = location
+        self._clients: dict[tuple[str, str], VertexClient] = {}
 
     @property
     def project(self) -> str:
@@ -97,10 +98,16 @@ class VertexBatchHook(GoogleBaseHook):
         return BigQueryWarehouse.of(self.project, self.get_credentials())
 
     def jobs(self, of: JobName | None = None) -> VertexClient:
-        """Return the job service, for new jobs or for the project and location of an existing one."""
+        """Return the job service, for new jobs or for the project and location of an existing one.
+
+        One a place: it remembers an outage, so that many jobs do not wait for its end one after the other.
+        """
         from airflow_vertex_batch.gcp.vertex import VertexClient
 
-        return VertexClient(self.get_credentials(), *self._place(of), self.endpoint)
+        place = self._place(of)
+        if place not in self._clients:
+            self._clients[place] = VertexClient(self.get_credentials(), *place, self.endpoint)
+        return self._clients[place]
 
     def async_jobs(self, of: JobName) -> AsyncVertexClient:
         """Return the asynchronous job service of an existing job's project and location."""

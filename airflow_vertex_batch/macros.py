@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import pass_context
 
-from airflow_vertex_batch.compat import partition_key
+from airflow_vertex_batch.compat import partition_key, timetable_zone
+from airflow_vertex_batch.core.days import read_day
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,33 +19,29 @@ _BY_HAND = ("partition_date", "ds")
 
 @pass_context
 def partition_date(context: Mapping[str, Any]) -> str:
-    """Return the ISO date that a run's rows belong to.
+    """Return the ISO date that a run's rows belong to: the local day of the DAG's timetable.
 
     In this order: ``partition_date`` or ``ds`` of the run's conf, then of its params; the partition key; the start of
     the data interval; the logical date; the time the run was due. So scheduled, manual (with and without a logical
     date), backfill and partitioned runs each get their day, and a retry or a clear gets the same one again.
 
+    A moment counts by the wall clock of the timetable's time zone, or of the DAG's where the timetable has none: the
+    night of 22 November in Berlin is ``2026-11-22``, though its data interval begins on the 21st in UTC. ``{{ ds }}``
+    is the day in UTC.
+
     In a template: ``{{ macros.vertex_batch.partition_date() }}``.
 
     :raises InputError: when what was given by hand is not a date.
     """
-    run = context.get("dag_run")
-    for given in (getattr(run, "conf", None) or {}, context.get("params") or {}):
+    run, zone = context.get("dag_run"), timetable_zone(context.get("dag"))
+    for place, given in (("conf", getattr(run, "conf", None) or {}), ("params", context.get("params") or {})):
         for name in _BY_HAND:
-            if given.get(name):
-                return _iso(given[name], name)
+            # Zero and an empty text are no dates, and say so; None is what a form sends for a field left empty.
+            if given.get(name) is not None and given.get(name) != "":
+                return read_day(given[name], zone, f"{name} in {place}")
     if key := partition_key(context):
-        return _iso(key, "the partition key")
+        return read_day(key, zone, "the partition key")
     for name in ("data_interval_start", "logical_date", "run_after"):
         if (moment := getattr(run, name, None)) is not None:
-            return str(moment.astimezone(UTC).date().isoformat())
+            return read_day(moment, zone, name)
     raise InputError("This run has no date at all", todo='Give one: --conf \'{"partition_date": "2026-11-22"}\'')
-
-
-def _iso(value: Any, name: str) -> str:
-    if isinstance(value, datetime | date):
-        return value.isoformat()[:10]
-    try:
-        return date.fromisoformat(str(value)[:10]).isoformat()
-    except ValueError:
-        raise InputError(f"{name} is {str(value)!r}, which is no date", todo="Write it as YYYY-MM-DD") from None

@@ -54,7 +54,8 @@ def _section() -> dict[str, Any]:
             "gs://my-bucket/vertex-batch",
         ),
         "prices_file": _option(
-            "JSON price file, local or in Cloud Storage, whose entries replace the shipped ones by model.",
+            "JSON price file, local or in Cloud Storage, whose entries replace the shipped ones by model; its "
+            "cached_discount, replaces or adds, says what cached tokens cost in a batch.",
             "gs://my-bucket/prices.json",
         ),
         "installation": _option(

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, attempt_token, failing, generation_of
-from airflow_vertex_batch.compat import first_poke
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.compat import first_poke, is_out_of_time, own, skip_exception
+from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.settings import Settings
-from airflow_vertex_batch.waiting import WaitingOperator, seconds
+from airflow_vertex_batch.waiting import Fenced, WaitingOperator, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.address import JobName
     from airflow_vertex_batch.core.ledger import Ledger
-    from airflow_vertex_batch.core.lifecycle import Outcome, Warn
+    from airflow_vertex_batch.core.lifecycle import Limit, Outcome, Warn
     from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.queue import Told
@@ -46,7 +48,11 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
     With ``start_from_trigger=True`` the scheduler hands the task to the triggerer: no worker begins it, one ends it.
     `jobs` is then the output of a task that is not mapped, names, or a template of them. Airflow 3.3 begins a mapped
-    sensor on a worker all the same; an `execution_timeout` then bounds the wait, which it does not do otherwise.
+    sensor on a worker all the same.
+
+    Airflow's `timeout` of sensors, 30 days where not given, bounds the wait too, from this attempt's start, with
+    ``mode="reschedule"`` from the first question: `on_timeout` says what becomes of the jobs, and no attempt follows.
+    With ``mode="reschedule"`` `execution_timeout` bounds each question only, as with all sensors.
 
     :param jobs: job names: what the create task returned. Templated.
     :param start_from_trigger: begin in the triggerer, without a worker; for waits that are seldom over when they begin.
@@ -62,6 +68,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         kwargs.setdefault("timeout", 30 * 24 * 3600)
         kwargs.setdefault("poke_interval", seconds(kwargs.get("poll_interval") or _POKE_INTERVAL))
         super().__init__(**kwargs)
+        self.wire(jobs=jobs)
         self.jobs = jobs
         if start_from_trigger:
             if not self.deferrable:
@@ -90,12 +97,50 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if len(outcomes) == len(names):
                 return self._concluded(outcomes)
             if self.mode == "reschedule" and not self.deferrable:
-                return super().execute(context)  # type: ignore[no-any-return]
+                return self._reschedule(context, names)
             jobs = self._as_seen(names)
             told = self.see_to_queue(context, jobs, told, self._give_up)
             outcomes = self.wait(context, jobs, told)
             if not any(isinstance(outcome, Queued) for outcome in outcomes):
                 return self._concluded(outcomes)
+
+    def _reschedule(self, context: Context, names: list[JobName]) -> list[dict[str, Any]]:
+        """Give the slot back until the next question."""
+        try:
+            return super().execute(context)  # type: ignore[no-any-return]
+        except AirflowSensorTimeout:
+            # Airflow looks at the clock a moment after `poke` did.
+            self.out_of_time(context["ti"], names, self.hook(), "The sensor's timeout is over")
+            raise
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral, also where Airflow itself has ended it: one that began in the triggerer."""
+        if is_out_of_time(next_method, next_kwargs):
+            next_method, next_kwargs = "execute_late", {}
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def execute_late(self, context: Context) -> list[dict[str, Any]]:
+        """Decide about the jobs when `execution_timeout` ended a wait without a worker; return them if they ended."""
+        from airflow_vertex_batch.core.drive import drive
+        from airflow_vertex_batch.core.lifecycle import Limit, LimitName, watch
+
+        with failing():
+            hook, names, ti = self.hook(), self._names(), context["ti"]
+            own(ti)
+            self._announce(context, [str(name) for name in names])
+            policy = msgspec.structs.replace(self._policy(context), limit=Limit(0.0, LimitName.EXECUTION_TIMEOUT))
+            flows = [(watch(name, policy), Fenced(hook.jobs(name), ti)) for name in names]
+            return self._concluded(drive(*flows, seen=self._seen))
+
+    def limit(self, context: Context) -> Limit | None:
+        """Return when this attempt must stop waiting: Airflow's `timeout` of sensors counts too."""
+        from airflow_vertex_batch.core.lifecycle import Limit, LimitName
+
+        began = first_poke(context) if self.mode == "reschedule" and not self.deferrable else None
+        if began is None:
+            began = context["ti"].start_date.timestamp()
+        mine, other = Limit(began + self.timeout, LimitName.SENSOR_TIMEOUT), super().limit(context)
+        return mine if other is None or mine.at <= other.at else other
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], told: dict[str, Any] | None = None
@@ -106,6 +151,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
         with failing():
             if error := event.get("error"):
+                # What a worker says of the same jobs names the task that gave them.
+                self._names()
                 raise InputError(error)
             outcomes = unpack(event["outcomes"])
             is_long = any(isinstance(outcome, Queued) for outcome in outcomes)
@@ -140,7 +187,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     def _names(self) -> list[JobName]:
         from airflow_vertex_batch.core.address import job_names
 
-        return job_names(self.jobs)
+        return job_names(self.given("jobs"))
 
     def _as_seen(self, names: list[JobName]) -> list[BatchJob]:
         """Return the jobs as they were last seen; of one that nobody has seen yet, its name."""
@@ -150,9 +197,17 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return [self._latest.get(str(name)) or BatchJob(name=str(name), state=unseen) for name in names]
 
     def _concluded(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-        from airflow_vertex_batch.core.lifecycle import conclude
+        from airflow_vertex_batch.core.lifecycle import TimedOut, conclude
 
-        return [job.as_dict() for job in conclude(outcomes, bears=self._was_given_up)]
+        try:
+            # Where a job may move, one that a person cancelled must not look as if it had been given up.
+            jobs = conclude(outcomes, bears=self._was_given_up, lands_part=not self.moves)
+            return [job.as_dict() for job in jobs]
+        except JobError as error:
+            # Airflow's `soft_fail` means its own kinds of errors only: it does not know that ours says "too late".
+            if (self.soft_fail or self.never_fail) and any(isinstance(outcome, TimedOut) for outcome in outcomes):
+                raise skip_exception(str(error)) from error
+            raise
 
     def _first_limit(self) -> float | None:
         """Return when a job may need somebody for the first time."""

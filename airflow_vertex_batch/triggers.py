@@ -10,22 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_vertex_batch.compat import still_owns, was_ended_by_a_person
+from airflow_vertex_batch.compat import on_kill_seconds, still_owns, was_ended_by_a_person
 from airflow_vertex_batch.core.address import JobName, job_names
+from airflow_vertex_batch.core.drive import AsksAsync, adrive
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.lifecycle import (
-    AsksAsync,
-    OnTimeout,
-    Outcome,
-    Queued,
-    WaitPolicy,
-    Warn,
-    adrive,
-    pack,
-    watch,
-)
+from airflow_vertex_batch.core.lifecycle import Limit, OnTimeout, Outcome, Queued, WaitPolicy, Warn, pack, watch
 from airflow_vertex_batch.core.model import BatchJob
-from airflow_vertex_batch.killing import cancel_all, left_text
+from airflow_vertex_batch.killing import end_jobs
 from airflow_vertex_batch.poller import shared_poller
 
 if TYPE_CHECKING:
@@ -54,6 +45,8 @@ class VertexBatchJobTrigger(BaseTrigger):
         jobs, this one cancels nothing, be it on a kill or at the deadline.
     :param queue_limit: seconds from its creation after which a job that still queues interrupts the wait, so that a
         worker can see to it: one figure for all, or one by job name; a job without one queues in peace.
+    :param limit: when the attempt must stop waiting, whatever the jobs do: the fields of a `lifecycle.Limit`; None
+        where only `timeout` ends the wait.
     :param job_names: what `jobs` was called in 0.1.0: tasks that wait over an upgrade go on waiting.
     """
 
@@ -69,12 +62,14 @@ class VertexBatchJobTrigger(BaseTrigger):
         job_names: Any = None,
         attempt: str | None = None,
         queue_limit: float | dict[str, float] | None = None,
+        limit: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.jobs = jobs if jobs is not None else job_names
         self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, impersonation_chain
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
         self.cancel_on_kill, self.attempt, self.queue_limit = cancel_on_kill, attempt, queue_limit
+        self.limit = limit
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the names and numbers that bring this trigger back."""
@@ -89,6 +84,7 @@ class VertexBatchJobTrigger(BaseTrigger):
             "cancel_on_kill",
             "attempt",
             "queue_limit",
+            "limit",
         )
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
@@ -113,6 +109,7 @@ class VertexBatchJobTrigger(BaseTrigger):
             timeout=self.timeout,
             on_timeout=OnTimeout(self.on_timeout),
             queue_limit=limit.get(str(name)) if isinstance(limit, dict) else limit,
+            limit=None if self.limit is None else Limit.of(self.limit),
         )
 
     async def _wait(self, name: JobName) -> Outcome:
@@ -149,10 +146,11 @@ class VertexBatchJobTrigger(BaseTrigger):
         Airflow also calls this when the task was cleared, and on a triggerer that stalled and lost its triggers: then
         the jobs belong to somebody else, and the task's state says so.
         """
-        if not (self.cancel_on_kill and await self._was_ended() and await self._owns()):
-            return
-        if left := await cancel_all(job_names(self.jobs), self._poller, self.log.ainfo):
-            await self.log.aerror("%s", left_text(left))
+        if self.cancel_on_kill:
+            await end_jobs(job_names(self.jobs), self._may_cancel, self._poller, self.log, on_kill_seconds())
+
+    async def _may_cancel(self) -> bool:
+        return await self._was_ended() and await self._owns()
 
     async def _was_ended(self) -> bool:
         from asgiref.sync import sync_to_async
@@ -198,7 +196,9 @@ async def until_one_queues(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> lis
     finally:
         for task in pending:
             task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        if pending:
+            # Not `gather`: who cancels this trigger says why, and that must not get lost in the waits.
+            await asyncio.wait(pending)
 
 
 def progress_log(write: Callable[..., Awaitable[None]]) -> Callable[[BatchJob], Awaitable[None]]:

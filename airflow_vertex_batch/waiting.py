@@ -1,9 +1,14 @@
-"""How does a task wait for jobs? In the triggerer, or in the worker: one set of parameters for all that wait."""
+"""How does a task wait for jobs? In the triggerer, or in the worker: one set of parameters for all that wait.
+
+Invariants: an attempt that Airflow ends while its jobs run decides about them, as `on_timeout` or `cancel_on_kill`
+says, or names them at ERROR; only the attempt that owns the jobs cancels them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,15 +18,17 @@ from airflow_vertex_batch.compat import own, still_owns, token_of, was_ended_by_
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow.sdk import Context
 
     from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.lifecycle import Asks, Outcome, WaitPolicy, Warn
+    from airflow_vertex_batch.core.drive import Asks
+    from airflow_vertex_batch.core.lifecycle import Limit, Outcome, WaitPolicy, Warn
     from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.queue import QueuePolicy, Told
+    from airflow_vertex_batch.hooks import VertexBatchHook
 
 #: Queue (72 h), run (24 h) and an hour of slack: see `core.lifecycle`, which this repeats so that a DAG file need not
 #: load it.
@@ -31,10 +38,15 @@ _DEFAULT_QUEUE_WARNING = timedelta(hours=24)
 _ON_QUEUE_TIMEOUT = ("wait", "resubmit_elsewhere")
 #: XCom key of what the UI shows of jobs that queue for long.
 QUEUE_WARNING_KEY = "queue_warning"
+#: Seconds for cancelling in a worker whose `execution_timeout` is over: Airflow leaves it the time it takes.
+_OUT_OF_TIME_SECONDS = 30.0
 
 
 class WaitingOperator(VertexBatchBaseOperator):
     """Base of what waits for jobs.
+
+    Airflow's `execution_timeout` bounds an attempt's wait, deferred or not; Airflow itself applies it to workers only.
+    `on_timeout` says what becomes of the jobs then, and the next attempt has the whole time again.
 
     :param deferrable: wait in the triggerer, without a worker slot (default); otherwise the worker waits.
     :param poll_interval: seconds between two questions about one job, a number or a timedelta. Where not given, it
@@ -42,7 +54,8 @@ class WaitingOperator(VertexBatchBaseOperator):
         again near the time that such jobs usually ran, and never above 5 minutes.
     :param job_timeout: how long after its *creation* a job counts as late, seconds or a timedelta; 97 hours, what the
         service itself allows a job, where not given. A retry does not begin anew.
-    :param on_timeout: what becomes of a late job: ``cancel`` (default) cancels it and fails this attempt; the next one
+    :param on_timeout: what becomes of a late job, and of one that runs when `execution_timeout` is over (where ``keep``
+        is as ``fail``): ``cancel`` (default) cancels it and fails this attempt; the next one
         waits until it has ended, lands what it answered, and sends only the rest. ``fail`` leaves it running; each
         further attempt looks once. ``keep`` says so in the log and goes on waiting, for as long as the service lets a
         job be: 97 hours from its creation, or `job_timeout` if that is more; then as ``fail``.
@@ -55,8 +68,8 @@ class WaitingOperator(VertexBatchBaseOperator):
         ``resubmit_elsewhere`` cancels the job and, once it has ended without a row, buys its requests at the next place
         of `elsewhere`, where the time begins anew. A job that begins in the meantime is kept. In the task group the
         sensor cancels, and `repair` buys. When all places were tried, it waits.
-    :param elsewhere: places for ``resubmit_elsewhere``, tried in order, once each: ``[{"location": "europe-west4"},
-        {"model": "gemini-2.5-flash-lite"}]``; what a place leaves out is the task's own. With `max_cost_usd`, a dearer
+    :param elsewhere: places for ``resubmit_elsewhere``, tried in order, once each: ``[{"location": "global"},
+        {"model": "gemini-3.5-flash-lite"}]``; what a place leaves out is the task's own. With `max_cost_usd`, a dearer
         model is passed over when its estimate is above the limit, and in repair rounds always.
     :param cancel_on_kill: cancel the jobs when a person marks this task failed, successful or skipped (default); never
         on a clear, a restart or a takeover.
@@ -86,6 +99,8 @@ class WaitingOperator(VertexBatchBaseOperator):
         self.on_timeout, self.cancel_on_kill = on_timeout, cancel_on_kill
         #: What a worker is waiting for, for `on_kill`.
         self._waited_for: tuple[JobName, ...] = ()
+        #: Whose credentials are good already: a kill has no time for others.
+        self._waits_with: VertexBatchHook | None = None
         #: Each job as it was last seen by this process.
         self._latest: dict[str, BatchJob] = {}
         if on_timeout not in {"cancel", "fail", "keep"}:
@@ -140,14 +155,16 @@ class WaitingOperator(VertexBatchBaseOperator):
         :param began: when this attempt began to wait, where that was in another process; seconds since the epoch.
         :param warn: told of warnings; by default whoever waits after this look says them.
         """
-        from airflow_vertex_batch.core.lifecycle import drive_once, watch
+        from airflow_vertex_batch.core.drive import drive_once
+        from airflow_vertex_batch.core.lifecycle import watch
 
         if not names:
             return []
-        hook, ti = self.hook(), context["ti"]
+        hook, ti, policy = self.hook(), context["ti"], self._policy(context)
         own(ti)
-        flows = [(name, watch(name, self._policy(), began=began)) for name in names]
-        found = [drive_once(flow, Fenced(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows]
+        flows = [(name, watch(name, policy, began=began)) for name in names]
+        with self._answering_for(names, hook, ti):
+            found = [drive_once(flow, Fenced(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows]
         return [outcome for outcome in found if outcome is not None]
 
     def wait(self, context: Context, jobs: Sequence[BatchJob], told: Told, **kept: Any) -> list[Outcome]:
@@ -160,24 +177,62 @@ class WaitingOperator(VertexBatchBaseOperator):
         """
         limits = self.queue_policy().limits(jobs, told)
         if self.deferrable:
-            self._wait_in_triggerer(jobs, limits, token_of(context["ti"]), told=told.as_dict(), **kept)
-        return self._block(context["ti"], jobs, limits)
+            self._wait_in_triggerer(context, jobs, limits, told=told.as_dict(), **kept)
+        return self._block(context, jobs, limits)
 
-    def _wait_in_triggerer(self, jobs: Sequence[BatchJob], limits: dict[str, float], attempt: str, **kept: Any) -> None:
+    def _wait_in_triggerer(
+        self, context: Context, jobs: Sequence[BatchJob], limits: dict[str, float], **kept: Any
+    ) -> None:
         from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
-        arguments = self.trigger_arguments([job.name for job in jobs], limits)
-        trigger = VertexBatchJobTrigger(**arguments, attempt=attempt)
+        arguments, limit = self.trigger_arguments([job.name for job in jobs], limits), self.limit(context)
+        if limit is not None:
+            arguments["limit"] = limit.as_dict()
+            if limit.at < time.time() + self.job_timeout:
+                until = datetime.fromtimestamp(limit.at, UTC).isoformat(timespec="seconds")
+                self.log.info("%s ends this wait at %s; then on_timeout=%r.", limit.name, until, self.on_timeout)
+        trigger = VertexBatchJobTrigger(**arguments, attempt=token_of(context["ti"]))
         self.defer(trigger=trigger, method_name="execute_complete", kwargs=kept)
 
-    def _block(self, ti: Any, jobs: Sequence[BatchJob], limits: dict[str, float]) -> list[Outcome]:
-        from airflow_vertex_batch.core.lifecycle import drive, watch
+    def _block(self, context: Context, jobs: Sequence[BatchJob], limits: dict[str, float]) -> list[Outcome]:
+        from airflow_vertex_batch.core.drive import drive
+        from airflow_vertex_batch.core.lifecycle import watch
 
-        hook, self._waited_for = self.hook(), tuple(job.job_name for job in jobs)
-        flows = [(name, watch(name, self._policy(limits.get(str(name))))) for name in self._waited_for]
-        outcomes = drive(*((flow, Fenced(hook.jobs(name), ti)) for name, flow in flows), seen=self._seen)
-        self._waited_for = ()
-        return outcomes
+        hook, ti, names = self.hook(), context["ti"], [job.job_name for job in jobs]
+        flows = [(name, watch(name, self._policy(context, limits.get(str(name))))) for name in names]
+        with self._answering_for(names, hook, ti):
+            return drive(*((flow, Fenced(hook.jobs(name), ti)) for name, flow in flows), seen=self._seen)
+
+    @contextlib.contextmanager
+    def _answering_for(self, names: Sequence[JobName], hook: VertexBatchHook, ti: Any) -> Iterator[None]:
+        """Wait in this worker: a kill cancels the jobs, and when Airflow's own alarm goes off `on_timeout` decides."""
+        from airflow.sdk.exceptions import AirflowTaskTimeout
+
+        self._waited_for, self._waits_with = tuple(names), hook
+        try:
+            yield
+        except AirflowTaskTimeout:
+            self.out_of_time(ti, names, hook, "execution_timeout is over")
+            raise
+        finally:
+            # What comes after the wait must not cancel what has ended: Airflow also kills a task that is slow to go.
+            self._waited_for, self._waits_with = (), None
+
+    def out_of_time(self, ti: Any, names: Sequence[JobName], hook: VertexBatchHook, event: str) -> None:
+        """Let `on_timeout` decide about jobs whose attempt Airflow ends in this moment, and name those that run on."""
+        from airflow_vertex_batch.killing import end_jobs_here, left_text
+
+        if self.on_timeout == "cancel":
+            end_jobs_here(
+                names,
+                lambda: still_owns(ti, token_of(ti)),
+                hook.jobs,
+                self.log,
+                event=event,
+                seconds=_OUT_OF_TIME_SECONDS,
+            )
+        else:
+            self.log.error("%s", left_text(dict.fromkeys(names, f"on_timeout={self.on_timeout!r}"), event))
 
     def see_to_queue(
         self,
@@ -235,15 +290,14 @@ class WaitingOperator(VertexBatchBaseOperator):
         """Cancel the jobs if a person ended the task while a worker was waiting, and they are still its own."""
         from airflow.sdk import get_current_context
 
-        from airflow_vertex_batch.killing import cancel_from_worker, left_text
+        from airflow_vertex_batch.killing import end_jobs_here
 
-        if not self._waited_for or not self.cancel_on_kill:
-            return
-        ti = get_current_context()["ti"]
-        if not (was_ended_by_a_person(ti) and still_owns(ti, token_of(ti))):
-            return
-        if left := cancel_from_worker(self._waited_for, lambda name: self.hook().jobs(name), self.log.info):
-            self.log.error("%s", left_text(left))
+        def may() -> bool:
+            ti = get_current_context()["ti"]
+            return was_ended_by_a_person(ti) and still_owns(ti, token_of(ti))
+
+        if self._waits_with is not None and self.cancel_on_kill:
+            end_jobs_here(self._waited_for, may, self._waits_with.jobs, self.log)
 
     def queue_policy(self) -> QueuePolicy:
         """Return when to see to queued jobs."""
@@ -251,7 +305,16 @@ class WaitingOperator(VertexBatchBaseOperator):
 
         return QueuePolicy(warning=self.queue_warning, timeout=self.queue_timeout)
 
-    def _policy(self, queue_limit: float | None = None) -> WaitPolicy:
+    def limit(self, context: Context) -> Limit | None:
+        """Return when this attempt must stop waiting, whatever its jobs do."""
+        from airflow_vertex_batch.core.lifecycle import Limit, LimitName
+
+        if self.execution_timeout is None:
+            return None
+        # Airflow keeps the start of an attempt over its deferrals.
+        return Limit((context["ti"].start_date + self.execution_timeout).timestamp(), LimitName.EXECUTION_TIMEOUT)
+
+    def _policy(self, context: Context, queue_limit: float | None = None) -> WaitPolicy:
         from airflow_vertex_batch.core.lifecycle import OnTimeout, WaitPolicy
 
         return WaitPolicy(
@@ -259,6 +322,7 @@ class WaitingOperator(VertexBatchBaseOperator):
             timeout=self.job_timeout,
             on_timeout=OnTimeout(self.on_timeout),
             queue_limit=queue_limit,
+            limit=self.limit(context),
         )
 
     def _seen(self, job: BatchJob) -> None:

@@ -56,6 +56,7 @@ def _clear(scene: Scene) -> None:
 def _clear_waiting(scene: Scene) -> None:
     scene.until_waiting()
     scene.clear()
+    scene.release()
 
 
 def _mark_failed(scene: Scene) -> None:
@@ -63,8 +64,8 @@ def _mark_failed(scene: Scene) -> None:
     scene.airflow.set_task_state(scene.case.dag_id, scene.run_id, task["task_id"], "failed")
 
 
-def _held(seconds: float | None) -> tuple[dict[str, Any], ...]:
-    return ({"do": "hold", "state": "JOB_STATE_PENDING", "from_pending": True, "seconds": seconds},)
+#: Until it is released or cancelled: how long a clear takes depends on the machine.
+_HELD: tuple[dict[str, Any], ...] = ({"do": "hold", "state": "JOB_STATE_PENDING", "from_pending": True},)
 
 
 def _killing_triggerer(scene: Scene) -> Plan:
@@ -80,8 +81,8 @@ _BLOWS = (
           modes=("sync",)),
     _Blow("task killed while it waits", lambda _: Plan(QUESTION), modes=("sync",)),
     _Blow("run cleared after its success", meanwhile=_clear),
-    _Blow("run cleared while it waits", meanwhile=_clear_waiting, faults=_held(400)),
-    _Blow("marked failed while it waits", meanwhile=_mark_failed, faults=_held(None)),
+    _Blow("run cleared while it waits", meanwhile=_clear_waiting, faults=_HELD),
+    _Blow("marked failed while it waits", meanwhile=_mark_failed, faults=_HELD),
     # Whoever sends the create call: a task, or the triggerer with all that waits in it.
     _Blow("its process killed after the create call", lambda _: Plan(_CREATED, strike=kill_task), apart=True),
     _Blow("triggerer killed while it waits", _killing_triggerer, modes=("deferrable",), apart=True),

@@ -23,8 +23,8 @@ with DAG(
 ) as dag:
     vertex_batch(
         "describe",
-        model="gemini-2.5-flash",
-        location="us-central1",
+        model="gemini-3.8-flash",
+        location="global",
         staging_uri=f"gs://{BUCKET}/vertex-batch",
         objects="{{ params.prefix }}",
         prompt="Describe this image in one sentence for somebody who cannot see it. Its file is called {{ name }}.",

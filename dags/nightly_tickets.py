@@ -34,7 +34,7 @@ with DAG(
     "nightly_tickets",
     # The run of a day begins when that day is over, and its data interval is that day.
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
-    start_date=datetime(2026, 11, 1, tzinfo=UTC),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=3,
     tags=["vertex-batch", "example"],
@@ -42,8 +42,8 @@ with DAG(
 ) as dag:
     vertex_batch(
         "triage",
-        model="gemini-2.5-flash",
-        location="us-central1",
+        model="gemini-3.8-flash",
+        location="global",
         staging_uri=f"gs://{BUCKET}/vertex-batch",
         sql="SELECT ticket_id, subject, body FROM support.tickets WHERE created_on = DATE(@day) ORDER BY ticket_id",
         sql_parameters={"day": "{{ macros.vertex_batch.partition_date() }}"},

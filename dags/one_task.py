@@ -18,15 +18,15 @@ PROVERBS = ("The early bird catches the worm.", "Still waters run deep.", "Many 
 with DAG(
     "one_task",
     schedule="@weekly",
-    start_date=datetime(2026, 11, 1, tzinfo=UTC),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["vertex-batch", "example"],
     doc_md=__doc__,
 ) as dag:
 
     @task.vertex_batch(
-        model="gemini-2.5-flash",
-        location="us-central1",
+        model="gemini-3.8-flash",
+        location="global",
         staging_uri=f"gs://{BUCKET}/vertex-batch",
         prompt="Translate into {{ language }}: {{ proverb }}",
         columns=["language", "proverb"],

@@ -21,9 +21,9 @@ with DAG(
         "input_uri": Param(
             f"gs://{BUCKET}/requests/animals.jsonl", type="string", description="Request JSONL, or a glob"
         ),
-        "model": Param("gemini-2.5-flash", type="string"),
+        "model": Param("gemini-3.8-flash", type="string"),
     },
-    default_args={"location": "us-central1", "staging_uri": f"gs://{BUCKET}/vertex-batch", "retries": 2},
+    default_args={"location": "global", "staging_uri": f"gs://{BUCKET}/vertex-batch", "retries": 2},
     tags=["vertex-batch", "example"],
     doc_md=__doc__,
 ) as dag:

@@ -31,9 +31,9 @@ def greetings() -> Iterator[dict[str, str]]:
 with DAG(
     "steps_one_by_one",
     schedule="@weekly",
-    start_date=datetime(2026, 11, 1, tzinfo=UTC),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    default_args={"location": "us-central1", "staging_uri": f"gs://{BUCKET}/vertex-batch", "retries": 2},
+    default_args={"location": "global", "staging_uri": f"gs://{BUCKET}/vertex-batch", "retries": 2},
     tags=["vertex-batch", "example"],
     doc_md=__doc__,
 ) as dag:
@@ -44,7 +44,7 @@ with DAG(
         key_column="name",
         columns=["name", "language"],
     )
-    create = VertexBatchCreateJobOperator(task_id="create", model="gemini-2.5-flash", manifest=prepare.output)
+    create = VertexBatchCreateJobOperator(task_id="create", model="gemini-3.8-flash", manifest=prepare.output)
     wait = VertexBatchJobSensor(
         task_id="wait", jobs=create.output, poll_interval=float(os.environ.get("VERTEX_BATCH_POLL_INTERVAL", "60"))
     )

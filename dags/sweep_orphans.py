@@ -19,7 +19,7 @@ BUCKET = os.environ.get("VERTEX_BATCH_BUCKET", "my-bucket")
 with DAG(
     "sweep_orphans",
     schedule="@daily",
-    start_date=datetime(2026, 11, 1, tzinfo=UTC),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     params={"apply": Param(False, type="boolean", description="Do it; without this, only say what would be done")},

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.ports import LocalStore
@@ -30,6 +30,8 @@ settings.register_profile(
     "fast", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=30
 )
 settings.register_profile("thorough", settings.get_profile("fast"), max_examples=2_000)
+# For what runs more than once and looks for something else than odd values.
+settings.register_profile("once", settings.get_profile("fast"), max_examples=1, phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 

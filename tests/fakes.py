@@ -45,7 +45,7 @@ class MemoryStore:
                 yield ObjectInfo(Uri.parse(name), len(self.objects[name]), checksum=str(hash(self.objects[name])))
 
     @contextlib.contextmanager
-    def open_read(self, uri: Uri) -> Iterator[IO[bytes]]:
+    def open_read(self, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:
         if str(uri) not in self.objects:
             raise InputError(f"{uri} does not exist")
         yield io.BytesIO(self.objects[str(uri)])

@@ -5,26 +5,59 @@ Invariant: parsing is the only way from text to an address, and `str()` the only
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import re
+import unicodedata
 from typing import Any, Self
 
 import msgspec
 
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.given import items
+
+#: A project by id or number; an old one may be domain-scoped, as in ``example.com:p``
+#: (https://docs.cloud.google.com/resource-manager/docs/creating-managing-projects, 2026-11-28). Not held to Google's
+#: length, since local servers take shorter ones.
+_PROJECT = r"(?:[a-z0-9][a-z0-9.-]*:)?[a-z0-9][a-z0-9-]*"
+#: A location becomes a part of the host's name, so nothing else may pass: a token must not go to a host of somebody's.
+_LOCATION = r"[a-z]+(?:-[a-z0-9]+)*"
+#: https://docs.cloud.google.com/storage/docs/buckets#naming (2026-11-28), not held to its length.
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*")
+#: https://docs.cloud.google.com/bigquery/docs/datasets#dataset-naming (2026-11-28).
+_DATASET = re.compile(r"\w{1,1024}", re.ASCII)
+#: Letters, marks, digits, connectors, dashes and spaces of Unicode
+#: (https://docs.cloud.google.com/bigquery/docs/tables#table_naming, 2026-11-28).
+_TABLE_CATEGORIES = frozenset({"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Zs"})
+_MAX_TABLE_BYTES = 1024
 
 #: Multi-region locations have a host shape of their own (API discovery document aiplatform.v1, revision 20261106).
 MULTI_REGIONS = frozenset({"us", "eu"})
 
 
 def api_host(location: str) -> str:
-    """Return the Vertex AI host that serves `location`: regional, ``global``, or multi-region ``us``/``eu``."""
+    """Return the Vertex AI host that serves `location`: regional, ``global``, or multi-region ``us``/``eu``.
+
+    :raises InputError: when the text is no location.
+    """
+    check_place("", location)
     if location == "global":
         return "aiplatform.googleapis.com"
     if location in MULTI_REGIONS:
         return f"aiplatform.{location}.rep.googleapis.com"
     return f"{location}-aiplatform.googleapis.com"
+
+
+def check_place(project: str, location: str) -> None:
+    """Check what goes into the host and the path of a request to Vertex AI.
+
+    :param project: empty where none is given.
+    :raises InputError: when one of them is not what its name says.
+    """
+    if project and not re.fullmatch(_PROJECT, project):
+        raise InputError(f"{project!r} is no project", todo="Give the project's id, such as my-project, or its number")
+    if not re.fullmatch(_LOCATION, location):
+        raise InputError(
+            f"{location!r} is no location", left="Nothing was sent", todo="Give a region such as us-central1, or global"
+        )
 
 
 class Uri(msgspec.Struct, frozen=True, order=True):
@@ -43,8 +76,10 @@ class Uri(msgspec.Struct, frozen=True, order=True):
         text = str(text)
         if text.startswith("gs://"):
             bucket, _, name = text[5:].partition("/")
-            if not bucket:
-                raise InputError(f"{text!r} names no bucket", todo="Write it as gs://bucket/path")
+            if not _BUCKET.fullmatch(bucket):
+                raise InputError(
+                    f"{text!r} names no bucket", todo="Write it as gs://bucket/path, in lower-case letters"
+                )
             return cls("gs", bucket, name)
         if text.startswith("file://"):
             return cls("file", "", text[7:])
@@ -104,8 +139,11 @@ class TableId(msgspec.Struct, frozen=True, order=True):
         # Old project ids may be domain-scoped ("example.com:p"), so a colon only ends the project before the dataset.
         owner, _, dataset = head.rpartition(":" if ":" in head.rpartition(".")[2] else ".")
         owner = owner or project
-        if not (owner and dataset and table) or owner.endswith("."):
-            raise InputError(f"{text!r} names no BigQuery table", todo="Write it as bq://project.dataset.table")
+        if not (re.fullmatch(_PROJECT, owner) and _DATASET.fullmatch(dataset) and _is_table(table)):
+            raise InputError(
+                f"{text!r} names no BigQuery table",
+                todo="Write it as bq://project.dataset.table, without a partition or another decorator",
+            )
         return cls(owner, dataset, table)
 
     def __str__(self) -> str:
@@ -129,7 +167,12 @@ class TableId(msgspec.Struct, frozen=True, order=True):
         )
 
 
-_JOB_NAME = re.compile(r"projects/([^/]+)/locations/([^/]+)/batchPredictionJobs/([^/:]+)")
+def _is_table(name: str) -> bool:
+    is_short = 0 < len(name.encode(errors="replace")) <= _MAX_TABLE_BYTES
+    return is_short and all(unicodedata.category(char) in _TABLE_CATEGORIES for char in name)
+
+
+_JOB_NAME = re.compile(rf"projects/({_PROJECT})/locations/({_LOCATION})/batchPredictionJobs/([a-z0-9][\w-]*)", re.ASCII)
 
 
 class JobName(msgspec.Struct, frozen=True, order=True):
@@ -149,7 +192,7 @@ class JobName(msgspec.Struct, frozen=True, order=True):
         if match := _JOB_NAME.fullmatch(text):
             return cls(*match.groups())
         if text and "/" not in text and project and location:
-            return cls(project, location, text)
+            return cls.parse(f"projects/{project}/locations/{location}/batchPredictionJobs/{text}")
         raise InputError(
             f"{text!r} is not the name of a batch prediction job",
             todo="Use projects/PROJECT/locations/LOCATION/batchPredictionJobs/ID",
@@ -179,11 +222,7 @@ def job_names(jobs: Any) -> list[JobName]:
 
     :raises InputError: when it is none of these.
     """
-    if isinstance(jobs, str) and jobs.startswith("["):
-        with contextlib.suppress(ValueError, SyntaxError):
-            jobs = ast.literal_eval(jobs)
-    items = [jobs] if isinstance(jobs, str | dict) else list(jobs or ())
-    return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items]
+    return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items(jobs)]
 
 
 def model_path(model: str) -> str:

@@ -1,8 +1,10 @@
 """What does one output line mean? One table of finish reasons and error words, one row out.
 
 Invariants: every line becomes exactly one `ResultRow`, whatever it holds; a word that is not in the tables is a failed
-row that may be asked again, never an exception; thoughts are no answer; of several candidates the first good one is
-the answer, and where none is good the first one says why.
+row that may be asked again, never an exception; thoughts are no answer; whatever else the model said is one, also in
+parts that we do not know: only silence is empty; an answer must have the form that its request asked for (JSON, or an
+image or audio alone); of several candidates the first good one is the answer, and where none is good the first one
+says why.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import msgspec
 from airflow_vertex_batch.core.jsonl import (
     Candidate,
     Echo,
+    EchoConfig,
     OutputLine,
     Response,
     decode,
@@ -26,7 +29,7 @@ from airflow_vertex_batch.core.jsonl import (
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: Finish reason → what it means for the row, and whether asking again may help. All of the API's `FinishReason` words
 #: (API discovery document aiplatform.v1, revision 20261106); a test compares them.
@@ -68,11 +71,36 @@ _HTTP_CODES = {
 }  # fmt: skip
 #: Both by the number an error may give instead of the word; the two ranges do not meet.
 _WORDS = {**dict(enumerate(_GRPC_CODES)), **_HTTP_CODES}
+#: Members of a part that describe it and say nothing by themselves (API discovery document aiplatform.v1 and v1beta1,
+#: revision 20261106; ``partMetadata`` is google-genai's). A member that is not listed here is said.
+_DESCRIPTIONS = frozenset({
+    "thought", "thoughtSignature", "mediaResolution", "mediaProcessing", "videoMetadata", "speechMetadata",
+    "partMetadata",
+})  # fmt: skip
+#: How a member that is not there looks where a writer pads all parts to one shape.
+_NOTHING: tuple[Any, ...] = (None, "", [], False)
+#: Members of a part that are no image, sound or video.
+_NO_MEDIA = frozenset({
+    "text", "functionCall", "functionResponse", "executableCode", "codeExecutionResult", "toolCall", "toolResponse",
+})  # fmt: skip
+_MEDIA = {"IMAGE": "an image", "AUDIO": "audio", "VIDEO": "a video"}
+_JSON_TYPES = frozenset({"application/json", "APPLICATION_JSON"})
 #: ``2026-11-22T03:04:05Z``
 _TIME_LENGTH = 20
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)(?:\n?\s*```\s*)?", re.DOTALL)
 #: Where the decoder stopped, in its own words.
 _BYTE = re.compile(r"\(byte (\d+)\)$")
+
+
+class Form(msgspec.Struct, frozen=True):
+    """The form of answer that a request asked for.
+
+    :param json: whether the text must be JSON.
+    :param media: ``IMAGE``, ``AUDIO``, ``VIDEO``: one of them must be in the answer. Empty where text is an answer too.
+    """
+
+    json: bool = False
+    media: tuple[str, ...] = ()
 
 
 def classify(
@@ -107,8 +135,8 @@ def classify(
         "model_version": response.model_version or "",
         "usage": Usage.from_api(response.usage_metadata) if response.usage_metadata else None,
     }
-    wants_json = check is not None or asks_json(read_echo(line.request))
-    return ResultRow(**made, **_verdict(response, wants_json=wants_json, check=check))
+    form = asked_form(read_echo(line.request))
+    return ResultRow(**made, **_verdict(response, form, check))
 
 
 def time_or_nothing(text: str | None) -> str:
@@ -141,9 +169,9 @@ def _failed(code: str, reason: str) -> dict[str, Any]:
     return {"status": RowStatus.FAILED, "code": code, "reason": reason, "repairable": True}
 
 
-def _verdict(response: Response, *, wants_json: bool, check: Callable[[Any], str] | None) -> dict[str, Any]:
+def _verdict(response: Response, form: Form, check: Callable[[Any], str] | None) -> dict[str, Any]:
     """Return the members of the row that the candidates decide."""
-    verdicts = (_judged(candidate, wants_json=wants_json, check=check) for candidate in response.candidates or ())
+    verdicts = (_judged(candidate, form, check) for candidate in response.candidates or ())
     first = next(verdicts, None)
     if first is not None:
         good = (verdict for verdict in verdicts if verdict["status"].is_good)
@@ -155,18 +183,40 @@ def _verdict(response: Response, *, wants_json: bool, check: Callable[[Any], str
     return _failed("NO_CANDIDATES", "The response has no candidate")
 
 
-def _judged(candidate: Candidate, *, wants_json: bool, check: Callable[[Any], str] | None) -> dict[str, Any]:
-    finish, text = candidate.finish_reason or "", _text(candidate)
+def _judged(candidate: Candidate, form: Form, check: Callable[[Any], str] | None) -> dict[str, Any]:
+    said = _said(candidate)
+    finish, text = candidate.finish_reason or "", _text(said)
     made = {"finish_reason": finish, "text": text}
     status, repairable = FINISH_REASONS.get(finish or "STOP", (RowStatus.FAILED, True))
     if status is not RowStatus.SUCCEEDED:
         reason = candidate.finish_message or f"The model stopped with {finish}"
         return {**made, "status": status, "code": finish, "reason": reason, "repairable": repairable}
-    if text is None:
-        if _has_other_parts(candidate):
-            return {**made, "status": RowStatus.SUCCEEDED}
+    if not said:
         return {**made, **_failed("EMPTY_ANSWER", "The model stopped without saying anything")}
-    return {**made, **(judged_json(text, check) if wants_json else {"status": RowStatus.SUCCEEDED})}
+    return {**made, **_judged_form(said, text, form, check)}
+
+
+def _judged_form(
+    said: list[dict[str, Any]], text: str | None, form: Form, check: Callable[[Any], str] | None
+) -> dict[str, Any]:
+    """Return the members of a row whose model said something: has it the form that was asked for?"""
+    if form.media:
+        if any(_is_medium(part, form.media) for part in said):
+            return {"status": RowStatus.SUCCEEDED}
+        reason = f"The request asked for {' or '.join(_MEDIA[name] for name in form.media)}, and the answer has none"
+        return _invalid(f"NO_{form.media[0]}", reason)
+    if not form.json and check is None:
+        return {"status": RowStatus.SUCCEEDED}
+    if text is not None:
+        return judged_json(text, check)
+    # Who offers functions beside a schema gets a call or JSON.
+    if any(part.get("functionCall") for part in said):
+        return {"status": RowStatus.SUCCEEDED}
+    return _invalid("NOT_JSON", "JSON was asked for and the answer has no text")
+
+
+def _invalid(code: str, reason: str) -> dict[str, Any]:
+    return {"status": RowStatus.INVALID_OUTPUT, "code": code, "reason": reason, "repairable": True}
 
 
 def judged_json(text: str, check: Callable[[Any], str] | None) -> dict[str, Any]:
@@ -206,23 +256,54 @@ def _is_cut(text: str, error: Exception) -> bool:
     return at is not None and int(at[1]) >= len(text.encode())
 
 
-def _text(candidate: Candidate) -> str | None:
-    parts = candidate.content.parts if candidate.content is not None else None
-    texts = [part.text for part in parts or () if part.text is not None and not part.thought]
-    return "".join(texts) if any(texts) else None
+def _said(candidate: Candidate) -> list[dict[str, Any]]:
+    """Return the parts that say something, thoughts left out."""
+    parts = candidate.content.listed if candidate.content is not None else ()
+    return [part for part in parts if not part.get("thought") and _says(part)]
 
 
-def _has_other_parts(candidate: Candidate) -> bool:
-    parts = candidate.content.parts if candidate.content is not None else None
-    return any(bytes(raw) != b"null" for part in parts or () for raw in (part.function_call, part.inline_data))
+def _says(part: dict[str, Any]) -> bool:
+    return any(value not in _NOTHING for name, value in part.items() if name not in _DESCRIPTIONS)
 
 
-def asks_json(echo: Echo | None) -> bool:
-    """Whether a request asked for JSON."""
-    for config in (echo.generation_config, echo.snake_config) if echo is not None else ():
-        if config is not None and "application/json" in {config.response_mime_type, config.snake_mime_type}:
+def _text(said: list[dict[str, Any]]) -> str | None:
+    return "".join(part["text"] for part in said if isinstance(part.get("text"), str)) or None
+
+
+def _is_medium(part: dict[str, Any], media: tuple[str, ...]) -> bool:
+    """Whether a part is, or may be, one of some media: bytes, an address, or a member that we do not know."""
+    for name, value in part.items():
+        if value in _NOTHING or name in _DESCRIPTIONS or name in _NO_MEDIA:
+            continue
+        mime = value.get("mimeType") if isinstance(value, dict) else None
+        if not mime or str(mime).partition("/")[0].upper() in media:
             return True
     return False
+
+
+def asked_form(echo: Echo | None) -> Form:
+    """Return the form of answer that a request asked for."""
+    configs = (echo.generation_config, echo.snake_config) if echo is not None else ()
+    for config in configs:
+        if config is not None:
+            types = {config.response_mime_type, config.snake_mime_type, *_text_types(config)}
+            return Form(bool(types & _JSON_TYPES), _media_alone(config.response_modalities or config.snake_modalities))
+    return Form()
+
+
+def _text_types(config: EchoConfig) -> Iterator[str]:
+    """Yield the MIME types of ``responseFormat``: a list by its definition, one object in examples."""
+    given = config.response_format or config.snake_format
+    for item in given if isinstance(given, list) else [given]:
+        text = item.get("text") if isinstance(item, dict) else None
+        if isinstance(text, dict):
+            yield str(text.get("mimeType") or text.get("mime_type"))
+
+
+def _media_alone(modalities: Any) -> tuple[str, ...]:
+    """Return what ``responseModalities`` lists, or nothing where text is among it."""
+    named = tuple(str(word).upper() for word in modalities) if isinstance(modalities, list) else ()
+    return named if all(word in _MEDIA for word in named) else ()
 
 
 def row_error(status: str) -> tuple[str, str]:

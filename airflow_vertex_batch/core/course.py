@@ -18,7 +18,7 @@ import msgspec
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError, LedgerError
-from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended
+from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended, batches
 from airflow_vertex_batch.core.ledger import Journal
 from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import read_manifest
@@ -275,7 +275,11 @@ class Course:
         return self.buyer.move(manifest, _shard_of(manifest, job), job, places)
 
     def _taken_over(self, base: Manifest, jobs: tuple[BatchJob, ...]) -> tuple[BatchJob, ...]:
-        """Return the jobs of another task; those that it gave up because they queued for too long are bought here."""
+        """Return the jobs of another task; those that it gave up because they queued for too long are bought here.
+
+        :raises InputError: when they are not the jobs of this set.
+        """
+        batches(Round(manifest=base, jobs=jobs))
         given_up = {
             _shard_of(base, job): job.name
             for job in jobs

@@ -9,6 +9,8 @@
     │   └── AmbiguousError      the request left, the answer never came: what it did is unknown
     ├── JobError                the job ended badly: carries the job's name and state
     ├── ResultError             output is not what it should be: uri, line
+    ├── ChangedError            an object or table changed while it was read: a retry reads it anew
+    ├── DiskError               no room on this worker, or no such folder: a retry may run where there is
     └── CannotAskError          the question cannot be put here: preflight says "unknown"
 
 A message has four parts: what happened (with ids), why (in the service's words), what is left behind or was paid, what
@@ -53,6 +55,7 @@ class ServiceError(VertexBatchError):
     :param status: the HTTP status; 0 when there was no answer at all.
     :param reason: Google's status word, such as ``PERMISSION_DENIED``.
     :param retry_after: seconds the service asked to wait, or None.
+    :param retryable: whether the same call may succeed later, where the service's word says so and the status does not.
     """
 
     #: Statuses after which the same read may succeed (https://cloud.google.com/apis/design/errors, 2026-11-22).
@@ -65,12 +68,13 @@ class ServiceError(VertexBatchError):
         status: int,
         reason: str = "",
         retry_after: float | None = None,
+        retryable: bool | None = None,
         why: str = "",
         left: str = "",
         todo: str = "",
     ) -> None:
         self.status, self.reason, self.retry_after = status, reason, retry_after
-        self.retryable = status in self.TRANSIENT
+        self.retryable = status in self.TRANSIENT if retryable is None else retryable
         super().__init__(what, why=why, left=left, todo=todo)
 
     @property
@@ -118,6 +122,18 @@ class ResultError(VertexBatchError):
     ) -> None:
         self.uri, self.line = uri, line
         super().__init__(what, why=why, left=left, todo=todo)
+
+
+class ChangedError(VertexBatchError):
+    """An object, a file or a table was another one at the end of reading than at the beginning. Nothing of it counts."""
+
+    retryable = True
+
+
+class DiskError(VertexBatchError):
+    """A folder of this machine cannot be written: full, missing or read-only. Another worker may have a better one."""
+
+    retryable = True
 
 
 class CannotAskError(VertexBatchError):

@@ -1,7 +1,8 @@
 """What will a batch cost, and is that within the budget? A lower, an expected and an upper figure, from the characters
 and media that prepare counted.
 
-Nothing is asked of the service, so every figure is a range. The upper one is meant to be safe: it assumes dense text,
+Nothing is asked of the service, so every figure is a range, and where the price changes while the job may run it spans
+both prices. The upper one is meant to be safe: it assumes dense text,
 long media, and that every answer uses all the output it is allowed; a budget is compared with it. What the ranges leave
 out: discounts for cached tokens (the bill is lower then), and what is billed beside tokens, such as search queries of
 grounded answers. A model without a price has no figure at all: unknown is not zero.
@@ -9,18 +10,23 @@ grounded answers. A model without a price has no figure at all: unknown is not z
 
 from __future__ import annotations
 
+import itertools
 import re
+from datetime import timedelta
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_vertex_batch.core.catalog import JOB_LIFE, notices
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.model import Manifest, Record, Weight
+from airflow_vertex_batch.core.prices import billing_day
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from airflow_vertex_batch.core.prices import Price, PriceTable
 
@@ -102,6 +108,16 @@ def dollars(amount: Decimal) -> str:
     return f"${whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
+class Period(msgspec.Struct, frozen=True):
+    """What a batch will cost if it is answered under one price.
+
+    :param valid_from: the first billing day of that price, ISO; empty for the price of today.
+    """
+
+    valid_from: str
+    cost_usd: Usd
+
+
 class Estimate(Record, frozen=True, kw_only=True):
     """What a batch will weigh and cost. Small, for XCom and for people.
 
@@ -109,6 +125,9 @@ class Estimate(Record, frozen=True, kw_only=True):
     :param is_bounded: whether every request sets `maxOutputTokens`; if not, the model's own limit is the upper figure.
     :param cost_usd: None when it is not known, and `unknown` says why.
     :param price_date: when the price was read, ISO; `price_source` says where.
+    :param periods: each price that may count, where it changes while the job may run; else nothing. A row is billed at
+        the price of the day on which it is answered.
+    :param warnings: what the author should know before this is bought, one sentence each.
     """
 
     version: int = 1
@@ -121,6 +140,8 @@ class Estimate(Record, frozen=True, kw_only=True):
     unknown: str = ""
     price_source: str = ""
     price_date: str = ""
+    periods: tuple[Period, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         requests = f"{self.request_count:,} requests to {self.model}"
@@ -129,14 +150,23 @@ class Estimate(Record, frozen=True, kw_only=True):
         why = "" if self.is_bounded else ", the model's own limit, because not every request sets maxOutputTokens"
         return (
             f"{requests} are estimated at {self.cost_usd}: {self.prompt_tokens} prompt tokens and "
-            f"{self.output_tokens.expected:,} output tokens (at most {self.output_tokens.high:,}{why})"
+            f"{self.output_tokens.expected:,} output tokens (at most {self.output_tokens.high:,}{why}){self._changes()}"
+        )
+
+    def _changes(self) -> str:
+        if not self.periods:
+            return ""
+        now, *later = self.periods
+        return f"; at today's price {now.cost_usd}" + "".join(
+            f", at that of {period.valid_from} {period.cost_usd}" for period in later
         )
 
 
-def estimate_cost(manifest: Manifest, model: str, prices: PriceTable) -> Estimate:
+def estimate_cost(manifest: Manifest, model: str, prices: PriceTable, now: datetime) -> Estimate:
     """Estimate a prepared set before anything is paid.
 
     :param model: the model that will be asked, as the job names it.
+    :param now: when the job is created, with its timezone: the price that counts is that of the days that follow.
     """
     output, bounded = _output(manifest, model)
     name, count = model.rpartition("/")[2], manifest.request_count
@@ -144,22 +174,46 @@ def estimate_cost(manifest: Manifest, model: str, prices: PriceTable) -> Estimat
     if count == 0:
         free = Usd(_ZERO, _ZERO, _ZERO)
         return msgspec.structs.replace(base, prompt_tokens=Span(0, 0, 0), is_bounded=True, cost_usd=free)
+    base = msgspec.structs.replace(base, warnings=notices(model, now))
     if manifest.weight is None:
         return msgspec.structs.replace(base, unknown="its requests were not weighed when they were prepared")
-    audio = _MEDIA["audio"] * manifest.weight.media.get("audio", 0)
     prompt = _prompt(manifest.weight).capped(count * _MAX_PROMPT_TOKENS)
-    price = prices.of(model)
-    if price is None:
-        return msgspec.structs.replace(
-            base, prompt_tokens=prompt, unknown=f"there is no price for {name} in the price table"
-        )
-    return msgspec.structs.replace(
+    base = msgspec.structs.replace(base, prompt_tokens=prompt)
+    days = _days(now)
+    valid = prices.between(model, days[0], days[-1])
+    if not valid:
+        return msgspec.structs.replace(base, unknown=f"there is no price for {name} in the price table")
+    if blank := next((day for day in days if prices.of(model, day) is None), ""):
+        return msgspec.structs.replace(base, unknown=f"the price table has no price for {name} on {blank}")
+    audio = _MEDIA["audio"] * manifest.weight.media.get("audio", 0)
+    costs = [_cost(price, count, prompt, audio, output) for price in valid]
+    return _priced(base, valid, costs)
+
+
+def _days(now: datetime) -> list[str]:
+    """Return the billing days on which a job that is created now may answer."""
+    starts = (now + timedelta(days=number) for number in range(JOB_LIFE.days + 1))
+    return sorted({billing_day(when) for when in (*starts, now + JOB_LIFE)})
+
+
+def _priced(base: Estimate, valid: Sequence[Price], costs: Sequence[Usd]) -> Estimate:
+    """Add the money: of several prices the lowest, today's and the highest."""
+    priced = msgspec.structs.replace(
         base,
-        prompt_tokens=prompt,
-        cost_usd=_cost(price, count, prompt, audio, output),
-        price_source=price.source,
-        price_date=price.date,
+        cost_usd=Usd(min(each.low for each in costs), costs[0].expected, max(each.high for each in costs)),
+        price_source=valid[0].source,
+        price_date=valid[0].date,
     )
+    if len(valid) == 1:
+        return priced
+    starts = ("", *(price.valid_from for price in valid[1:]))
+    periods = tuple(Period(start, cost) for start, cost in zip(starts, costs, strict=True))
+    changed = tuple(
+        f"The price of {base.model} changes on {after.valid_from}, while the job may still run: {before.cost_usd} "
+        f"before, {after.cost_usd} from then on; a row is billed at the price of the day on which it is answered"
+        for before, after in itertools.pairwise(periods)
+    )
+    return msgspec.structs.replace(priced, periods=periods, warnings=(*changed, *base.warnings))
 
 
 def _prompt(weight: Weight) -> Span:
@@ -238,13 +292,13 @@ class Budget(msgspec.Struct, frozen=True):
             raise InputError(f"max_cost_usd={max_cost_usd!r} is no limit", todo="Give US dollars, 0 or more")
         return cls(limit, policy)
 
-    def allows(self, manifest: Manifest, model: str, instead_of: str, prices: PriceTable) -> bool:
+    def allows(self, manifest: Manifest, model: str, instead_of: str, prices: PriceTable, now: datetime) -> bool:
         """Whether a set that may be bought from one model may be bought from another: when that is no dearer, or within
         the limit too.
 
         :param instead_of: the model that may be asked.
         """
-        there, here = (estimate_cost(manifest, each, prices) for each in (model, instead_of))
+        there, here = (estimate_cost(manifest, each, prices, now) for each in (model, instead_of))
         if there.cost_usd is not None and here.cost_usd is not None and there.cost_usd.high <= here.cost_usd.high:
             return True
         # What the rounds before a repair round cost is not known here, so its limit cannot be told.

@@ -44,7 +44,7 @@ SCHEMA: tuple[dict[str, str], ...] = tuple(
         ("status", "STRING", "REQUIRED", "succeeded, or why there is no good answer"),
         ("code", "STRING", "NULLABLE", "The machine word behind the reason"),
         ("reason", "STRING", "NULLABLE", "Why there is no good answer"),
-        ("text", "STRING", "NULLABLE", "The answer's text, thoughts left out"),
+        ("text", "STRING", "NULLABLE", "The answer's text, thoughts left out; NULL where it has none, see response"),
         ("answer", "JSON", "NULLABLE", "The parsed answer where JSON was asked for"),
         ("columns", "JSON", "NULLABLE", "The source row's own columns"),
         ("finish_reason", "STRING", "NULLABLE", "Why the model stopped"),
@@ -198,7 +198,9 @@ def rejected_rows(store: ObjectStore, uri: str) -> Iterator[ResultRow]:
             for number, line in enumerate(stream, start=1):
                 doc = msgspec.json.decode(line)
                 where = f"{doc['source']}:{doc['line']}: {doc['reason']}"
-                yield ResultRow(key=f"rejected-{number}", status=RowStatus.REJECTED, code=doc["code"], reason=where)
+                yield ResultRow(
+                    key=f"rejected-{number}", status=RowStatus.REJECTED, code=doc["code"], reason=where, attempts=0
+                )
 
 
 class FileSink:

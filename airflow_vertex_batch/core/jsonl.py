@@ -30,20 +30,16 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
 
 
-class Part(msgspec.Struct, rename="camel"):
-    """One part of an answer."""
-
-    text: str | None = None
-    thought: bool | None = None
-    #: Not `Raw | None`: msgspec reads that as null alone.
-    function_call: msgspec.Raw = NULL
-    inline_data: msgspec.Raw = NULL
-
-
 class Content(msgspec.Struct):
-    """The parts of one candidate."""
+    """The parts of one candidate, whole: a member that we do not know may be the answer."""
 
-    parts: list[Part] | None = None
+    parts: list[Any] | dict[str, Any] | None = None
+
+    @property
+    def listed(self) -> list[dict[str, Any]]:
+        """The parts as a list: one object may stand where a list is documented."""
+        parts = [self.parts] if isinstance(self.parts, dict) else self.parts or []
+        return [part for part in parts if isinstance(part, dict)]
 
 
 class Candidate(msgspec.Struct, rename="camel"):
@@ -75,6 +71,10 @@ class EchoConfig(msgspec.Struct, rename="camel", gc=False):
 
     response_mime_type: str | None = None
     snake_mime_type: str | None = msgspec.field(name="response_mime_type", default=None)
+    response_format: Any = None
+    snake_format: Any = msgspec.field(name="response_format", default=None)
+    response_modalities: Any = None
+    snake_modalities: Any = msgspec.field(name="response_modalities", default=None)
 
 
 class Echo(msgspec.Struct, rename="camel", gc=False):

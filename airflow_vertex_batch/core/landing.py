@@ -10,6 +10,7 @@ since attempts that may be bettered wait on disk.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from airflow_vertex_batch.core.collect import Batch, Collector
 from airflow_vertex_batch.core.errors import InputError, JobError
 from airflow_vertex_batch.core.estimate import estimate_cost
 from airflow_vertex_batch.core.export import FileSink, LandPlan, Sink, TableSink, land, rejected_rows
+from airflow_vertex_batch.core.given import items
 from airflow_vertex_batch.core.jsonl import decode, encode
 from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase, Record
 from airflow_vertex_batch.core.prepare import request_keys
@@ -115,7 +117,7 @@ class Rounds:
 
     def _answers(self, number: int) -> Iterator[ResultRow]:
         asked, collector = self.rounds[number], self._collectors[number]
-        return chain.from_iterable(self._of_batch(asked, batch, collector) for batch in _batches(asked))
+        return chain.from_iterable(self._of_batch(asked, batch, collector) for batch in batches(asked))
 
     @staticmethod
     def _of_batch(asked: Round, batch: Batch, collector: Collector) -> Iterator[ResultRow]:
@@ -160,25 +162,35 @@ def _worth(row: ResultRow) -> int:
     return 2 if row.status.is_good else 1 if row.response else 0
 
 
-def _batches(asked: Round) -> list[Batch]:
-    """Return each job with the requests it answers."""
+def batches(asked: Round) -> list[Batch]:
+    """Return each job with the requests it answers.
+
+    :raises InputError: when jobs and manifest do not belong together: landing would lose rows, or land none over many.
+    """
     manifest = asked.manifest
     if manifest is None:
+        if not asked.jobs:
+            raise _mismatch("There is neither a job nor a manifest", "an empty night has a manifest that says so")
         return [Batch(job, job.input_uris) for job in asked.jobs]
     by_input = {job.input_uris: job for job in asked.jobs}
-    batches = []
+    inputs = {(shard.resume_uri or shard.uri,) for shard in manifest.shards}
+    for other in asked.jobs:
+        if other.input_uris not in inputs:
+            raise _mismatch(f"{other.name} answers no file of manifest {manifest.uri}")
+    found = []
     for shard in manifest.shards:
         job = by_input.get((shard.resume_uri or shard.uri,))
         if job is None:
-            raise InputError(
-                f"No job answers {shard.uri} of manifest {manifest.uri}",
-                left="Nothing was landed",
-                todo="Pass the jobs that were created from this manifest",
-            )
+            raise _mismatch(f"No job answers {shard.uri} of manifest {manifest.uri}")
         # Of a moved job too: a row has its answer, whichever model gave it, and is not asked again by the next run.
         model = manifest.model or job.model
-        batches.append(Batch(job, (shard.uri,), shard.columns_uri, model=model, resumed=bool(shard.resume_uri)))
-    return batches
+        found.append(Batch(job, (shard.uri,), shard.columns_uri, model=model, resumed=bool(shard.resume_uri)))
+    return found
+
+
+def _mismatch(what: str, why: str = "") -> InputError:
+    todo = "Pass the manifest, and the jobs that were created from this manifest"
+    return InputError(what, why=why, left="Nothing was landed", todo=todo)
 
 
 def _is_other_model(asked: Round, job: BatchJob) -> bool:
@@ -248,7 +260,9 @@ class Landing:
         """What was estimated before the batch was bought, by the same figures."""
         if self._manifest is None or self._manifest.weight is None:
             return None
-        return estimate_cost(self._manifest, self._model, self._prices or PriceTable.shipped()).as_dict()
+        created = (job.created_at for job in self._rounds.rounds[0].jobs if job.created_at is not None)
+        bought = min(created, default=datetime.now(UTC))
+        return estimate_cost(self._manifest, self._model, self._prices or PriceTable.shipped(), bought).as_dict()
 
     @property
     def _model(self) -> str:
@@ -311,8 +325,9 @@ class Landing:
 
 def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> tuple[BatchJob, ...]:
     """Return the jobs a task was given; those given by name are asked for."""
-    items = [jobs] if isinstance(jobs, str | dict) else list(jobs or ())
-    return tuple(BatchJob.from_dict(item) if isinstance(item, dict) else get(JobName.parse(item)) for item in items)
+    return tuple(
+        BatchJob.from_dict(item) if isinstance(item, dict) else get(JobName.parse(item)) for item in items(jobs)
+    )
 
 
 def badly_ended(rounds: Sequence[Round]) -> list[BatchJob]:

@@ -7,6 +7,7 @@ be too low says so.
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def money_of(job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: Pr
 def _spent(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: PriceTable) -> Money:
     if not job.output_uri:
         return money
-    totals, answered = Totals(prices, job.model), 0
+    totals, answered = Totals(prices, job.model, job.ended_at or job.created_at), 0
     for row in Collector(store, warehouse).rows(Batch(job, job.input_uris)):
         totals.add(row)
         answered += bool(row.response)
@@ -108,7 +109,7 @@ def _estimated(money: Money, job: BatchJob, store: ObjectStore, warehouse: Wareh
     whole = Manifest(
         uri="", fingerprint="", row_count=count, request_count=count, shards=(), model=job.model, weight=scale.weight
     )
-    usd = estimate_cost(whole, job.model, prices).cost_usd
+    usd = estimate_cost(whole, job.model, prices, job.created_at or datetime.now(UTC)).cost_usd
     if not count or usd is None:
         return money
     return msgspec.structs.replace(money, expected_usd=f"{usd.expected:.6f}", at_most_usd=f"{usd.high:.6f}")

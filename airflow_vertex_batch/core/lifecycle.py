@@ -1,30 +1,27 @@
-"""How is a job waited for? A generator without I/O decides; a sync and an async driver carry out its steps.
+"""How is a job waited for? A generator without I/O decides; `core.drive` carries out its steps.
 
 `watch` yields `Poll`, `Sleep`, `Cancel` or `Warn`, is sent a `BatchJob` or has a `ServiceError` thrown into it, and
-returns an `Outcome`. Invariants: the deadline is anchored at the job's creation, never at the attempt; an error that
-may pass never ends a wait before its deadline; a final state ends it at once; no wait is for ever.
+returns an `Outcome`. Invariants: the deadline of a job is anchored at its creation, never at the attempt; an attempt
+may have a limit of its own, which ends its wait earlier and says nothing about the next attempt's; an error that may
+pass never ends a wait before its deadline; a final state ends it at once; no wait is for ever.
 """
 
 from __future__ import annotations
 
-import heapq
-import logging
 import random
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from airflow_vertex_batch.core import pace, queue
 from airflow_vertex_batch.core.address import JobName
 from airflow_vertex_batch.core.errors import JobError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobState
+from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
-
-log = logging.getLogger(__name__)
+    from collections.abc import Callable, Generator, Sequence
 
 #: Queue (72 h) plus run (24 h) plus an hour of slack: what the service itself allows a job
 #: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
@@ -35,6 +32,9 @@ _MAX_HARD_ERRORS = 3
 #: Seconds for which a job that is being cancelled is waited for beyond its deadline: nothing new begins in it, and its
 #: rows are to be had once it has ended. The service states no bound; minutes were seen.
 CANCELLING_SECONDS = 30 * 60.0
+#: Seconds before a cancel at the deadline is sent again, after an error that may pass. Nobody asks again after the last
+#: attempt of a task, so one 503 must not leave a job running.
+_CANCEL_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
 
 class OnTimeout(StrEnum):
@@ -48,6 +48,35 @@ class OnTimeout(StrEnum):
     KEEP = "keep"
 
 
+class LimitName(StrEnum):
+    """Which parameter ended a wait."""
+
+    JOB_TIMEOUT = "job_timeout"
+    #: Airflow's, of every task.
+    EXECUTION_TIMEOUT = "execution_timeout"
+    #: Airflow's, of sensors: no attempt follows.
+    SENSOR_TIMEOUT = "timeout"
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """When an attempt must stop waiting, whatever its jobs do.
+
+    :param at: seconds since the epoch.
+    """
+
+    at: float
+    name: LimitName
+
+    @classmethod
+    def of(cls, value: Any) -> Limit:
+        """Read `as_dict()` back."""
+        return msgspec.convert(value, cls)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return builtins, for a trigger's arguments."""
+        return {"at": self.at, "name": str(self.name)}
+
+
 class WaitPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How long and how often to ask.
 
@@ -56,6 +85,8 @@ class WaitPolicy(msgspec.Struct, frozen=True, kw_only=True):
         for `CANCELLING_SECONDS` more, and not cancelled twice.
     :param first_poll_after: seconds before the first question.
     :param queue_limit: seconds from the job's creation after which a wait for its turn is interrupted; None for never.
+    :param limit: when this attempt ends, if that comes first; `on_timeout` says what becomes of the job then, where
+        `KEEP` leaves it running.
     """
 
     poll_interval: float | None = None
@@ -63,6 +94,7 @@ class WaitPolicy(msgspec.Struct, frozen=True, kw_only=True):
     first_poll_after: float = 0.0
     on_timeout: OnTimeout = OnTimeout.CANCEL
     queue_limit: float | None = None
+    limit: Limit | None = None
 
 
 class Poll(msgspec.Struct, frozen=True):
@@ -108,11 +140,13 @@ class TimedOut(msgspec.Struct, frozen=True, tag="timed_out"):
     """The deadline passed.
 
     :param job: as last seen, or None if it was never seen.
+    :param limit: which deadline it was.
     """
 
     name: str
     job: BatchJob | None
     cancelled: bool
+    limit: LimitName = LimitName.JOB_TIMEOUT
 
 
 class Queued(msgspec.Struct, frozen=True, tag="queued"):
@@ -172,9 +206,10 @@ def watch(
         if job is not None and job.state.is_final:
             return Ended(job)
         deadline = (job.created_at.timestamp() if job is not None and job.created_at else began) + policy.timeout
-        remaining = _last_moment(job, deadline, policy, began) - now()
+        last = _last_moment(job, deadline, policy, began)
+        remaining = last.at - now()
         if remaining <= 0:
-            return (yield from _late(name, job, policy))
+            return (yield from _late(name, job, policy, last.name))
         queue_left = queue.left(job, policy.queue_limit, now())
         if job is not None and queue_left <= 0:
             return Queued(job)
@@ -185,13 +220,14 @@ def watch(
         yield Sleep(min(pace.after_error(base, soft_errors, asked_to_wait, luck()), remaining, queue_left))
 
 
-def _last_moment(job: BatchJob | None, deadline: float, policy: WaitPolicy, began: float) -> float:
-    """Return until when to wait, seconds since the epoch."""
+def _last_moment(job: BatchJob | None, deadline: float, policy: WaitPolicy, began: float) -> Limit:
+    """Return until when to wait, and why until then."""
+    at = deadline
     if _is_being_cancelled(job):
-        return max(deadline, began) + CANCELLING_SECONDS
-    if policy.on_timeout is OnTimeout.KEEP:
-        return deadline + max(DEFAULT_TIMEOUT_SECONDS - policy.timeout, 0.0)
-    return deadline
+        at = max(deadline, began) + CANCELLING_SECONDS
+    elif policy.on_timeout is OnTimeout.KEEP:
+        at += max(DEFAULT_TIMEOUT_SECONDS - policy.timeout, 0.0)
+    return policy.limit if policy.limit is not None and policy.limit.at < at else Limit(at, LimitName.JOB_TIMEOUT)
 
 
 def _is_being_cancelled(job: BatchJob | None) -> bool:
@@ -212,23 +248,35 @@ def _seen(answer: Reply, before: BatchJob | None) -> BatchJob | None:
     return answer if isinstance(answer, BatchJob) else before
 
 
-def _late(name: JobName, job: BatchJob | None, policy: WaitPolicy) -> Flow:
+def _late(name: JobName, job: BatchJob | None, policy: WaitPolicy, limit: LimitName) -> Flow:
     """Decide what becomes of a job at its deadline. A cancel that finds nothing to cancel means that it just ended."""
     if policy.on_timeout is not OnTimeout.CANCEL or _is_being_cancelled(job):
-        return TimedOut(str(name), job, cancelled=_is_being_cancelled(job))
+        return TimedOut(str(name), job, _is_being_cancelled(job), limit)
     try:
-        cancelled = yield Cancel(name)
-    except ServiceError:
-        return TimedOut(str(name), job, cancelled=False)
-    if cancelled:
-        return TimedOut(str(name), job, cancelled=True)
-    try:
+        if (yield from _cancelled(name)):
+            return TimedOut(str(name), job, cancelled=True, limit=limit)
         job = _seen((yield Poll(name)), job)
     except ServiceError:
-        return TimedOut(str(name), job, cancelled=False)
+        return TimedOut(str(name), job, cancelled=False, limit=limit)
     if job is not None and job.state.is_final:
         return Ended(job)
-    return TimedOut(str(name), job, cancelled=_is_being_cancelled(job))
+    return TimedOut(str(name), job, _is_being_cancelled(job), limit)
+
+
+def _cancelled(name: JobName) -> Generator[Step, Reply, bool]:
+    """Cancel a job, again after errors that may pass; return whether there was anything to cancel.
+
+    :raises ServiceError: when the service refused, or did not do it in time.
+    """
+    for seconds in _CANCEL_AGAIN_SECONDS:
+        try:
+            return bool((yield Cancel(name)))
+        except ServiceError as error:
+            if not error.retryable:
+                raise
+            wait = max(seconds, min(error.retry_after or 0.0, _CANCEL_AGAIN_SECONDS[-1]))
+        yield Sleep(wait)
+    return bool((yield Cancel(name)))
 
 
 def pack(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -241,19 +289,26 @@ def unpack(value: object) -> list[Outcome]:
     return msgspec.convert(value, list[Outcome])
 
 
-def conclude(outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = lambda _job: False) -> list[BatchJob]:
+def conclude(
+    outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = lambda _job: False, *, lands_part: bool = False
+) -> list[BatchJob]:
     """Return the jobs whose rows can be landed.
 
     A job that was cancelled, expired or failed after it wrote rows is among them: what was paid for is landed first,
     and the export then says how the job ended.
 
     :param bears: whether a job that ended without rows is no error.
+    :param lands_part: also pass on jobs that were cancelled or expired without a row, where another job has rows: those
+        are paid for, and must not wait for a person.
     :raises JobError: when a job ended without rows, was late, or cannot be asked about.
     """
     jobs = []
+    are_paid = lands_part and any(isinstance(outcome, Ended) and outcome.job.has_rows for outcome in outcomes)
     for outcome in outcomes:
         match outcome:
             case Ended(job) if job.has_rows or bears(job):
+                jobs.append(job)
+            case Ended(job) if are_paid and job.state.phase in {Phase.CANCELLED, Phase.EXPIRED}:
                 jobs.append(job)
             case Ended(job):
                 raise JobError(
@@ -261,13 +316,8 @@ def conclude(outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = la
                     why=job.error_message, left="It answered no row", retryable=False,
                     todo="Correct what it complains about, then clear the create task: a new job is made",
                 )  # fmt: skip
-            case TimedOut(name, job, cancelled):
-                fate = "It is being cancelled; rows it has answered stay" if cancelled else "It may still run, and bill"
-                raise JobError(
-                    f"{name} was not done at its deadline", job_name=name, state=str(job.state) if job else "",
-                    why=f"last seen {job.progress}" if job else "it was never seen", left=fate,
-                    todo="The next attempt of this task looks again and lands what there is",
-                )  # fmt: skip
+            case TimedOut():
+                raise _timed_out_error(outcome, outcomes)
             case GaveUp(name, status, why):
                 raise JobError(
                     f"{name} cannot be asked about (HTTP {status})", job_name=name, state="", why=why,
@@ -277,142 +327,32 @@ def conclude(outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = la
     return jobs
 
 
-class Asks(Protocol):
-    """What the sync driver needs of a job service."""
-
-    def get(self, name: JobName) -> BatchJob:
-        """Return one job."""
-
-    def cancel(self, name: JobName) -> bool:
-        """Cancel one job."""
-
-
-class AsksAsync(Protocol):
-    """What the async driver needs of a job service."""
-
-    def get(self, name: JobName) -> Awaitable[BatchJob]:
-        """Return one job."""
-
-    def cancel(self, name: JobName) -> Awaitable[bool]:
-        """Cancel one job."""
+#: What was over, and what to do about it.
+_TIMED_OUT_TEXTS = {
+    LimitName.JOB_TIMEOUT: (
+        "at its deadline (job_timeout)", "The next attempt of this task looks again and lands what there is",
+    ),
+    LimitName.EXECUTION_TIMEOUT: (
+        "when the task's execution_timeout was over",
+        "The next attempt of this task looks again and lands what there is; a longer execution_timeout waits longer",
+    ),
+    LimitName.SENSOR_TIMEOUT: (
+        "when the sensor's timeout was over", "Clear this task to look again; without timeout, job_timeout ends a wait",
+    ),
+}  # fmt: skip
 
 
-def _say(warning: Warn) -> None:
-    log.warning("%s", warning.text)
-
-
-def drive(
-    *waits: tuple[Flow, Asks],
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-    seen: Callable[[BatchJob], None] = lambda _job: None,
-    warn: Callable[[Warn], None] = _say,
-) -> list[Outcome]:
-    """Carry out flows side by side, blocking, until all have ended or one says that its job queues for too long.
-
-    :param waits: each flow with the service it asks.
-    :param clock: seconds that only grow.
-    :param seen: told of every answer, for the log.
-    :param warn: told of every warning.
-    :returns: the outcomes there are, in the order of `waits`.
-    """
-    outcomes: dict[int, Outcome] = {}
-    due = [(clock(), number) for number in range(len(waits))]
-    while due and not any(isinstance(outcome, Queued) for outcome in outcomes.values()):
-        when, number = heapq.heappop(due)
-        if (wait := when - clock()) > 0:
-            sleep(wait)
-        step = _to_sleep(*waits[number], seen, warn)
-        if isinstance(step, Sleep):
-            heapq.heappush(due, (clock() + step.seconds, number))
-        else:
-            outcomes[number] = step
-    return [outcomes[number] for number in sorted(outcomes)]
-
-
-def drive_once(
-    flow: Flow,
-    service: Asks,
-    *,
-    seen: Callable[[BatchJob], None] = lambda _job: None,
-    warn: Callable[[Warn], None] = _say,
-) -> Outcome | None:
-    """Carry out a flow up to its first sleep; None when it would sleep: for a question between two reschedules."""
-    step = _to_sleep(flow, service, seen, warn)
-    return None if isinstance(step, Sleep) else step
-
-
-def _to_sleep(
-    flow: Flow, service: Asks, seen: Callable[[BatchJob], None], warn: Callable[[Warn], None]
-) -> Sleep | Outcome:
-    """Carry out a flow from its beginning, or from one sleep, to the next or to its end."""
-    try:
-        step = flow.send(None)
-        while not isinstance(step, Sleep):
-            try:
-                reply = _reply(step, service, seen, warn)
-            except ServiceError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(reply)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    return step
-
-
-def _reply(
-    step: Poll | Cancel | Warn, service: Asks, seen: Callable[[BatchJob], None], warn: Callable[[Warn], None]
-) -> Reply:
-    match step:
-        case Poll(name):
-            job = service.get(name)
-            seen(job)
-            return job
-        case Cancel(name):
-            return service.cancel(name)
-        case Warn():
-            warn(step)
-    return None
-
-
-async def adrive(
-    flow: Flow,
-    service: AsksAsync,
-    *,
-    sleep: Callable[[float], Awaitable[None]],
-    seen: Callable[[BatchJob], Awaitable[None]],
-    warn: Callable[[Warn], Awaitable[None]],
-) -> Outcome:
-    """Carry out a flow on an event loop, with awaits; telling somebody is awaited too, for a log may block."""
-    step = next(flow)
-    while True:
-        try:
-            try:
-                reply = await _areply(step, service, sleep, seen, warn)
-            except ServiceError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(reply)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-
-
-async def _areply(
-    step: Step,
-    service: AsksAsync,
-    sleep: Callable[[float], Awaitable[None]],
-    seen: Callable[[BatchJob], Awaitable[None]],
-    warn: Callable[[Warn], Awaitable[None]],
-) -> Reply:
-    match step:
-        case Poll(name):
-            job = await service.get(name)
-            await seen(job)
-            return job
-        case Cancel(name):
-            return await service.cancel(name)
-        case Sleep(seconds):
-            await sleep(seconds)
-        case Warn():
-            await warn(step)
-    return None
+def _timed_out_error(outcome: TimedOut, outcomes: Sequence[Outcome]) -> JobError:
+    """Return the error for a job that was late, which names every other that may run on too."""
+    when, todo = _TIMED_OUT_TEXTS[outcome.limit]
+    left = "It is being cancelled; rows it has answered stay" if outcome.cancelled else "It may still run, and bill"
+    others = [
+        each.name for each in outcomes if isinstance(each, TimedOut) and not each.cancelled and each is not outcome
+    ]
+    return JobError(
+        f"{outcome.name} was not done {when}", job_name=outcome.name,
+        state=str(outcome.job.state) if outcome.job else "",
+        why=f"last seen {outcome.job.progress}" if outcome.job else "it was never seen",
+        left=left + (f". These may still run, and bill, too: {', '.join(others)}" if others else ""),
+        retryable=outcome.limit is not LimitName.SENSOR_TIMEOUT, todo=todo,
+    )  # fmt: skip

@@ -302,6 +302,8 @@ class Shard(Record, frozen=True, kw_only=True):
     columns_uri: str = ""
     #: For the service's own resume: the output file that is sent instead of `uri`.
     resume_uri: str = ""
+    #: Of its requests and their keys, whatever their order: two files with the same one are as good as each other.
+    digest: str = ""
 
 
 class Weight(Record, frozen=True, kw_only=True):
@@ -351,6 +353,12 @@ class Manifest(Record, frozen=True, kw_only=True):
     model: str = ""
     weight: Weight | None = None
     round: int = 0
+
+    @property
+    def files(self) -> set[str]:
+        """The addresses of all files that it names."""
+        beside = (self.rejected_uri, self.duplicates_uri, self.known_uri)
+        return {uri for uri in (*beside, *(uri for one in self.shards for uri in (one.uri, one.columns_uri))) if uri}
 
     @property
     def size_bytes(self) -> int:

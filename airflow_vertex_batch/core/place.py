@@ -35,7 +35,7 @@ def read_places(elsewhere: Any) -> tuple[Place, ...]:
 
     :raises InputError: naming the entry that is none.
     """
-    hint = "Give a list such as [{'location': 'europe-west4'}, {'model': 'gemini-2.5-flash-lite'}]"
+    hint = "Give a list such as [{'location': 'global'}, {'model': 'gemini-3.5-flash-lite'}]"
     try:
         places = msgspec.convert(elsewhere, tuple[Place, ...])
     except msgspec.ValidationError as error:

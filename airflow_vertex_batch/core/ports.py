@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import stat
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.errors import ChangedError, InputError
+from airflow_vertex_batch.core.temporary import written_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -38,6 +40,8 @@ class ObjectInfo(msgspec.Struct, frozen=True):
     content_type: str = ""
     #: Changes when the content changes; empty where the store keeps none.
     checksum: str = ""
+    #: Tells this content from any other that had, or will have, the same name; empty where the store keeps none.
+    version: str = ""
 
 
 class ObjectStore(Protocol):
@@ -46,8 +50,13 @@ class ObjectStore(Protocol):
     def list(self, folder: Uri) -> Iterator[ObjectInfo]:
         """Yield the objects whose name begins with the folder's, in name order; a glob is matched as a pattern."""
 
-    def open_read(self, uri: Uri) -> AbstractContextManager[IO[bytes]]:
-        """Open one object as a stream. :raises InputError: when it does not exist."""
+    def open_read(self, uri: Uri, version: str = "") -> AbstractContextManager[IO[bytes]]:
+        """Open one object as a stream, all of whose bytes are of one version.
+
+        :param version: which, as the listing told it; empty for the one that is there now.
+        :raises InputError: when it does not exist.
+        :raises ChangedError: also while reading, or at the block's end, when it is another one by then.
+        """
 
     def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> AbstractContextManager[IO[bytes]]:
         """Stream into an object that appears when the block ends without an error, replacing what was there."""
@@ -56,7 +65,10 @@ class ObjectStore(Protocol):
         """Return a small object, or None when there is none."""
 
     def write_new(self, uri: Uri, data: bytes) -> bool:
-        """Write a small object unless one is there; say whether this call wrote it. Atomic between writers."""
+        """Write a small object unless one is there; say whether what is there is this call's. Atomic between writers.
+
+        A call that is repeated because its answer was lost meets its own object: that is told by its contents.
+        """
 
     def delete(self, uri: Uri) -> None:
         """Delete one object; one that does not exist is no error."""
@@ -118,13 +130,14 @@ class LocalStore:
             found = list(path.rglob("*")) if path.is_dir() else [path]
         # Hidden files are other writers' unfinished ones.
         for item in sorted(item for item in found if item.is_file() and not item.name.startswith(".")):
-            stat = item.stat()
-            yield ObjectInfo(Uri("file", "", str(item)), stat.st_size, checksum=str(stat.st_mtime_ns))
+            found = item.stat()
+            uri = Uri("file", "", str(item))
+            yield ObjectInfo(uri, found.st_size, checksum=str(found.st_mtime_ns), version=_version(found))
 
-    def open_read(self, uri: Uri) -> AbstractContextManager[IO[bytes]]:
-        """Open a file for reading."""
+    def open_read(self, uri: Uri, version: str = "") -> AbstractContextManager[IO[bytes]]:
+        """Open a file for reading. One that is replaced meanwhile is read on; one that is written into is an error."""
         try:
-            return Path(uri.name).open("rb")
+            return _unchanged(Path(uri.name).open("rb"), uri, version)
         except OSError as error:
             raise InputError(f"Cannot read {uri}", why=error.strerror or str(error)) from error
 
@@ -132,15 +145,16 @@ class LocalStore:
     def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:  # noqa: ARG002
         """Write beside the target and rename: readers see the old file or the new one."""
         path = Path(uri.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                yield stream
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with written_below(str(path.parent)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            try:
+                with os.fdopen(descriptor, "wb") as stream:
+                    yield stream
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
 
     def read(self, uri: Uri) -> bytes | None:
         """Return a file's bytes, or None."""
@@ -152,16 +166,17 @@ class LocalStore:
     def write_new(self, uri: Uri, data: bytes) -> bool:
         """Link a finished temporary file into place: exactly one writer wins."""
         path = Path(uri.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with written_below(str(path.parent)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            try:
+                with os.fdopen(descriptor, "wb") as stream:
+                    stream.write(data)
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            finally:
+                Path(temporary).unlink(missing_ok=True)
         return True
 
     def delete(self, uri: Uri) -> None:
@@ -171,3 +186,33 @@ class LocalStore:
     def now(self, near: Uri) -> datetime:  # noqa: ARG002 - a disk has the time of its machine
         """Return this machine's time."""
         return datetime.now(UTC)
+
+
+@contextlib.contextmanager
+def _unchanged(stream: IO[bytes], uri: Uri, version: str) -> Iterator[IO[bytes]]:
+    """Yield a file's stream. What was made of it counts for nothing, and no error of it either, if it has changed."""
+    with stream:
+        at_first = _version(os.fstat(stream.fileno()))
+        if version and version != at_first:
+            raise _changed(uri)
+        try:
+            yield stream
+        except Exception as error:
+            if _version(os.fstat(stream.fileno())) != at_first:
+                raise _changed(uri) from error
+            raise
+        if not stream.closed and _version(os.fstat(stream.fileno())) != at_first:
+            raise _changed(uri)
+
+
+def _version(found: os.stat_result) -> str:
+    """Return what changes with a file; nothing for a pipe or a device."""
+    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else ""
+
+
+def _changed(uri: Uri) -> ChangedError:
+    return ChangedError(
+        f"{uri} was changed while it was read",
+        left="Nothing of it was used",
+        todo="A retry reads it anew; write it under another name and rename it when it is finished",
+    )

@@ -9,6 +9,7 @@ import itertools
 import logging
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -20,12 +21,14 @@ from airflow_vertex_batch.core.leave import leave
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
 from airflow_vertex_batch.core.move import move
-from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, ensure_job, would_buy
+from airflow_vertex_batch.core.patience import ensure_job_patiently
+from airflow_vertex_batch.core.prepare import is_there
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from airflow_vertex_batch.core.model import BatchJob
+    from airflow_vertex_batch.core.model import BatchJob, Shard
     from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import JobService, ObjectStore
 
@@ -86,7 +89,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         for number, order in enumerate(self._orders(manifest, reuse)):
             count = number + 1
             if only is None or number in only:
-                ensured = ensure_job(order, sleep=self.sleep)
+                ensured = ensure_job_patiently(order, sleep=self.sleep)
                 self._tell_of_sharing(ensured.sharing, order.ledger)
                 yield ensured.job
         self.leave(manifest.round if manifest is not None else 0, count)
@@ -158,6 +161,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 terms=msgspec.structs.replace(self.terms, reuse=reuse),
                 at=self.at,
                 owns=self.owns,
+                check_input=partial(_check_file, manifest.shards[shard] if manifest is not None else None, self.store),
             )
 
     def _base_of(self, number: int) -> JobSpec:
@@ -213,6 +217,23 @@ def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> I
         # The same rows of two batches may go again; completing the one's output says nothing about the other's.
         resumed = f"/{shard.resume_uri}" if shard.resume_uri else ""
         yield spec, f"{manifest.fingerprint}/{number}/{file}{resumed}"
+
+
+def _check_file(shard: Shard | None, store: ObjectStore) -> None:
+    """Refuse to buy a job whose request file is gone: it would fail after its queue.
+
+    :param shard: None for ready input, whose files were listed just now.
+    :raises InputError: naming the file.
+    """
+    if shard is None:
+        return
+    uri = Uri.parse(shard.resume_uri or shard.uri)
+    if not is_there(uri, None if shard.resume_uri else shard.size_bytes, store):
+        raise InputError(
+            f"{uri} is not there as it was prepared",
+            left="No job was created for it",
+            todo="Clear the task that prepared it, with the tasks after it: what is missing is written again",
+        )
 
 
 def _output(output: str, number: int, count: int) -> str:

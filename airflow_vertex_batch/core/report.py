@@ -8,15 +8,17 @@ counted as such and never as zero; a row that was answered without being sent ad
 from __future__ import annotations
 
 import functools
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
+from airflow_vertex_batch.core.catalog import base_name
 from airflow_vertex_batch.core.errors import InputError, ResultError
 from airflow_vertex_batch.core.estimate import Estimate, dollars
 from airflow_vertex_batch.core.model import Record
-from airflow_vertex_batch.core.prices import PriceTable, was_sent
+from airflow_vertex_batch.core.prices import PriceTable, billing_day, was_sent
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally, Usage
 
 #: Keys shown of each status in a message.
@@ -32,7 +34,9 @@ class Report(Record, frozen=True, kw_only=True):
     :param usage: tokens of all attempts at all rows.
     :param cost_usd: what the priced rows cost, US dollars with six decimals, as text so that no digit is lost.
     :param unpriced_count: rows that were billed but could not be priced.
+    :param unpriced_models: models without a price on the day on which they answered, each once.
     :param unanswered_count: rows that no job has a line for.
+    :param sent_count: rows whose own request was sent in this run.
     :param known_count: rows answered by an earlier run, and not sent.
     :param shared_count: rows answered by another row's identical request, and not sent themselves.
     :param rounds: what each repair round sent and cured: ``{"round": 1, "sent": 70, "cured": 61}``.
@@ -46,6 +50,7 @@ class Report(Record, frozen=True, kw_only=True):
     usage: Usage = Usage()
     cost_usd: str = "0"
     unpriced_count: int = 0
+    unpriced_models: tuple[str, ...] = ()
     duplicate_count: int = 0
     foreign_count: int = 0
     rejoined_count: int = 0
@@ -54,6 +59,7 @@ class Report(Record, frozen=True, kw_only=True):
     dead_letters: str = ""
     partition_date: str = ""
     unanswered_count: int = 0
+    sent_count: int = 0
     known_count: int = 0
     shared_count: int = 0
     rounds: list[dict[str, int]] = []  # noqa: RUF012 - msgspec copies defaults
@@ -71,8 +77,16 @@ class Report(Record, frozen=True, kw_only=True):
 
     def summary(self) -> str:
         """One sentence with the totals."""
-        unpriced = f" ({self.unpriced_count:,} rows could not be priced)" if self.unpriced_count else ""
-        return f"{self.tally}; {self.usage.total_tokens:,} tokens, ${Decimal(self.cost_usd):,.6f}{unpriced}"
+        money = f"{self.usage.total_tokens:,} tokens, ${Decimal(self.cost_usd):,.6f}"
+        return f"{self.tally}; {money}{self._unpriced()}"
+
+    def _unpriced(self) -> str:
+        """Say of how many rows the cost is not known, and each model without a price once."""
+        if not self.unpriced_count:
+            return ""
+        models = ", ".join(self.unpriced_models)
+        why = f": there is no price for {models}, add it to [vertex_batch] prices_file" if models else ""
+        return f" ({self.unpriced_count:,} rows could not be priced{why})"
 
     def text(self) -> str:
         """Return tables for people."""
@@ -149,15 +163,18 @@ class Totals:
 
     :param prices: the shipped table where not given.
     :param model: the model that was asked, for rows that do not name the one that answered.
+    :param now: priced by the day of it are rows that do not say when they were answered; now where not given.
     """
 
-    def __init__(self, prices: PriceTable | None = None, model: str = "") -> None:
+    def __init__(self, prices: PriceTable | None = None, model: str = "", now: datetime | None = None) -> None:
         self._prices, self._model = prices or PriceTable.shipped(), model
+        self._day = billing_day(now or datetime.now(UTC))
+        self._unpriced_models: set[str] = set()
         self._statuses: dict[str, int] = {}
         self._samples: dict[str, list[str]] = {}
         self._cost = Decimal(0)
         self.usage = Usage()
-        self.unpriced_count = self.known_count = self.shared_count = self.unanswered_count = 0
+        self.unpriced_count = self.sent_count = self.known_count = self.shared_count = self.unanswered_count = 0
 
     def add(self, row: ResultRow) -> Decimal | None:
         """Count one row and return what all attempts at it cost."""
@@ -175,14 +192,17 @@ class Totals:
             self.known_count += 1
         # Such a row has its job's state as its code: see `core.collect`.
         self.unanswered_count += row.code.startswith("JOB_STATE_")
-        cost = self._prices.cost(row, self._model)
+        cost = self._prices.cost(row, self._model, self._day)
         if cost is None:
             self.unpriced_count += 1
+            if not self._prices.has_price(row, self._model, self._day):
+                self._unpriced_models.add(base_name(row.model_version or self._model))
         else:
             self._cost += cost
         return cost
 
     def _add_sent(self, row: ResultRow) -> None:
+        self.sent_count += 1
         if row.usage is not None:
             self.usage += row.usage
         for usage in row.earlier:
@@ -203,6 +223,8 @@ class Totals:
             "usage": self.usage,
             "cost_usd": f"{self._cost:.6f}",
             "unpriced_count": self.unpriced_count,
+            "sent_count": self.sent_count,
+            "unpriced_models": tuple(sorted(self._unpriced_models)),
             "known_count": self.known_count,
             "shared_count": self.shared_count,
             "unanswered_count": self.unanswered_count,
@@ -214,7 +236,8 @@ class Thresholds(msgspec.Struct, frozen=True):
     """How many rows may fail. A row has failed when it has no good answer, whatever the reason.
 
     :param max_failed_ratio: largest share of failed rows that passes, 0 to 1; None for any.
-    :param min_succeeded_rows: fewest good rows that pass, 0 or more; None for any.
+    :param min_succeeded_rows: fewest good rows that pass, 0 or more. None asks for one good answer from this run, if
+        it had anything to ask; then only a `max_failed_ratio` of 1 lets a batch without any pass.
     """
 
     max_failed_ratio: float | None = None
@@ -257,9 +280,21 @@ class Thresholds(msgspec.Struct, frozen=True):
         )
 
     def _too_few_good(self, report: Report) -> str:
-        if self.min_succeeded_rows is None or report.good_count >= self.min_succeeded_rows:
+        if self.min_succeeded_rows is None:
+            why = "" if self.max_failed_ratio == 1 else _without_any(report)
+            return why and f"{why}, and only min_succeeded_rows=0 lets that pass"
+        if report.good_count >= self.min_succeeded_rows:
             return ""
         return f"{report.good_count:,} rows succeeded, and min_succeeded_rows asks for {self.min_succeeded_rows:,}"
+
+
+def _without_any(report: Report) -> str:
+    """Say of a batch that no row of this run has a good answer, if that is so and there was anything to ask."""
+    if report.sent_count and report.good_count == report.known_count:
+        return f"None of {report.sent_count:,} rows that were sent has a good answer"
+    if report.request_count and not report.good_count:
+        return f"None of {report.request_count:,} rows has a good answer"
+    return "The input of its jobs has no row" if report.jobs and not report.request_count else ""
 
 
 def _failed_statuses(report: Report) -> str:

@@ -7,8 +7,6 @@ once; the digest of a request does not depend on whether the key travels with it
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import hashlib
 import re
 from enum import StrEnum
@@ -17,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.address import model_id
-from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.prompt import PromptError, compile_prompt
 from airflow_vertex_batch.core.schema import response_schema
 from airflow_vertex_batch.core.sources import media_type
+from airflow_vertex_batch.core.text import NoTextError, OnNull, is_missing, stable_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from airflow_vertex_batch.core.sources import Row
 
@@ -87,11 +86,13 @@ class RequestTemplate(msgspec.Struct, frozen=True, kw_only=True):
         `variables`.
     :param system_instruction: text, or a ``Content`` object.
     :param response_schema: a JSON Schema (see `core.schema`); asks for JSON.
+    :param on_null: what happens where the prompt puts a value that is missing.
     :param media: column with an address → its MIME type, or None to go by the address.
     :param extra: further members of GenerateContentRequest, as they are.
     """
 
     prompt: str = ""
+    on_null: OnNull = OnNull.REJECT
     system_instruction: str | dict[str, Any] | None = None
     generation_config: dict[str, Any] = {}
     response_schema: dict[str, Any] | None = None
@@ -127,7 +128,7 @@ class RequestBuilder:
     """
 
     def __init__(self, template: RequestTemplate, members: dict[str, Any] | None = None) -> None:
-        self.prompt = compile_prompt(template.prompt, template.variables) if template.prompt else None
+        self.prompt = compile_prompt(template.prompt, template.variables, template.on_null) if template.prompt else None
         self.media = tuple(template.media.items())
         rest = dict(template.constant_members() if members is None else members)
         labels = rest.pop("labels", {})
@@ -180,18 +181,11 @@ class RequestBuilder:
         assert self.prompt is not None
         try:
             text = self.prompt(row)
-        except Exception as error:  # noqa: BLE001 - a template runs whatever its author wrote
-            # Jinja's own message may quote the value it failed on.
-            raise RowProblem("prompt-template", f"The prompt template failed: {_template_reason(error)}") from None
+        except PromptError as error:
+            raise RowProblem("prompt-template", f"The prompt template failed: {error}") from None
         if not text.strip():
             raise RowProblem("empty-prompt", "The prompt is empty for this row")
         return text
-
-
-def _template_reason(error: Exception) -> str:
-    from jinja2 import UndefinedError
-
-    return str(error) if isinstance(error, UndefinedError) else type(error).__name__
 
 
 def _file(column: str, value: Any, kind: Any) -> tuple[str, str]:
@@ -202,127 +196,6 @@ def _file(column: str, value: Any, kind: Any) -> tuple[str, str]:
             "no-mime-type", f"Nothing says the media type of column {column!r}: add a column {column}_mime_type"
         )
     return uri, mime
-
-
-class Prompt:
-    """A compiled prompt template.
-
-    :param render: gives one row's text, by Jinja.
-    :param join: gives the texts of several rows, for a template that only names columns.
-    :param is_never_blank: whether every text holds more than white space.
-    """
-
-    def __init__(
-        self, render: Callable[[Row], str], join: Callable[[list[Row]], list[str]] | None, *, is_never_blank: bool
-    ) -> None:
-        self._render, self._join, self.is_never_blank = render, join, is_never_blank
-
-    def __call__(self, row: Row) -> str:
-        """Return one row's text."""
-        # A dict of another kind may make up columns, where Jinja does not.
-        if self._join is not None and type(row) is dict:
-            with contextlib.suppress(KeyError):  # Jinja says which column is missing
-                return self._join([row])[0]
-        return self._render(row)
-
-    def all(self, rows: list[Row]) -> list[str]:
-        """Return the texts of several rows at once, for less.
-
-        :raises Exception: whatever a call with one of the rows raises, or KeyError.
-        """
-        if self._join is None or {*map(type, rows)} != {dict}:
-            return list(map(self._render, rows))
-        return self._join(rows)
-
-
-def compile_prompt(source: str, variables: dict[str, Any] | None = None) -> Prompt:
-    """Compile a prompt template. A template of plain ``{{ column }}`` places takes a fast path with the same result.
-
-    :raises InputError: when the template is not valid Jinja.
-    """
-    from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
-
-    # Prompts are text, not HTML: escaping would change what the model reads.
-    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701
-    try:
-        tree = environment.parse(source)
-        template = environment.from_string(source, globals=variables or {})
-    except TemplateSyntaxError as error:
-        raise InputError(
-            f"The prompt template has a mistake in line {error.lineno}",
-            why=error.message or "",
-            todo="Correct `prompt`",
-        ) from error
-
-    render = _renderer(template, tree, environment.globals | (variables or {}))
-    pieces = _plain_pieces(tree)
-    if pieces is None or any(is_name and (text in _SPECIAL or text in (variables or {})) for text, is_name in pieces):
-        return Prompt(render, None, is_never_blank=False)
-    is_never_blank = any(text.strip() and not is_name for text, is_name in pieces)
-    return Prompt(render, _joiner(pieces), is_never_blank=is_never_blank)
-
-
-def _joiner(pieces: list[tuple[str, bool]]) -> Callable[[list[Row]], list[str]]:
-    """Return what puts columns between constant texts: one expression, built as a syntax tree, so nothing is quoted."""
-    tree = ast.parse("lambda rows: [() for row in rows]", mode="eval")
-    values: list[ast.expr] = []
-    for text, is_name in pieces:
-        constant = ast.Constant(text)
-        column = ast.Subscript(ast.Name("row", ast.Load()), constant, ast.Load())
-        # `!s`: as Jinja does, not as `format` would.
-        values.append(ast.FormattedValue(column, conversion=ord("s")) if is_name else constant)
-    tree.body.body.elt = ast.JoinedStr(values)  # type: ignore[attr-defined]
-    code = compile(ast.fix_missing_locations(tree), "<prompt>", "eval")
-    made: Callable[[list[Row]], list[str]] = eval(code, {"__builtins__": {}})  # noqa: S307 - the tree above
-    return made
-
-
-def _renderer(template: Any, tree: Any, names: dict[str, Any]) -> Callable[[Row], str]:
-    """Return what renders one row.
-
-    Jinja makes a context for each text, which takes longer than a short template. What a template may leave behind in
-    it is names that it sets, macros, and what belongs to other templates; one without any of these gets the same
-    context for every row.
-    """
-    from jinja2 import nodes
-
-    leaving = (nodes.Assign, nodes.AssignBlock, nodes.Block, nodes.CallBlock, nodes.Extends, nodes.FromImport,
-               nodes.Import, nodes.Include, nodes.Macro, nodes.Scope)  # fmt: skip
-    if next(tree.find_all(leaving), None) is not None:
-        return lambda row: str(template.render(row, row=row))
-    context, render = template.new_context(), template.root_render_func
-    parent = context.parent
-
-    def again(row: Row) -> str:
-        parent.clear()
-        parent.update(names)
-        parent.update(row)
-        parent["row"] = row
-        return "".join(render(context))
-
-    return again
-
-
-#: Names that Jinja, or we, give a meaning of their own in a template.
-_SPECIAL = frozenset({"row", "self"})
-
-
-def _plain_pieces(tree: Any) -> list[tuple[str, bool]] | None:
-    """Return a template as (text or name, is it a name), or None when it does more than name columns."""
-    from jinja2 import nodes
-
-    pieces: list[tuple[str, bool]] = []
-    for node in tree.body:
-        if not isinstance(node, nodes.Output):
-            return None
-        for piece in node.nodes:
-            if isinstance(piece, nodes.TemplateData):
-                pieces.append((piece.data, False))
-            elif isinstance(piece, nodes.Name):
-                pieces.append((piece.name, True))
-            else:
-                return None
-    return pieces
 
 
 def request_digest(request: bytes, model: str = "") -> str:
@@ -400,9 +273,7 @@ def row_key(value: Any) -> str:
 
     :raises RowProblem: when there is no value.
     """
-    if value is None or value == "":
-        raise RowProblem("no-key", "The key column is empty for this row")
-    text = str(value)
+    text = _key_text(value)
     if _PLAIN_KEY.fullmatch(text):
         return text
     if not text.isascii() and not _is_unicode(text):
@@ -412,6 +283,15 @@ def row_key(value: Any) -> str:
     if len(text) <= MAX_KEY_LENGTH and text.isprintable():
         return text
     return "r-" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _key_text(value: Any) -> str:
+    if is_missing(value) or value == "":
+        raise RowProblem("no-key", "The key column is empty for this row")
+    try:
+        return stable_text(value)
+    except NoTextError as error:
+        raise RowProblem("odd-key", f"The key column cannot name this row: {error}") from None
 
 
 def row_keys(values: list[Any]) -> list[str]:
@@ -436,11 +316,24 @@ def carried(row: Row, columns: Iterable[str]) -> bytes:
 
     :raises RowProblem: when the row lacks one, or holds what JSON cannot.
     """
+    absent = [column for column in columns if column not in row]
+    if absent:
+        raise RowProblem("no-column", f"The row has no column {absent[0]!r}; it has {', '.join(map(repr, row))}")
     try:
         return encode({column: row[column] for column in columns})
-    except KeyError as error:
-        raise RowProblem("no-column", f"The row has no column {error.args[0]!r}") from None
-    except (TypeError, UnicodeEncodeError) as error:
-        raise RowProblem(
-            "not-json", f"A column that is kept beside the answer cannot be JSON: {type(error).__name__}"
-        ) from None
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise RowProblem("not-json", _why_not_json(row, columns)) from None
+
+
+def _why_not_json(row: Row, columns: Iterable[str]) -> str:
+    """Name the columns that cannot travel beside the answer, and what they hold."""
+    odd = [f"{column!r} ({type(row[column]).__name__})" for column in columns if not _is_json(row[column])]
+    return f"Columns that are kept beside the answer cannot be JSON: {', '.join(odd)}"
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+    return True

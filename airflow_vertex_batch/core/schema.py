@@ -42,6 +42,11 @@ _MAPS = frozenset({"properties", "$defs", "definitions"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf"})
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
 _MAX_DEPTH = 12
+#: What a node without a type must be, by a member that only such a node has.
+_IMPLIED = {
+    "properties": "OBJECT", "required": "OBJECT", "items": "ARRAY", "minItems": "ARRAY", "maxItems": "ARRAY",
+    "enum": "STRING", "pattern": "STRING", "minLength": "STRING", "maxLength": "STRING",
+}  # fmt: skip
 
 
 def json_schema(schema: Any) -> dict[str, Any]:
@@ -106,13 +111,32 @@ def _convert(node: Any, definitions: dict[str, Any], path: str, depth: int) -> d
     made: dict[str, Any] = {}
     for name, value in node.items():
         _member(made, name, value, lambda sub, at: _convert(sub, definitions, f"{path}.{at}", depth + 1), path)
+    return _typed(made, path)
+
+
+def _typed(made: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return a converted node with the type and the order of properties that the service wants to be told.
+
+    :raises InputError: when its type is not known, or it is an object without properties.
+    """
+    if "type" not in made and "anyOf" not in made:
+        if not (kind := next((_IMPLIED[name] for name in _IMPLIED if name in made), "")):
+            raise InputError(
+                f"{path} has no type",
+                why="the service refuses every row whose schema has a node without a type",
+                todo="Give it a type, such as string",
+            )
+        made = {"type": kind, **made}
     if made.get("type") == "OBJECT" and not made.get("properties"):
         raise InputError(
             f"{path} is an object without properties",
             why="the importer refuses empty objects",
             todo="Name its properties, or make it a string that holds JSON",
         )
-    return made
+    names = list(made.get("properties") or ())
+    # Without it the service orders them by the alphabet: an answer would come before its reasoning. Google's own client
+    # sends it too (google-genai 2.34.0, `_transformers.py`, 2026-11-28).
+    return {**made, "propertyOrdering": names} if len(names) > 1 and "propertyOrdering" not in made else made
 
 
 def _member(

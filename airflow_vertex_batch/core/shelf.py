@@ -6,15 +6,16 @@ Invariant: what was put under a key comes back in the order in which it was put.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-import tempfile
 from typing import TYPE_CHECKING, Self
+
+from airflow_vertex_batch.core.temporary import temporary_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Values that wait in memory for the next write: one statement for each would cost more than all the rest.
 _BUFFERED = 5_000
+_NEED = "twice the size of the rows that wait for another round, or for their duplicates"
 
 
 class Shelf:
@@ -22,12 +23,8 @@ class Shelf:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="avb-shelf-"))
-            self._db = stack.enter_context(contextlib.closing(sqlite3.connect(file.name, isolation_level=None)))
-            for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8192"):
-                self._db.execute(f"PRAGMA {pragma}")
+            self._db = stack.enter_context(temporary_database(_NEED, cache_kb=8192))
             self._db.execute("CREATE TABLE shelf (key TEXT, number INTEGER, value BLOB, PRIMARY KEY (key, number))")
-            self._db.execute("BEGIN")
             self._waiting: list[tuple[str, int, bytes]] = []
             self.count = 0
             self._stack = stack.pop_all()

@@ -9,21 +9,23 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import inspect
 import io
 import mimetypes
 import zlib
+from collections.abc import AsyncIterable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.jsonl import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.ports import ObjectInfo, ObjectStore, Warehouse
 
 Row = dict[str, Any]
 #: File or table, 1-based line or row, and the row itself; a line that is no row arrives as the error that says why.
@@ -117,9 +119,24 @@ class DbApiQuery(msgspec.Struct, frozen=True):
             number = 0
             while page := cursor.fetchmany(_PAGE_ROWS):
                 names = [column[0] for column in cursor.description]
+                _refuse_twice(names, "The query")
                 for values in page:
                     number += 1
                     yield "query", number, dict(zip(names, values, strict=True))
+
+
+def _refuse_twice(names: Sequence[str], where: str) -> None:
+    """Refuse columns of one name: which of them a template means, nobody could say.
+
+    :raises InputError: naming them.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"{where} has more than one column {', '.join(map(repr, twice))}",
+            left="Nothing was prepared",
+            todo="Give each column a name of its own",
+        )
 
 
 def _cursor(connection: Any) -> Any:
@@ -137,11 +154,7 @@ class Rows(msgspec.Struct, frozen=True):
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the rows."""
         values: Any = self.values() if callable(self.values) else self.values
-        if isinstance(values, str | bytes | dict):
-            raise InputError(
-                f"rows is one {type(values).__name__}, not a list of rows",
-                todo="Wrap it in a list: each item is one request",
-            )
+        _refuse_no_rows(values)
         for number, value in enumerate(values, start=1):
             if isinstance(value, dict):
                 yield "rows", number, value
@@ -150,6 +163,24 @@ class Rows(msgspec.Struct, frozen=True):
             else:
                 wrong = f"Row {number} is a {type(value).__name__}"
                 yield "rows", number, InputError(wrong, todo="Yield dicts, or texts")
+
+
+def _refuse_no_rows(values: Any) -> None:
+    """Refuse what is no series of rows.
+
+    :raises InputError: saying what it is, and what to do.
+    """
+    kind = type(values).__name__
+    if isinstance(values, str | bytes | dict):
+        raise InputError(f"rows is one {kind}, not a list of rows", todo="Wrap it in a list: each item is one request")
+    if inspect.isawaitable(values) or isinstance(values, AsyncIterable):
+        raise InputError(f"rows gave a {kind}", why="it is asynchronous", todo="Use def, not async def")
+    if hasattr(values, "to_dict") and hasattr(values, "columns"):
+        # Iterating over it gives the names of its columns.
+        raise InputError(f"rows is a {kind}", todo="Pass frame.to_dict('records')")
+    if not isinstance(values, Iterable):
+        why = "a function without a return gives None" if values is None else ""
+        raise InputError(f"rows gave {kind}, not rows", why=why, todo="Return a list of rows, or yield them")
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -163,13 +194,14 @@ class Files(msgspec.Struct, frozen=True):
 
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the rows of every file, files in name order."""
-        for uri in matching(store, self.patterns):
+        for info in matching(store, self.patterns):
+            uri = info.uri
             read = _READERS.get(self.format or _format(uri.name))
             if read is None:
                 raise InputError(
                     f"{uri} has no ending we know", todo="Name it .jsonl, .csv or .parquet, or set files_format"
                 )
-            with _readable(uri), open_text(store, uri) as stream:
+            with _readable(uri), open_text(store, uri, info.version) as stream:
                 for number, row in read(stream):
                     yield str(uri), number, row
 
@@ -179,10 +211,18 @@ def _readable(uri: Uri) -> Iterator[None]:
     """Name the file in errors of decoders that only know bytes."""
     try:
         yield
-    except InputError:
+    except InputError as error:
+        if str(uri) in error.what:
+            raise
+        raise InputError(f"{uri}: {error.what}", why=error.why, left=error.left, todo=error.todo) from error
+    except VertexBatchError:
         raise
-    # pyarrow's and the text decoder's errors are ValueErrors.
-    except (ValueError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    # pyarrow's and the text decoder's errors are ValueErrors; of damaged pages pyarrow says OSError.
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _unreadable(uri, error) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
         raise _unreadable(uri, error) from error
 
 
@@ -194,27 +234,27 @@ def _unreadable(uri: Uri, error: Exception) -> InputError:
     )
 
 
-def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[Uri]:
-    """Yield the objects that each pattern names.
+def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[ObjectInfo]:
+    """Yield the objects that each pattern names, as they all were when the first of a pattern is asked for.
 
     :raises InputError: when a pattern matches nothing: a night without its file is not a night without rows.
     """
     for pattern in patterns:
-        empty = True
-        for info in store.list(Uri.parse(pattern)):
-            empty = False
-            yield info.uri
-        if empty:
+        # All at once: a file that is replaced while the ones before it are read would make a set of old and new ones.
+        found = list(store.list(Uri.parse(pattern)))
+        if not found:
             raise InputError(f"{pattern} matches no file", todo="Check the name, and that the file has arrived")
+        yield from found
 
 
 @contextlib.contextmanager
-def open_text(store: ObjectStore, uri: Uri) -> Iterator[IO[bytes]]:
+def open_text(store: ObjectStore, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:
     """Open an object, unpacking ``.gz``.
 
+    :param version: as `ObjectStore.open_read` takes it.
     :raises InputError: also while reading, when the packed file is cut or damaged.
     """
-    with store.open_read(uri) as stream:
+    with store.open_read(uri, version) as stream:
         if uri.name.endswith(".gz"):
             try:
                 with gzip.open(stream) as unpacked:
@@ -253,15 +293,10 @@ def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
     sample = text.readline()
     # Tabs in the head line make it tab-separated; anything odder is the user's to say in SQL or Python.
     delimiter = "\t" if sample.count("\t") > sample.count(",") else ","
-    names = next(csv.reader([sample], delimiter=delimiter), [])
-    if len(set(names)) < len(names):
-        raise ValueError("two columns have one name")
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD_CHARACTERS))
-    reader = csv.reader(text, delimiter=delimiter)
-    # A row goes by its first line, and may have several; the head, read before, is line 1.
-    number, following = 0, 2
-    for values in reader:
-        number, following = following, reader.line_num + 2
+    names = next(_csv_records([sample], delimiter, 1), (1, []))[1]
+    _refuse_twice(names, "The file")
+    # The head, read before, is line 1.
+    for number, values in _csv_records(text, delimiter, 2):
         if len(values) == len(names):
             yield number, dict(zip(names, values, strict=True))
         elif values:
@@ -273,14 +308,65 @@ def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
             )
 
 
+def _csv_records(lines: Iterable[str], delimiter: str, first: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield each record with the line on which it begins; it may have several.
+
+    :param first: the number of the first line.
+    :raises InputError: where quotes do not match: what follows would be read as a part of the text before it.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD_CHARACTERS))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    begins = first
+    while True:
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            raise _unbalanced(begins, first + reader.line_num - 1, error) from error
+        if values is None:
+            return
+        yield begins, values
+        begins = first + reader.line_num
+
+
+def _unbalanced(begins: int, ends: int, error: csv.Error) -> InputError:
+    return InputError(
+        f"The quotes of the record that begins on line {begins} do not match",
+        why=f"{error}, on line {ends}",
+        left="Nothing was prepared",
+        todo='Close the quote that is opened there, and write a quote inside a quoted value twice: ""',
+    )
+
+
 def _read_parquet(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
     from pyarrow.parquet import ParquetFile
 
-    number = 0
-    for batch in ParquetFile(stream).iter_batches(batch_size=_PAGE_ROWS):
-        for row in batch.to_pylist():
+    file, number = ParquetFile(stream), 0
+    _refuse_twice(file.schema_arrow.names, "The file")
+    for batch in file.iter_batches(batch_size=_PAGE_ROWS):
+        for row in _arrow_rows(batch):
             number += 1
             yield number, row
+
+
+def _arrow_rows(batch: Any) -> list[Row | InputError]:
+    try:
+        return batch.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, OverflowError):
+        # Some value has no counterpart in Python, such as a time to the nanosecond, or in the year 20,000.
+        return [_arrow_row(batch, index) for index in range(batch.num_rows)]
+
+
+def _arrow_row(batch: Any, index: int) -> Row | InputError:
+    row = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[index].as_py()
+        except (ValueError, OverflowError):
+            return InputError(
+                f"Column {name!r} holds a {column.type} that cannot be read exactly",
+                todo="Write the column as text, or with microseconds",
+            )
+    return row
 
 
 _READERS = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
@@ -293,7 +379,7 @@ class Requests(msgspec.Struct, frozen=True):
 
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the lines, decoded."""
-        for uri in matching(store, self.patterns):
-            with _readable(uri), open_text(store, uri) as stream:
+        for info in matching(store, self.patterns):
+            with _readable(info.uri), open_text(store, info.uri, info.version) as stream:
                 for number, row in _read_jsonl(stream):
-                    yield str(uri), number, row
+                    yield str(info.uri), number, row

@@ -153,6 +153,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     :param earlier: fingerprints of the places before: a job there that began, or has rows, is as good.
     :param left: names of jobs that were left to another task: they answer for their requests though they have no row.
     :param owns: whether this attempt is still the one that may buy and cancel.
+    :param check_input: raises where what is to be sent is not there as it was prepared.
     """
 
     spec: JobSpec
@@ -165,12 +166,16 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     earlier: frozenset[str] = frozenset()
     left: frozenset[str] = frozenset()
     owns: Callable[[], bool] = lambda: True
+    check_input: Callable[[], None] = lambda: None
 
     def insist(self, step: Decision) -> None:
         """Stop, before a step buys or cancels anything, if this attempt was replaced while it slept.
 
         :raises LedgerError: when it was.
+        :raises InputError: when a job would be bought that must fail, hours later, for want of its input.
         """
+        if isinstance(step, Submit):
+            self.check_input()
         if (isinstance(step, Submit) or (isinstance(step, Attach) and step.cancel)) and not self.owns():
             raise replaced(self.identity_key)
 

@@ -214,7 +214,10 @@ class End(JobFault, frozen=True, kw_only=True, tag="end"):
 
 
 class Hold(JobFault, frozen=True, kw_only=True, tag="hold"):
-    """Keep the job in `state` for `seconds` (of service time), or for ever, then let it go on."""
+    """Keep the job in `state` for `seconds` of the service's time, or without them until it is released.
+
+    A test that needs the job to wait while it acts gives no `seconds`: how long it takes depends on the machine.
+    """
 
     seconds: float | None = None
 
@@ -411,6 +414,22 @@ class Empty(RowFault, frozen=True, kw_only=True, tag="empty"):
 
     def apply(self, row: Written) -> Written:
         return _with_candidate(row, content={"parts": [], "role": "model"})
+
+
+class Parts(RowFault, frozen=True, kw_only=True, tag="parts"):
+    """Say something in other parts than were asked for: by default code and its result, as in litellm#34802.
+
+    :param parts: any, so that parts which don't exist yet can be tried. Thoughts alone where an image was asked for:
+        CLIProxyAPI#4866; text alone: genkit#5859.
+    """
+
+    parts: tuple[dict[str, Any], ...] = (
+        {"executableCode": {"code": "print(6 * 7)", "language": "PYTHON"}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "42\n"}},
+    )
+
+    def apply(self, row: Written) -> Written:
+        return _with_candidate(row, content={"parts": list(self.parts), "role": "model"})
 
 
 class NoUsage(RowFault, frozen=True, kw_only=True, tag="no_usage"):

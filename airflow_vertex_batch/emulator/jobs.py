@@ -68,6 +68,7 @@ class Job(msgspec.Struct, kw_only=True):
     is_over: bool = False
     is_deleted: bool = False
     is_held: bool = False
+    is_released: bool = False
     error_code: int = 0
     error_message: str = ""
     output_info: dict[str, Any] = {}
@@ -156,6 +157,16 @@ class Machine:
                 self._enter(job, JobState.CANCELLING, self._tools.script.scenario.pace.cancelling_s)
             else:
                 self._end(job, JobState.CANCELLED, 1, "CANCELED")
+        return True
+
+    def release(self, job: Job) -> bool:
+        """Let a job go on that a `Hold` keeps, or will keep; False when there is no such fault or it is over."""
+        with self._lock:
+            if job.is_over or not isinstance(job.fate, Hold):
+                return False
+            # Not the fate itself: the driver may be about to meet it.
+            job.is_released = True
+            self._save(job)
         return True
 
     def wants_steps(self, job: Job) -> bool:
@@ -288,7 +299,7 @@ class Machine:
             return self._end(job, JobState.EXPIRED, 4, "The job was not started within its time in the queue.")
         if job.state == JobState.RUNNING and self._ran_too_long(job, now):
             return self._cut_off(job)
-        if now < job.due_at or job.fate is None:
+        if (now < job.due_at and not job.is_released) or job.fate is None:
             return False
         share, job.fate = 1.0 - job.fate.after, None
         pace = self._tools.script.scenario.pace

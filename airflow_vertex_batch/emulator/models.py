@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BYTES_PER_TOKEN = 4
+#: Members of a generation config that hold a schema.
+_SCHEMA_MEMBERS = ("responseSchema", "responseJsonSchema", "responseFormat")
 _PER_ITEM = {"IMAGE": 258, "DOCUMENT": 258}
 _PER_SECOND = {"VIDEO": 263, "AUDIO": 32}
 _ASSUMED_SECONDS = 60.0
@@ -30,16 +32,28 @@ _ASSUMED_SECONDS = 60.0
 _THINKING_TOKENS = 16
 #: Words of the prompt that a plain answer repeats.
 _ECHO_WORDS = 24
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+#: An answer's image (one pixel) and sound (one sample of silence), with their tokens: 1,290 for an image of up to 1024
+#: pixels a side (https://ai.google.dev/gemini-api/docs/image-generation), 25 for a second of speech
+#: (https://ai.google.dev/gemini-api/docs/tokens), both read 2026-11-28.
+_SPOKEN = {
+    "IMAGE": ({"data": _PIXEL, "mimeType": "image/png"}, 1290),
+    "AUDIO": ({"data": "AAA=", "mimeType": "audio/L16;codec=pcm;rate=24000"}, 25),
+}
 #: Gemini's own limit of one answer (its model pages, read 2026-11-22), used where a request sets none.
 MAX_OUTPUT_TOKENS = 65_536
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """One answer: its parts, why it ended, and its size."""
+    """One answer: its parts, why it ended, and its size.
+
+    :param media_tokens: the part of `token_count` that is no text, by modality.
+    """
 
     parts: tuple[dict[str, Any], ...]
     finish_reason: str
     token_count: int
+    media_tokens: dict[str, int] = {}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -86,7 +100,7 @@ def prompt_tokens(request: dict[str, Any]) -> dict[str, int]:
         modality, tokens = _part_tokens(part)
         counts[modality] = counts.get(modality, 0) + tokens
     config = request.get("generationConfig", {})
-    for extra in (request.get("tools"), config.get("responseSchema"), config.get("responseJsonSchema")):
+    for extra in (request.get("tools"), *(config.get(name) for name in _SCHEMA_MEMBERS)):
         if extra:
             counts["TEXT"] += text_tokens(msgspec.json.encode(extra).decode())
     return counts
@@ -104,6 +118,9 @@ def wanted_schema(request: dict[str, Any]) -> dict[str, Any] | None:
         return given
     if isinstance(given := config.get("responseSchema"), dict):
         return json_schema(given)
+    for text in _text_formats(config):
+        if isinstance(given := text.get("schema"), dict):
+            return given
     return {"type": "object", "properties": {"answer": {"type": "string"}}} if _wants_json(config) else None
 
 
@@ -114,7 +131,16 @@ def last_text(request: dict[str, Any]) -> str:
 
 
 def _wants_json(config: dict[str, Any]) -> bool:
-    return config.get("responseMimeType") == "application/json"
+    formats = (text.get("mimeType") for text in _text_formats(config))
+    return config.get("responseMimeType") == "application/json" or "APPLICATION_JSON" in formats
+
+
+def _text_formats(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what ``responseFormat`` says of text."""
+    given = config.get("responseFormat") or []
+    for item in given if isinstance(given, list) else [given]:
+        if isinstance(item, dict) and isinstance(text := item.get("text"), dict):
+            yield text
 
 
 def _all_parts(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -151,7 +177,7 @@ def _seconds(part: dict[str, Any]) -> float:
 
 class DeterministicModel:
     """Answers from the request alone: JSON that fits its schema, a function call where one is demanded, or a short
-    echo.
+    echo; an image or a sound where the request asks for one, without text where it asks for no text.
     """
 
     parallel = 1
@@ -172,7 +198,9 @@ class DeterministicModel:
         if call := _demanded_call(request, seed):
             part = {"functionCall": call}
             return Candidate((part,), "STOP", text_tokens(msgspec.json.encode(part).decode()))
-        return _cut(self._text(request, seed), request)
+        asked = request.get("generationConfig", {}).get("responseModalities") or ["TEXT"]
+        said = _cut(self._text(request, seed), request) if _SPOKEN.keys().isdisjoint(asked) or "TEXT" in asked else None
+        return _with_media(said, [name for name in asked if name in _SPOKEN])
 
     @staticmethod
     def _text(request: dict[str, Any], seed: str) -> str:
@@ -196,6 +224,14 @@ def _thinking_tokens(thinking: dict[str, Any]) -> int:
 def _with_thought(candidate: Candidate) -> Candidate:
     thought = {"text": "I read the request and decide what to say.", "thought": True}
     return msgspec.structs.replace(candidate, parts=(thought, *candidate.parts))
+
+
+def _with_media(said: Candidate | None, media: list[str]) -> Candidate:
+    """Put an image or a sound behind what was said."""
+    parts, reason, text_count = (said.parts, said.finish_reason, said.token_count) if said else ((), "STOP", 0)
+    tokens = {name: _SPOKEN[name][1] for name in media}
+    spoken = tuple({"inlineData": _SPOKEN[name][0]} for name in media)
+    return Candidate((*parts, *spoken), reason, text_count + sum(tokens.values()), tokens)
 
 
 def _demanded_call(request: dict[str, Any], seed: str) -> dict[str, Any] | None:

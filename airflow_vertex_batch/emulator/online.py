@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.emulator.run import Tools
 
 _PUBLISHED = re.compile(r".*?publishers/(?P<publisher>[^/]+)/models/(?P<model>[^/]+)")
+#: Where a tuned model says what it was made from (google-cloud-aiplatform, `vertexai/language_models`).
+_BASE_LABEL = "google-vertex-llm-tuning-base-model-id"
 
 
 class Online:
@@ -32,7 +34,8 @@ class Online:
     def model(self, path: str) -> dict[str, Any]:
         """Return a model's resource; every tuned one exists. :raises ApiError: 404."""
         if "publishers/" not in path:
-            return {"name": path}
+            base = self._tools.script.scenario.switches.tuned_from
+            return {"name": path, "labels": {_BASE_LABEL: base.replace(".", "-")}}
         return {"name": path, "versionId": self._version(path), "launchStage": "GA"}
 
     def generate(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +49,7 @@ class Online:
 
     def _version(self, path: str) -> str:
         match = _PUBLISHED.fullmatch(path)
-        if match is None or self._tools.script.scenario.serves(f"{match['publisher']}/{match['model']}", "") is None:
+        scenario, day = self._tools.script.scenario, self._tools.clock.now().date().isoformat()
+        if match is None or scenario.serves(f"{match['publisher']}/{match['model']}", "", day) is None:
             raise ApiError(404, f"Publisher Model `{path}` was not found or your project does not have access to it.")
         return match["model"]

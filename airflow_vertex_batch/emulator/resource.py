@@ -69,6 +69,7 @@ _MODEL = re.compile(
     r"(?:projects/(?P<project>[^/]+)/locations/(?P<location>[^/]+)/)?"
     r"(?:publishers/(?P<publisher>[^/]+)/models/(?P<model>[^/]+)|(?P<kind>models|endpoints)/(?P<tuned>[^/]+))"
 )
+_MODERN = re.compile(r"gemini-([3-9]|\d\d)\b")
 #: Labels (same source): at most 64 code points, lowercase letters, digits, ``_`` and ``-``, international ones allowed.
 _MAX_NAME, _MAX_LABEL, _MAX_LABELS = 128, 64, 64
 
@@ -103,9 +104,10 @@ def plan_of(body: dict[str, Any]) -> Plan:
     return Plan(tuple(inputs), sink["bigqueryDestination"]["outputUri"])
 
 
-def accept(body: Any, location: str, scenario: Scenario) -> dict[str, Any]:
+def accept(body: Any, location: str, scenario: Scenario, day: str) -> dict[str, Any]:
     """Return the body of a create call as it will be stored.
 
+    :param day: today, ISO: models retire.
     :raises ApiError: 400 when it is malformed, 404 when its model is unknown or not served for batch in `location`.
     """
     if not isinstance(body, dict):
@@ -119,7 +121,7 @@ def accept(body: Any, location: str, scenario: Scenario) -> dict[str, Any]:
     _check_labels(kept)
     kept["inputConfig"] = _input(kept.get("inputConfig"), scenario.switches)
     kept["outputConfig"] = _output(kept.get("outputConfig"))
-    kept["model"] = _model(kept, location, scenario)
+    kept["model"] = _model(kept, location, scenario, day)
     kept["modelVersionId"] = "1"
     return kept
 
@@ -230,7 +232,7 @@ def _check_table(uri: Any, field: str, *, parts: int) -> None:
         raise invalid(f"{uri!r} is not a BigQuery URI (bq://project.dataset.table).", field=field)
 
 
-def _model(members: dict[str, Any], location: str, scenario: Scenario) -> str:
+def _model(members: dict[str, Any], location: str, scenario: Scenario, day: str) -> str:
     if "unmanagedContainerModel" in members or "model" not in members:
         raise invalid("The model is required.", field="batch_prediction_job.model")
     path = members["model"]
@@ -239,9 +241,10 @@ def _model(members: dict[str, Any], location: str, scenario: Scenario) -> str:
         raise invalid(f"{path!r} is not the name of a model.", field="batch_prediction_job.model")
     if match["location"] and match["location"] != location:
         raise invalid(f"The model {path} is not in the job's location {location}.", field="batch_prediction_job.model")
-    served: bool | None = location != "global"  # Tuned models are never served there (S1).
+    # Tuned models are never served in global, and those of Gemini 3 and newer nowhere (S1).
+    served: bool | None = location != "global" and not _MODERN.match(scenario.switches.tuned_from)
     if match["publisher"]:
-        served = scenario.serves(f"{match['publisher']}/{match['model']}", location)
+        served = scenario.serves(f"{match['publisher']}/{match['model']}", location, day)
     elif not match["project"]:
         served = None
     if served is None:

@@ -44,6 +44,13 @@ OPERATIONS: tuple[str, ...] = get_args(Operation)
 _INT_ENUMS = "enum-encoding=int"
 
 
+class _Held(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which held jobs are meant."""
+
+    job: str = "*"
+    labels: dict[str, str] = {}
+
+
 class Rest:
     """The surface over one emulator."""
 
@@ -145,6 +152,7 @@ class Rest:
             ("GET", "/emulator/scenario"): lambda _: Reply(200, self._scenario()),
             ("PUT", "/emulator/scenario"): self._put_scenario,
             ("DELETE", "/emulator/scenario"): lambda _: self._delete_scenario(),
+            ("POST", "/emulator/release"): self._release,
             ("POST", "/emulator/reset"): lambda _: self._reset(),
         }
         handler = handlers.get((call.method, call.path))
@@ -164,6 +172,15 @@ class Rest:
     def _delete_scenario(self) -> Reply:
         """Back to the plain scenario; the answer names the faults that were not met."""
         return Reply(200, {"unused": self._emulator.set_scenario(Scenario()).unused()})
+
+    def _release(self, call: Call) -> Reply:
+        """Let held jobs go on; 404 where none was held, because whoever asks counts on one."""
+        try:
+            meant = msgspec.convert(_json(call.body), _Held)
+        except (ApiError, msgspec.ValidationError) as error:
+            return Reply.of(invalid(str(error)))
+        names = self._emulator.release(job=meant.job, labels=meant.labels)
+        return Reply(200, {"released": names}) if names else Reply.of(ApiError(404, "No such job is held."))
 
     def _reset(self) -> Reply:
         self._emulator.reset()

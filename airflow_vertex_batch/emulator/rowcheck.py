@@ -12,6 +12,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from airflow_vertex_batch.emulator.rowfunctions import schema_problem
 from airflow_vertex_batch.emulator.wire import camel
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ _FREE = frozenset(
         "default",
         "example",
         "responseJsonSchema",
+        "schema",  # of `responseFormat`
         "parametersJsonSchema",
         "responseParametersJsonSchema",
     }
@@ -149,16 +151,19 @@ def canonical(value: Any) -> Any:
     return clean
 
 
-def problem_of(request: Any, readable: Callable[[str], bool]) -> str:
+def problem_of(request: Any, readable: Callable[[str], bool], *, takes_empty_objects: bool = False) -> str:
     """Return why the service refuses a canonical request with 400 INVALID_ARGUMENT, or an empty text.
 
     :param readable: whether a ``gs://`` address can be read.
+    :param takes_empty_objects: whether a schema may have an OBJECT without properties.
     """
     if not isinstance(request, dict) or not request:
         return "The request is missing or is not an object."
     for check in (_unknown_member, _bad_contents, _bad_config, _bad_labels, _bad_tools):
         if text := check(request):
             return text
+    if text := schema_problem(request, takes_empty_objects=takes_empty_objects):
+        return text
     return next((text for part in _parts(request) if (text := _bad_media(part, readable))), "")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ class RowMaker:
         return self._tools.script.scenario.switches
 
     def _made(self, request: Any, line: bytes) -> Written:
-        if problem := problem_of(request, self._readable):
+        takes_empty = self._switches.empty_objects == "taken"
+        if problem := problem_of(request, self._readable, takes_empty_objects=takes_empty):
             return _failed(400, problem)
         try:
             answer = self._tools.model.answer(request)
@@ -185,19 +187,24 @@ def _candidate(candidate: Candidate, digest: bytes, index: int) -> dict[str, Any
 def _usage(answer: Answer) -> dict[str, Any]:
     output = sum(candidate.token_count for candidate in answer.candidates)
     prompt = sum(answer.prompt_tokens.values())
-    details = [{"modality": name, "tokenCount": count} for name, count in sorted(answer.prompt_tokens.items()) if count]
+    media = sum((Counter(candidate.media_tokens) for candidate in answer.candidates), Counter[str]())
+    written = {"TEXT": output - media.total(), **media}
     usage = {
         # Not in the published schema, but in every real line: readers must tolerate it (F4).
         "billablePromptUsage": {"textCount": answer.prompt_tokens.get("TEXT", 0)},
         "candidatesTokenCount": output,
-        "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": output}],
+        "candidatesTokensDetails": _details(written),
         "promptTokenCount": prompt,
-        "promptTokensDetails": details,
+        "promptTokensDetails": _details(answer.prompt_tokens),
         "thoughtsTokenCount": answer.thinking_tokens,
         "totalTokenCount": prompt + output + answer.thinking_tokens,
         "trafficType": "ON_DEMAND",
     }
-    return {name: value for name, value in usage.items() if value != 0}
+    return {name: value for name, value in usage.items() if value}
+
+
+def _details(tokens: dict[str, int]) -> list[dict[str, Any]]:
+    return [{"modality": name, "tokenCount": count} for name, count in sorted(tokens.items()) if count]
 
 
 def normalised(value: Any) -> Any:

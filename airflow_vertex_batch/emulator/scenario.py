@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
+from airflow_vertex_batch.core.catalog import life_of, misspelt
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.emulator.faults import CallFault, Fault, JobFault, RowFault
 
@@ -32,7 +33,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Switches(Data, frozen=True, kw_only=True):
-    """The thirteen facts on which the sources disagree, and one more."""
+    """The thirteen facts on which the sources disagree, and some more."""
 
     #: 1. ``uris`` as a bare string in a create body. S0, S2 print it and a field client sends it live; protobuf's
     #: parser refuses.
@@ -66,6 +67,27 @@ class Switches(Data, frozen=True, kw_only=True):
     failed_output_info: bool = True
     #: Not numbered: the type of ``response`` in an output table. S3 does not say; one field client parses text.
     bigquery_response: Literal["JSON", "STRING"] = "JSON"
+    #: Not numbered: a schema with an OBJECT without properties. Refused with 400 (browser-use#3786, on the Developer
+    #: API); others saw ``{}`` for every row (pydantic-ai#1203, python-genai#2889).
+    empty_objects: Literal["refused", "taken"] = "refused"
+    #: Not numbered: which names the service does not know (404). It knows its own models alone, and this package not
+    #: those of next year: a name that is one slip away from a known one is refused, or every name that is not in
+    #: `core.catalog`, or none that the table of models serves.
+    unknown_names: Literal["misspelt", "all", "none"] = "misspelt"
+    #: Not numbered: a model after its last day. "API requests referencing a retired model ID typically returns a 404"
+    #: (Google's page of model versions, 2026-11-28); of 2.5, Google wrote to customers that those who used it before
+    #: are served for months (open-chat-studio#4509, 2026-09-16), so a laptop's clock does not refuse by itself.
+    retired_models: Literal["served", "refused"] = "served"
+    #: Not numbered: the model that every tuned one was made from. Those of Gemini 3 and newer have no batch (S1).
+    tuned_from: str = "gemini-2.5-flash"
+
+    def knows(self, model: str, day: str) -> bool:
+        """Whether the service has a Google model of that name on a day."""
+        life = life_of(model)
+        if life is None:
+            return self.unknown_names == "none" or (self.unknown_names == "misspelt" and not misspelt(model))
+        is_over = bool(life.retires) and day > life.retires
+        return self.retired_models == "served" or not is_over
 
 
 class Pace(Data, frozen=True, kw_only=True):
@@ -142,9 +164,14 @@ class Scenario(Data, frozen=True, kw_only=True):
         """Return the scenario as `parse` reads it."""
         return msgspec.to_builtins(self)  # type: ignore[no-any-return]
 
-    def serves(self, model: str, location: str) -> bool | None:
-        """Whether batches of ``publisher/model`` run in `location`; None when there is no such model."""
+    def serves(self, model: str, location: str, day: str = "") -> bool | None:
+        """Whether batches of ``publisher/model`` run in `location`; None when there is no such model.
+
+        :param day: today, ISO; where empty, no model has retired.
+        """
         bare = model.partition("@")[0]
+        if bare.startswith("google/") and not self.switches.knows(bare, day):
+            return None
         lines = [line for line in self.catalog if fnmatchcase(bare, line.model)]
         if not lines:
             return None

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.emulator.clock import Clock, SystemClock, VirtualClock
-from airflow_vertex_batch.emulator.faults import JobFault
+from airflow_vertex_batch.emulator.faults import Hold, JobFault
 from airflow_vertex_batch.emulator.filters import parse_filter
 from airflow_vertex_batch.emulator.jobs import Job, Machine
 from airflow_vertex_batch.emulator.models import DeterministicModel, Model
@@ -123,8 +123,8 @@ class Emulator:
 
     def create(self, project: str, location: str, body: Any) -> dict[str, Any]:
         """Create a job. :raises ApiError: when the body or the model is refused."""
-        accepted = accept(body, location, self.script.scenario)
         now = self.clock.now()
+        accepted = accept(body, location, self.script.scenario, now.date().isoformat())
         job = Job(
             id=self._new_id(),
             project=project_number(project),
@@ -214,6 +214,19 @@ class Emulator:
         except ApiError:
             return "", {}
         return job.display_name, job.labels
+
+    def release(self, *, job: str = "*", labels: dict[str, str] | None = None) -> tuple[str, ...]:
+        """Let the jobs go on that a `Hold` keeps or will keep; return their names.
+
+        :param job: a glob on the display names meant.
+        :param labels: labels that they carry; values are globs.
+        """
+        meant = Hold(state="", job=job, labels=labels or {})
+        with self._lock:
+            jobs = [one for one in self._jobs.values() if meant.concerns(one.display_name, one.labels)]
+            released = tuple(one.name for one in jobs if self._machine.release(one))
+        self._wake.set()
+        return released
 
     # Books ------------------------------------------------------------------------------------------------------------
 

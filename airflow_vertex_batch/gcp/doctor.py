@@ -105,13 +105,14 @@ class GoogleCloud:
     def principal(self) -> str:
         """Get a token, and return whose it is; empty where the credentials do not say."""
         from google.auth.credentials import AnonymousCredentials
-        from google.auth.transport.requests import Request
+
+        from airflow_vertex_batch.gcp.transport import token_request
 
         credentials = self._account()
         if isinstance(credentials, AnonymousCredentials):
             raise CannotAskError("no credentials are used with local servers")
         if not credentials.valid:
-            self._guarded(lambda: credentials.refresh(Request()))  # type: ignore[no-untyped-call]
+            self._guarded(lambda: credentials.refresh(token_request()))  # type: ignore[no-untyped-call]
         return str(getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "") or "")
 
     def project(self, project: str) -> dict[str, Any]:
@@ -249,10 +250,10 @@ class GoogleCloud:
         return self._credentials
 
     def _opened(self) -> AuthorizedSession:
-        from google.auth.transport.requests import AuthorizedSession
+        from airflow_vertex_batch.gcp.transport import bounded_session
 
         if self._session is None:
-            self._session = AuthorizedSession(self._account(), default_host=None)  # type: ignore[no-untyped-call]
+            self._session = bounded_session(self._account())
         if self._lost is not None:
             raise CannotAskError("there are no credentials to ask with") from self._lost
         return self._session

@@ -28,6 +28,20 @@ def job_service(project: str, location: str) -> VertexClient:
     return VertexClient(_credentials(f"jobs of {project}", emulated=bool(endpoint)), project, location, endpoint)
 
 
+def default_account(emulator_variable: str) -> tuple[str, Credentials]:
+    """Return project and credentials of the environment; a local server takes anybody's.
+
+    :param emulator_variable: names the local server of the service, where there is one.
+    """
+    import google.auth
+    from google.auth.credentials import AnonymousCredentials
+
+    if os.environ.get(emulator_variable):
+        return "emulator", AnonymousCredentials()  # type: ignore[no-untyped-call]
+    credentials, project = google.auth.default(scopes=[_SCOPE])
+    return project or "", credentials
+
+
 def _credentials(subject: str, *, emulated: bool) -> Credentials:
     import google.auth
     from google.auth.credentials import AnonymousCredentials

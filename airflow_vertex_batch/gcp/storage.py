@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import io
-import os
 import re
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +17,9 @@ from airflow_vertex_batch.core.errors import InputError, ServiceError
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.gcp.auth import credentials_error
 from airflow_vertex_batch.gcp.clock import ServerClock
+from airflow_vertex_batch.gcp.environment import default_account
+from airflow_vertex_batch.gcp.reading import open_pinned
+from airflow_vertex_batch.gcp.upload import CHUNK_BYTES, LostUploadError, Upload, begun_anew, session_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     from google.auth.credentials import Credentials
     from google.cloud.storage import Blob, Client
-
-#: Bytes sent at once: large enough that a 1 GB shard takes few requests, small enough to hold several in memory.
-CHUNK_BYTES = 16 * 1024 * 1024
 
 
 class GcsStore:
@@ -49,19 +47,15 @@ class GcsStore:
         """Return the store of an account."""
         from google.cloud.storage import Client
 
-        return cls(Client(project=project, credentials=credentials))
+        from airflow_vertex_batch.gcp.transport import bounded_session
+
+        return cls(Client(project=project or None, credentials=credentials, _http=bounded_session(credentials)))
 
     @property
     def client(self) -> Client:
         """The underlying client, made on first use."""
         if self._client is None:
-            from google.auth.credentials import AnonymousCredentials
-            from google.cloud.storage import Client
-
-            if os.environ.get("STORAGE_EMULATOR_HOST"):
-                self._client = Client(project="emulator", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-            else:
-                self._client = Client()
+            self._client = self.of(*default_account("STORAGE_EMULATOR_HOST")).client
         if not self._is_heard:
             # google-cloud-storage hands out no headers; its session, one of `requests`, shows every answer.
             self._client._http.hooks["response"].append(self._clock.hear)  # noqa: SLF001
@@ -79,22 +73,23 @@ class GcsStore:
             for blob in self.client.list_blobs(folder.bucket, prefix=folder.glob_prefix):
                 if not blob.name.endswith("/") and (matches is None or matches(blob.name)):
                     yield ObjectInfo(
-                        Uri("gs", folder.bucket, blob.name), blob.size or 0, blob.content_type or "", blob.crc32c or ""
-                    )
+                        Uri("gs", folder.bucket, blob.name), blob.size or 0, blob.content_type or "", blob.crc32c or "",
+                        str(blob.generation or ""),
+                    )  # fmt: skip
 
     @contextlib.contextmanager
-    def open_read(self, uri: Uri) -> Iterator[IO[bytes]]:
-        """Open one object as a stream.
+    def open_read(self, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:
+        """Open one version of an object as a stream.
 
         :raises InputError: when there is no such object.
+        :raises ChangedError: also while reading, when it is another version by then.
         """
         if uri.scheme == "file":
-            with self._local.open_read(uri) as stream:
+            with self._local.open_read(uri, version) as stream:
                 yield stream
             return
-        # Google's reader has no readline of its own: Python would read lines byte by byte, a minute for some megabytes.
-        with _translated(uri), self._blob(uri).open("rb", chunk_size=CHUNK_BYTES) as stream:
-            yield io.BufferedReader(stream, buffer_size=1 << 20)
+        with _translated(uri), open_pinned(self._blob(uri), uri, version, CHUNK_BYTES) as stream:
+            yield stream
 
     @contextlib.contextmanager
     def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:
@@ -103,17 +98,8 @@ class GcsStore:
             with self._local.open_write(uri, content_type) as stream:
                 yield stream
             return
-        with _translated(uri):
-            stream = self._blob(uri).open("wb", chunk_size=CHUNK_BYTES, content_type=content_type)
-            try:
-                yield stream
-                stream.close()
-            except BaseException:
-                # Python closes what it collects, and closing sends what is left: the object would appear after all.
-                stream.close = lambda: None
-                with contextlib.suppress(Exception):
-                    stream.terminate()
-                raise
+        with _translated(uri), Upload(self._blob(uri), uri, content_type) as stream:
+            yield stream  # type: ignore[misc] - what is written to has no other methods
 
     def read(self, uri: Uri) -> bytes | None:
         """Return a small object, or None when there is none."""
@@ -135,11 +121,22 @@ class GcsStore:
 
         with _translated(uri):
             try:
-                self._blob(uri).upload_from_string(data, content_type="application/json", if_generation_match=0)
+                self._send_new(uri, data)
             except PreconditionFailed:
                 # The client repeats an upload whose answer was lost; the repeat then meets our own object.
                 return self.read(uri) == data
         return True
+
+    def _send_new(self, uri: Uri, data: bytes) -> None:
+        def send() -> None:
+            self._blob(uri).upload_from_string(data, content_type="application/json", if_generation_match=0)
+
+        try:
+            # More than 8 MB go by a session, too.
+            with session_errors():
+                send()
+        except LostUploadError as error:
+            begun_anew(uri, error, send)
 
     def delete(self, uri: Uri) -> None:
         """Delete one object; one that does not exist is no error."""

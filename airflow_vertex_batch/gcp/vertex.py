@@ -1,7 +1,7 @@
 """How is Vertex AI's batchPredictionJobs surface spoken to? Each endpoint is a `Call`, for a sync and an async sender.
 
-Invariants: reads are repeated on transient errors with back-off, the create POST is sent once, ever; every error comes
-out as a `ServiceError` with Google's own words; nothing here blocks an event loop: tokens are refreshed in a thread.
+Invariants: what may be sent again outlasts an outage of two minutes (`core.outage`), the create POST is sent once;
+every error comes out as a `ServiceError` with Google's own words; tokens are refreshed in a thread, off the event loop.
 
 REST with google-auth, not google-genai or google-cloud-aiplatform: the first takes no job labels and drops the region
 of a full job name, the second costs seconds of import in every process, and either may repeat a paid create.
@@ -17,9 +17,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from airflow_vertex_batch.core.address import JobName, api_host
+from airflow_vertex_batch.core.address import JobName, api_host, check_place
 from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobSpec
+from airflow_vertex_batch.core.outage import OUTAGE_SECONDS, may_pass, outlasting
 from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.auth import credentials_error
 
@@ -29,15 +30,12 @@ if TYPE_CHECKING:
     import aiohttp
     from google.auth.credentials import Credentials
     from google.auth.transport.requests import AuthorizedSession
+    from requests.exceptions import RequestException
 
 #: Seconds one call may take. A create must be over well before another writer's settle time (see `core.submit`).
 TIMEOUT_SECONDS = 30.0
 #: Jobs in one page of a list; the service's own maximum is undocumented, 100 is Google's general practice.
 PAGE_SIZE = 100
-#: Times a read is sent before its error is believed, waiting 1, 2 then 4 seconds between.
-READ_ATTEMPTS = 4
-#: Seconds: a wish of the service that goes beyond this is left to whoever asks next.
-MAX_RETRY_AFTER_SECONDS = 60.0
 #: Cancelling an ended job is 400 FAILED_PRECONDITION, a deleted one 404: either way nothing runs.
 _NOTHING_TO_CANCEL = frozenset({400, 404})
 
@@ -93,6 +91,7 @@ class _Endpoint:
     """What both senders share: the address, and how an answer is read."""
 
     def __init__(self, project: str, location: str, endpoint: str = "") -> None:
+        check_place(project, location)
         self.project, self.location = project, location
         self._fixed = endpoint.rstrip("/")
 
@@ -153,10 +152,23 @@ _CURES = {
 }
 
 
-def no_answer(call: Call, error: BaseException) -> ServiceError:
-    """Return the error for a call whose answer never came."""
-    kind = ServiceError if call.repeatable else AmbiguousError
+def no_answer(call: Call, error: BaseException, *, was_sent: bool = True) -> ServiceError:
+    """Return the error for a call whose answer never came.
+
+    :param was_sent: False where no connection was made: then nothing can have come of it.
+    """
+    kind = AmbiguousError if was_sent and not call.repeatable else ServiceError
     return kind(f"Vertex AI did not answer to: {call.what}", status=0, reason="UNAVAILABLE", why=type(error).__name__)
+
+
+def _was_sent(error: RequestException) -> bool:
+    """Whether a connection was made, to the service or to a proxy: before that nothing leaves this machine."""
+    from requests.exceptions import ConnectTimeout
+    from urllib3.exceptions import NewConnectionError
+
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    cause = getattr(reason, "original_error", reason)
+    return not isinstance(error, ConnectTimeout) and not isinstance(cause, NewConnectionError)
 
 
 class VertexClient(_Endpoint):
@@ -165,7 +177,7 @@ class VertexClient(_Endpoint):
     :param credentials: google-auth credentials.
     :param endpoint: replaces the Google host, such as ``http://127.0.0.1:8085`` for the emulator.
     :param timeout: seconds one call may take.
-    :param sleep: waits between two attempts of a read, replaced in tests.
+    :param sleep: waits between two tries of a call that may be sent again, replaced in tests.
     """
 
     def __init__(
@@ -181,6 +193,8 @@ class VertexClient(_Endpoint):
         super().__init__(project, location, endpoint)
         self._credentials, self._timeout, self._sleep = credentials, timeout, sleep
         self._session: AuthorizedSession | None = None
+        #: Whether the last call gave up on an outage: the next one does not wait for its end once more.
+        self._is_down = False
 
     def create(self, spec: JobSpec) -> BatchJob:
         """Create a job, sending once.
@@ -209,10 +223,13 @@ class VertexClient(_Endpoint):
             if not token:
                 return
 
-    def cancel(self, name: JobName) -> bool:
-        """Ask for a job to be cancelled; False when it had ended already or is gone."""
+    def cancel(self, name: JobName, *, once: bool = False) -> bool:
+        """Ask for a job to be cancelled; False when it had ended already or is gone.
+
+        :param once: leave it to the caller to send it again.
+        """
         try:
-            self.send(cancel_call(name))
+            self.send(msgspec.structs.replace(cancel_call(name), repeatable=not once))
         except ServiceError as error:
             if error.status in _NOTHING_TO_CANCEL:
                 return False
@@ -224,23 +241,26 @@ class VertexClient(_Endpoint):
         self.send(delete_call(name))
 
     def send(self, call: Call) -> dict[str, Any]:
-        """Send one call, repeating it on transient errors if it may be repeated."""
-        from tenacity import Retrying
-
-        for attempt in Retrying(**_retrying(call), sleep=self._sleep):
-            with attempt:
-                return self._send_once(call)
-        raise AssertionError  # pragma: no cover - `reraise` ends the loop
+        """Send one call; one that may be repeated outlasts an outage, once until the service answers again."""
+        if not call.repeatable:
+            return self._send_once(call)
+        try:
+            doc = outlasting(self._sleep, 0.0 if self._is_down else OUTAGE_SECONDS)(self._send_once, call)
+        except ServiceError as error:
+            self._is_down = may_pass(error)
+            raise
+        self._is_down = False
+        return doc
 
     def _send_once(self, call: Call) -> dict[str, Any]:
         from google.auth.exceptions import GoogleAuthError
         from requests.exceptions import RequestException
 
         if self._session is None:
-            from google.auth.transport.requests import AuthorizedSession
+            from airflow_vertex_batch.gcp.transport import bounded_session
 
             # It sends again only after a 401, which is a refusal: nothing was created.
-            self._session = AuthorizedSession(self._credentials)  # type: ignore[no-untyped-call]
+            self._session = bounded_session(self._credentials)
         try:
             answer = self._session.request(  # type: ignore[no-untyped-call]
                 call.method,
@@ -255,7 +275,7 @@ class VertexClient(_Endpoint):
         except GoogleAuthError as error:
             raise credentials_error(call.what, error) from error
         except RequestException as error:
-            raise no_answer(call, error) from error
+            raise no_answer(call, error, was_sent=_was_sent(error)) from error
         return read_answer(call, answer.status_code, answer.text, answer.headers)
 
 
@@ -363,30 +383,9 @@ class AsyncVertexClient(_Endpoint):
 
 
 def _refresh_now(credentials: Credentials) -> None:
-    from google.auth.transport.requests import Request
+    from airflow_vertex_batch.gcp.transport import token_request
 
-    credentials.refresh(Request())  # type: ignore[no-untyped-call]
-
-
-def _retrying(call: Call) -> dict[str, Any]:
-    from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
-
-    backoff = wait_exponential(max=30) + wait_random(0, 1)
-
-    def transient(error: BaseException) -> bool:
-        return isinstance(error, ServiceError) and error.retryable
-
-    def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome is not None else None
-        asked = error.retry_after if isinstance(error, ServiceError) else None
-        return max(backoff(state), min(asked or 0.0, MAX_RETRY_AFTER_SECONDS))
-
-    return {
-        "retry": retry_if_exception(transient),
-        "stop": stop_after_attempt(READ_ATTEMPTS if call.repeatable else 1),
-        "wait": wait,
-        "reraise": True,
-    }
+    credentials.refresh(token_request())  # type: ignore[no-untyped-call]
 
 
 def _jobs(call: Call, doc: dict[str, Any]) -> Iterator[BatchJob]:

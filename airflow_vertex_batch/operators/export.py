@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import (
     COMMON_TEMPLATE_FIELDS,
+    LEFT_OUT,
     attempt_token,
     failing,
     identity_of,
@@ -43,7 +44,9 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
     :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
         fills.
     :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
-    :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer.
+    :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer, 0 or more. Where not given, when
+        none has one: of those that were sent, or of all where none was. 0 lets such a night pass, as does a
+        `max_failed_ratio` of 1.
     :returns: the report: counts by status, tokens and cost.
     """
 
@@ -61,8 +64,8 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         self,
         *,
         jobs: Any,
-        manifest: Any = None,
-        repairs: Any = None,
+        manifest: Any = LEFT_OUT,
+        repairs: Any = LEFT_OUT,
         dead_letter_table: str | None = None,
         file_format: str = "jsonl",
         partition_date: str | None = None,
@@ -72,7 +75,9 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.jobs, self.manifest, self.repairs, self.partition_date = jobs, manifest, repairs, partition_date
+        self.wire(jobs=jobs, manifest=manifest, repairs=repairs)
+        self.jobs, self.partition_date = jobs, partition_date
+        self.manifest, self.repairs = (None if value is LEFT_OUT else value for value in (manifest, repairs))
         self.dead_letter_table, self.file_format = dead_letter_table, file_format
         self.replace_partition = replace_partition
         self.max_failed_ratio, self.min_succeeded_rows = max_failed_ratio, min_succeeded_rows
@@ -90,9 +95,9 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
             from airflow_vertex_batch.core.landing import Round, read_jobs
 
             hook = self.hook()
-            jobs = read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
-            first = Round(manifest=read_manifest(self.manifest), jobs=jobs)
-            return self.land(context, hook, [first, *map(Round.from_dict, self.repairs or ())]).as_dict()
+            jobs = read_jobs(self.given("jobs"), lambda name: hook.jobs(name).get(name))
+            first = Round(manifest=read_manifest(self.given("manifest")), jobs=jobs)
+            return self.land(context, hook, [first, *map(Round.from_dict, self.given("repairs") or ())]).as_dict()
 
     def land(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Report:
         """Land the best answer of every row, then say how it ended.

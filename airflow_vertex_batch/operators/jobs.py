@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, VertexBatchBaseOperator, failing
@@ -36,6 +37,8 @@ class VertexBatchCreateJobOperator(BuyingOperator):
 
     def __init__(self, *, manifest: Any = None, input_uri: str | Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        given = {"manifest": manifest, "input_uri": input_uri}
+        self.wire(**{name: value for name, value in given.items() if value is not None})
         self.manifest, self.input_uri = manifest, input_uri
         if (manifest is None) == (input_uri is None):
             raise InputError(f"Task {self.task_id} needs a manifest or an input_uri", todo="Give exactly one of them")
@@ -51,16 +54,21 @@ class VertexBatchCreateJobOperator(BuyingOperator):
     def execute(self, context: Context) -> list[str]:
         """Create or attach, and return the job names."""
         with failing():
+            from airflow_vertex_batch.core.catalog import notices
             from airflow_vertex_batch.core.submit import Reuse
 
-            manifest = read_manifest(self.manifest)
-            buyer = self.buyer(context, self.hook(), self.input_uri)
+            manifest = read_manifest(self.given("manifest"))
+            buyer = self.buyer(context, self.hook(), self.given("input_uri"))
             if manifest is not None:
                 self.check_budget(context, manifest, buyer, Reuse.WITH_ROWS)
+            else:
+                self.warn(notices(str(self.model), datetime.now(UTC)))
             names: list[str] = []
             for job in buyer.buy(manifest):
                 names.append(job.name)
                 self.push_links(context, addresses(jobs=names, folder=self.output_of(context)))
+            if manifest is not None and not names:
+                self.log.info("No job is created: nothing is to be sent. %s.", manifest.summary())
             return names
 
     def execute_answered(self, context: Context, event: dict[str, Any], question: str) -> list[str]:
@@ -82,6 +90,7 @@ class VertexBatchCancelJobOperator(VertexBatchBaseOperator):
 
     def __init__(self, *, jobs: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.wire(jobs=jobs)
         self.jobs = jobs
 
     def execute(self, context: Context) -> list[str]:
@@ -89,7 +98,7 @@ class VertexBatchCancelJobOperator(VertexBatchBaseOperator):
         with failing():
             from airflow_vertex_batch.core.address import job_names
 
-            hook, names = self.hook(), job_names(self.jobs)
+            hook, names = self.hook(), job_names(self.given("jobs"))
             self.push_links(context, addresses(jobs=[str(name) for name in names]))
             cancelled = [str(name) for name in names if hook.jobs(name).cancel(name)]
             self.log.info("Cancelling %s of %s jobs: %s", len(cancelled), len(names), cancelled)

@@ -71,7 +71,7 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
 
     def _check(self) -> None:
         from airflow_vertex_batch.core.preflight import CHECKS
-        from airflow_vertex_batch.core.request import compile_prompt
+        from airflow_vertex_batch.core.prompt import compile_prompt
 
         if not self.model:
             raise InputError(f"Task {self.task_id} has no model", todo="Set model='gemini-…'")

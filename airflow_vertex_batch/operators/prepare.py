@@ -8,6 +8,7 @@ from airflow_vertex_batch.base import (
     COMMON_TEMPLATE_FIELDS,
     attempt_token,
     failing,
+    skip,
     texts,
 )
 from airflow_vertex_batch.core.errors import InputError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.model import Manifest
     from airflow_vertex_batch.core.sources import Source
     from airflow_vertex_batch.hooks import VertexBatchHook
+
+_SOURCES = ("sql", "table", "files", "objects", "rows", "requests")
 
 
 class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperator):
@@ -59,6 +62,14 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         sends the others, and those rows end as ``rejected``.
     :param max_rejected_ratio: with ``dead_letter``, the share of rows (0 to 1, default 1) that may be rejected; above
         it the task fails and sends nothing.
+    :param on_empty: when the source has no row: ``fail`` (default) at once; ``skip`` this task, and with it what comes
+        after, for the reason in the log and in the XCom ``skip_reason``; ``succeed`` goes on without a job and lands
+        the empty day, in place of what an earlier run of that day has landed. Rows that all have an answer already, or
+        are all rejected, are not an empty source.
+    :param on_null: where the prompt puts a column without a value (NULL, None, NaN): ``reject`` (default) rejects the
+        row and names the column, ``empty`` puts an empty text there. ``{{ column or "none" }}`` decides in the prompt.
+    :param lint_ignore: names of lint rules that let a request pass, such as ``["schema-empty-object"]``: for what the
+        service takes by now and this package does not know yet. `airflow-vertex-batch lint` prints the names.
     :param fix_requests: cure what can be cured without changing meaning (a ``$ref``, an empty object, a key that would
         come back as a number) instead of rejecting the row.
     :param deduplicate: send identical requests once, and give every such row the answer.
@@ -103,6 +114,9 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         columns: Sequence[str] = (),
         on_rejected_row: str = "fail",
         max_rejected_ratio: float = 1.0,
+        on_empty: str = "fail",
+        on_null: str = "reject",
+        lint_ignore: Sequence[str] = (),
         fix_requests: bool = False,
         deduplicate: bool = False,
         skip_answered: bool = False,
@@ -119,16 +133,21 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         self.tools, self.safety_settings = tools, safety_settings
         self.media_columns, self.key_column, self.columns = media_columns, key_column, columns
         self.on_rejected_row, self.max_requests_per_job = on_rejected_row, max_requests_per_job
-        self.max_rejected_ratio, self.fix_requests = max_rejected_ratio, fix_requests
+        self.max_rejected_ratio, self.on_empty, self.fix_requests = max_rejected_ratio, on_empty, fix_requests
         self.deduplicate, self.skip_answered, self.correlation = deduplicate, skip_answered, correlation
+        self.on_null, self.lint_ignore = on_null, lint_ignore
         self._check()
         self._wait_for_rows()
 
     def _check(self) -> None:
         """Find what is wrong where the author is looking: when the DAG file is read."""
-        from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow, compile_prompt
+        from airflow_vertex_batch.core.empty import OnEmpty
+        from airflow_vertex_batch.core.lint import RULES
+        from airflow_vertex_batch.core.prompt import compile_prompt
+        from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow
+        from airflow_vertex_batch.core.text import OnNull
 
-        names = ("sql", "table", "files", "objects", "rows", "requests")
+        names = _SOURCES
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise InputError(
@@ -152,7 +171,13 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
                 f"Task {self.task_id} cannot know what has been answered",
                 todo="With skip_answered=True, also give model and destination_uri or destination_table",
             )
+        if self.on_null not in set(OnNull):
+            raise InputError(f"on_null={self.on_null!r} is not known", todo="Use 'reject' or 'empty'")
+        if unknown := sorted({*texts(self.lint_ignore)} - RULES.keys()):
+            raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
+        OnEmpty.of(self.on_empty)
         compile_prompt(self.prompt)
+        self.wire(**{given[0]: getattr(self, given[0])})
 
     def _wait_for_rows(self) -> None:
         """Run after the task whose output `rows` is. It is no template field, so that its texts are never rendered."""
@@ -181,31 +206,48 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             rows, self._plan(), store, folder, attempt_token(), known=known if self.skip_answered else None
         )
         self.log.info("%s; manifest %s", manifest.summary(), manifest.uri)
+        self._see_to_emptiness(context, manifest)
         return manifest
+
+    def _see_to_emptiness(self, context: Context, manifest: Manifest) -> None:
+        """End the task, as its author wants it, when there is no row.
+
+        :raises InputError: with `on_empty` "fail".
+        :raises AirflowSkipException: with "skip".
+        """
+        from airflow_vertex_batch.core.empty import OnEmpty, emptiness
+
+        empty, policy = emptiness(manifest), OnEmpty(self.on_empty)
+        if empty is not None and policy is OnEmpty.FAIL:
+            raise empty
+        if empty is not None and policy is OnEmpty.SKIP:
+            skip(context, str(empty))
 
     def _source(self, context: Context) -> Source:
         from airflow_vertex_batch.core import sources
 
-        if self.sql is not None:
-            if self.sql_conn_id:
-                return sources.DbApiQuery(self._connect, self.sql, self.sql_parameters)
-            return sources.Query(self.sql, dict(self.sql_parameters or {}))
-        if self.requests is not None:
-            return sources.Requests(texts(self.requests))
         if self.rows is not None:
-            return sources.Rows(self._rows(context))
+            if (rows := self._rows(context)) is None:
+                raise self.given_nothing("rows")
+            return sources.Rows(rows)
+        if (sql := self.given("sql")) is not None:
+            if self.sql_conn_id:
+                return sources.DbApiQuery(self._connect, sql, self.sql_parameters)
+            return sources.Query(sql, dict(self.sql_parameters or {}))
         return self._stored_source()
 
     def _stored_source(self) -> Source:
         from airflow_vertex_batch.core import sources
 
-        if self.table is not None:
+        if (table := self.given("table")) is not None:
             from airflow_vertex_batch.core.address import TableId
 
-            return sources.Table(TableId.parse(self.table, self.project_id or ""))
-        if self.objects is not None:
-            return sources.Objects(self.objects)
-        return sources.Files(texts(self.files or ()), self.files_format)
+            return sources.Table(TableId.parse(table, self.project_id or ""))
+        if (requests := self.given("requests")) is not None:
+            return sources.Requests(texts(requests))
+        if (objects := self.given("objects")) is not None:
+            return sources.Objects(objects)
+        return sources.Files(texts(self.given("files")), self.files_format)
 
     def _connect(self) -> Any:
         from airflow.sdk import BaseHook
@@ -235,14 +277,17 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             fix=self.fix_requests,
             deduplicate=self.deduplicate,
             correlation=Correlation(self.correlation),
+            lint_ignore=frozenset(texts(self.lint_ignore)),
         )
 
     def _template(self) -> Any:
         from airflow_vertex_batch.core.request import RequestTemplate
+        from airflow_vertex_batch.core.text import OnNull
 
         media = self.media_columns or (("uri",) if self.objects is not None else ())
         return RequestTemplate(
             prompt=self.prompt or ("{{ prompt }}" if self.rows is not None and not media else ""),
+            on_null=OnNull(self.on_null),
             system_instruction=self.system_instruction,
             generation_config=self.generation_config or {},
             response_schema=self.schema(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import msgspec
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
-from airflow_vertex_batch.operators.shared import BuyingOperator, CheckingOperator, RepairingOperator, read_manifest
+from airflow_vertex_batch.operators.shared import BuyingOperator, CheckingOperator, RepairingOperator
 from airflow_vertex_batch.sensors import GENERATION_KEY
 from airflow_vertex_batch.waiting import WaitingOperator
 
@@ -61,10 +62,10 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         """Whether a set may be bought at another place, for its price."""
         from airflow_vertex_batch.core.estimate import estimate_cost
 
-        budget, prices = self.budget(), price_table(buyer.store)
-        if not place.model or budget is None or budget.allows(manifest, place.model, str(self.model), prices):
+        budget, prices, now = self.budget(), price_table(buyer.store), datetime.now(UTC)
+        if not place.model or budget is None or budget.allows(manifest, place.model, str(self.model), prices, now):
             return True
-        self.log.warning("%s is passed over: %s.", place, estimate_cost(manifest, place.model, prices))
+        self.log.warning("%s is passed over: %s.", place, estimate_cost(manifest, place.model, prices, now))
         return False
 
     def start(self, context: Context, upstream: str | None = None) -> Start:
@@ -90,7 +91,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         from airflow_vertex_batch.core.errors import InputError
         from airflow_vertex_batch.core.estimate import estimate_cost
 
-        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store))
+        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store), datetime.now(UTC))
         try:
             self.gate(context, buyer.store).check(
                 context,
@@ -210,7 +211,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             is_given_up = job.name in {*told.moved, *told.ending}
             return is_repair(job) or (is_given_up and job.state in {JobState.CANCELLED, JobState.EXPIRED})
 
-        conclude(outcomes, bears)
+        conclude(outcomes, bears, lands_part=not self.moves)
         return False
 
 
@@ -234,6 +235,7 @@ class VertexBatchRepairOperator(RoundsOperator):
 
     def __init__(self, *, jobs: Any, manifest: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.wire(jobs=jobs, manifest=manifest)
         self.jobs, self.manifest = jobs, manifest
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -272,15 +274,12 @@ class VertexBatchRepairOperator(RoundsOperator):
     def _given(self, hook: VertexBatchHook) -> tuple[BatchJob, ...]:
         from airflow_vertex_batch.core.landing import read_jobs
 
-        return read_jobs(self.jobs, lambda name: hook.jobs(name).get(name))
+        return read_jobs(self.given("jobs"), lambda name: hook.jobs(name).get(name))
 
     def _manifest(self) -> Manifest:
-        from airflow_vertex_batch.core.errors import InputError
+        from airflow_vertex_batch.core.model import Manifest
 
-        manifest = read_manifest(self.manifest)
-        if manifest is None:
-            raise InputError(f"Task {self.task_id} was given no manifest", todo="Pass the output of the prepare task")
-        return manifest
+        return Manifest.from_dict(self.given("manifest"))
 
     def _upstream_generation(self, context: Context) -> str:
         """Return in which generation the task before ran: it tells a clear of this task from one of the whole run."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, generation_of, identity_of, texts
+from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, generation_of, identity_of, skip, texts
 from airflow_vertex_batch.budget import BudgetGate, price_table
 from airflow_vertex_batch.compat import own, still_owns
 from airflow_vertex_batch.core.errors import InputError
@@ -185,19 +186,30 @@ class BuyingOperator(AskingOperator):
         """Return what stands between this task and spending more than its limit."""
         return BudgetGate(self.budget(), store, self.staging(), identity_of(context))
 
+    def warn(self, sentences: Sequence[str]) -> None:
+        """Say what the author should know before a job is created; it does not stop the task."""
+        for sentence in sentences:
+            self.log.warning("%s.", sentence)
+
     def check_budget(self, context: Context, manifest: Manifest, buyer: Buyer, reuse: Reuse) -> None:
         """Say what the batch will cost, and stop above the limit when any of its jobs has yet to be paid."""
+        from airflow.sdk.exceptions import AirflowSkipException
+
         from airflow_vertex_batch.core.estimate import estimate_cost
 
-        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store))
+        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store), datetime.now(UTC))
         self.log.info("%s.", estimate)
+        self.warn(estimate.warnings)
         context["ti"].xcom_push("estimate", estimate.as_dict())
-        self.gate(context, buyer.store).check(
-            context,
-            estimate,
-            purchase=f"{manifest.fingerprint} {buyer.terms.edition}" if buyer.terms.renew else manifest.fingerprint,
-            would_buy=lambda: buyer.would_buy(manifest, reuse=reuse),
-        )
+        try:
+            self.gate(context, buyer.store).check(
+                context,
+                estimate,
+                purchase=f"{manifest.fingerprint} {buyer.terms.edition}" if buyer.terms.renew else manifest.fingerprint,
+                would_buy=lambda: buyer.would_buy(manifest, reuse=reuse),
+            )
+        except AirflowSkipException as over:
+            skip(context, str(over))
 
 
 class RepairingOperator(VertexBatchBaseOperator):

@@ -52,7 +52,7 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
     )
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "jobs": None})
+        super().__init__(**{**kwargs, "jobs": ()})
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Go through the whole course, and return the report."""

@@ -130,11 +130,19 @@ class Scene:
         """What the proxy saw."""
         return self.night.proxy.records[self.case.name]
 
-    def write_input(self, text: str = "row {key} of {case}") -> None:
+    def release(self) -> None:
+        """Let the case's jobs go on that the service holds."""
+        self.night.release(f"*{self.place}")
+
+    def write_input(self, text: str = "row {key} of {case}", keys: Sequence[str] = KEYS) -> None:
         """Write, or edit, the rows that the batch reads."""
-        rows = (self.night.line(key, text.format(key=key, case=self.case.name)) for key in KEYS)
+        rows = (self.night.line(key, text.format(key=key, case=self.case.name)) for key in keys)
         blob = self.night.bucket.blob(f"input/{self.place}.jsonl")
         blob.upload_from_string("".join(json.dumps(row) + "\n" for row in rows))
+
+    def remove_input(self) -> None:
+        """Delete the file that the batch reads."""
+        self.night.bucket.blob(f"input/{self.place}.jsonl").delete()
 
     def forget(self, folder: str) -> None:
         """Delete everything in a folder of this case's staging folder."""
@@ -364,6 +372,16 @@ class Night:
         if not answer.ok:
             raise ValueError(answer.text)
 
+    def release(self, job: str) -> None:
+        """Let held jobs go on.
+
+        :param job: a glob on their display names.
+        :raises ValueError: when no such job is held.
+        """
+        answer = requests.post(f"{self._vertex}/emulator/release", json={"job": job}, timeout=30)
+        if not answer.ok:
+            raise ValueError(answer.text)
+
     def state_of(self, dag_id: str, run_id: str, not_before: float) -> str:
         """Return a run's state as it was at some moment after `not_before`: all who ask share one look at Airflow."""
         with self._lock:
@@ -383,8 +401,8 @@ class Night:
     def _measured(self, scenes: Sequence[Scene], ended: Sequence[str]) -> Iterator[Outcome]:
         for scene, state in zip(scenes, ended, strict=True):
             outcome = Outcome(scene.case, scene.record, state, self.jobs_of(scene))
-            # A job that was cancelled a moment ago needs one to end.
-            deadline = time.monotonic() + 10
+            # A job that was cancelled a moment ago needs one to end, on a busy machine a long one.
+            deadline = time.monotonic() + 60
             while outcome.running and time.monotonic() < deadline:
                 time.sleep(0.5)
                 outcome.jobs = self.jobs_of(scene)
@@ -416,7 +434,7 @@ def _played(scene: Scene) -> str:
     """Play a scene; what goes wrong in one must not hide what came of the others."""
     try:
         return scene.play()
-    except (AirflowError, LookupError, OSError, RuntimeError) as error:
+    except (AirflowError, LookupError, OSError, RuntimeError, ValueError) as error:
         return f"not played: {error}"
 
 

@@ -28,15 +28,12 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, web
 from yarl import URL
 
 from stack.chaos.effects import QUESTION, Call
+from stack.chaos.forwarding import MAX_BYTES, Answer, passed_on
 from stack.chaos.victims import Strike, holder, kill_task
 from stack.process import free_port
 from stack.servers import HOST
 
 CASE = re.compile(r"case[-_]([a-z0-9_]+)")
-#: What a connection says to its next neighbour only, and what this proxy says itself.
-_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host", "te", "upgrade"})
-#: Largest body: a test's.
-_MAX_BYTES = 64 * 1024 * 1024
 
 
 @dataclass
@@ -128,7 +125,7 @@ class Proxy:
         runners = []
         async with ClientSession(auto_decompress=False, timeout=ClientTimeout(total=300)) as session:
             for port, url in self._ports.values():
-                app = web.Application(client_max_size=_MAX_BYTES)
+                app = web.Application(client_max_size=MAX_BYTES)
                 app.router.add_route("*", "/{any:.*}", _Upstream(self, session, url).handle)
                 runner = web.AppRunner(app, access_log=None, auto_decompress=False)
                 await runner.setup()
@@ -173,25 +170,6 @@ class Proxy:
         return {**page, "batchPredictionJobs": [job for job in jobs if job["name"] not in hidden]}
 
 
-@dataclass
-class Answer:
-    """What a server said."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def is_good(self) -> bool:
-        """Whether it did what it was asked."""
-        return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's own range
-
-    @property
-    def is_json(self) -> bool:
-        """Whether its body can be read here."""
-        return "json" in self.headers.get("Content-Type", "") and not self.headers.get("Content-Encoding")
-
-
 class _Upstream:
     """One server behind the proxy."""
 
@@ -221,24 +199,19 @@ class _Upstream:
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
     async def _forward(self, request: web.Request, call: Call) -> Answer:
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _HOP]
+        headers = passed_on(request.headers.items())
         url = URL(self._url + call.path, encoded=True)
         async with self._session.request(
             call.method, url, headers=headers, data=call.body, allow_redirects=False
         ) as answer:
-            kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
-            return Answer(answer.status, kept, await answer.read())
+            return Answer(answer.status, passed_on(answer.headers.items()), await answer.read())
 
     def _translated(self, request: web.Request, call: Call, answer: Answer) -> Answer:
         """Lead the addresses in an answer back here, and keep from a list what it does not show yet."""
-        ours = f"http://{request.headers.get('host', '')}"
-        headers = {name: value.replace(self._url, ours) for name, value in answer.headers.items()}
-        body = answer.body
-        if answer.is_json:
-            body = body.replace(self._url.encode(), ours.encode())
-            if call.is_list and answer.is_good:
-                body = json.dumps(self._proxy.shown(json.loads(body))).encode()
-        return Answer(answer.status, headers, body)
+        answer = answer.led_back(self._url, f"http://{request.headers.get('host', '')}")
+        if answer.is_json and call.is_list and answer.is_good:
+            answer.body = json.dumps(self._proxy.shown(json.loads(answer.body))).encode()
+        return answer
 
     async def _strike(self, request: web.Request, record: Record, title: str) -> bool:
         """Strike whoever holds this request; say whether it stays without an answer."""

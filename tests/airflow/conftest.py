@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 SPEED = 20.0
 
 NIGHTLY = "nightly_tickets"
+#: The days that a backfill runs, as ages: Airflow makes no run of a day to come.
+BACKFILLED = (32, 31, 30)
 EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one", "one_task", "sweep_orphans")
 CASES = (
     "hold",
     "empty_night",
+    "quiet_day",
     "cancelling",
     "bad_request",
     "blocking",
@@ -99,7 +102,7 @@ class Cloud:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory):
-    """Every server up, the example DAGs and the tests' own loaded, tickets of three old days, yesterday and today."""
+    """Every server up, the example DAGs and the tests' own loaded, tickets of all days that a test asks for."""
     state = tmp_path_factory.mktemp("stack")
     dags = state / "dags"
     shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
@@ -117,7 +120,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory):
             patch.setenv(name, value)
         patch.setenv("AIRFLOW_HOME", str(running.airflow.home))
         demo.load_samples()
-        _load_recent_tickets()
+        _load_tickets()
         _connect_shop(running)
         yield running
 
@@ -129,13 +132,18 @@ def _connect_shop(stack: Stack) -> None:
     stack.airflow.client._send("POST", "connections", json=shop)
 
 
-def _load_recent_tickets() -> None:
+def days_ago(count: int) -> date:
+    """The day so many days ago."""
+    return datetime.now(UTC).date() - timedelta(days=count)
+
+
+def _load_tickets() -> None:
+    """Load tickets of three days a month ago, and of the days that may be today or yesterday when a test is done."""
     from google.cloud import bigquery
 
-    today = datetime.now(UTC).date()
     rows = [
-        {"ticket_id": f"R-{age}-{number}", "created_on": str(today - timedelta(days=age)), "subject": "s", "body": "b"}
-        for age in (0, 1)
+        {"ticket_id": f"R-{day}-{number}", "created_on": str(day), "subject": "s", "body": "b"}
+        for day in map(days_ago, (*BACKFILLED, 1, 0, -1))
         for number in range(5)
     ]
     config = bigquery.LoadJobConfig(write_disposition="WRITE_APPEND", source_format="NEWLINE_DELIMITED_JSON")

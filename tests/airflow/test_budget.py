@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from urllib.parse import quote
 from uuid import uuid4
@@ -52,6 +52,9 @@ class World:
             task_id="create", model=model, manifest=self.manifest(**more), staging_uri="gs://b/staging",
             max_cost_usd=limit, on_over_budget=policy, world=self,
         )  # fmt: skip
+        return self.run(task, answer)
+
+    def run(self, task: CreateInMemory, answer=None):
         ti = SimpleNamespace(
             id=uuid4(),
             dag_id="d",
@@ -156,6 +159,39 @@ class TestTheGate:
         monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__PRICES_FILE", "gs://b/prices.json")
         assert len(world.attempt(limit=0.5)) == 2
         assert world.pushed["estimate"]["price_source"] == "a contract"
+
+
+class TestWarnings:
+    def test_a_price_that_changes_while_the_job_may_run_is_logged_with_both_figures(self, world, monkeypatch, capsys):
+        """The task reads the clock, so the change lies two days from whatever today is."""
+        entry = {"model": "dated", "cached_input": 0, "source": "a contract", "date": "2026-11-28"}
+        today = datetime.now(UTC).date()
+        last, first = (today + timedelta(days=days) for days in (1, 2))
+        prices = [
+            entry | {"input": 1, "output": 1, "valid_until": last.isoformat()},
+            entry | {"input": 2, "output": 2, "valid_from": first.isoformat()},
+        ]
+        world.store.objects["gs://b/prices.json"] = json.dumps({"prices": prices}).encode()
+        monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__PRICES_FILE", "gs://b/prices.json")
+        assert len(world.attempt(limit=2.0, model="dated")) == 2
+        warned = capsys.readouterr().out
+        assert f"The price of dated changes on {first}" in warned
+        assert "$1.00) before, $0.20 ($0.0002 to $2.00) from then on" in warned
+        with pytest.raises(AirflowFailException, match=r"may cost up to \$2\.00"):
+            world.attempt(limit=1.5, model="dated", fingerprint="g")
+
+    def test_a_misspelt_model_is_logged_with_the_near_name_and_stops_nothing(self, world, capsys):
+        assert len(world.attempt(limit=None, model="gemini-3.8-flahs")) == 2
+        assert "gemini-3.8-flahs is no model that is known here, and gemini-3.8-flash is" in capsys.readouterr().out
+
+    def test_so_it_is_for_ready_input(self, world, capsys):
+        world.store.objects["gs://b/in.jsonl"] = b"{}"
+        task = CreateInMemory(
+            task_id="create", model="gemini-3.8-flahs", input_uri="gs://b/in.jsonl", staging_uri="gs://b/staging",
+            world=world,
+        )  # fmt: skip
+        world.run(task)
+        assert "gemini-3.8-flash is: check the name" in capsys.readouterr().out
 
 
 class TestAsking:
@@ -275,6 +311,13 @@ class TestInARealAirflow:
         assert cloud.jobs("over_budget_fail") == []
         assert airflow.xcom("over_budget_fail", run_id, "create", "estimate")["request_count"] == 3
 
+    @staticmethod
+    def noticed(stack, runs):
+        """Whether the scheduler has met the end of the worker that parked each run's create task; None if not yet."""
+        lines = stack.log("airflow-scheduler").read_text().splitlines()
+        events = [line for line in lines if "executor event" in line and "task_id='create'" in line]
+        return all(any(run_id in line for line in events) for run_id in runs) or None
+
     def test_a_person_rejects_one_run_and_approves_another(self, airflow, cloud, stack):
         runs = [self.begin(airflow, "over_budget_ask"), self.begin(airflow, "over_budget_ask")]
         for run_id in runs:
@@ -289,7 +332,7 @@ class TestInARealAirflow:
 
         # No person answers in the second in which a task was parked: on Airflow 3.3.2 the scheduler may then meet the
         # end of its worker with the task queued again, and fail the try (apache/airflow#67287).
-        time.sleep(10)
+        airflow._wait("the ends of the workers", lambda: self.noticed(stack, runs), 120, lambda: "")
         self.answer(airflow, runs[0], "Reject")
         assert airflow.wait_for_run("over_budget_ask", runs[0], timeout_s=120)["state"] == "failed"
         task = airflow.task("over_budget_ask", runs[0], "create")

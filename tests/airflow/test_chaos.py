@@ -20,6 +20,8 @@ from stack.chaos import document
 from stack.chaos.night import KEYS, Night, Outcome, a_night
 from tests.airflow.chaos.cases import EVERY, MODES, TO_TABLE, Line, kills, quiet_runs, scenarios
 
+pytestmark = pytest.mark.airflow
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "chaos.md"
 HEADERS = ("what happened", "after", "mode", "jobs billed", "rows landed", "jobs left running")
 #: Every case, as against those that a change must pass.

@@ -266,7 +266,7 @@ class TestPartitionDate:
         assert partition_date({"dag_run": SimpleNamespace(**run), "params": params}) == expected
 
     def test_what_is_no_date_is_said(self):
-        with pytest.raises(InputError, match="ds is 'yesterday', which is no date"):
+        with pytest.raises(InputError, match=r"ds in conf is .yesterday., which is no date"):
             partition_date({"dag_run": SimpleNamespace(conf={"ds": "yesterday"}), "params": {}})
 
     def test_it_works_in_a_template(self):

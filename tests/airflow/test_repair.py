@@ -15,7 +15,7 @@ from tests.bad_night import Night
 
 COUNT, CHANGED = 10_000, 100
 TABLES = {"bad_night": "bad_night", "bad_night_in_one_task": "bad_night_in_one"}
-PRICE = PriceTable.shipped().of("gemini-2.5-flash")
+PRICE = PriceTable.shipped().of("gemini-2.5-flash", "2026-11-28")
 #: How `Usage` calls what the books count.
 USAGE = {"prompt": "prompt_tokens", "output": "output_tokens", "thinking": "thinking_tokens", "cached": "cached_tokens",
          "tool": "tool_tokens"}  # fmt: skip

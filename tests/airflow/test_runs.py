@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time
 
 import pyarrow.parquet
 import pytest
 
-from stack import demo
-from tests.airflow.conftest import NIGHTLY
-
-TODAY = datetime.now(UTC).date()
+from tests.airflow.conftest import BACKFILLED, NIGHTLY, days_ago
 
 
 @pytest.fixture
@@ -43,13 +40,17 @@ def last_words(airflow, dag_id, run_id):
     return [airflow.log(dag_id, run_id, task["task_id"], map_index=task["map_index"])[-3000:] for task in failed]
 
 
-def rows_by_day(cloud):
-    """Rows of the table by day, each row's key once or more."""
-    found = cloud.query("SELECT partition_date, row_key FROM `demo.support.triage` ORDER BY 1, 2")
+def rows_by_day(cloud, table="triage", day="partition_date", key="row_key"):
+    """Rows of a table by day, each row's key once or more."""
     days = {}
-    for row in found:
-        days.setdefault(str(row["partition_date"]), []).append(row["row_key"])
+    for row in cloud.query(f"SELECT {day}, {key} FROM `demo.support.{table}` ORDER BY 1, 2"):
+        days.setdefault(str(row[day]), []).append(row[key])
     return days
+
+
+def day_of(run):
+    """The day whose tickets a run asks for: that of its data interval or, begun by hand, that on which it began."""
+    return (run["data_interval_start"] or run["run_after"])[:10]
 
 
 class TestTheNightlyDag:
@@ -60,8 +61,9 @@ class TestTheNightlyDag:
         airflow.wait_for_dag(NIGHTLY)
         airflow.unpause(NIGHTLY)
         manual = airflow.trigger(NIGHTLY)
+        old = [days_ago(age) for age in BACKFILLED]
         stack.airflow.cli(
-            "backfill", "create", "--dag-id", NIGHTLY, "--from-date", demo.DAYS[0], "--to-date", demo.DAYS[-1]
+            "backfill", "create", "--dag-id", NIGHTLY, "--from-date", f"{old[0]}", "--to-date", f"{old[-1]}"
         )
         runs = self.ended(airflow, 5)
         airflow.wait_for_backfill(1)
@@ -72,13 +74,14 @@ class TestTheNightlyDag:
             "backfill": "success",
         }
         assert airflow.run(NIGHTLY, manual)["logical_date"] is None
-        expected = {day: [f"T-{day[5:7]}{day[8:]}-{n:02d}" for n in range(1, 21)] for day in demo.DAYS}
-        expected |= {str(TODAY - timedelta(days=age)): [f"R-{age}-{n}" for n in range(5)] for age in (0, 1)}
+        tickets = rows_by_day(cloud, "tickets", "created_on", "ticket_id")
+        expected = {day: tickets[day] for day in map(day_of, runs)}
+        assert expected.keys() > set(map(str, old))
         assert rows_by_day(cloud) == expected
         assert len(cloud.jobs(NIGHTLY)) == 5
 
         airflow.backfill(
-            NIGHTLY, *(datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (demo.DAYS[0], demo.DAYS[-1])),
+            NIGHTLY, *(datetime.combine(day, time(), UTC) for day in (old[0], old[-1])),
             reprocess_behavior="completed",
         )  # fmt: skip
         again = self.ended(airflow, 5, cleared=3)
@@ -216,7 +219,18 @@ class TestBadInput:
 
 
 class TestNothingToDo:
-    """A night without rows is a good night."""
+    """A night without rows, where its author says that it is normal."""
+
+    def test_every_task_is_skipped_and_the_first_says_why(self, airflow, cloud, succeeded):
+        run_id = succeeded("quiet_day")
+        tasks = airflow.tasks("quiet_day", run_id)
+        assert [task["state"] for task in tasks] == ["skipped"] * 5
+        # What a task of ours has where neither it, its DAG nor the installation says.
+        assert [task["max_tries"] for task in tasks] == [2] * 5
+        assert airflow.xcom("quiet_day", run_id, "batch.prepare", "skip_reason").startswith("The source has no row")
+        assert "This task is skipped: The source has no row" in airflow.log("quiet_day", run_id, "batch.prepare")
+        assert cloud.jobs("quiet_day") == []
+        assert cloud.objects("quiet_day/answers") == {}
 
     def test_no_job_is_made_and_an_empty_report_lands(self, airflow, cloud, succeeded):
         run_id = succeeded("empty_night")

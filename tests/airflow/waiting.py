@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferred
 from google.auth.credentials import AnonymousCredentials
 
 import airflow_vertex_batch as avb
@@ -34,6 +34,7 @@ class Instance:
         self.task_id = task_id
         self.xcoms: dict[str, Any] = {}
         self.polled_at: datetime | None = None
+        self.start_date = datetime.now(UTC)
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
@@ -59,11 +60,14 @@ class Passing(VertexClient):
 
     def get(self, name: JobName) -> BatchJob:
         self._world.emulator.advance(self._world.seconds_a_question)
+        self._world.questions += 1
+        if self._world.questions == self._world.alarm_at_question:
+            raise AirflowTaskTimeout("Timeout, PID: 1")
         return super().get(name)
 
-    def cancel(self, name: JobName) -> bool:
+    def cancel(self, name: JobName, *, once: bool = False) -> bool:
         self._world.emulator.advance(self._world.seconds_a_cancel)
-        return super().cancel(name)
+        return super().cancel(name, once=once)
 
 
 class SlowWorld(World):
@@ -75,6 +79,8 @@ class SlowWorld(World):
     def __init__(self, hours: float, **options: Any) -> None:
         super().__init__(clock=VirtualClock(datetime.now(UTC) - timedelta(hours=hours)), **options)
         self.seconds_a_question = self.seconds_a_cancel = 0.0
+        #: In which question Airflow's alarm goes off, as it may in any line of a worker's; 0 for none.
+        self.questions = self.alarm_at_question = 0
 
     @property
     def states(self) -> list[str]:
@@ -157,6 +163,7 @@ def resumed(task: Any, context: dict[str, Any], waits: TaskDeferred) -> Any:
 class AGroup:
     """The tasks of `vertex_batch` over six rows, run one by one.
 
+    :param contexts: each step's, put there when it begins; an attempt goes on with what is there.
     :param arguments: as for the group; each goes to the steps that know it.
     """
 
@@ -168,11 +175,12 @@ class AGroup:
         "export": avb.VertexBatchExportOperator,
     }
 
-    def __init__(self, world: SlowWorld, url: str, **arguments: Any) -> None:
+    def __init__(self, world: SlowWorld, url: str, contexts: dict[str, Any] | None = None, **arguments: Any) -> None:
         self._world, self._url = world, url
         self._given = six_rows() | arguments
         self._tasks: dict[str, Any] = {}
-        self.contexts = {step: a_context(step) for step in self._KINDS}
+        self.contexts = {} if contexts is None else contexts
+        self.contexts |= {step: a_context(step) for step in self._KINDS if step not in self.contexts}
         self.manifest = self.run("prepare")
 
     def run(self, step: str, **wired: Any) -> Any:

@@ -78,7 +78,7 @@ GOOD: dict[str, Lines] = {
     "safety settings": [asks(safetySettings=[{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}])],
     "thinking": [config(thinkingConfig={"thinkingBudget": -1, "includeThoughts": False})],
     "system instruction with any role": [asks(systemInstruction={"role": "system", "parts": [{"text": "a"}]})],
-    "tool config": [asks(toolConfig={"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}}, tools=[{"functionDeclarations": [FUNCTION]}])],
+    "tool config": [asks(toolConfig={"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [FUNCTION["name"]]}}, tools=[{"functionDeclarations": [FUNCTION]}])],
     "every sampling parameter": [config(temperature=0, topP=0.95, topK=40, candidateCount=1, maxOutputTokens=65536, seed=1, presencePenalty=-2, frequencyPenalty=2, stopSequences=["END"], logprobs=5, responseLogprobs=True)],
     "plain siblings": [line(user="Ann", age=7, ok=True, note=None), line(key="row-2", user="Bob", age=7.5, ok=False, note="x")],
     "siblings called like members, as texts": [line(labels="red", tools="none")],

@@ -109,3 +109,8 @@ def at(lines: Lines, *expected: tuple[int, str]) -> tuple[Lines, set[tuple[int, 
 
 GOOD_LINE = line()
 OTHER = line(key="row-2")
+
+
+def function(parameters: Any, key: str = "row-1") -> bytes:
+    """Return a line with a function of these parameters."""
+    return tool({"functionDeclarations": [{"name": "f", "parameters": parameters}]}, key=key)

@@ -35,7 +35,7 @@ class TestReport:
         assert report["request_count"] == 2
         assert report["usage"] == {
             "prompt_tokens": 29180, "output_tokens": 36, "thinking_tokens": 0, "cached_tokens": 0, "tool_tokens": 0,
-            "total_tokens": 29216, "audio_tokens": 0, "image_tokens": 0,
+            "total_tokens": 29216, "audio_tokens": 0, "image_tokens": 0, "cached_audio_tokens": 0,
         }  # fmt: skip
         assert report["samples"] == {"failed": ["line-2"]}
 
@@ -135,7 +135,7 @@ class TestPrices:
     def test_the_table_has_source_and_date(self, capsys):
         assert main(["prices"]) == 0
         printed = capsys.readouterr().out
-        for text in ("US dollars per million tokens", "gemini-2.5-flash ", "2026-11-22", "LiteLLM", "… prompts above"):
+        for text in ("US dollars per million tokens", "gemini-2.5-flash ", "2026-11-28", "LiteLLM", "… prompts above"):
             assert text in printed
 
     def test_what_json_prints_is_a_price_file(self, capsys, tmp_path):
@@ -153,6 +153,21 @@ class TestPrices:
         file.write_text(json.dumps({"prices": [mine | {"source": "a contract", "date": "2026-11-24"}]}))
         assert main(["prices", "--file", str(file)]) == 0
         assert re.search(r"gemini-2\.5-flash +9 +9 +9 +2026-11-24 +a contract", capsys.readouterr().out)
+
+    @pytest.mark.parametrize(
+        ("day", "marked"), [("2026-11-30", "2026-11-30 *"), ("2026-12-01", "2026-12-01"), ("2030-01-01", "2026-12-01")]
+    )
+    def test_a_star_marks_the_price_of_the_day(self, capsys, day, marked):
+        assert main(["prices", "--day", day]) == 0
+        (line,) = (
+            line for line in capsys.readouterr().out.splitlines() if line.startswith("gemini-4-argon ") and "*" in line
+        )
+        assert marked in line
+
+    def test_a_day_that_is_none_is_refused(self, capsys):
+        with pytest.raises(SystemExit, match="2"):
+            main(["prices", "--day", "yesterday"])
+        assert "'yesterday' is no day, YYYY-MM-DD" in capsys.readouterr().err
 
     def test_a_file_that_cannot_be_used_is_status_2(self, capsys, tmp_path):
         file = tmp_path / "prices.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -36,6 +37,8 @@ PRICES = PriceTable(
     ]
 )  # fmt: skip
 
+NOW, DAY = datetime(2026, 11, 28, 12, tzinfo=UTC), "2026-11-28"
+
 
 def a_manifest(count=100, weight: Weight | None = Weight(), **members):  # noqa: B008 - frozen
     return Manifest(
@@ -44,7 +47,7 @@ def a_manifest(count=100, weight: Weight | None = Weight(), **members):  # noqa:
 
 
 def an_estimate(model="plain", count=100, **weight) -> Estimate:
-    return estimate_cost(a_manifest(count, Weight(**weight)), model, PRICES)
+    return estimate_cost(a_manifest(count, Weight(**weight)), model, PRICES, NOW)
 
 
 class TestTokens:
@@ -126,7 +129,7 @@ class TestMoney:
 
     def test_nothing_to_send_costs_nothing_whatever_the_model(self):
         for model in ("plain", "unheard-of"):
-            estimate = estimate_cost(a_manifest(0, None), model, PRICES)
+            estimate = estimate_cost(a_manifest(0, None), model, PRICES, NOW)
             assert estimate.cost_usd == Usd(Decimal(0), Decimal(0), Decimal(0))
 
     @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ class TestMoney:
         ],
     )
     def test_unknown_is_not_zero(self, model, weight, why):
-        estimate = estimate_cost(a_manifest(100, weight), model, PRICES)
+        estimate = estimate_cost(a_manifest(100, weight), model, PRICES, NOW)
         assert estimate.cost_usd is None
         assert why in estimate.unknown
         assert why in str(estimate)
@@ -159,13 +162,92 @@ class TestMoney:
         estimate = an_estimate(count=count, ascii_chars=chars, max_output_tokens=count * bound)
         prompt = data.draw(st.integers(estimate.prompt_tokens.low, estimate.prompt_tokens.high))
         output = data.draw(st.integers(estimate.output_tokens.low, estimate.output_tokens.high))
-        bill = PRICES.of("plain").cost(Usage(prompt, output))
+        bill = PRICES.of("plain", DAY).cost(Usage(prompt, output))
         assert estimate.cost_usd.low - Decimal("0.000001") <= bill <= estimate.cost_usd.high
+
+
+class TestAPriceThatChanges:
+    """`doubles` costs twice as much from 2026-12-01 on: the same rate as `plain` until then."""
+
+    TABLE = PriceTable(
+        [
+            Price("doubles", Decimal(2), Decimal(10), Decimal("0.2"), "before", "2026-11-22", valid_until="2026-11-30"),
+            Price("doubles", Decimal(4), Decimal(20), Decimal("0.4"), "after", "2026-11-22", valid_from="2026-12-01"),
+            Price("ends", Decimal(2), Decimal(10), Decimal("0.2"), "before", "2026-11-22", valid_until="2026-11-30"),
+        ]
+    )
+
+    def estimate(self, now: str, model="doubles") -> Estimate:
+        weight = Weight(ascii_chars=100, max_output_tokens=10_000)
+        return estimate_cost(a_manifest(weight=weight), model, self.TABLE, datetime.fromisoformat(now))
+
+    @pytest.mark.parametrize(
+        ("now", "low", "expected", "high"),
+        [
+            ("2026-11-26T00:00:00+00:00", "0.001040", "0.050050", "0.100100"),
+            ("2026-11-27T12:00:00+00:00", "0.001040", "0.050050", "0.200200"),
+            ("2026-12-01T07:59:00+00:00", "0.001040", "0.050050", "0.200200"),
+            ("2026-12-01T08:00:00+00:00", "0.002080", "0.100100", "0.200200"),
+        ],
+        ids=["97 hours end before", "97 hours cross it", "the last minute before", "the first after"],
+    )
+    def test_counts_by_the_97_hours_that_the_job_may_take(self, now, low, expected, high):
+        assert self.estimate(now).cost_usd == Usd(Decimal(low), Decimal(expected), Decimal(high))
+
+    def test_is_warned_of_with_both_figures(self):
+        estimate = self.estimate("2026-11-28T12:00:00+00:00")
+        (warning,) = estimate.warnings
+        assert warning == (
+            "The price of doubles changes on 2026-12-01, while the job may still run: $0.05005 ($0.00104 to $0.1001) "
+            "before, $0.1001 ($0.00208 to $0.2002) from then on; a row is billed at the price of the day on which it "
+            "is answered"
+        )
+        assert "at today's price $0.05005 ($0.00104 to $0.1001), at that of 2026-12-01 $0.1001" in str(estimate)
+        assert [period.valid_from for period in estimate.periods] == ["", "2026-12-01"]
+        assert Estimate.from_dict(json.loads(json.dumps(estimate.as_dict()))) == estimate
+
+    @pytest.mark.parametrize("now", ["2026-11-26T00:00:00+00:00", "2026-12-01T08:00:00+00:00"], ids=["early", "after"])
+    def test_is_not_mentioned_where_it_cannot_count(self, now):
+        assert self.estimate(now).warnings == ()
+        assert self.estimate(now).periods == ()
+
+    def test_a_limit_is_held_against_the_dearer_price(self):
+        limit = Budget(Decimal("0.15"))
+        assert limit.excess(self.estimate("2026-11-26T00:00:00+00:00")) is None
+        assert "may cost up to $0.2002" in str(limit.excess(self.estimate("2026-11-28T12:00:00+00:00")))
+
+    def test_a_price_that_ends_without_another_is_no_price(self):
+        estimate = self.estimate("2026-11-28T12:00:00+00:00", "ends")
+        assert estimate.cost_usd is None
+        assert estimate.unknown == "the price table has no price for ends on 2026-12-01"
+        assert self.estimate("2026-11-20T00:00:00+00:00", "ends").cost_usd is not None
+        over = self.estimate("2026-12-20T00:00:00+00:00", "ends")
+        assert over.unknown == "there is no price for ends in the price table"
+
+    def test_the_shipped_argon_is_estimated_at_both_prices_three_days_before_it_doubles(self):
+        manifest = a_manifest(weight=Weight(max_output_tokens=10**6))
+        estimate = estimate_cost(manifest, "gemini-4-argon", PriceTable.shipped(), NOW)
+        assert [period.cost_usd.high for period in estimate.periods] == [Decimal(5), Decimal(10)]
+
+
+class TestAModelThatRetires:
+    def test_is_warned_of_when_the_97_hours_cross_its_last_day(self):
+        for day, said in ((20, "is about to retire"), (26, "retires while the job may still run")):
+            estimate = estimate_cost(a_manifest(), "gemini-3.7-flash", PRICES, datetime(2027, 1, day, tzinfo=UTC))
+            assert said in estimate.warnings[0]
+
+    def test_is_warned_of_even_without_a_price_or_a_weight(self):
+        for manifest in (a_manifest(), a_manifest(weight=None)):
+            estimate = estimate_cost(manifest, "gemini-2.5-flash", PRICES, NOW)
+            assert "gemini-2.5-flash has retired" in estimate.warnings[0]
+
+    def test_a_misspelt_name_is_told_from_a_missing_price(self):
+        assert "gemini-2.5-flash is: check the name" in an_estimate("gemini-2.5-flahs").warnings[0]
 
 
 class TestWords:
     def test_it_survives_xcom(self):
-        for estimate in (an_estimate(ascii_chars=10**6), an_estimate("unheard-of"), estimate_cost(a_manifest(0), "plain", PRICES)):  # fmt: skip  # noqa: E501
+        for estimate in (an_estimate(ascii_chars=10**6), an_estimate("unheard-of"), estimate_cost(a_manifest(0), "plain", PRICES, NOW)):  # fmt: skip  # noqa: E501
             assert Estimate.from_dict(json.loads(json.dumps(estimate.as_dict()))) == estimate
 
     def test_it_says_its_figures_and_what_they_stand_on(self):
@@ -214,7 +296,7 @@ class TestAnotherModel:
     def test_table(self, model, instead_of, limit, number, allowed):
         weight = Weight(ascii_chars=1_000, max_output_tokens=100_000)
         manifest = a_manifest(weight=weight, round=number)
-        assert Budget(Decimal(limit)).allows(manifest, model, instead_of, PRICES) is allowed
+        assert Budget(Decimal(limit)).allows(manifest, model, instead_of, PRICES, NOW) is allowed
 
 
 class TestBudget:
@@ -250,7 +332,7 @@ class TestBudget:
         assert (Budget(Decimal(limit)).excess(an_estimate(), Decimal(spent)) is None) is passes
 
     def test_nothing_to_send_passes_a_limit_of_nothing(self):
-        assert Budget(Decimal(0)).excess(estimate_cost(a_manifest(0), "plain", PRICES)) is None
+        assert Budget(Decimal(0)).excess(estimate_cost(a_manifest(0), "plain", PRICES, NOW)) is None
 
     @pytest.mark.parametrize(
         ("estimate", "spent", "words"),

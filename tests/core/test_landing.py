@@ -189,19 +189,20 @@ class TestJobs:
             ([a_job().as_dict()], 1),
             (str([JOB_NAME, JOB_NAME]), 2),
             (str([a_job().as_dict()]), 1),
-            (None, 0),
             ([], 0),
             ("[]", 0),
         ],
-        ids=["name", "names", "dict", "dicts", "text of names", "text of dicts", "nothing", "empty", "empty text"],
+        ids=["name", "names", "dict", "dicts", "text of names", "text of dicts", "empty", "empty text"],
     )
     def test_names_are_taken_from_whatever_a_task_was_given(self, given, count):
         assert job_names(given) == [JobName.parse(JOB_NAME)] * count
 
     def test_what_is_no_job_is_refused(self):
-        for nonsense in (["nonsense"], "None", "", "[1 +", "[]]"):
+        for nonsense in (["nonsense"], "None", "", "[1 +", "[]]", None, [None], [JOB_NAME, None], "[None]", 7):
             with pytest.raises(InputError, match="is not the name of a batch prediction job"):
                 job_names(nonsense)
+            with pytest.raises(InputError, match="is not the name of a batch prediction job"):
+                read_jobs(nonsense, lambda _name: a_job())
 
     def test_dicts_are_read_and_names_are_asked_for(self):
         asked = []

@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from airflow_vertex_batch.core.drive import adrive, drive, drive_once
 from airflow_vertex_batch.core.errors import JobError
 from airflow_vertex_batch.core.lifecycle import (
     Cancel,
     Ended,
     GaveUp,
+    LimitName,
     OnTimeout,
     Poll,
     Queued,
@@ -22,10 +24,7 @@ from airflow_vertex_batch.core.lifecycle import (
     TimedOut,
     WaitPolicy,
     Warn,
-    adrive,
     conclude,
-    drive,
-    drive_once,
     pack,
     unpack,
     watch,
@@ -130,10 +129,22 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
         [POLL, 50, POLL, CANCEL, POLL],
         timed_out(RUNNING, cancelled=False),
     ),
-    "a cancel that fails is no cancel": (
+    "a cancel that is refused is no cancel": (
         WaitPolicy(poll_interval=60, timeout=50),
-        [RUNNING, RUNNING, UNAVAILABLE],
+        [RUNNING, RUNNING, FORBIDDEN],
         [POLL, 50, POLL, CANCEL],
+        timed_out(RUNNING, cancelled=False),
+    ),
+    "a cancel is sent again after what may pass": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, RUNNING, UNAVAILABLE, UNAVAILABLE, True],
+        [POLL, 50, POLL, CANCEL, 1, CANCEL, 2, CANCEL],
+        timed_out(RUNNING, cancelled=True),
+    ),
+    "but not for ever, whatever silence the service wishes": (
+        WaitPolicy(poll_interval=60, timeout=50),
+        [RUNNING, RUNNING, *[UNAVAILABLE] * 3, BUSY, UNAVAILABLE],
+        [POLL, 50, POLL, CANCEL, 1, CANCEL, 2, CANCEL, 4, CANCEL, 8, CANCEL],
         timed_out(RUNNING, cancelled=False),
     ),
     "a cancel that finds nothing, and no answer after it": (
@@ -375,7 +386,7 @@ def test_an_error_that_is_not_the_service_s_ends_the_wait():
 OUTCOMES = [
     Ended(a_job(JobState.PARTIALLY_SUCCEEDED, labels={"a": "b"}, input_uris=("gs://b/x",))),
     TimedOut(JOB_NAME, RUNNING, cancelled=True),
-    TimedOut(JOB_NAME, None, cancelled=False),
+    TimedOut(JOB_NAME, None, cancelled=False, limit=LimitName.SENSOR_TIMEOUT),
     Queued(PENDING),
     GaveUp(JOB_NAME, 403, "why"),
 ]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import UTC, datetime
 
 import pytest
 
 from airflow_vertex_batch.core.errors import CannotAskError, InputError, ServiceError
 from airflow_vertex_batch.core.preflight import CHECKS, Finding, Plan, Report, Verdict, preflight
 from airflow_vertex_batch.core.preflight.buckets import holds, places
-from airflow_vertex_batch.core.preflight.served import table
 from airflow_vertex_batch.core.preflight.vertex import MAX_LABELS, OUR_LABELS
 from airflow_vertex_batch.core.preflight.words import dataset_of
 
-PLAN = Plan(project="demo", location="us-central1", model="gemini-2.5-flash", staging="gs://stage/x")
+PLAN = Plan(
+    project="demo", location="us-central1", model="gemini-2.5-flash", staging="gs://stage/x",
+    begins=datetime(2026, 7, 1, tzinfo=UTC),
+)  # fmt: skip
 
 
 class Nobody:
@@ -45,11 +47,6 @@ def _only(report, check):
 
 
 class TestTheTableOfModels:
-    def test_every_line_has_a_source_and_a_date(self):
-        for line in table():
-            assert line.source
-            assert date.fromisoformat(line.date) <= date(2027, 1, 1)
-
     @pytest.mark.parametrize(
         ("model", "location", "verdict", "text"),
         [
@@ -78,6 +75,40 @@ class TestTheTableOfModels:
         finding = _only(preflight(_changed(model="gemini-3.8-flash"), Nobody(CannotAskError("closed"))), "model")
         assert "An online call to a model may work where its batches do not" in finding.todo
         assert finding.todo.endswith("Set location='global'")
+
+
+class TestTheLifeOfAModel:
+    @pytest.mark.parametrize(
+        ("model", "begins", "verdict", "text"),
+        [
+            ("gemini-2.5-flash", "2026-07-01", "ok", "is served until 2026-10-20"),
+            ("gemini-2.5-flash", "2026-10-17", "warning", "retires while the job may still run"),
+            ("gemini-2.5-flash", "2026-11-28", "warning", "has retired: its last day was 2026-10-20"),
+            ("gemini-3.8-flash", "2026-11-28", "ok", "is served until 2027-09-02 or later"),
+            ("gemini-3.1-pro-preview", "2026-11-28", "unknown", "until when gemini-3.1-pro-preview is served"),
+            ("something-new", "2026-11-28", "unknown", "until when something-new is served is not known here"),
+            ("projects/demo/locations/us-central1/models/7", "2026-11-28", "unknown", "until when 7 is served"),
+        ],
+    )
+    def test_is_held_against_the_97_hours_from_when_the_job_begins(self, model, begins, verdict, text):
+        plan = _changed(model=model, begins=datetime.fromisoformat(begins).replace(tzinfo=UTC))
+        finding = _only(preflight(plan, Nobody(CannotAskError("closed"))), "model-life")
+        assert (finding.verdict, text in finding.found) == (verdict, True)
+
+    def test_a_plan_begins_now_where_it_does_not_say_when(self):
+        before = datetime.now(UTC)
+        assert before <= Plan(project="p", location="l", model="m").begins <= datetime.now(UTC)
+
+
+class TestAMisspeltModel:
+    def test_is_a_warning_with_the_near_name_where_google_cannot_be_asked(self):
+        finding = _only(preflight(_changed(model="gemini-2.5-flahs"), Nobody(CannotAskError("closed"))), "model")
+        assert (finding.verdict, finding.todo) == ("warning", "Check the name: gemini-2.5-flash is known")
+
+    def test_is_named_beside_the_404(self):
+        gone = ServiceError("no such model", status=404)
+        finding = _only(preflight(_changed(model="gemini-2.5-flahs"), Nobody(gone)), "model")
+        assert (finding.verdict, finding.todo) == ("failed", "Check the model's name: gemini-2.5-flash is known")
 
 
 class TestNames:
@@ -179,7 +210,7 @@ class TestARun:
         report = preflight(self.EVERYTHING, Nobody(error))
         said = _verdicts(report)
         assert list(said) == [name for name in dict.fromkeys(check.name for check in CHECKS) if name != "canary"]
-        assert {name for name, verdict in said.items() if verdict == "ok"} == {"names", "staging"}
+        assert {name for name, verdict in said.items() if verdict == "ok"} == {"names", "staging", "model-life"}
 
     def test_an_answer_of_an_unexpected_shape_is_unknown_and_keeps_its_text_to_itself(self):
         report = preflight(PLAN, Nobody(KeyError("a secret")))

@@ -182,7 +182,7 @@ class TestRejectedRows:
             prepared(self.ROWS, store, template=RequestTemplate(prompt="{{ prompt }}"))
         assert str(caught.value) == (
             "4 rows cannot be sent:\n"
-            "rows:2: The prompt template failed: 'prompt' is undefined [prompt-template]\n"
+            "rows:2: The prompt template failed: column 'prompt' is not there; the row has 'text' [prompt-template]\n"
             "rows:3: The prompt is empty for this row [empty-prompt]\n"
             "rows:4: Row 4 is a int. Yield dicts, or texts. [not-a-row]\n"
             "rows:5: The request holds a lone surrogate, which is no character [not-unicode]. "
@@ -247,13 +247,15 @@ class TestFailure:
             prepared(broken(), store, max_requests=1_000, columns=("mood",))
         assert store.objects == {}
 
-    def test_nothing_is_left_behind_when_the_last_write_breaks(self, store):
+    def test_nothing_is_left_behind_when_the_last_file_breaks(self, store):
         class Full(MemoryStore):
-            def write_new(self, uri, data):
-                raise ServiceError(f"No space for {uri}", status=507)
+            def open_write(self, uri, content_type=""):
+                if uri.basename == "rejected.jsonl":
+                    raise ServiceError(f"No space for {uri}", status=507)
+                return super().open_write(uri)
 
         full = Full()
-        with pytest.raises(ServiceError, match="No space for gs://b/run/manifests/"):
+        with pytest.raises(ServiceError, match="No space for gs://b/run/requests-one/rejected"):
             prepared([*texts(3), {"id": 1, "text": ""}], full, on_rejected_row=DEAD_LETTER, columns=("mood",))
         assert full.objects == {}
 

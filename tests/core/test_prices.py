@@ -26,6 +26,7 @@ AUDIO = Price("audio", Decimal(2), Decimal(10), Decimal("0.2"), "test", "2026-11
 IMAGES = Price("images", Decimal(2), Decimal(10), Decimal("0.2"), "test", "2026-11-22", image_output=Decimal(60))
 TABLE = PriceTable([PLAIN, LONG, AUDIO, IMAGES])
 MILLION = Decimal(1_000_000)
+DAY = "2026-11-28"
 
 
 def _row(model="plain", *, response="{}", status=RowStatus.SUCCEEDED, earlier=(), attempts=1, same_as="", **usage):
@@ -72,7 +73,7 @@ class TestPrice:
     def test_what_has_no_rate_has_no_cost(self, usage):
         assert PLAIN.cost(usage) is None
 
-    @given(st.builds(Usage, *[st.integers(0, 10**6)] * 8))
+    @given(st.builds(Usage, *[st.integers(0, 10**6)] * 9))
     def test_a_cost_is_never_negative_and_unknown_tokens_are_never_free(self, usage):
         told = usage.prompt_tokens + usage.output_tokens + usage.thinking_tokens + usage.tool_tokens
         for cost in (price.cost(usage) for price in (PLAIN, LONG, AUDIO, IMAGES)):
@@ -80,10 +81,11 @@ class TestPrice:
 
 
 class TestPriceTable:
-    @pytest.mark.parametrize("price", list(PriceTable.shipped()), ids=lambda price: price.model)
+    @pytest.mark.parametrize("price", list(PriceTable.shipped()), ids=lambda price: f"{price.model} {price.valid_from}")
     def test_every_shipped_price_is_sane_and_has_source_and_date(self, price):
         assert len(price.source) > 10
         assert date.fromisoformat(price.date)
+        assert price.cached_input_added is None or price.cached_input_added < price.cached_input
         assert 0 < price.cached_input < price.input < price.output
         if price.long_context:
             assert price.long_context.input > price.input
@@ -91,10 +93,9 @@ class TestPriceTable:
 
     def test_the_seed_of_the_sheet_is_what_the_field_pays(self):
         """Spot checks against the fact sheet, section 6: batch is half of list."""
-        rates = {price.model: (price.input, price.output) for price in PriceTable.shipped()}
-        assert rates["gemini-2.5-pro"] == (Decimal("0.625"), Decimal(5))
-        assert rates["gemini-2.5-flash"] == (Decimal("0.15"), Decimal("1.25"))
-        assert rates["gemini-3.8-flash"] == (Decimal("0.375"), Decimal("1.875"))
+        found = {name: PriceTable.shipped().of(name, DAY) for name in ("gemini-2.5-pro", "gemini-2.5-flash")}
+        assert (found["gemini-2.5-pro"].input, found["gemini-2.5-pro"].output) == (Decimal("0.625"), Decimal(5))
+        assert (found["gemini-2.5-flash"].input, found["gemini-2.5-flash"].output) == (Decimal("0.15"), Decimal("1.25"))
 
     @pytest.mark.parametrize(
         ("name", "known"),
@@ -113,7 +114,7 @@ class TestPriceTable:
         ],
     )
     def test_a_model_is_found_by_how_responses_name_it(self, name, known):
-        assert (TABLE.of(name) is not None) is known
+        assert (TABLE.of(name, DAY) is not None) is known
 
 
 class TestRowCost:
@@ -173,11 +174,11 @@ class TestPriceFile:
     def test_entries_override_by_model_and_the_others_stay(self, tmp_path):
         table = TABLE.override(self.read(tmp_path, {"prices": [MINE, MINE | {"model": "new"}]}))
         assert [price.model for price in table] == ["plain", "long", "audio", "images", "new"]
-        assert table.of("plain") == Price(
+        assert table.of("plain", DAY) == Price(
             "plain", Decimal("0.1"), Decimal("0.3"), Decimal(0), "contract 7", "2026-11-23"
         )
-        assert table.of("long") == LONG
-        assert TABLE.of("plain") == PLAIN
+        assert table.of("long", DAY) == LONG
+        assert TABLE.of("plain", DAY) == PLAIN
 
     def test_without_a_file_the_shipped_prices_are_in_force(self):
         assert PriceTable.load(LocalStore(), None) is PriceTable.shipped()

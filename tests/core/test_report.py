@@ -35,6 +35,22 @@ def _row(
     )  # fmt: skip
 
 
+class TestAModelWithoutAPrice:
+    def test_is_said_once_however_many_rows_it_answered(self):
+        totals = Totals(TABLE)
+        for number in range(1_000):
+            totals.add(_row("publishers/google/models/unheard-of", key=f"k{number}", prompt_tokens=1, total_tokens=1))
+        assert totals.report().unpriced_models == ("unheard-of",)
+        why = "there is no price for unheard-of, add it to [vertex_batch] prices_file"
+        assert totals.report().summary().endswith(f"(1,000 rows could not be priced: {why})")
+
+    def test_is_not_blamed_for_rows_that_tell_no_tokens(self):
+        totals = Totals(TABLE)
+        totals.add(_row())
+        assert totals.report().summary().endswith("(1 rows could not be priced)")
+        assert totals.report().unpriced_models == ()
+
+
 class TestTotals:
     def test_rows_tokens_and_money_add_up(self):
         totals = Totals(TABLE)
@@ -200,7 +216,10 @@ class TestThresholds:
     @pytest.mark.parametrize(
         ("ratio", "least", "statuses", "passes"),
         [
-            (None, None, {"failed": 9}, True),
+            (None, None, {"succeeded": 1, "failed": 9}, True),
+            (None, None, {"failed": 9}, False),
+            (None, 0, {"failed": 9}, True),
+            (None, None, {}, True),
             (0.07, None, {"succeeded": 93, "failed": 7}, True),
             (0.07, None, {"succeeded": 93, "failed": 3, "blocked": 3, "rejected": 2}, False),
             (0, None, {"succeeded": 10}, True),
@@ -214,7 +233,8 @@ class TestThresholds:
             (0.5, 10, {"succeeded": 9}, False),
         ],
         ids=[
-            "no limits", "at the ratio", "above it, whatever the status", "none may fail", "one did", "all may fail",
+            "no limits", "none is good", "none need be good", "nothing to ask", "at the ratio",
+            "above it, whatever the status", "none may fail", "one did", "all may fail",
             "an empty night", "enough good rows", "one too few", "none asked for", "some asked of an empty night",
             "either is enough",
         ],
@@ -227,6 +247,37 @@ class TestThresholds:
             with pytest.raises(ResultError, match=r"max_failed_ratio|min_succeeded_rows") as caught:
                 thresholds.check(report)
             assert not caught.value.retryable
+
+    @pytest.mark.parametrize(
+        ("statuses", "facts", "says"),
+        [
+            ({"blocked": 3}, {"sent_count": 3}, "None of 3 rows that were sent has a good answer"),
+            ({"rejected": 3}, {}, "None of 3 rows has a good answer"),
+            ({"missing": 3}, {}, "None of 3 rows has a good answer"),
+            ({"succeeded": 9, "blocked": 3}, {"sent_count": 3, "known_count": 9}, "None of 3 rows that were sent has"),
+            ({"blocked": 5}, {"sent_count": 3, "shared_count": 2}, "None of 3 rows that were sent has a good answer"),
+            ({}, {"jobs": ("job",)}, "The input of its jobs has no row"),
+            ({"succeeded": 10, "blocked": 3}, {"sent_count": 4, "known_count": 9}, ""),
+            ({"succeeded": 9}, {"known_count": 9}, ""),
+            ({"succeeded": 9, "rejected": 3}, {"known_count": 9}, ""),
+            ({"succeeded": 2, "blocked": 2}, {"sent_count": 2, "shared_count": 2}, ""),
+            ({}, {}, ""),
+        ],
+        ids=[
+            "all blocked", "all rejected", "known, and their answers gone", "what is new is blocked, the rest known",
+            "blocked, and so those of the same request", "ready input without a row", "one of those sent is good",
+            "all known", "all known but the rejected", "one good, and the same again", "an empty night",
+        ],
+    )  # fmt: skip
+    def test_a_night_without_a_good_answer(self, statuses, facts, says):
+        report = msgspec.structs.replace(self.report(**statuses), **facts)
+        if not says:
+            Thresholds().check(report)
+            return
+        with pytest.raises(ResultError, match=f"^{says}.*, and only min_succeeded_rows=0 lets that pass"):
+            Thresholds().check(report)
+        for anything in (Thresholds(min_succeeded_rows=0), Thresholds(max_failed_ratio=1)):
+            anything.check(report)
 
     def test_the_message_says_counts_limits_statuses_samples_and_what_has_landed(self):
         with pytest.raises(ResultError) as caught:

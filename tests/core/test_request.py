@@ -9,7 +9,6 @@ from decimal import Decimal
 
 import pytest
 
-from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.request import (
     KEY_LABEL,
     MAX_KEY_LENGTH,
@@ -17,7 +16,6 @@ from airflow_vertex_batch.core.request import (
     RequestTemplate,
     RowProblem,
     carried,
-    compile_prompt,
     content_key,
     key_label,
     request_digest,
@@ -33,87 +31,6 @@ def _build(row, **template):
 
 def _parts(row, **template):
     return _build(row, **template)["contents"][0]["parts"]
-
-
-class TestPrompt:
-    @pytest.mark.parametrize(
-        ("template", "text"),
-        [
-            ("{{ name }} says {{ text }}", "Ann says hi"),
-            ("{{ name|upper }}: {{ row['odd name'] }}", "ANN: odd"),
-            ("{% for item in items %}- {{ item }}\n{% endfor %}", "- a\n- b\n"),
-            ("{% if count > 2 %}many{% else %}few{% endif %}", "many"),
-            ("{# a remark #}{{ none }}", "None"),
-            ("{{ missing_is_none }}", "None"),
-            ("{{ count }} {{ price }} {{ day }} {{ flag }} {{ items }}", "3 1.50 2026-11-22 True ['a', 'b']"),
-            ("no placeholder\n", "no placeholder\n"),
-            ("<b>{{ html }}</b>", "<b><i>&amp;</i></b>"),
-            ("{{ lang }}: {{ name }}", "it: Ann"),
-            ("{{ '{{ name }}' }}", "{{ name }}"),
-        ],
-        ids=[
-            "columns", "filter and odd column", "loop", "condition", "remark", "a null column", "types",
-            "constant", "no escaping", "variable", "literal braces",
-        ],
-    )  # fmt: skip
-    def test_a_template_speaks_jinja_over_columns_and_variables(self, template, text):
-        row = {
-            "name": "Ann", "text": "hi", "odd name": "odd", "items": ["a", "b"], "count": 3, "price": Decimal("1.50"),
-            "day": date(2026, 11, 22), "flag": True, "html": "<i>&amp;</i>", "missing_is_none": None,
-        }  # fmt: skip
-        assert compile_prompt(template, {"lang": "it"})(row) == text
-
-    @pytest.mark.parametrize(
-        "template", ["{{ text }}", "{{ text }}{% if true %}{% endif %}"], ids=["fast path", "jinja"]
-    )
-    @pytest.mark.parametrize(
-        "text", ["{{ secret }}", "{% for x in y %}", "{# gone #}", "{{ 7 * 7 }}", "\\ \" ' \x00 \n é 😀"]
-    )
-    def test_row_data_is_never_rendered(self, template, text):
-        """A ticket that contains template syntax is a text like any other."""
-        assert _parts({"text": text, "secret": "s"}, prompt=template) == [{"text": text}]
-
-    @pytest.mark.parametrize(
-        ("template", "message"),
-        [
-            ("Hi\n{{ name", "mistake in line 2"),
-            ("{% for %}", "mistake in line 1"),
-            ("{{ x|nosuchfilter }}", "No filter named 'nosuchfilter'"),
-        ],
-    )
-    def test_a_mistake_in_the_template_is_found_before_any_row(self, template, message):
-        with pytest.raises(InputError, match=rf"(?s){message}.*Correct `prompt`"):
-            RequestBuilder(RequestTemplate(prompt=template))
-
-    @pytest.mark.parametrize("template", ["{{ name }}", "{{ name|upper }}"], ids=["fast path", "jinja"])
-    def test_a_missing_column_is_a_problem_of_that_row(self, template):
-        with pytest.raises(RowProblem, match="'name' is undefined") as caught:
-            _build({"other": 1}, prompt=template)
-        assert caught.value.code == "prompt-template"
-
-    def test_a_template_that_fails_says_so_without_quoting_the_row(self):
-        with pytest.raises(RowProblem, match="ZeroDivisionError") as caught:
-            _build({"secret": "hunter2", "n": 0}, prompt="{{ secret }}{{ 1 / n }}")
-        assert "hunter2" not in str(caught.value)
-
-    @pytest.mark.parametrize(
-        ("row", "code"),
-        [({"text": " \n"}, "empty-prompt"), ({"text": "\ud800"}, "not-unicode")],
-        ids=["blank", "lone surrogate"],
-    )
-    def test_a_text_that_cannot_be_sent_is_a_problem_of_that_row(self, row, code):
-        with pytest.raises(RowProblem) as caught:
-            _build(row, prompt="{{ text }}")
-        assert caught.value.code == code
-
-    @pytest.mark.parametrize("name", ["self", "row", "lang", "range"])
-    def test_names_that_jinja_or_we_give_a_meaning_take_no_short_cut(self, name):
-        """The fast path must give what Jinja gives, also for a column with an unlucky name."""
-        template = "{{ " + name + " }}"
-        slow = compile_prompt(template + "{% if false %}{% endif %}", {"lang": "it"})
-        row = {name: "column"}
-        fast, plain = compile_prompt(template, {"lang": "it"})(row), slow(row)
-        assert fast.partition(" object at ")[0] == plain.partition(" object at ")[0]
 
 
 class TestConstantMembers:
@@ -214,6 +131,7 @@ class TestKeys:
             ("Ünlü", "r-Ünlü"),
             ("a b/c:d", "a b/c:d"),
             (0, "r-0"),
+            (Decimal("1.50"), "r-1.50"),
         ],
         ids=repr,
     )
@@ -233,7 +151,14 @@ class TestKeys:
         assert row_key(value).startswith("r-")
         assert len(row_key(value)) <= MAX_KEY_LENGTH
 
-    @pytest.mark.parametrize(("value", "code"), [(None, "no-key"), ("", "no-key"), ("\ud800", "not-unicode")], ids=repr)
+    @pytest.mark.parametrize(
+        ("value", "code"),
+        [
+            *((None, "no-key"), ("", "no-key"), (float("nan"), "no-key"), ("\ud800", "not-unicode")),
+            *(({1, 2}, "odd-key"), (object(), "odd-key"), (b"x", "odd-key"), (10**5000, "odd-key")),
+        ],
+        ids=lambda value: repr(value)[:12] if not isinstance(value, int) else "5,001 digits",
+    )
     def test_no_key_is_a_problem_of_that_row(self, value, code):
         with pytest.raises(RowProblem) as caught:
             row_key(value)
@@ -297,8 +222,13 @@ class TestCarried:
 
     @pytest.mark.parametrize(
         ("row", "code"),
-        [({}, "no-column"), ({"id": object()}, "not-json"), ({"id": "\ud800"}, "not-json")],
-        ids=["absent", "no JSON type", "lone surrogate"],
+        [
+            ({}, "no-column"),
+            ({"id": object()}, "not-json"),
+            ({"id": "\ud800"}, "not-json"),
+            ({"id": 10**5000}, "not-json"),
+        ],
+        ids=["absent", "no JSON type", "lone surrogate", "a number without end"],
     )
     def test_a_column_that_cannot_travel_is_a_problem_of_that_row(self, row, code):
         with pytest.raises(RowProblem) as caught:

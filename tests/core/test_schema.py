@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
@@ -43,11 +43,13 @@ TICKET_API = {
                 "type": "OBJECT",
                 "properties": {"name": {"type": "STRING"}, "price": {"type": "NUMBER", "nullable": True}},
                 "required": ["name"],
+                "propertyOrdering": ["name", "price"],
             },
         },
         "note": {"type": "STRING", "nullable": True},
     },
     "required": ["mood", "language", "items"],
+    "propertyOrdering": ["mood", "language", "items", "note"],
 }
 
 
@@ -56,6 +58,20 @@ class TestResponseSchema:
         made = response_schema(json_schema(Ticket))
         assert made.pop("description") == "A class as a user writes it."
         assert made == TICKET_API
+
+    def test_the_reasoning_comes_before_the_answer_where_the_class_has_it_so(self):
+        class Judged(BaseModel):
+            reasoning: str
+            answer: str
+
+        assert response_schema(json_schema(Judged))["propertyOrdering"] == ["reasoning", "answer"]
+
+    def test_a_class_that_takes_anything_is_refused_where_it_does(self):
+        class Loose(BaseModel):
+            answer: Any
+
+        with pytest.raises(InputError, match=r"response_schema\.answer has no type"):
+            response_schema(json_schema(Loose))
 
     @pytest.mark.parametrize(
         ("schema", "api"),
@@ -95,7 +111,24 @@ class TestResponseSchema:
                         "nullable": {"type": "BOOLEAN"},
                         "items": {"type": "STRING"},
                     },
+                    "propertyOrdering": ["type", "nullable", "items"],
                 },
+            ),
+            (
+                {
+                    "type": "object",
+                    "properties": {"b": {"type": "string"}, "a": {"type": "string"}},
+                    "propertyOrdering": ["a", "b"],
+                },
+                {
+                    "type": "OBJECT",
+                    "properties": {"b": {"type": "STRING"}, "a": {"type": "STRING"}},
+                    "propertyOrdering": ["a", "b"],
+                },
+            ),
+            (
+                {"properties": {"a": {"items": {"pattern": "x"}}}},
+                {"type": "OBJECT", "properties": {"a": {"type": "ARRAY", "items": {"type": "STRING", "pattern": "x"}}}},
             ),
             (
                 {"$ref": "#/definitions/a", "description": "d", "definitions": {"a": {"type": "string"}}},
@@ -114,6 +147,8 @@ class TestResponseSchema:
             "array",
             "what only describes",
             "properties named like members",
+            "an order of the author's",
+            "types that follow from members",
             "definitions",
         ],
     )
@@ -140,6 +175,9 @@ class TestResponseSchema:
             ({"type": "integer", "exclusiveMinimum": 0}, "exclusiveMinimum cannot be said.*check it afterwards"),
             ({"type": "integer", "enum": [1, 2]}, "values that are no texts"),
             ({"type": "array", "items": "string"}, r"response_schema\.items is not an object"),
+            ({}, r"response_schema has no type"),
+            ({"type": "array", "items": {}}, r"response_schema\.items has no type.*Give it a type"),
+            ({"type": "object", "properties": {"a": {"description": "anything"}}}, r"response_schema\.a has no type"),
         ],
         ids=lambda value: "" if isinstance(value, str) else "|".join(value),
     )

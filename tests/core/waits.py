@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_vertex_batch.core.address import JobName
+from airflow_vertex_batch.core.drive import drive
 from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.lifecycle import Flow, OnTimeout, Outcome, TimedOut, WaitPolicy, Warn, drive
+from airflow_vertex_batch.core.lifecycle import Flow, LimitName, OnTimeout, Outcome, TimedOut, WaitPolicy, Warn
 from airflow_vertex_batch.core.model import BatchJob, JobState
 from tests.builders import JOB_NAME, a_job
 from tests.fakes import Clock
@@ -24,8 +25,8 @@ POLL, CANCEL, WARN = "poll", "cancel", "warn"
 KEEP = WaitPolicy(poll_interval=300_000, timeout=100, on_timeout=OnTimeout.KEEP)
 
 
-def timed_out(job: BatchJob | None, *, cancelled: bool) -> TimedOut:
-    return TimedOut(JOB_NAME, job, cancelled=cancelled)
+def timed_out(job: BatchJob | None, *, cancelled: bool, limit: LimitName = LimitName.JOB_TIMEOUT) -> TimedOut:
+    return TimedOut(JOB_NAME, job, cancelled=cancelled, limit=limit)
 
 
 class Service:

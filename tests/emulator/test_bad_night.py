@@ -112,7 +112,7 @@ class TestItsBill:
         assert (usage.prompt_tokens, usage.output_tokens, usage.thinking_tokens) == (prompt, output, thinking)
         assert (usage.cached_tokens, usage.tool_tokens) == (cached, tool)
         assert usage.total_tokens == prompt + output + thinking + tool
-        price = PriceTable.shipped().of("gemini-2.5-flash")
+        price = PriceTable.shipped().of("gemini-2.5-flash", "2026-11-28")
         read, said = prompt - cached + tool, output + thinking
         spent = read * price.input + cached * price.cached_input + said * price.output
         report = rounds.totals.report()

@@ -283,6 +283,32 @@ class TestAScriptedCourse:
         ]
         assert len(world.output(world.get(job))) == 10
 
+    @pytest.mark.parametrize("moment", [0, 300], ids=["before it is held", "while it is held"])
+    @pytest.mark.parametrize("fate", [{"from_pending": True}, {"after": 0.5}], ids=["in the queue", "half way"])
+    def test_holds_a_job_until_it_is_released(self, moment, fate):
+        world = a_world(scenario=Scenario(faults=(Hold(state="JOB_STATE_PAUSED", **fate),)))
+        job = world.create(a_body(displayName="night-1", labels={"team": "a"}))
+        assert states(world, job, moment) == ["PAUSED" if moment else "PENDING"]
+        named = {"job": "night-*", "labels": {"team": "?"}}
+        assert world.call("POST", "/emulator/release", named).document == {"released": [job["name"]]}
+        assert states(world, job, moment + 300) == ["SUCCEEDED"]
+        assert len(world.output(world.get(job))) == 10
+
+    @pytest.mark.parametrize(
+        ("named", "status"), [({"job": "day-*"}, 404), ({"labels": {"team": "b"}}, 404), ({"jobs": "night-*"}, 400)]
+    )
+    def test_holds_on_to_a_job_that_a_release_does_not_name(self, named, status):
+        world = a_world(scenario=Scenario(faults=(Hold(state="JOB_STATE_PAUSED", from_pending=True),)))
+        job = world.create(a_body(displayName="night-1", labels={"team": "a"}))
+        world.emulator.advance(HOUR)
+        assert world.call("POST", "/emulator/release", named).status == status
+        assert states(world, job, 2 * HOUR) == ["PAUSED"]
+
+    def test_that_is_over_has_nothing_to_release(self):
+        world = a_world(scenario=Scenario(faults=(Hold(state=JobState.PENDING, from_pending=True, seconds=10),)))
+        world.ended(world.create())
+        assert world.emulator.release() == ()
+
     def test_stuck_in_the_queue_expires(self):
         world = a_world(scenario=Scenario(faults=(Hold(state=JobState.PENDING, from_pending=True),)))
         assert states(world, world.create(), HOUR, 71 * HOUR, 73 * HOUR) == ["PENDING", "PENDING", "EXPIRED"]

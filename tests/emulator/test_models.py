@@ -120,6 +120,13 @@ class TestASchemaIsHonoured:
     def test_as_json_when_no_schema_says_more(self):
         assert json.loads(text_of(a_request(generationConfig={"responseMimeType": "application/json"})))
 
+    def test_named_by_response_format(self):
+        asked = [{"text": {"mimeType": "APPLICATION_JSON", "schema": {"type": "array", "items": {"type": "integer"}}}}]
+        answer = json.loads(text_of(a_request("Count.", generationConfig={"responseFormat": asked})))
+        assert all(isinstance(number, int) for number in answer)
+        asked = [{"text": {"mimeType": "APPLICATION_JSON"}}]
+        assert json.loads(text_of(a_request("Count.", generationConfig={"responseFormat": asked})))["answer"]
+
     def test_in_a_function_call_that_is_demanded(self):
         parameters = {"type": "OBJECT", "required": ["id"], "properties": {"id": {"type": "INTEGER"}}}
         request = a_request(
@@ -201,6 +208,24 @@ class TestTheConfiguration:
             MODEL.answer(a_request(generationConfig={"thinkingConfig": {"includeThoughts": True}})).candidates[0].parts
         )
         assert [part.get("thought") for part in parts] == [True, None]
+
+
+class TestAnImageOrASound:
+    @pytest.mark.parametrize(
+        ("modalities", "kinds", "tokens"),
+        [
+            (["IMAGE"], ["image/png"], {"IMAGE": 1290}),
+            (["AUDIO"], ["audio/L16;codec=pcm;rate=24000"], {"AUDIO": 25}),
+            (["TEXT", "IMAGE"], ["text", "image/png"], {"IMAGE": 1290}),
+            (["TEXT"], ["text"], {}),
+        ],
+        ids=str,
+    )
+    def test_is_answered_where_the_request_asks_for_it(self, modalities, kinds, tokens):
+        (said,) = MODEL.answer(a_request("Draw.", generationConfig={"responseModalities": modalities})).candidates
+        assert [part["inlineData"]["mimeType"] if "inlineData" in part else "text" for part in said.parts] == kinds
+        texts = sum(text_tokens(part.get("text", "")) for part in said.parts)
+        assert (said.media_tokens, said.token_count) == (tokens, sum(tokens.values()) + texts)
 
 
 def test_an_unknown_model_is_named_with_the_known_ones():

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from airflow_vertex_batch.core.collect import Batch, Collector
+from airflow_vertex_batch.core.model import BatchJob
 from airflow_vertex_batch.emulator.faults import (
     Blocked,
     Cached,
@@ -16,12 +18,13 @@ from airflow_vertex_batch.emulator.faults import (
     Key,
     Missing,
     NoUsage,
+    Parts,
     RowError,
     ThoughtsFirst,
     ToolUse,
     Truncated,
 )
-from tests.emulator.worlds import BAD, a_body, a_line, a_world
+from tests.emulator.worlds import BAD, INPUT, a_body, a_line, a_world
 
 
 class TestFaultsOfARow:
@@ -115,6 +118,22 @@ class TestFaultsOfARow:
                 Empty(keys=("k3",)),
                 lambda line: line["response"]["candidates"][0]["content"]["parts"] == [],
                 id="no parts",
+            ),
+            pytest.param(
+                Parts(keys=("k3",)),
+                lambda line: (
+                    [list(part) for part in line["response"]["candidates"][0]["content"]["parts"]]
+                    == [["executableCode"], ["codeExecutionResult"]]
+                ),
+                id="code and its result",
+            ),
+            pytest.param(
+                Parts(keys=("k3",), parts=({"hologram": {"data": "AAAA"}},)),
+                lambda line: (
+                    line["response"]["candidates"][0]["content"]["parts"] == [{"hologram": {"data": "AAAA"}}]
+                    and line["response"]["candidates"][0]["finishReason"] == "STOP"
+                ),
+                id="a part of tomorrow",
             ),
             pytest.param(NoUsage(keys=("k3",)), lambda line: "usageMetadata" not in line["response"], id="no usage"),
             pytest.param(
@@ -274,3 +293,19 @@ class TestFaultsOfARow:
     def test_take_what_is_left_when_the_first_is_used_up(self):
         _, _, lines = self.lines(Missing(times=4), Duplicated())
         assert sorted(len(found) for found in lines.values()) == [2] * 6
+
+
+class TestAnImageThatWasAskedFor:
+    def test_is_in_each_answer_but_those_that_a_fault_replaced(self):
+        """What the engine makes of it on a laptop: an image is an answer, words or thoughts instead are none."""
+        said = {"text": "Here is your image."}
+        world = a_world(
+            Parts(keys=("k3",), parts=(said,)),
+            Parts(keys=("k4",), parts=(said | {"thought": True},)),
+            lines=[a_line(f"k{n}", generationConfig={"responseModalities": ["IMAGE"]}) for n in range(6)],
+        )
+        job = world.ended(world.create())
+        rows = list(Collector(world.store, world.warehouse).rows(Batch(BatchJob.from_api(job), (INPUT,))))
+        bad = {row.key: (row.status, row.code) for row in rows if not row.status.is_good}
+        assert bad == {"k3": ("invalid_output", "NO_IMAGE"), "k4": ("failed", "EMPTY_ANSWER")}
+        assert [row.usage.image_tokens for row in rows] == [1290] * 6

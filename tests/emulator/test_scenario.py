@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import (
     Blocked,
     Cached,
@@ -23,6 +25,7 @@ from airflow_vertex_batch.emulator.faults import (
     Key,
     Missing,
     NoUsage,
+    Parts,
     Pass,
     RowError,
     Stale,
@@ -31,7 +34,7 @@ from airflow_vertex_batch.emulator.faults import (
     Truncated,
 )
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches, UnusedFaultError, fault_tags
-from tests.emulator.worlds import BAD, INPUT, PARENT, a_body, a_line, a_world, from_table, to_table
+from tests.emulator.worlds import BAD, INPUT, PARENT, World, a_body, a_line, a_world, from_table, to_table
 
 
 class TestTheSwitches:
@@ -173,6 +176,56 @@ class TestTheSwitches:
         row = world.warehouse.all("p.d.t")[0]
         assert {type(row["response"]), type(row["request"])} == {kind}
 
+    @pytest.mark.parametrize(("answer", "status"), [("refused", "Bad Request"), ("taken", "")])
+    def test_15_a_schema_with_an_object_without_properties(self, answer, status):
+        world = a_world(empty_objects=answer)
+        schema = {"type": "OBJECT", "properties": {"a": {"type": "OBJECT"}}}
+        config = {"responseMimeType": "application/json", "responseSchema": schema}
+        world.store.put(INPUT, {"key": "k", "request": {**a_line()["request"], "generationConfig": config}})
+        (line,) = world.output(world.ended(world.create()))
+        assert line["status"].startswith(status)
+        assert bool(line["status"]) is bool(status)
+
+    @pytest.mark.parametrize(
+        ("answer", "name", "status"),
+        [
+            ("misspelt", "gemini-2.5-flahs", 404),
+            ("misspelt", "gemini-2.9-flash", 200),
+            ("misspelt", "gemini-2.5-flash-001@default", 200),
+            ("all", "gemini-2.5-flahs", 404),
+            ("all", "gemini-2.9-flash", 404),
+            ("all", "gemini-2.5-flash", 200),
+            ("none", "gemini-2.5-flahs", 200),
+        ],
+    )
+    def test_20_a_model_whose_name_is_not_known(self, answer, name, status):
+        world, path = a_world(unknown_names=answer), f"publishers/google/models/{name}"
+        assert world.call("POST", PARENT, a_body(model=path)).status == status
+        assert world.call("GET", f"/v1/{path}").status == status
+
+    @pytest.mark.parametrize(
+        ("answer", "began", "status"),
+        [
+            ("served", "2026-10-21", 200),
+            ("refused", "2026-10-20", 200),
+            ("refused", "2026-10-21", 404),
+        ],
+    )
+    def test_21_a_model_after_its_last_day(self, answer, began, status):
+        scenario = Scenario(switches=Switches(retired_models=answer))
+        world = World(scenario=scenario, clock=VirtualClock(datetime.fromisoformat(began).replace(tzinfo=UTC)))
+        path = "publishers/google/models/gemini-2.5-flash"
+        assert world.call("POST", PARENT, a_body(model=path)).status == status
+        assert world.call("GET", f"/v1/{path}").status == status
+
+    @pytest.mark.parametrize(("answer", "status"), [("gemini-2.5-flash", 200), ("gemini-3.5-flash-lite", 404)])
+    def test_22_the_model_that_a_tuned_one_was_made_from(self, answer, status):
+        world, place = a_world(tuned_from=answer), "projects/demo/locations/us-central1"
+        path = f"{place}/models/7"
+        assert world.call("POST", f"/v1/{place}/batchPredictionJobs", a_body(model=path)).status == status
+        labels = world.call("GET", f"/v1/{path}").document["labels"]
+        assert list(labels.values()) == [answer.replace(".", "-")]
+
     def test_say_their_evidence_and_are_all_tested(self):
         tested = {
             name.split("_")[1] for name in dir(type(self)) if name.startswith("test_") and name.split("_")[1].isdigit()
@@ -300,6 +353,7 @@ class TestAScript:
             ThoughtsFirst(),
             InvalidJson(text="```json"),
             Empty(),
+            Parts(parts=({"fileData": {"fileUri": "gs://out/a.png", "mimeType": "image/png"}},)),
             NoUsage(only_total=True),
             Cached(share=0.1),
             ToolUse(tokens=3),

@@ -206,10 +206,10 @@ def test_a_store_that_never_answers_does_not_keep_the_emulator_from_stopping():
     asked, never = threading.Event(), threading.Event()
 
     class Silent(MemoryStore):
-        def open_read(self, uri):
+        def open_read(self, uri, version=""):
             asked.set()
             never.wait(30)
-            return super().open_read(uri)
+            return super().open_read(uri, version)
 
     world = World(Silent(), clock=SystemClock(), speed=100_000)
     begun = time.monotonic()

@@ -52,7 +52,7 @@ class MemoryStore:
                 yield ObjectInfo(Uri.parse(name), len(self.objects[name]))
 
     @contextlib.contextmanager
-    def open_read(self, uri: Uri) -> Iterator[IO[bytes]]:
+    def open_read(self, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:
         self._check(uri)
         if str(uri) not in self.objects:
             raise InputError(f"{uri} does not exist")
@@ -107,8 +107,8 @@ class FolderStore(LocalStore):
             name = str(Path(item.uri.name).relative_to(self._root / folder.bucket))
             yield ObjectInfo(Uri("gs", folder.bucket, name), item.size_bytes)
 
-    def open_read(self, uri: Uri) -> Any:
-        return super().open_read(self._file(uri))
+    def open_read(self, uri: Uri, version: str = "") -> Any:
+        return super().open_read(self._file(uri), version)
 
     def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Any:
         return super().open_write(self._file(uri), content_type)

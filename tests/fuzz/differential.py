@@ -1,7 +1,8 @@
 """Do lint and the emulator's importer agree about this file? Two readings of one documentation check each other.
 
 Four promises, for any bytes: where the importer refuses the job, lint has an error at that line; where the service
-would refuse the row, lint has an error at that line; a file without errors is imported whole; and so is what is left
+would refuse the row, lint has an error at that line (a name that is unknown to both is a warning: it may be newer than
+either); a file without errors is imported whole; and so is what is left
 of any file when lint rejects its bad lines one by one, as prepare does.
 """
 
@@ -16,6 +17,7 @@ from airflow_vertex_batch.emulator.rowcheck import canonical, problem_of
 
 _POSITION = re.compile(r"in the row that starts at position (\d+)\)")
 _MOST_BYTES = 100_000_000
+_UNKNOWN_NAME = "Invalid JSON payload received. Unknown name"
 
 
 def lint(data: bytes, *, shortcut: bool = True) -> list[Finding]:
@@ -36,7 +38,10 @@ def refusals(data: bytes) -> dict[int, str]:
             number = data.count(b"\n", 0, position) + 1
             importer.feed(line, "requests.jsonl", position)
             row = decode(line.removeprefix(b"\xef\xbb\xbf"))
-            if not row.get("response") and (problem := problem_of(canonical(row.get("request")), lambda _: True)):
+            if row.get("response"):
+                continue
+            problem = problem_of(canonical(row.get("request")), lambda _: True)
+            if problem and not problem.startswith(_UNKNOWN_NAME):
                 found[number] = f"row: {problem}"
         importer.finish("requests.jsonl")
     except JobFailedError as error:

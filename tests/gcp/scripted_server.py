@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -19,7 +20,8 @@ class Answer:
 
     :param body: JSON, or bytes as they are.
     :param fate: "answer"; "drop" closes the connection after reading the request; "cut" does in the middle of the body;
-        "hang" answers only when the server is stopped.
+        "hang" answers only when the server is stopped; "drip" sends its body, and "drip head" all of it, a byte at a
+        time, and never comes to an end; "stall" stops in the middle of the body.
     """
 
     status: int = 200
@@ -43,6 +45,8 @@ class Asked:
     query: dict[str, str]
     body: Any
     authorization: str
+    range: str = ""
+    content_range: str = ""
 
 
 class ScriptedServer:
@@ -89,13 +93,16 @@ class ScriptedServer:
                 parts = urlsplit(self.path)
                 raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 is_json = self.headers.get("Content-Type", "").startswith("application/json")
-                body = json.loads(raw) if raw and is_json else raw or None
+                is_part = "Content-Range" in self.headers
+                body = json.loads(raw) if raw and is_json and not is_part else raw or None
                 asked = Asked(
-                    self.command, parts.path, dict(parse_qsl(parts.query)), body, self.headers.get("Authorization", "")
-                )
+                    self.command, parts.path, dict(parse_qsl(parts.query)), body,
+                    self.headers.get("Authorization", ""), self.headers.get("Range", ""),
+                    self.headers.get("Content-Range", ""),
+                )  # fmt: skip
                 self._send(server._next(asked))
 
-            do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
             def _send(self, answer: Answer) -> None:
                 if answer.fate == "hang":
@@ -104,14 +111,33 @@ class ScriptedServer:
                     self.close_connection = True
                     return
                 data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+                if answer.fate == "drip head":
+                    self._drip(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 60_000)
+                    return
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
+                if answer.fate == "drip":
+                    self._drip(data)
+                    return
+                if answer.fate == "stall":
+                    self.wfile.write(data[: len(data) // 2])
+                    server.stopped.wait()
+                    self.close_connection = True
+                    return
                 if answer.fate == "cut":
                     data, self.close_connection = data[: len(data) // 2], True
                 self.wfile.write(data)
+
+            def _drip(self, data: bytes) -> None:
+                self.close_connection = True
+                with contextlib.suppress(OSError):  # the client may go away
+                    for byte in data:
+                        if server.stopped.wait(0.01):
+                            return
+                        self.wfile.write(bytes([byte]))
 
             def log_message(self, *_arguments: object) -> None:
                 """Stay quiet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
@@ -27,6 +28,7 @@ PLAN = {
     "staging": "gs://stage/x",
     "source": "bq://demo.raw.tickets",
     "destination": "bq://demo.out.answers",
+    "begins": datetime(2026, 7, 1, tzinfo=UTC),
 }
 
 JOBS = "/v1/projects/demo/locations/us-central1/batchPredictionJobs"
@@ -377,6 +379,25 @@ class TestEachCheck:
         report, _ = _run(model=path)
         assert _finding(report, "model").verdict == "failed"
 
+    @pytest.mark.parametrize(
+        ("base", "verdict", "text"),
+        [
+            ("gemini-2-5-flash", "ok", "serves its batches"),
+            ("gemini-3-5-flash-lite", "failed", "tuned models of Gemini 3 and newer have no batch"),
+            ("gemini-4-argon", "failed", "was tuned from gemini-4-argon"),
+            ("gemini-12-x", "failed", "was tuned from gemini-12-x"),
+        ],
+    )
+    def test_a_tuned_model_has_batches_by_what_it_was_tuned_from(self, base, verdict, text):
+        path = "projects/demo/locations/us-central1/models/7"
+        body = {"name": path, "labels": {"google-vertex-llm-tuning-base-model-id": base}}
+        finding = _finding(_run({f"/v1/{path}": Answer(body=body)}, model=path)[0], "model")
+        assert (finding.verdict, text in finding.found) == (verdict, True)
+
+    def test_a_misspelt_model_that_exists_after_all_is_no_warning(self):
+        answers = {"/v1/publishers/google/models/gemini-2.5-flahs": Answer(body={"name": "x"})}
+        assert _finding(_run(answers, model="gemini-2.5-flahs")[0], "model").verdict == "ok"
+
     def test_a_model_that_exists_and_is_not_in_the_table_is_a_warning(self):
         answers = {"/v1/publishers/google/models/nova": Answer(body={"name": "nova"})}
         finding = _finding(_run(answers, model="nova")[0], "model")
@@ -429,7 +450,9 @@ class TestAsking:
         report, asked = _run(answers, canary=CANARY)
         assert len(asked) == 1
         assert {each.verdict for each in report.findings} == {"ok", "unknown", "failed"}
-        assert {each.check for each in report.findings if each.verdict == "ok"} == {"credentials", "names", "staging"}
+        assert {each.check for each in report.findings if each.verdict == "ok"} == {
+            *("credentials", "names", "staging", "model-life")
+        }
         assert report.error().retryable
 
 

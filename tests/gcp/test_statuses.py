@@ -1,4 +1,4 @@
-"""Each call of the API beside each status it may be answered with: sent how often, and what is known afterwards."""
+"""Each call of the API beside each status it may be answered with: sent for how long, and what is known afterwards."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
-from airflow_vertex_batch.core.address import JobName
+from airflow_vertex_batch.core.address import JobName, Uri
+from airflow_vertex_batch.core.drive import drive
 from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
-from airflow_vertex_batch.core.lifecycle import Ended, GaveUp, OnTimeout, TimedOut, WaitPolicy, drive, watch
+from airflow_vertex_batch.core.ledger import Ledger
+from airflow_vertex_batch.core.lifecycle import Ended, GaveUp, OnTimeout, TimedOut, WaitPolicy, watch
 from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.gcp.vertex import READ_ATTEMPTS, VertexClient, read_answer
-from tests.builders import JOB_NAME, a_job, a_spec
-from tests.fakes import Clock
+from airflow_vertex_batch.core.outage import OUTAGE_SECONDS
+from airflow_vertex_batch.core.patience import ensure_job_patiently
+from airflow_vertex_batch.gcp.vertex import VertexClient, read_answer
+from tests.builders import JOB_NAME, a_job, a_job_doc, a_spec, an_order
+from tests.fakes import Clock, MemoryStore
 
 NAME = JobName.parse(JOB_NAME)
 #: By status: whether a create may have worked, whether a read is sent again, whether nothing is left to cancel.
@@ -36,46 +40,169 @@ TABLE = {
 STATUSES = pytest.mark.parametrize(("status", "facts"), TABLE.items(), ids=str)
 
 
-class Answering(VertexClient):
-    """The client, and a service with one answer to everything."""
+#: Seconds after which an outage of two minutes is over, whatever the last wait was.
+LATEST = OUTAGE_SECONDS + 25
 
-    def __init__(self, status: int) -> None:
-        super().__init__(AnonymousCredentials(), "demo", "global", sleep=lambda _seconds: None)
-        self.status, self.sent = status, 0
+
+class Answering(VertexClient):
+    """The client, and a service with one answer to everything, for as long as its outage lasts.
+
+    :param lasts: seconds of the clock; for ever where not given.
+    """
+
+    def __init__(self, status: int, lasts: float = float("inf")) -> None:
+        self.clock, self.status, self.lasts, self.sent = Clock(), status, lasts, list[str]()
+        self.began = self.clock.now
+        super().__init__(AnonymousCredentials(), "demo", "global", sleep=self.clock.sleep)
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the outage began."""
+        return (self.clock.now - self.began).total_seconds()
 
     def _send_once(self, call: Any) -> dict[str, Any]:
-        self.sent += 1
-        return read_answer(call, self.status, "", {})
+        self.sent.append(call.what.split()[0])
+        if self.passed < self.lasts:
+            return read_answer(call, self.status, "", {})
+        return {} if call.what.startswith(("list", "cancel")) else a_job_doc()
 
 
 class TestCalls:
     @STATUSES
-    def test_create(self, status, facts):
+    def test_a_create_is_sent_once(self, status, facts):
         client = Answering(status)
         with pytest.raises(ServiceError, match=f"HTTP {status}") as caught:
             client.create(a_spec())
         assert isinstance(caught.value, AmbiguousError) is facts[0]
-        assert client.sent == 1
+        assert (len(client.sent), client.passed) == (1, 0)
 
     @STATUSES
     @pytest.mark.parametrize("call", ["get", "list"])
-    def test_reads(self, status, facts, call):
+    def test_a_read_gives_up_after_two_minutes_or_at_once(self, status, facts, call):
         client = Answering(status)
         with pytest.raises(ServiceError, match=f"HTTP {status}") as caught:
             client.get(NAME) if call == "get" else list(client.list({"a": "b"}))
         assert not isinstance(caught.value, AmbiguousError)
         assert caught.value.retryable is facts[1]
-        assert client.sent == (READ_ATTEMPTS if facts[1] else 1)
+        assert OUTAGE_SECONDS <= client.passed < LATEST if facts[1] else client.passed == 0
 
     @STATUSES
-    def test_cancel(self, status, facts):
+    @pytest.mark.parametrize("call", ["get", "list", "cancel"])
+    def test_what_may_pass_is_outlasted_for_two_minutes(self, status, facts, call):
+        client = Answering(status, lasts=OUTAGE_SECONDS)
+        answers = {"get": lambda: client.get(NAME), "list": lambda: list(client.list({})), "cancel": client.cancel}
+        if facts[1]:
+            answers[call](NAME) if call == "cancel" else answers[call]()
+            assert OUTAGE_SECONDS <= client.passed < LATEST
+        elif call == "cancel" and facts[2]:
+            assert client.cancel(NAME) is False
+        else:
+            with pytest.raises(ServiceError, match=f"HTTP {status}"):
+                answers[call](NAME) if call == "cancel" else answers[call]()
+
+    @STATUSES
+    def test_a_cancel_gives_up_after_two_minutes_or_at_once(self, status, facts):
         client = Answering(status)
         if facts[2]:
             assert client.cancel(NAME) is False
         else:
             with pytest.raises(ServiceError, match=f"HTTP {status}"):
                 client.cancel(NAME)
-        assert client.sent == (READ_ATTEMPTS if facts[1] else 1)
+        assert OUTAGE_SECONDS <= client.passed < LATEST if facts[1] else client.passed == 0
+
+    def test_an_outage_is_waited_out_once_and_not_for_each_job_again(self):
+        client = Answering(503, lasts=OUTAGE_SECONDS + 60)
+        for _ in range(3):
+            with pytest.raises(ServiceError, match="HTTP 503"):
+                client.get(NAME)
+        assert client.passed < LATEST
+        client.clock.sleep(60)
+        assert client.get(NAME).name == JOB_NAME
+
+    def test_an_answer_ends_the_outage_and_the_next_one_is_waited_out_again(self):
+        client = Answering(503, lasts=OUTAGE_SECONDS + 60)
+        with pytest.raises(ServiceError, match="HTTP 503"):
+            client.get(NAME)
+        client.clock.sleep(60)
+        client.get(NAME)
+        client.began, client.lasts = client.clock.now, OUTAGE_SECONDS
+        assert client.get(NAME).name == JOB_NAME
+        assert client.passed >= OUTAGE_SECONDS
+
+
+class CreatingOnly(Answering):
+    """Reads are answered; what is created is shown. The outage is the create call's."""
+
+    def __init__(self, status: int, lasts: float) -> None:
+        super().__init__(status, lasts)
+        self.made: list[float] = []
+
+    def _send_once(self, call: Any) -> dict[str, Any]:
+        self.sent.append(call.what.split()[0])
+        if call.what.startswith("list"):
+            return {}
+        if self.passed < self.lasts:
+            return read_answer(call, self.status, "", {})
+        self.made.append(self.passed)
+        return a_job_doc()
+
+
+def _bought(client: Answering) -> Any:
+    ledger = Ledger(MemoryStore(), Uri.parse("gs://b/ledger/me"), "a", client.clock)
+    return ensure_job_patiently(an_order(ledger, client), sleep=client.clock.sleep, now=client.clock)
+
+
+class TestBuying:
+    """Create, with its look-ups, beside each status."""
+
+    @STATUSES
+    def test_a_create_outlasts_what_may_pass_and_is_never_sent_again_blindly(self, status, facts):
+        client = CreatingOnly(status, OUTAGE_SECONDS)
+        may_have_worked, may_pass, _ = facts
+        if may_pass or may_have_worked:
+            assert _bought(client).created
+            assert len(client.made) == 1
+            settle = 90 if may_have_worked else 0
+            assert OUTAGE_SECONDS <= client.passed < LATEST + settle
+            sent = client.sent.count("create")
+            # What may have worked is looked up for the whole settle time before it is sent again.
+            assert sent <= 1 + client.passed / 90 if may_have_worked else sent > 2
+        else:
+            with pytest.raises(ServiceError, match=f"HTTP {status}"):
+                _bought(client)
+            assert (client.sent.count("create"), client.passed) == (1, 0)
+
+    @STATUSES
+    def test_a_refusal_that_stays_is_believed_after_two_minutes(self, status, facts):
+        client = CreatingOnly(status, float("inf"))
+        if facts[0]:
+            return  # what may have worked is looked for as long as the settle time asks, and sent again then
+        with pytest.raises(ServiceError, match=f"HTTP {status}"):
+            _bought(client)
+        assert OUTAGE_SECONDS <= client.passed < LATEST if facts[1] else client.passed == 0
+
+    @STATUSES
+    def test_looking_before_the_create_outlasts_what_may_pass(self, status, facts):
+        client = Answering(status, lasts=OUTAGE_SECONDS)
+        if facts[1]:
+            assert _bought(client).created
+            assert OUTAGE_SECONDS <= client.passed < LATEST
+        else:
+            with pytest.raises(ServiceError, match=f"HTTP {status}"):
+                _bought(client)
+            assert "create" not in client.sent
+
+    def test_the_service_s_wish_is_honoured(self):
+        class Wishing(CreatingOnly):
+            def _send_once(self, call: Any) -> dict[str, Any]:
+                if call.what == "create" and self.passed < self.lasts:
+                    self.sent.append("create")
+                    return read_answer(call, 429, "", {"Retry-After": "50"})
+                return super()._send_once(call)
+
+        client = Wishing(429, OUTAGE_SECONDS)
+        assert _bought(client).created
+        assert client.clock.slept[:3] == [50, 50, 50]
 
 
 class Unwilling:
@@ -121,7 +248,8 @@ class TestWaiting:
     def test_a_cancel_that_fails_at_the_deadline_is_said_to_have_failed(self, status, facts):
         outcome, seconds = _waited(status, 0, a_job(JobState.RUNNING))
         assert outcome == TimedOut(JOB_NAME, a_job(JobState.RUNNING), cancelled=False)
-        assert seconds == pytest.approx(7200)
+        # It is sent four times more after what may pass.
+        assert seconds == pytest.approx(7200 + (15 if facts[1] else 0))
 
     @pytest.mark.parametrize("state", JobState, ids=str)
     def test_every_state_ends_a_wait_or_is_waited_in(self, state):

@@ -10,17 +10,15 @@ from google.auth.exceptions import RefreshError, TransportError
 from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
+from airflow_vertex_batch.core.errors import AmbiguousError, InputError, ServiceError
 from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.outage import MAX_RETRY_AFTER_SECONDS, OUTAGE_SECONDS
 from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.vertex import (
-    MAX_RETRY_AFTER_SECONDS,
     PAGE_SIZE,
-    READ_ATTEMPTS,
     TIMEOUT_SECONDS,
-    Call,
+    AsyncVertexClient,
     VertexClient,
-    _retrying,
     cancel_call,
     create_call,
     delete_call,
@@ -99,6 +97,18 @@ class TestCalls:
     def test_an_endpoint_replaces_every_host(self):
         client = VertexClient(Credentials("token"), "demo", "global", "http://127.0.0.1:8085/")
         assert client.url(cancel_call(NAME)) == f"http://127.0.0.1:8085/v1/{JOB_NAME}:cancel"
+
+
+class TestWhereATokenGoes:
+    """A location comes from templates, logs and job names: whatever it says, the token stays with Google."""
+
+    @pytest.mark.parametrize("kind", [VertexClient, AsyncVertexClient])
+    @pytest.mark.parametrize(
+        ("project", "location"), [("p", "localhost:19443"), ("p", "evil.example/"), ("p/../q", "us")]
+    )
+    def test_no_client_is_made_for_a_place_that_is_none(self, kind, project, location):
+        with pytest.raises(InputError, match=r"is no (location|project)"):
+            kind(Credentials(token="secret"), project, location)
 
 
 class TestEveryStatus:
@@ -200,6 +210,24 @@ class TestCreate:
             connect(server, timeout=0.2).create(a_spec())
         assert len(server.asked) == 1
 
+    def test_a_create_that_found_no_server_never_left(self, connect, slept):
+        """Nobody can have made a job of it, so it is not ambiguous."""
+        with ScriptedServer() as server:
+            pass
+        with pytest.raises(ServiceError, match="did not answer to: create") as caught:
+            connect(server).create(a_spec())
+        assert not isinstance(caught.value, AmbiguousError)
+        assert (caught.value.status, caught.value.retryable, slept) == (0, True, [])
+
+    def test_a_create_that_found_no_way_to_its_proxy_never_left(self, connect, monkeypatch):
+        with ScriptedServer() as server:
+            pass
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        client = VertexClient(Credentials("token"), "demo", "global", "http://far.invalid")
+        with pytest.raises(ServiceError, match=r"did not answer to: create\. ProxyError") as caught:
+            client.create(a_spec())
+        assert not isinstance(caught.value, AmbiguousError)
+
     @pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 429])
     def test_a_refusal_is_no_job_and_never_sent_again(self, connect, slept, status):
         with (
@@ -241,11 +269,11 @@ class TestReads:
         assert len(server.asked) == 3
         assert 1 <= slept[0] <= 2 <= slept[1] <= 3
 
-    def test_it_is_believed_after_the_fourth_time(self, connect, slept):
-        with ScriptedServer(*[refused(503)] * 9) as server, pytest.raises(ServiceError, match="HTTP 503"):
+    def test_it_is_believed_after_two_minutes(self, connect, slept):
+        with ScriptedServer(route=lambda _asked: refused(503)) as server, pytest.raises(ServiceError, match="HTTP 503"):
             connect(server).get(NAME)
-        assert len(server.asked) == READ_ATTEMPTS
-        assert len(slept) == READ_ATTEMPTS - 1
+        assert OUTAGE_SECONDS <= sum(slept) < OUTAGE_SECONDS + 25
+        assert len(server.asked) == len(slept) + 1 < 15
 
     @pytest.mark.parametrize("status", [400, 403, 404])
     def test_a_hard_error_is_believed_at_once(self, connect, slept, status):
@@ -374,7 +402,3 @@ def test_a_create_ends_well_before_another_writer_may_send():
     from airflow_vertex_batch.core.submit import SETTLE_SECONDS
 
     assert timedelta(seconds=TIMEOUT_SECONDS) * 2 < timedelta(seconds=SETTLE_SECONDS)
-
-
-def test_only_what_may_be_repeated_is():
-    assert _retrying(Call("POST", "x", "x", repeatable=False))["stop"].max_attempt_number == 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.address import JobName, Uri
 from airflow_vertex_batch.core.course import Course, Done, Start, Waiting
+from airflow_vertex_batch.core.drive import drive
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing, Round, read_jobs, refuse_bad_end
@@ -25,7 +26,6 @@ from airflow_vertex_batch.core.lifecycle import (
     Outcome,
     WaitPolicy,
     conclude,
-    drive,
     watch,
 )
 from airflow_vertex_batch.core.model import JobState, Manifest

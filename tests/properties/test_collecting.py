@@ -278,6 +278,9 @@ NEAR = st.fixed_dictionaries(
                 a_request(),
                 a_request(generationConfig={"responseMimeType": "application/json"}),
                 a_request(generation_config={"response_mime_type": "application/json"}),
+                a_request(generationConfig={"responseFormat": [{"text": {"mimeType": "APPLICATION_JSON"}}]}),
+                a_request(generationConfig={"responseModalities": ["IMAGE"]}),
+                a_request(generationConfig={"responseModalities": ["TEXT", "IMAGE"]}),
                 None,
                 {},
             ]

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.classify import classify, time_or_nothing
+from airflow_vertex_batch.core.classify import Form, classify, time_or_nothing
 from airflow_vertex_batch.core.collect.inputs import input_requests
 from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row, plain_time
 from airflow_vertex_batch.core.errors import ResultError
@@ -24,6 +24,7 @@ TEXTS = st.lists(
     max_size=6,
 ).map("".join)
 MIME = {"generationConfig": {"responseMimeType": "application/json"}}
+IMAGE = {"generationConfig": {"responseModalities": ["IMAGE"]}}
 PARTS = st.lists(
     st.one_of(
         st.builds(lambda text: {"text": text}, TEXTS),
@@ -38,7 +39,7 @@ REQUESTS = st.builds(
     lambda parts, others: {"contents": [{"parts": parts, "role": "user"}], **others},
     PARTS,
     st.one_of(
-        st.sampled_from([{}, MIME, {"systemInstruction": {"parts": [{"text": "Be brief."}]}, **MIME}]),
+        st.sampled_from([{}, MIME, IMAGE, {"systemInstruction": {"parts": [{"text": "Be brief."}]}, **MIME}]),
         st.builds(lambda text: {"labels": {"team": text, KEY_LABEL: key_label(text)}}, TEXTS),
     ),
 )
@@ -121,7 +122,7 @@ class TestOutput:
         for key, text in texts:
             doc = an_output(key, text, request=a_request(text, **MIME), processed_time=f"{text}")
             raw = encode({name: doc[name] for name in members}) + b"\n"
-            assert lines.read(raw) == (key, text, encode(doc["response"]), True)
+            assert lines.read(raw) == (key, text, encode(doc["response"]), Form(json=True))
             found = lines._shapes.match(raw)
             shapes.add(found and found[0])
         assert len(shapes) == 1

@@ -11,7 +11,6 @@ Memory is bounded by one job, which the service bounds at 200,000 requests: see 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -34,6 +33,7 @@ from airflow_vertex_batch.core.jsonl import (
 )
 from airflow_vertex_batch.core.model import BatchJob, Phase
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally
+from airflow_vertex_batch.core.temporary import temporary_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -306,13 +306,13 @@ def _json_or_text(value: Any) -> Any:
 
 
 class _Spool:
-    """Lines put aside: in memory while they are few, in a temporary file when they are many."""
+    """Lines put aside, in a temporary file."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def __enter__(self) -> Self:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=4 << 20)
+        self._file = temporary_file("as much as the output lines of one job that have no good answer")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -338,7 +338,7 @@ class _Columns:
         self._store, self._uri, self._offsets = store, uri, KeyTable(self._WIDTH)
 
     def __enter__(self) -> Self:
-        self._file = tempfile.TemporaryFile(prefix="avb-columns-")
+        self._file = temporary_file("as much as the columns of the rows of one job")
         if self._uri:
             offset = 0
             with self._store.open_read(Uri.parse(self._uri)) as stream:

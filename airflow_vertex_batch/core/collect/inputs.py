@@ -48,7 +48,7 @@ def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[st
                 yield row.get("key"), request.encode() if isinstance(request, str) else encode(request), True
             continue
         for info in store.list(Uri.parse(address)):
-            with store.open_read(info.uri) as stream:
+            with store.open_read(info.uri, info.version) as stream:
                 for first, block in read_blocks(stream):
                     for number, raw in enumerate(block, start=first):
                         request = lines.read(raw) or _odd_line(raw.strip(), str(info.uri), number)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from airflow_vertex_batch.core.classify import asks_json, time_or_nothing
+from airflow_vertex_batch.core.classify import Form, asked_form, time_or_nothing
 from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
 from airflow_vertex_batch.core.jsonl import NULL, Echo, decode
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
@@ -22,8 +22,8 @@ from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    #: Key, time and response of an output line that reports no error, and whether its request asked for JSON.
-    Plain = tuple[str, str, bytes, bool]
+    #: Key, time and response of an output line that reports no error, and the form that its request asked for.
+    Plain = tuple[str, str, bytes, Form]
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -87,14 +87,14 @@ _decode_response = msgspec.json.Decoder(_Response).decode
 class _OutputShape(Shape):
     """A line whose core is the response."""
 
-    __slots__ = ("key_index", "time_index", "wants_json")
+    __slots__ = ("form", "key_index", "time_index")
 
     def __init__(self, raw: bytes, places: list[Place], core: int) -> None:
         super().__init__(raw, places, core)
         self.key_index = self.paths.index(("key",))
         #: -1 for lines without a time.
         self.time_index = self.paths.index(_TIME) if _TIME in self.paths else -1
-        self.wants_json = asks_json(_decode_line(raw).request)
+        self.form = asked_form(_decode_line(raw).request)
 
 
 _TIME, _RESPONSE = ("processed_time",), ("response",)
@@ -124,25 +124,25 @@ class PlainLines:
         if found is not None:
             shape, texts, response = found
             at = shape.time_index
-            return texts[shape.key_index], texts[at] if at >= 0 else "", response, shape.wants_json
+            return texts[shape.key_index], texts[at] if at >= 0 else "", response, shape.form
         try:
             line = _decode_line(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         self._shapes.learn(raw)
-        return line.key, line.processed_time or "", bytes(line.response), asks_json(line.request)
+        return line.key, line.processed_time or "", bytes(line.response), asked_form(line.request)
 
 
 def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[Any], str] | None) -> ResultRow | None:
     """Return the row of a line that is one good answer, or None where `classify` has to look at it."""
-    key, time, response, wants_json = line
+    key, time, response, form = line
     try:
         doc, raw = _decode_response(response), str(response, "utf-8")
         text, tokens = doc.candidates[0].content.parts[0].text, doc.usage_metadata
-        answer = decode(text) if wants_json or check is not None else None
+        answer = decode(text) if form.json or check is not None else None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
-    if not text or not tokens.total_token_count or (check is not None and check(answer)):
+    if not text or form.media or not tokens.total_token_count or (check is not None and check(answer)):
         return None
     return ResultRow(
         key=key,

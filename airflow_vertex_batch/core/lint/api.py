@@ -15,6 +15,8 @@ import re
 
 import msgspec
 
+#: The day of the table below.
+REVISION_DATE = "2026-11-06"
 #: The six JSON kinds, worded for messages.
 OBJECT, LIST, TEXT, NUMBER, BOOL, NULL = "an object", "a list", "a text", "a number", "true or false", "null"
 

@@ -37,6 +37,8 @@ _DATA = frozenset({"enum", "const", "default", "example", "examples", "required"
 _NAMED = frozenset({"properties", "$defs", "definitions", "defs", "patternProperties"})
 #: Inlining can multiply: a schema that grows beyond this stays as it is.
 _MAX_NODES = 5_000
+#: Schemas of functions.
+_OF_FUNCTIONS = frozenset({"parameters", "response"})
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -145,7 +147,7 @@ def _replace_schema(owner: dict[str, Any], name: str, kind: Type, path: str, not
     if not isinstance(schema, dict):
         return
     try:
-        made = _Schema(schema, is_api=not kind.is_json_schema).fixed()
+        made = _Schema(schema, is_api=not kind.is_json_schema, is_function=name in _OF_FUNCTIONS).fixed()
     except (_UnfixableError, RecursionError):
         return
     if made != schema:
@@ -162,11 +164,12 @@ class _Schema:
 
     :param schema: the schema's root, where its definitions are.
     :param is_api: whether it is the API's Schema, or a JSON Schema, where only ``$`` names are in the way.
+    :param is_function: whether it belongs to a function, where a choice may have no company.
     """
 
-    def __init__(self, schema: dict[str, Any], *, is_api: bool) -> None:
+    def __init__(self, schema: dict[str, Any], *, is_api: bool, is_function: bool = False) -> None:
         self._root = schema
-        self._is_api = is_api
+        self._is_api, self._is_function = is_api, is_api and is_function
         self._nodes = 0
 
     def fixed(self) -> dict[str, Any]:
@@ -196,7 +199,7 @@ class _Schema:
         if node and not made:
             # Nothing but $ members or nulls: what is left cannot be stored.
             raise _UnfixableError
-        return self._nullable(made) if self._is_api else made
+        return self._api(made, is_root=node is self._root) if self._is_api else made
 
     def _member(self, made: dict[str, Any], name: str, value: Any, open_: tuple[str, ...]) -> None:
         if name.startswith("$") or name == "definitions":
@@ -216,6 +219,16 @@ class _Schema:
         elif name not in _DATA:
             value = self._node(value, open_)
         made[name] = value
+
+    def _api(self, made: dict[str, Any], *, is_root: bool) -> dict[str, Any]:
+        """Say a node in the API's way.
+
+        :raises _UnfixableError: when it is an object without properties, which only a function may drop.
+        """
+        made = self._nullable(made)
+        if str(made.get("type", "")).upper() == "OBJECT" and "properties" not in made and not is_root:
+            raise _UnfixableError
+        return _alone(made) if self._is_function else made
 
     def _nullable(self, made: dict[str, Any]) -> dict[str, Any]:
         """Say in the API's way what JSON Schema says with a null."""
@@ -239,3 +252,18 @@ class _Schema:
         if not ref.startswith("#/") or not isinstance(found, dict):
             raise _UnfixableError
         return found
+
+
+def _alone(node: dict[str, Any]) -> dict[str, Any]:
+    """Move what stands beside a choice into each of its members; a choice of one type or null becomes that type."""
+    choices = node.get("anyOf")
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        return node
+    others = {name: value for name, value in node.items() if name not in {"anyOf", "type"}}
+    plain = [choice for choice in choices if str(choice.get("type", "")).upper() != "NULL"]
+    if not plain or (not others and len(node) == 1 and len(plain) == len(choices)):
+        return node
+    if len(plain) < len(choices):
+        others["nullable"] = True
+    made = [{**others, **choice} for choice in plain]
+    return made[0] if len(made) == 1 else {"anyOf": made}

@@ -12,16 +12,19 @@ import json
 import re
 from collections.abc import Iterator
 
-from airflow_vertex_batch.core.lint.api import ANY, LIST, OBJECT, TEXT, Type, camel, member_type, messages
-from airflow_vertex_batch.core.lint.values import (
-    ObjectCheck,
-    ValueCheck,
-    label_fault,
-    label_value,
-    object_check,
-    suggestion,
-    value_check,
+from airflow_vertex_batch.core.lint.api import (
+    ANY,
+    LIST,
+    OBJECT,
+    REVISION_DATE,
+    TEXT,
+    Type,
+    camel,
+    member_type,
+    messages,
 )
+from airflow_vertex_batch.core.lint.objects import ObjectCheck, object_check
+from airflow_vertex_batch.core.lint.values import ValueCheck, is_near, label_fault, label_value, suggestion, value_check
 
 #: (index of the file, line)
 Place = tuple[int, int]
@@ -244,10 +247,7 @@ def _unknown(message: str, name: str) -> Iterator[NameFault]:
     elif homes and len(homes) < 3:  # noqa: PLR2004 - more would be a riddle, not a hint
         yield ("misplaced-member", "the API does not know this member here", f"Move it to {' or '.join(homes)}", True)
     else:
-        meant = suggestion(name, members)
-        hint = f"Did you mean {meant}?" if meant else _ALIASES.get(name, "")
-        yield ("unknown-member", "the API does not know this member", hint, True)
-        yield from _column(name)
+        yield from _not_there(name, members, "the API")
 
 
 def _unknown_schema(name: str, members: set[str]) -> Iterator[NameFault]:
@@ -260,10 +260,18 @@ def _unknown_schema(name: str, members: set[str]) -> Iterator[NameFault]:
         rule = "schema-ref" if name == "definitions" else "schema-keyword"
         yield (rule, "the API's schemas do not know this keyword", _KEYWORDS[name], True)
     else:
-        meant = suggestion(name, members)
-        hint = f"Did you mean {meant}?" if meant else ""
-        yield ("unknown-member", "the API's schemas do not know this member", hint, True)
-        yield from _column(name)
+        yield from _not_there(name, members, "the API's schemas")
+
+
+def _not_there(name: str, members: set[str], who: str) -> Iterator[NameFault]:
+    """Report a name that the table does not have: a slip of the pen, another API's name, or one that is newer."""
+    meant, alias = suggestion(name, members), _ALIASES.get(name, "")
+    hint = f"Did you mean {meant}?" if meant else alias
+    if (meant and is_near(name, meant)) or alias:
+        yield ("unknown-member", f"{who} does not know this member", hint, False)
+    else:
+        yield ("newer-member", f"{who} did not know this member on {REVISION_DATE}", hint, False)
+    yield from _column(name)
 
 
 def _unsupported(message: str, name: str) -> tuple[NameFault, ...]:

@@ -1,8 +1,8 @@
-"""Is this value fit for this member? Pure checks of one value, or of one object, without memory of other lines.
+"""Is this value fit for this member? Pure checks of one value, without memory of other lines; `objects` has those of
+whole objects.
 
-`value_check` gives the check for one member's values, `object_check` the one for whole messages. A check returns
-faults: ``(place below the value, rule, message, cure)``, the cure "" when the rule's own will do. No fault quotes a
-value.
+A check returns faults: ``(place below the value, rule, message, cure)``, the cure "" when the rule's own will do. No
+fault quotes a value.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
-from airflow_vertex_batch.core.lint.api import Type, camel, messages
+from airflow_vertex_batch.core.lint.api import REVISION_DATE, Type, camel
 
 #: Place below the value, rule, message, cure.
 Fault = tuple[str, str, str, str]
 ValueCheck = Callable[[Any], Fault | None]
-ObjectCheck = Callable[[dict[str, Any]], Iterator[Fault]]
 
 _INT32 = range(-(2**31), 2**31)
 #: Lower and upper bound. Sources: the discovery document's descriptions (see lint_api; its temperature range excludes
@@ -50,14 +49,6 @@ _LENGTHS: dict[tuple[str, str], tuple[int, int]] = {
     ("EnterpriseWebSearch", "excludeDomains"): (0, 2_000),
     ("MultiSpeakerVoiceConfig", "speakerVoiceConfigs"): (2, 2),
 }
-#: The union of a part: exactly one of these may be set.
-_PART_UNION = frozenset({
-    "text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult",
-})  # fmt: skip
-_ROLE_HINTS = {
-    "assistant": 'Write "model"', "ai": 'Write "model"', "human": 'Write "user"', "function": 'Write "user"',
-    "tool": 'Write "user"', "system": "Move it to systemInstruction", "developer": "Move it to systemInstruction",
-}  # fmt: skip
 #: Both alphabets: protobuf's JSON takes the URL-safe one as well.
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
 _GS = re.compile(r"gs://[a-z0-9][a-z0-9._-]*/[^\r\n]+\Z")
@@ -66,7 +57,10 @@ _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(\s*;.*)?\Z")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}\Z")
 #: Sizes above 1K: docs.cloud.google.com, "batch inference", 2026-11-22.
 _LARGE = frozenset({"2K", "4K"})
-_LABEL_LENGTH, _LABEL_COUNT = 63, 64
+_LABEL_LENGTH = 63
+#: From here on a difference is a slip of the pen: "temprature" is 0.95 near "temperature", while newer words are near
+#: older ones too ("XHIGH" is 0.89 near "HIGH").
+_NEAR = 0.9
 #: What BigQuery's type inference takes for something other than text
 #: (cloud.google.com/bigquery/docs/schema-detect, 2026-11-22; "000000" came back as 0 in a captured job).
 _RETYPED = re.compile(
@@ -110,6 +104,12 @@ def suggestion(name: str, known: Iterator[str] | set[str]) -> str:
     folded = {word.lower(): word for word in known}
     close = get_close_matches(camel(name).lower().strip("_"), folded, n=1, cutoff=0.7)
     return folded[close[0]] if close else ""
+
+
+def is_near(name: str, meant: str) -> bool:
+    """Whether a name is so near a known one that it is a slip of the pen, not a newer name."""
+    pair = (camel(name).lower().strip("_"), meant.lower())
+    return SequenceMatcher(None, *pair).ratio() >= _NEAR
 
 
 # One value.
@@ -166,7 +166,10 @@ def _word(value: Any, words: frozenset[str]) -> Fault | None:
     if not isinstance(value, str) or value.upper() in words:
         return None
     meant = suggestion(value, set(words))
-    return ("", "unknown-value", "not one of the documented words", f'Did you mean "{meant}"?' if meant else "")
+    hint = f'Did you mean "{meant}"?' if meant else ""
+    if meant and is_near(value, meant):
+        return ("", "unknown-value", "not one of the documented words", hint)
+    return ("", "newer-value", f"not one of the words documented on {REVISION_DATE}", hint)
 
 
 def _base64(value: Any) -> Fault | None:
@@ -230,127 +233,4 @@ _SPECIAL: dict[tuple[str, str], ValueCheck] = {
     **{(message, "mimeType"): _mime_type for message in ("FileData", "Blob", "FunctionResponseFileData")},
     ("FunctionResponseBlob", "mimeType"): _mime_type,
     **{(message, "name"): _function_name for message in ("FunctionDeclaration", "FunctionCall", "FunctionResponse")},
-}
-
-
-# One object.
-
-
-def _request(obj: dict[str, Any]) -> Iterator[Fault]:
-    if _is_nothing(member(obj, "contents")):
-        yield ("", "no-contents", "the request has no contents", "")
-    labels = member(obj, "labels")
-    if isinstance(labels, dict) and len(labels) > _LABEL_COUNT:
-        yield (".labels", "label", f"{len(labels)} labels, {_LABEL_COUNT} are allowed", "")
-
-
-def _is_nothing(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(item is None for item in value))
-
-
-def _content(obj: dict[str, Any]) -> Iterator[Fault]:
-    role = obj.get("role")
-    if role is None:
-        yield ("", "role-missing", "the content has no role", "")
-    elif isinstance(role, str) and role not in {"user", "model"}:
-        yield (".role", "role", "neither user nor model", _ROLE_HINTS.get(role.lower(), ""))
-    yield from _instruction(obj)
-
-
-def _instruction(obj: dict[str, Any]) -> Iterator[Fault]:
-    if _is_nothing(obj.get("parts")):
-        yield ("", "no-parts", "the content has no parts", "")
-
-
-def _part(obj: dict[str, Any]) -> Iterator[Fault]:
-    filled = [camel(name) for name, value in obj.items() if value is not None]
-    union = [name for name in filled if name in _PART_UNION]
-    if len(union) > 1:
-        yield ("", "part-union", f"the part holds {' and '.join(union)}", "")
-    elif union == ["text"]:
-        # A model's turn may carry its signature beside an empty text.
-        if obj["text"] == "" and "thoughtSignature" not in filled:
-            yield (".text", "empty-part", "the text is empty", "")
-    elif not union and "audioTranscription" not in filled and all(camel(name) in messages()["Part"] for name in obj):
-        yield ("", "empty-part", "the part has neither text nor data", "")
-
-
-def _file_data(obj: dict[str, Any]) -> Iterator[Fault]:
-    if not member(obj, "fileUri"):
-        yield ("", "no-file-uri", "fileData has no fileUri", "")
-    if not member(obj, "mimeType"):
-        yield ("", "no-mime-type", "fileData has no mimeType", "")
-
-
-def _blob(obj: dict[str, Any]) -> Iterator[Fault]:
-    if not member(obj, "data"):
-        yield ("", "no-data", "inlineData has no data", "")
-    if not member(obj, "mimeType"):
-        yield ("", "no-mime-type", "inlineData has no mimeType", "")
-
-
-def _generation_config(obj: dict[str, Any]) -> Iterator[Fault]:
-    schemas = [name for name in ("responseSchema", "responseJsonSchema") if member(obj, name) is not None]
-    mime = member(obj, "responseMimeType")
-    # text/x.enum answers with one bare word of the schema's enum.
-    if schemas and mime not in ("application/json", "text/x.enum"):
-        yield ("", "schema-mime-type", f"{schemas[0]} needs responseMimeType application/json", "")
-    if len(schemas) > 1:
-        yield ("", "two-schemas", "two response schemas exclude each other", "")
-
-
-def _schema(obj: dict[str, Any]) -> Iterator[Fault]:
-    kind = obj.get("type")
-    properties = obj.get("properties")
-    if kind is None and not any(member(obj, name) is not None for name in ("anyOf", "ref")) and "$ref" not in obj:
-        yield ("", "schema-no-type", "the schema has no type", "")
-    if isinstance(properties, dict):
-        yield from _unknown_names("schema-required", "required", obj.get("required"), properties)
-        ordering = "property_ordering" if "property_ordering" in obj else "propertyOrdering"
-        yield from _unknown_names("schema-ordering", ordering, obj.get(ordering), properties)
-    if isinstance(kind, str) and kind.upper() == "ARRAY" and obj.get("items") is None:
-        yield ("", "schema-items", "an array without items", "")
-
-
-def _unknown_names(rule: str, at: str, names: Any, properties: dict[str, Any]) -> Iterator[Fault]:
-    for index, name in enumerate(names if isinstance(names, list) else ()):
-        if isinstance(name, str) and name not in properties:
-            meant = suggestion(name, set(properties))
-            yield (
-                f".{at}[{index}]",
-                rule,
-                "names no property of this schema",
-                f"Did you mean {meant}?" if meant else "",
-            )
-
-
-def _named(obj: dict[str, Any]) -> Iterator[Fault]:
-    if not obj.get("name"):
-        yield ("", "function-name", "the function has no name", "")
-
-
-_OBJECTS: dict[str, ObjectCheck] = {
-    "GenerateContentRequest": _request,
-    "Content": _content,
-    "Part": _part,
-    "FileData": _file_data,
-    "Blob": _blob,
-    "GenerationConfig": _generation_config,
-    "Schema": _schema,
-    "FunctionDeclaration": _named,
-    "FunctionCall": _named,
-    "FunctionResponse": _named,
-}
-
-
-def object_check(message: str, name: str) -> ObjectCheck | None:
-    """Return the check of whole objects; a system instruction is a content whose role does not count."""
-    return _instruction if name == "systemInstruction" else _OBJECTS.get(message)
-
-
-#: What to write instead of an empty object, where leaving it out would change what is asked.
-EMPTY_CURES = {
-    "ToolGoogleSearch": 'Write "googleSearch": {"excludeDomains": ["example.invalid"]}',
-    "UrlContext": "No way round is known: use BigQuery input with a JSON column for this tool",
-    "ToolCodeExecution": "No way round is known: use BigQuery input with a JSON column for this tool",
 }

@@ -14,8 +14,9 @@ import msgspec
 
 from airflow_vertex_batch.core.lint.api import BOOL, LIST, NULL, NUMBER, OBJECT, TEXT, camel, messages
 from airflow_vertex_batch.core.lint.nodes import Node, Place
+from airflow_vertex_batch.core.lint.objects import EMPTY_CURES
 from airflow_vertex_batch.core.lint.rules import Limits
-from airflow_vertex_batch.core.lint.values import EMPTY_CURES, is_retyped, key_fault, member, suggestion
+from airflow_vertex_batch.core.lint.values import is_retyped, key_fault, member, suggestion
 
 #: Place, JSON path, rule, message, cure.
 Found = tuple[Place, str, str, str, str]

@@ -56,6 +56,7 @@ CHECKS: tuple[Check, ...] = (
     Check("vertex-ai", "jobs are created there", vertex.api),
     Check("rights", "jobs must be created, found again and followed", vertex.rights),
     Check("model", "a job for a model that is not served for batch is refused", served.model),
+    Check("model-life", "a model that retires takes the rows with it that are not answered", served.life),
     Check("names", "a job with illegal labels or name is refused", vertex.names),
     Check(
         "staging",

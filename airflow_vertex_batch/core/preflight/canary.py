@@ -17,7 +17,7 @@ from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.estimate import dollars
 from airflow_vertex_batch.core.jsonl import OutputLine, encode
 from airflow_vertex_batch.core.preflight.words import Cloud, Plan, Seen, Verdict, because, failed, good, warning
-from airflow_vertex_batch.core.prices import PriceTable
+from airflow_vertex_batch.core.prices import PriceTable, billing_day
 from airflow_vertex_batch.core.request import RequestBuilder, RowProblem
 from airflow_vertex_batch.core.rows import RowStatus
 from airflow_vertex_batch.core.schema import answer_checker
@@ -58,7 +58,7 @@ def _judged(plan: Plan, asked: Canary, request: bytes, response: dict[str, Any])
     schema = asked.template.response_schema
     line = OutputLine(request=msgspec.Raw(request), response=msgspec.Raw(encode(response)))
     row = classify(line, "canary", check=answer_checker(schema) if schema is not None else None)
-    cost = _cost(row, plan.model)
+    cost = _cost(row, plan)
     if row.status.is_good:
         fits = " and fits the schema" if schema is not None else ""
         return good(f"answered{fits}; {cost}")
@@ -69,11 +69,11 @@ def _judged(plan: Plan, asked: Canary, request: bytes, response: dict[str, Any])
     return Seen(Verdict.FAILED, found, todo)
 
 
-def _cost(row: ResultRow, model: str) -> str:
+def _cost(row: ResultRow, plan: Plan) -> str:
     if row.usage is None:
         return "what it cost is not known: the answer counts no tokens"
     tokens = f"{row.usage.total_tokens:,} tokens"
-    price = PriceTable.shipped().cost(row, model)
+    price = PriceTable.shipped().cost(row, plan.model, billing_day(plan.begins))
     if price is None:
         return f"{tokens}, whose price is not known"
     return f"{tokens}, about {dollars(price * _ONLINE)} at the online rate"

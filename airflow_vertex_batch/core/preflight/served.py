@@ -1,20 +1,18 @@
-"""Is this model known, and are its batches served in this location? A table with sources, and Google where it can be
-asked.
+"""Is this model known, are its batches served in this location, and does it live long enough? A table with sources, and
+Google where it can be asked.
 
-The service itself answers this only to the create call, which pays. So the place is inferred from `core/models.json`,
-and Google is asked whether the model exists at all.
+The service itself answers this only to the create call, which pays. So place and life are read from `core.catalog`, and
+Google is asked whether the model exists at all, and from which model a tuned one was made.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from fnmatch import fnmatchcase
-from importlib import resources
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.address import MULTI_REGIONS, model_path
+from airflow_vertex_batch.core.catalog import base_name, life_of, misspelt, places, retirement
 from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.preflight.words import (
     Cloud,
@@ -27,44 +25,20 @@ from airflow_vertex_batch.core.preflight.words import (
     warning,
 )
 
+if TYPE_CHECKING:
+    from airflow_vertex_batch.core.catalog import Place
+
 _PATH = re.compile(r"(?:projects/[^/]+/locations/(?P<location>[^/]+)/)?(?P<short>(?:publishers/(?P<publisher>[^/]+)/)?"
                    r"(?:models|endpoints)/(?P<id>[^/]+))")  # fmt: skip
 _TRAP = (
     "An online call to a model may work where its batches do not: Gemini 3 and newer take batches in 'global' only, "
-    "Gemini 2 also in regions, tuned models only in the region that holds them"
+    "Gemini 2 also in regions, tuned models of Gemini 2 only in the region that holds them, newer tuned ones nowhere"
 )
-
-
-class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of the table: where batches of a model run, who says so, and when."""
-
-    model: str
-    locations: tuple[str, ...]
-    source: str
-    date: str
-
-    def takes(self, location: str) -> bool:
-        """Whether batches run in `location`."""
-        return any(fnmatchcase(location, glob) for glob in self.locations)
-
-    @property
-    def example(self) -> str:
-        """A location that would do."""
-        return next((name for name in self.locations if "*" not in name), "us-central1")
-
-    def __str__(self) -> str:
-        return f"{self.source}, {self.date}"
-
-
-class _File(msgspec.Struct):
-    models: tuple[Served, ...]
-
-
-@functools.cache
-def table() -> tuple[Served, ...]:
-    """Return the table that ships with the package (`core/models.json`)."""
-    data = resources.files("airflow_vertex_batch.core").joinpath("models.json").read_bytes()
-    return msgspec.json.decode(data, type=_File).models
+#: The label that names the model a tuned one was made from (google-cloud-aiplatform, `vertexai/language_models/
+#: _language_models.py`, ``_TUNING_BASE_MODEL_ID_LABEL_KEY``); its value has ``-`` where the name has ``.``.
+_BASE_LABEL = "google-vertex-llm-tuning-base-model-id"
+#: Tuned models of Gemini 3 and newer have no batch (Google's batch overview, 2026-09-03).
+_NO_BATCH_TUNED = re.compile(r"gemini-([3-9]|\d\d)\b")
 
 
 def model(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
@@ -74,7 +48,7 @@ def model(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
     if match is None:
         return unknown(f"{path} is no name that this check understands")
     name = f"{match['publisher']}/{match['id'].partition('@')[0]}" if match["publisher"] else "tuned"
-    line = next((line for line in table() if fnmatchcase(name, line.model)), None)
+    line = next((line for line in places() if fnmatchcase(name, line.model)), None)
     held = match["location"] or plan.location
     if held != plan.location:
         todo = f"Set location={held!r}, or name the model of {plan.location}"
@@ -87,17 +61,45 @@ def model(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
     return _asked(plan, cloud, match["short"] if match["publisher"] else path, line)
 
 
-def _asked(plan: Plan, cloud: Cloud, path: str, line: Served | None) -> Seen:
+def life(plan: Plan, _cloud: Cloud, _subject: str) -> Seen:
+    """Say whether the model lives as long as a job of it may run."""
+    if said := retirement(plan.model, plan.begins):
+        return warning(said, "Choose a model that is served for as long as the job may run, 97 hours")
+    known = life_of(plan.model)
+    if known is None or not known.retires:
+        return unknown(f"until when {base_name(plan.model)} is served is not known here")
+    return good(
+        f"{known.model} is served until {known.retires}{' or later' if known.or_later else ''} ({known.source})"
+    )
+
+
+def _asked(plan: Plan, cloud: Cloud, path: str, line: Place | None) -> Seen:
     """Ask whether the model exists, and put that beside what the table says."""
-    exists = ""
+    exists, near = "", misspelt(plan.model)
     try:
-        cloud.model(path)
+        tuned_from = _base_of(cloud.model(path))
     except ServiceError as error:
         if error.is_not_found:
-            return failed(because(error), "Check the model's name")
-        exists = f"; whether it exists could not be asked ({because(error)})"
+            return failed(
+                because(error), f"Check the model's name: {near} is known" if near else "Check the model's name"
+            )
+        exists, tuned_from = f"; whether it exists could not be asked ({because(error)})", ""
     except CannotAskError as error:
-        exists = f"; whether it exists could not be asked ({because(error)})"
+        exists, tuned_from = f"; whether it exists could not be asked ({because(error)})", ""
+    if _NO_BATCH_TUNED.match(tuned_from):
+        what = f"{path} was tuned from {tuned_from}: tuned models of Gemini 3 and newer have no batch"
+        return failed(what, "Ask the model that it was tuned from, or tune an older one")
+    if exists and near:
+        return warning(f"{path}{exists}, and no model of that name is known here", f"Check the name: {near} is known")
+    return _placed(plan, path, line, exists)
+
+
+def _base_of(doc: dict[str, Any]) -> str:
+    """Return the model that a tuned one was made from; nothing where Google does not say."""
+    return str((doc.get("labels") or {}).get(_BASE_LABEL, ""))
+
+
+def _placed(plan: Plan, path: str, line: Place | None, exists: str) -> Seen:
     if line is not None and line.takes(plan.location):
         if exists:
             return unknown(f"{path}: {plan.location} would serve its batches ({line}){exists}")

@@ -6,6 +6,7 @@ its reason; nothing here creates anything or costs anything but the one canary r
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,6 +102,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     :param destination: where export lands: ``bq://`` table or ``gs://`` folder.
     :param input: what the job itself reads, where that is not a file in the staging folder.
     :param output: where the job itself writes, where that is not a folder in the staging folder.
+    :param begins: when the job is to be created, with its timezone; now where not given.
     """
 
     project: str
@@ -114,6 +116,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     display_name: str = ""
     canary: Canary | None = None
+    begins: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def job_uris(self) -> tuple[str, ...]:

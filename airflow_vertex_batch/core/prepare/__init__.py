@@ -6,22 +6,26 @@ in any order give the same fingerprint, and a set that was prepared before is fo
 twice; the same requests stay in the same files, also where something beside them has changed (`core.prepare.kept`).
 
 Files are written under a folder of this attempt and become the prepared set by one create-only write of the manifest.
-Dying before that leaves files that nothing refers to; dying after it leaves a set that the next attempt finds.
+Dying before that leaves files that nothing refers to; dying after it leaves a set that the next attempt finds. Once the
+manifest was sent it may be there, whatever the answer: from then on no file that it names is removed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import decode, encode, request_line
 from airflow_vertex_batch.core.lint import Finding, Linter, fix_line
 from airflow_vertex_batch.core.model import Manifest
+from airflow_vertex_batch.core.prepare.found import is_there, restore_files
 from airflow_vertex_batch.core.prepare.intake import FIRST_CHUNK_ROWS, Intake
 from airflow_vertex_batch.core.prepare.kept import request_keys, with_kept_files
 from airflow_vertex_batch.core.prepare.lines import ReadyMaker, TemplateMaker
@@ -32,13 +36,14 @@ from airflow_vertex_batch.core.request import KEY_LABEL, Correlation, RequestTem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from airflow_vertex_batch.core.address import Uri
     from airflow_vertex_batch.core.ports import ObjectStore
     from airflow_vertex_batch.core.prepare.aside import Aside
     from airflow_vertex_batch.core.prepare.lines import Maker
     from airflow_vertex_batch.core.sources import Placed
 
-__all__ = ["PreparePlan", "check_template", "prepare", "read_manifest", "request_keys", "write_set"]
+__all__ = ["PreparePlan", "check_template", "is_there", "prepare", "read_manifest", "request_keys", "write_set"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -112,25 +117,32 @@ def _maker(plan: PreparePlan) -> tuple[Maker, bool]:
     if plan.template is None:
         return ReadyMaker(plan.correlation), False
     members = plan.template.constant_members()
-    made = check_template(plan.template, plan.correlation, fix=plan.fix) if plan.lint else members
+    made = members
+    if plan.lint:
+        made = check_template(plan.template, plan.correlation, fix=plan.fix, ignore=plan.lint_ignore)
     return TemplateMaker(plan.template, made, plan.key_column, plan.columns, plan.correlation), made != members
 
 
 def check_template(
-    template: RequestTemplate, correlation: Correlation = Correlation.CONTENTS, *, fix: bool = False
+    template: RequestTemplate,
+    correlation: Correlation = Correlation.CONTENTS,
+    *,
+    fix: bool = False,
+    ignore: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Find what would refuse every request of a batch, before the first row is read.
 
     :param fix: whether to cure what can be cured without changing the meaning.
+    :param ignore: names of lint rules that let it pass.
     :return: the members that are the same for every row, cured.
     :raises InputError: naming the member, the reason and the cure.
     """
     members = template.constant_members()
-    error = _template_error(members, correlation)
+    error = _template_error(members, correlation, ignore)
     if error is not None and fix:
         cured, _ = fix_line(_template_line(members))
         members = {name: value for name, value in decode(cured)["request"].items() if name != "contents"}
-        error = _template_error(members, correlation) and error
+        error = _template_error(members, correlation, ignore) and error
     if error is None:
         return members
     raise InputError(
@@ -139,10 +151,10 @@ def check_template(
     )  # fmt: skip
 
 
-def _template_error(members: dict[str, Any], correlation: Correlation) -> Finding | None:
+def _template_error(members: dict[str, Any], correlation: Correlation, ignore: frozenset[str]) -> Finding | None:
     if correlation is Correlation.LABEL and isinstance(members.get("labels", {}), dict):
         members = {**members, "labels": {**members.get("labels", {}), KEY_LABEL: key_label("r-x")}}
-    findings = Linter("the request template").check(1, _template_line(members))
+    findings = Linter("the request template", ignore=ignore).check(1, _template_line(members))
     return next((finding for finding in findings if finding.severity == "error"), None)
 
 
@@ -167,10 +179,23 @@ def _publish(
         response_schema=plan.schema, model=plan.model, weight=intake.scale.weight, **members,
     )  # fmt: skip
     manifest = with_kept_files(manifest, plan, writer, store)
-    if store.write_new(address, encode(manifest)):
-        return manifest
-    writer.abandon()
-    return read_manifest(store, address)
+    writer.sent()
+    return manifest if store.write_new(address, encode(manifest)) else _found(manifest, writer, store)
+
+
+def _found(made: Manifest, writer: ShardWriter, store: ObjectStore) -> Manifest:
+    """Return the set that is there already, with all its files; remove those of this attempt that it does not name.
+
+    It may be this attempt's own, if the answer to the first write was lost.
+    """
+    found = read_manifest(store, Uri.parse(made.uri))
+    try:
+        restored = restore_files(found, made, store)
+    finally:
+        writer.keep(found.files)
+    if restored:
+        log.warning("%d files of %s were missing and were written again: %s.", len(restored), found.uri, restored[0])
+    return found
 
 
 def _write_aside(file: Aside, writer: ShardWriter, store: ObjectStore) -> str:

@@ -6,13 +6,13 @@ Invariants: every row that is not sent stands in exactly one of the three files;
 
 from __future__ import annotations
 
-import tempfile
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.prepare.keys import digest_sum
 from airflow_vertex_batch.core.request import OnRejectedRow, RowProblem
+from airflow_vertex_batch.core.temporary import temporary_file
 
 if TYPE_CHECKING:
     from airflow_vertex_batch.core.sources import Placed
@@ -26,7 +26,7 @@ class Aside:
 
     def __init__(self, name: str) -> None:
         self.name, self.count, self.digest = name, 0, 0
-        self._spool = tempfile.SpooledTemporaryFile(max_size=1_000_000)  # noqa: SIM115 - closed in __exit__
+        self._spool = temporary_file("as much as the rows that are not sent")
 
     def __enter__(self) -> Self:
         return self

@@ -29,15 +29,16 @@ class Gate:
 
     :param name: of the files, as messages shall show it.
     :param is_on: False lets everything pass.
+    :param ignore: names of rules that let a line pass.
     """
 
-    def __init__(self, frame: Frame, name: str, *, is_on: bool) -> None:
-        self._frame, self._name, self._is_on = frame, name, is_on
+    def __init__(self, frame: Frame, name: str, *, is_on: bool, ignore: frozenset[str] = frozenset()) -> None:
+        self._frame, self._name, self._is_on, self._ignore = frame, name, is_on, ignore
         self.next_shard()
 
     def next_shard(self) -> None:
         """Begin anew: what lint compares, such as one type per path, holds within a job, and a shard is a job."""
-        self._linter = Linter(self._name, rejecting=True, unique_keys=True)
+        self._linter = Linter(self._name, ignore=self._ignore, rejecting=True, unique_keys=True)
         self._shapes: set[tuple[str, ...]] = set()
 
     def refused(self, lines: Lines) -> dict[int, RowProblem]:

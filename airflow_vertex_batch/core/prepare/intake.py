@@ -47,7 +47,7 @@ class Intake:
         self._sent = stack.enter_context(Digests()) if plan.deduplicate else None
         self._answered: Digests | None = None
         self._digester = Digester(plan.model)
-        self._gate = Gate(maker.frame, str(writer.folder), is_on=plan.lint)
+        self._gate = Gate(maker.frame, str(writer.folder), is_on=plan.lint, ignore=plan.lint_ignore)
         self.scale = Scale()
         self.row_count = self.fixed_count = 0
         #: Lines of this chunk that were cured, by key, and what was wrong with them.

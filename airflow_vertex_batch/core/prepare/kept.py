@@ -17,6 +17,7 @@ import msgspec
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.jsonl import decode, encode
 from airflow_vertex_batch.core.model import Manifest
+from airflow_vertex_batch.core.prepare.found import is_there
 from airflow_vertex_batch.core.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def _is_same(made: Manifest, earlier: Manifest, plan: PreparePlan) -> bool:
 
 def _is_there(manifest: Manifest, store: ObjectStore) -> bool:
     """Whether no request file was removed since."""
-    files = {Uri.parse(shard.uri): shard.size_bytes for shard in manifest.shards}
-    return all(any((info.uri, info.size_bytes) == file for info in store.list(file[0])) for file in files.items())
+    return all(is_there(Uri.parse(shard.uri), shard.size_bytes, store) for shard in manifest.shards)
 
 
 class _Kept:

@@ -11,8 +11,7 @@ by Python's 64-bit hash (two of ten million share one in a run of 400,000), dige
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
+import contextlib
 from array import array
 from io import SEEK_END
 from itertools import combinations, compress, count, islice
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Self
 from xxhash import xxh3_128_intdigest
 
 from airflow_vertex_batch.core.jsonl import encode
+from airflow_vertex_batch.core.temporary import temporary_database, temporary_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -82,38 +82,34 @@ class _Table:
     :param read_through: times that the file is read through before it gets an index.
     """
 
+    _need: str
+
     def __init__(self, *, held: int = _HELD, filter_bytes: int = _FILTER, read_through: int = _READ_THROUGH) -> None:
         self._held, self._read_through = held, read_through
         self._bloom = _Bloom(filter_bytes)
 
     def __enter__(self) -> Self:
-        self._file = tempfile.NamedTemporaryFile(prefix="avb-keys-")
-        self._db = sqlite3.connect(self._file.name, isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-2048"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.execute("BEGIN")
+        self._stack = contextlib.ExitStack()
+        self._db = self._stack.enter_context(temporary_database(self._need, cache_kb=2048))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._db.close()
-        self._file.close()
+        self._stack.close()
 
 
 class SeenKeys(_Table):
     """The keys of a batch. Enter it as a context."""
 
+    _need = "about 30 bytes for each row"
+
     def __enter__(self) -> Self:
         super().__enter__()
         self._recent: list[int] = []
-        self._log = tempfile.TemporaryFile(prefix="avb-keys-")
+        self._log = self._stack.enter_context(contextlib.closing(temporary_file(self._need)))
         self._unindexed = self._reads = 0
         self._db.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
         self._db.execute("CREATE TABLE numbers (hash INTEGER PRIMARY KEY, last INTEGER)")
         return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        super().__exit__(*exc_info)
-        self._log.close()
 
     def repeated(self, keys: list[str]) -> list[int]:
         """Take some keys in, and return which of them, by index, were there before or earlier in the list."""
@@ -179,6 +175,8 @@ def _holds(block: bytes, hashed: int) -> bool:
 
 class Digests(_Table):
     """Digests of requests, each with the key it was first used under. Enter it as a context."""
+
+    _need = "about 150 bytes for each answer of earlier runs"
 
     def __enter__(self) -> Self:
         super().__enter__()

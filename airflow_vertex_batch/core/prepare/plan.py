@@ -23,6 +23,7 @@ class PreparePlan(msgspec.Struct, frozen=True, kw_only=True):
     :param model: the model the requests are for; a request is the same as another one for the same model only.
     :param deduplicate: whether to send identical requests once.
     :param correlation: the second channel by which an answer finds its row.
+    :param lint_ignore: names of lint rules that let a request pass.
     :param lint: False sends what the service's importer might refuse. For measurements.
     :param fix: whether to cure, and send, what lint refuses and can cure without changing the meaning.
     :raises InputError: when a number is out of its range.
@@ -39,6 +40,7 @@ class PreparePlan(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     deduplicate: bool = False
     correlation: Correlation = Correlation.CONTENTS
+    lint_ignore: frozenset[str] = frozenset()
     lint: bool = True
     fix: bool = False
 

@@ -1,7 +1,7 @@
 """Where does one request file end and the next begin? Lines into shards within the service's limits, and a fingerprint.
 
 Invariants: one shard is open at a time; no shard is empty or over a limit; the fingerprint knows no order and no
-shards; `abandon` leaves no file.
+shards; `abandon` leaves no file, and removes none once a manifest that may name it was sent (`sent`).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class ShardWriter:
         self.shards: list[Shard] = []
         self._files: list[Uri] = []
         self._open: _OpenShard | None = None
+        self._is_sent = False
         self._sum = self._columns_sum = 0
         #: Bytes of a line beside its core.
         self.frame_bytes = len(HEAD) + len(frame.tail)
@@ -72,15 +73,17 @@ class ShardWriter:
             self._open = self._next_shard()
         beside = self._beside(lines)
         self._open.write(lines.cores, beside)
-        self._count(lines.cores, beside)
+        self._open.digest += self._count(lines.cores, beside)
 
     def count_in(self, lines: Lines) -> None:
         """Let the digests know lines that are not written because other ones stand for them."""
         self._count(lines.cores, self._beside(lines))
 
-    def _count(self, cores: list[bytes], beside: list[bytes]) -> None:
-        self._sum += digest_sum(cores)
+    def _count(self, cores: list[bytes], beside: list[bytes]) -> int:
+        added = digest_sum(cores)
+        self._sum += added
         self._columns_sum += digest_sum(beside)
+        return added
 
     def _beside(self, lines: Lines) -> list[bytes]:
         if not self._has_columns:
@@ -122,11 +125,16 @@ class ShardWriter:
             self.shards.append(self._open.finish())
             self._open = None
 
+    def sent(self) -> None:
+        """Note that a manifest which names the files is on its way: it may be there, whatever becomes of the answer."""
+        self._is_sent = True
+
     def abandon(self) -> None:
         """Remove what was written. What cannot be removed stays as a file that nothing refers to."""
         if self._open is not None:
             self._open.abort()
-        self.keep(set())
+        if not self._is_sent:
+            self.keep(set())
 
     def keep(self, wanted: set[str]) -> None:
         """Remove the other files that were written."""
@@ -146,6 +154,8 @@ class _OpenShard:
         self._tail, self._between = frame.tail, frame.tail + HEAD
         #: Lines; and bytes, with the tail of the last line, which is written when another one follows.
         self.count, self.size = 0, len(frame.tail)
+        #: Of its requests, whatever their order.
+        self.digest = 0
 
     def write(self, cores: list[bytes], beside: list[bytes]) -> None:
         """Append lines, given without the bytes they share."""
@@ -162,8 +172,9 @@ class _OpenShard:
         self._stream.write(self._tail)
         self._stack.close()
         return Shard(
-            uri=str(self._uri), request_count=self.count, size_bytes=self.size, columns_uri=str(self._columns_uri or "")
-        )
+            uri=str(self._uri), request_count=self.count, size_bytes=self.size,
+            columns_uri=str(self._columns_uri or ""), digest=f"{self.digest:x}",
+        )  # fmt: skip
 
     def abort(self) -> None:
         """Leave no trace of the files."""

@@ -25,7 +25,8 @@ TO_TABLE = "deferrable-to-table"
 INTENT, CREATED, RECORDED = "create: write intent", "create: create job", "create: write submission"
 ANSWERS, CANCELLED, SUCCESS = "export: write answers", "cancel job", "its success"
 EVERY = "every effect, one by one"
-_DAY = datetime(2026, 11, 1, tzinfo=UTC)
+#: The first day of the DAGs that only a backfill runs.
+_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ def losing_ledger(after: str) -> Callable[[Scene], Plan]:
     return lambda scene: Plan(after=after, then=lambda: scene.forget("ledger"))
 
 
-def held(seconds: float | None = None) -> tuple[dict[str, Any], ...]:
-    """Return the fault that keeps a batch's first job in the queue, for ever or so many of the service's seconds."""
-    return ({"do": "hold", "state": "JOB_STATE_PENDING", "from_pending": True, "seconds": seconds},)
+#: Keeps a batch's first job in the queue until it is cancelled or the case lets it go: how long people and servers need
+#: for what they do meanwhile depends on the machine.
+HELD: tuple[dict[str, Any], ...] = ({"do": "hold", "state": "JOB_STATE_PENDING", "from_pending": True},)
 
 
 # What people and other processes do ----------------------------------------------------------------------------------
@@ -118,10 +119,30 @@ def clear_while_waiting(scene: Scene) -> None:
     scene.clear()
 
 
+def clear_and_let_go(scene: Scene) -> None:
+    """Clear the run while its job is in the queue, and let the job go on."""
+    clear_while_waiting(scene)
+    scene.release()
+
+
 def edit_and_clear(scene: Scene) -> None:
     """Edit the input while its job is in the queue, and clear the run."""
     scene.until_waiting()
     scene.write_input("edited row {key} of {case}")
+    scene.clear()
+
+
+def lose_the_input_and_clear(scene: Scene) -> None:
+    """Delete the input after the run's success, and clear the run: prepare fails, and gives nothing."""
+    scene.until_ended()
+    scene.remove_input()
+    scene.clear()
+
+
+def empty_the_input_and_clear(scene: Scene) -> None:
+    """Take every row out of the input after the run's success, and clear the run: prepare is skipped."""
+    scene.until_ended()
+    scene.write_input(keys=())
     scene.clear()
 
 
@@ -147,7 +168,7 @@ def backfill(scene: Scene, **how: Any) -> None:
     """Let a backfill run the day."""
     conf = {"case": scene.place}
     number = scene.airflow.backfill(scene.case.dag_id, _DAY, _DAY, dag_run_conf=conf, **how)
-    scene.run_id = "backfill__2026-11-01T00:00:00+00:00"
+    scene.run_id = f"backfill__{_DAY.isoformat()}"
     scene.until_ended()
     scene.airflow.wait_for_backfill(number)
 
@@ -186,6 +207,7 @@ def wake_after_takeover(scene: Scene) -> None:
     before = scene.until("a trigger", lambda: _triggerers(scene) if scene.record.struck else None)
     scene.until("another triggerer", lambda: _triggerers(scene) - before)
     scene.night.gathering("wake", len(WAITING), scene.night.wake_triggerer).wait()
+    scene.release()
 
 
 def _triggerers(scene: Scene) -> set[int]:
@@ -249,32 +271,43 @@ SCENARIOS: tuple[Misfortune, ...] = (
         modes=("deferrable",), dag_id="chaos_new_daily", jobs=2, repairs=2,
     ),
     Misfortune(
-        "run cleared (on_clear='new')", QUESTION, meanwhile=clear_while_waiting, faults=held(),
+        "run cleared (on_clear='new')", QUESTION, meanwhile=clear_while_waiting, faults=HELD,
         modes=("deferrable",), dag_id="chaos_new", jobs=2, cancelled=1,
     ),
-    Misfortune("run cleared", QUESTION, meanwhile=clear_while_waiting, faults=held(400)),
+    Misfortune("run cleared", QUESTION, meanwhile=clear_and_let_go, faults=HELD),
     Misfortune(
-        "input edited, run cleared", QUESTION, meanwhile=edit_and_clear, faults=held(), jobs=2, cancelled=1
+        "input edited, run cleared", QUESTION, meanwhile=edit_and_clear, faults=HELD, jobs=2, cancelled=1
     ),
     Misfortune(
-        "marked failed", QUESTION, meanwhile=mark_failed, faults=held(),
+        "marked failed", QUESTION, meanwhile=mark_failed, faults=HELD,
         repairs=0, cancelled=1, parts=0, ends="failed",
     ),
+    *(
+        Misfortune(
+            f"{what}, the run cleared, {rule}{into}", SUCCESS, meanwhile=happens, modes=_GROUP, ends="failed",
+            dag_id=f"{dag_id}{place}", begins=begins,
+        )
+        for what, rule, happens, dag_id in (
+            ("prepare fails", "all tasks run all the same (all_done)", lose_the_input_and_clear, "chaos_all_done"),
+            ("prepare is skipped", "export runs all the same (none_failed)", empty_the_input_and_clear, "chaos_skip"),
+        )
+        for into, place, begins in (("", "", None), (", replace_partition", "_to_table", in_a_dataset))
+    ),
     Misfortune(
-        "another Airflow runs it, own staging folder, other input", QUESTION, modes=("deferrable",), faults=held(600),
+        "another Airflow runs it, own staging folder, other input", QUESTION, modes=("deferrable",), faults=HELD,
         meanwhile=second_airflow_runs(shared=False, same_input=False, ends=WAITS, says="Created"), jobs=2,
     ),
     Misfortune(
-        "another Airflow runs it, shared staging folder, same input", QUESTION, modes=("deferrable",), faults=held(600),
+        "another Airflow runs it, shared staging folder, same input", QUESTION, modes=("deferrable",), faults=HELD,
         meanwhile=second_airflow_runs(shared=True, same_input=True, ends=WAITS, says="they share a staging folder"),
     ),
     Misfortune(
         "another Airflow runs it, shared staging folder, other input", QUESTION, modes=("deferrable",),
-        faults=held(600), meanwhile=second_airflow_runs(shared=True, same_input=False, ends=REFUSED, says="bought it"),
+        faults=HELD, meanwhile=second_airflow_runs(shared=True, same_input=False, ends=REFUSED, says="bought it"),
     ),
     *(
         Misfortune(
-            f"run marked failed and deleted, swept by the {which}", QUESTION, modes=("deferrable",), faults=held(),
+            f"run marked failed and deleted, swept by the {which}", QUESTION, modes=("deferrable",), faults=HELD,
             meanwhile=swept_after_its_run_was_deleted(sweep), dag_id="chaos_kept",
             repairs=0, cancelled=1, parts=0, ends="deleted",
         )
@@ -296,12 +329,12 @@ SCENARIOS: tuple[Misfortune, ...] = (
     ),
     Misfortune(
         "marked failed, triggerer killed", CANCELLED, hurting(CANCELLED, killing("triggerer"), WAITING),
-        meanwhile=mark_failed, faults=held(), modes=WAITING,
+        meanwhile=mark_failed, faults=HELD, modes=WAITING,
         repairs=0, cancelled=1, parts=0, ends="failed", act=2,
     ),
     Misfortune(
         "triggerer stopped, wakes when another has its triggers", QUESTION, stalling,
-        meanwhile=wake_after_takeover, faults=held(1_000), modes=WAITING, act=3,
+        meanwhile=wake_after_takeover, faults=HELD, modes=WAITING, act=3,
     ),
 )  # fmt: skip
 

@@ -42,6 +42,7 @@ def second_airflow_runs(*, shared: bool, same_input: bool, ends: int, says: str)
         )
         if status != ends or says not in said:
             raise RuntimeError(f"the second Airflow ended with {status}: {said[-2000:]}")
+        scene.release()
 
     return run
 

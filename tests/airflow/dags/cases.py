@@ -36,7 +36,11 @@ with DAG("hold", schedule=None, default_args=COMMON):
     )
 
 with DAG("empty_night", schedule=None, default_args=COMMON):
-    vertex_batch("batch", model=MODEL, rows=[], destination_table="bq://demo.support.nothing")
+    vertex_batch("batch", model=MODEL, rows=[], on_empty="succeed", destination_table="bq://demo.support.nothing")
+
+# Nobody says how often a task is tried again.
+with DAG("quiet_day", schedule=None):
+    vertex_batch("batch", model=MODEL, rows=[], on_empty="skip", destination_uri=f"gs://{BUCKET}/quiet_day")
 
 with DAG("blocking", schedule=None, default_args=COMMON):
     vertex_batch(

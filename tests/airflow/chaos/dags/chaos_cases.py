@@ -13,7 +13,7 @@ BUCKET = os.environ["VERTEX_BATCH_BUCKET"]
 # The run's id, but for backfills, whose runs Airflow names.
 CASE = "{{ (dag_run.conf or {}).get('case') or run_id }}"
 # Over long ago: only a backfill makes runs.
-FIRST_DAY = datetime(2026, 11, 1, tzinfo=UTC)
+FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 DEFAULTS = {"retries": 3, "retry_delay": 1.0}
 BATCH = {
     "model": "gemini-2.5-flash",
@@ -92,3 +92,15 @@ with a_dag("chaos_repair"):
 
 with a_dag("chaos_repair_group"):
     vertex_batch("batch", start_from_trigger=True, **REPAIR)
+
+# Tasks that run although the first one gave them nothing. What has landed before must stay, even where a landing
+# replaces the whole day.
+NOTHING = (("", BATCH), ("_to_table", TO_TABLE | {"replace_partition": True}))
+
+for place, batch in NOTHING:
+    with a_dag(f"chaos_all_done{place}"):
+        vertex_batch("batch", start_from_trigger=True, task_args={"trigger_rule": "all_done"}, **batch)
+
+    with a_dag(f"chaos_skip{place}") as skipping:
+        vertex_batch("batch", start_from_trigger=True, on_empty="skip", **batch)
+    skipping.get_task("batch.export").trigger_rule = "none_failed"

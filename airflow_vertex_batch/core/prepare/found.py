@@ -1,0 +1,64 @@
+"""Is a set that was found still whole? Then it is the one that is sent; what is missing is written again.
+
+A job may have been bought for its request files, and answers are found by the file that their job was given: so a
+missing file comes back under its own name, from the same rows that were just read.
+
+Invariant: a file is written again only with the same requests; nothing else of the set changes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.ports import ObjectStore
+
+
+def restore_files(found: Manifest, made: Manifest, store: ObjectStore) -> list[Uri]:
+    """Write the files again that a set names and that are not there as they were written; return them.
+
+    :param made: the same set, as this attempt has just written it.
+    :raises InputError: when this attempt divided the requests differently: then its files do not fit the others.
+    """
+    pairs = [
+        (Uri.parse(old), new) for old, new, size in _pairs(found, made) if not is_there(Uri.parse(old), size, store)
+    ]
+    if pairs and _digests(found) != _digests(made):
+        raise InputError(
+            f"{pairs[0][0]} is not there as it was prepared",
+            why=f"the set {found.uri} names it, and the rows now come in another order, so it cannot be written again",
+            left="No job was created now; jobs may have been bought for this set before",
+            todo="Restore the object (Cloud Storage keeps deleted ones for 7 days where soft delete is on), or delete "
+            f"{found.uri} to prepare the rows again: then jobs are bought again too",
+        )
+    for old, new in pairs:
+        with store.open_read(Uri.parse(new)) as source, store.open_write(old) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    return [old for old, _ in pairs]
+
+
+def is_there(uri: Uri, size_bytes: int | None, store: ObjectStore) -> bool:
+    """Whether an object exists, with that size where one is given."""
+    return any(info.uri == uri and size_bytes in (None, info.size_bytes) for info in store.list(uri))
+
+
+def _pairs(found: Manifest, made: Manifest) -> Iterator[tuple[str, str, int | None]]:
+    """Yield each file of a set, the one that this attempt wrote for it, and its size where that is known."""
+    for old, new in zip(found.shards, made.shards, strict=True):
+        yield old.uri, new.uri, old.size_bytes
+        if old.columns_uri:
+            yield old.columns_uri, new.columns_uri, None
+    for name in ("rejected_uri", "duplicates_uri", "known_uri"):
+        if old_uri := getattr(found, name):
+            yield old_uri, getattr(made, name), None
+
+
+def _digests(manifest: Manifest) -> list[str]:
+    return [shard.digest for shard in manifest.shards]

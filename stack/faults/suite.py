@@ -1,0 +1,129 @@
+"""Which faults happen to which calls, and what came of all of them? The plan of a night of faults, and its table.
+
+A quiet run to each destination says which calls there are, so a new call is tried as soon as it exists. To a table only
+BigQuery's calls are tried: the others are those of a run to files.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from stack.faults import worker
+from stack.faults.calls import BIGQUERY, Position
+from stack.faults.kinds import KINDS
+from stack.faults.worker import Case
+
+if TYPE_CHECKING:
+    from stack.faults.batch import Outcome
+
+HEADERS = ("fault", "calls", "positions", "same attempt", "a retry", "a person", "not well", "longest")
+#: The longest recovery is told in steps of so many seconds: back-off is spread by chance.
+_STEP_S = 30
+
+
+class Result(NamedTuple):
+    """What was to happen, to which call, and what came of it.
+
+    :param quiet_s: how long a quiet run takes, seconds of its clock.
+    """
+
+    case: Case
+    position: Position
+    outcome: Outcome
+    quiet_s: float
+
+    @property
+    def ended(self) -> str:
+        """How it ended: one of the columns of the table."""
+        if self.outcome.wrong or "hangs" in self.outcome.attempts:
+            return "not well"
+        if self.outcome.clears:
+            return "a person"
+        return "a retry" if len(self.outcome.attempts) > 1 else "same attempt"
+
+    @property
+    def line(self) -> tuple[str, str]:
+        """The line of the table that it belongs to."""
+        return self.case.kind, f"{self.position.service}: {self.position.group}"
+
+    @property
+    def recovery_s(self) -> float:
+        """How much longer than a quiet run it took."""
+        return max(self.outcome.elapsed_s - self.quiet_s, 0.0)
+
+    def __str__(self) -> str:
+        where = "to a table" if self.case.to_table else "to files"
+        one = self.outcome
+        return (
+            f"{self.case.kind} at `{self.case.at}`, {where}: attempts {', '.join(one.attempts)}; {'; '.join(one.wrong)}"
+            f"\n{one.errors}"
+        )
+
+
+class Night:
+    """Processes that go through batches, each by its own clock.
+
+    :param urls: service → address of its server on this machine.
+    """
+
+    def __init__(self, urls: Mapping[str, str], processes: int = 0) -> None:
+        self._pool = ProcessPoolExecutor(
+            processes or os.cpu_count() or 1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=worker.start,
+            initargs=(dict(urls),),
+        )
+        self._to_table = BIGQUERY in urls
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def quiet(self) -> dict[bool, Outcome]:
+        """Return what a quiet run comes to, to files and to a table."""
+        cases = [Case(to_table) for to_table in ((False, True) if self._to_table else (False,))]
+        return {case.to_table: outcome for case, outcome in zip(cases, self._pool.map(worker.go, cases), strict=True)}
+
+    def run(self, quiet: Mapping[bool, Outcome], chosen: Sequence[tuple[Case, Position]]) -> list[Result]:
+        """Go through batches."""
+        outcomes = self._pool.map(worker.go, [case for case, _ in chosen])
+        return [
+            Result(case, position, outcome, quiet[case.to_table].elapsed_s)
+            for (case, position), outcome in zip(chosen, outcomes, strict=True)
+        ]
+
+
+def cases(quiet: Mapping[bool, Outcome]) -> Iterator[tuple[Case, Position]]:
+    """Yield every case, with the call to which the fault happens."""
+    for to_table, outcome in quiet.items():
+        for position in outcome.positions:
+            for kind, fault in KINDS.items():
+                if (position.service == BIGQUERY) == to_table and fault.suits(position):
+                    yield Case(to_table, kind, position.title), position
+
+
+def table(results: Iterable[Result]) -> list[list[str]]:
+    """Return the lines of the table: one for each kind of fault and of call."""
+    lines: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
+    for result in results:
+        lines[result.line].append(result)
+    order = [*KINDS]
+    return [_row(*line, lines[line]) for line in sorted(lines, key=lambda line: (order.index(line[0]), line[1]))]
+
+
+def _row(kind: str, calls: str, results: Sequence[Result]) -> list[str]:
+    counts = [sum(result.ended == ended for result in results) for ended in HEADERS[3:7]]
+    longest = max((result.recovery_s for result in results if result.ended in HEADERS[3:5]), default=0.0)
+    return [kind, calls, str(len(results)), *(str(count or "") or "-" for count in counts), _told(longest)]
+
+
+def _told(seconds: float) -> str:
+    steps = -int(-seconds // _STEP_S)
+    return f"≤ {steps * _STEP_S} s" if steps else "0 s"

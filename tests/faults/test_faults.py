@@ -1,0 +1,103 @@
+"""The fault table: each fault of the infrastructure at each call of a batch, to files and to a table.
+
+`make faults` tries all of them and writes `docs/faults.md`. Without it a part is tried, chosen by a seed, and the page
+must say what was measured.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from stack.chaos import document
+from stack.faults.calls import BIGQUERY, STORAGE
+from stack.faults.suite import HEADERS, Night, cases, table
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
+ALL = os.environ.get("FAULTS") == "all"
+#: So many are tried for every change: to files, and to a table, which takes longer.
+SAMPLES = {False: 24, True: 4}
+SEED = 10
+
+
+@pytest.fixture(scope="module")
+def night(storage_url, request):
+    """The processes, with BigQuery where it is installed."""
+    urls = {STORAGE: storage_url, BIGQUERY: request.getfixturevalue("bigquery_url")}
+    with Night(urls) as night:
+        yield night
+
+
+@pytest.fixture(scope="module")
+def quiet(night):
+    """A run to each destination in which nothing fails."""
+    return night.quiet()
+
+
+@pytest.fixture(scope="module")
+def results(night, quiet):
+    """Everything that happened."""
+    every = list(cases(quiet))
+    if ALL:
+        return night.run(quiet, every)
+    choice = random.Random(SEED)
+    chosen = [
+        one
+        for to_table, count in SAMPLES.items()
+        for one in choice.sample([(case, call) for case, call in every if case.to_table == to_table], count)
+    ]
+    return night.run(quiet, chosen)
+
+
+def all_but(results, holds):
+    """The results for which something does not hold."""
+    return [str(result) for result in results if not holds(result)]
+
+
+class TestAQuietRun:
+    def test_ends_well_in_one_attempt(self, quiet):
+        for outcome in quiet.values():
+            assert (outcome.attempts, outcome.wrong, outcome.errors) == (("success",), (), ())
+
+    def test_each_step_calls_each_service(self, quiet):
+        steps = {(call.title.partition(":")[0], call.service) for run in quiet.values() for call in run.positions}
+        assert steps >= {("prepare", STORAGE), ("create", "Vertex AI"), ("repair", "Vertex AI"), ("export", BIGQUERY)}
+
+
+class TestEveryCase:
+    def test_the_fault_happened_where_it_was_to_happen(self, results):
+        assert all_but(results, lambda result: result.outcome.struck == result.case.at) == []
+
+    def test_nothing_is_lost_doubled_bought_twice_or_left_hanging(self, results):
+        assert all_but(results, lambda result: result.ended != "not well") == []
+
+
+class TestThePage:
+    def test_says_what_was_measured(self, results):
+        """`make faults` writes it, with all that is left out here."""
+        measured = table(results)
+        if os.environ.get("FAULTS_DOC"):
+            document.write(PAGE, "faults", HEADERS, measured)
+            document.write(PAGE, "not-well", ("fault", "call", "attempts", "what is not well"), not_well(results))
+        page = {tuple(row[:2]): row for row in document.read(PAGE, "faults")}
+        if ALL:
+            assert [*page.values()] == measured
+        else:
+            assert all_but(results, lambda result: page[result.line][HEADERS.index(result.ended)] != "-") == []
+
+
+def not_well(results):
+    """The positions that do not end well."""
+    bad = [result for result in results if result.ended == "not well"]
+    return [
+        [
+            result.case.kind,
+            f"{result.case.at}{' (to a table)' if result.case.to_table else ''}",
+            ", ".join(result.outcome.attempts),
+            "; ".join(result.outcome.wrong),
+        ]
+        for result in bad
+    ]
