@@ -258,6 +258,16 @@ class TestAKilledWorker:
             sensor.on_kill()
         assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
 
+    def test_it_connects_with_what_the_wait_has_used(self, world, airflow, monkeypatch):
+        """A token takes seconds, and a kill has five."""
+        airflow("failed", MINE)
+        monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
+        sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False)
+        hook, sensor.hook = sensor.hook(), pytest.fail
+        with sensor._answering_for(sensor._names(), hook, instance()):
+            sensor.on_kill()
+        assert cancelled(world)
+
 
 class TestOwning:
     """An attempt that wakes up late does not take the jobs back."""
