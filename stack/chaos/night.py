@@ -29,6 +29,7 @@ import requests
 
 from stack import watchdog
 from stack.chaos.proxy import Plan, Proxy, Record
+from stack.chaos.tokens import SlowTokens
 from stack.client import RUN_ENDED, AirflowClient, AirflowError
 from stack.laptop import PROJECT, Ports, Stack
 from stack.process import Server
@@ -40,6 +41,8 @@ BAD_ROW = "bad"
 KEYS = ("r1", "r2", "r3", "r4", BAD_ROW)
 #: Jobs wait and run for two seconds each: long enough that every wait defers.
 SPEED, PENDING_S, RUNNING_S = 20.0, 40.0, 40.0
+#: Seconds that a token of the slow connection takes.
+SLOW_TOKEN_S = 6.0
 #: Seconds until the last run has ended; all run side by side on two cores.
 TIMEOUT_S = 600.0
 _LOOK_EVERY_S = 1.5
@@ -444,13 +447,13 @@ def a_night(state: Path, dags: Path, env: Mapping[str, str] | None = None) -> It
     ports = Ports().resolved()
     names = {"STORAGE": ports.storage, "VERTEX_BATCH": ports.vertex, "BIGQUERY": ports.bigquery}
     urls = {f"{name}_EMULATOR_HOST": f"http://{HOST}:{port}" for name, port in names.items()}
-    with Proxy(urls) as proxy:
+    with Proxy(urls) as proxy, SlowTokens(SLOW_TOKEN_S) as tokens:
         mine = {
             "VERTEX_BATCH_PROJECT": PROJECT,
             "VERTEX_BATCH_BUCKET": BUCKET,
             "AIRFLOW__VERTEX_BATCH__LOCATION": "us-central1",
         }
-        everything = {**proxy.env, **mine, **IMPATIENT, **(env or {})}
+        everything = {**proxy.env, **tokens.env, **mine, **IMPATIENT, **(env or {})}
         with Stack(state, dags=dags, ports=ports, speed=SPEED, env=everything) as stack:
             night = Night(stack, proxy, urls)
             keeper = threading.Thread(target=night.keep_up, daemon=True)

@@ -16,7 +16,7 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 from pydantic import BaseModel
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch import operators, sensors
+from airflow_vertex_batch import compat, operators, sensors
 from airflow_vertex_batch.base import VertexBatchBaseOperator
 from airflow_vertex_batch.core.errors import InputError, JobError, ServiceError
 from airflow_vertex_batch.macros import partition_date
@@ -206,6 +206,14 @@ class TestTheTrigger:
         import asyncio
 
         asyncio.run(VertexBatchJobTrigger([JOB]).on_kill())
+
+
+class TestHowLongAKillMayTake:
+    @pytest.mark.parametrize(("setting", "seconds"), [(None, 30.0), ("12", 12.0)], ids=["Airflow's own", "set"])
+    def test_airflow_says(self, monkeypatch, setting, seconds):
+        if setting is not None:
+            monkeypatch.setenv("AIRFLOW__TRIGGERER__ON_KILL_TIMEOUT", setting)
+        assert compat.on_kill_seconds() == seconds
 
 
 class TestErrors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -154,6 +155,38 @@ class TestAKilledTrigger:
         assert not cancelled(world)
 
 
+class TestAsAirflowKills:
+    """It cancels the waiting trigger, and goes on cancelling it until it is over: about once a second, here every
+    50 ms.
+    """
+
+    async def test_two_503s_on_the_cancel_are_survived(self, world, airflow):
+        airflow("failed", MINE)
+        busy = Http(on="cancel", status=503, times=2)
+        world.emulator.set_scenario(Scenario(faults=(busy,)))
+        trigger = VertexBatchJobTrigger([world.job], attempt=MINE)
+        trigger.task_instance = instance()
+        task = asyncio.ensure_future(self.run_trigger(trigger))
+        while not task.done() and not world.emulator.books()["calls"].get("get"):
+            await asyncio.wait({task}, timeout=0.01)
+        while not task.done():
+            task.cancel("user-action")
+            await asyncio.wait({task}, timeout=0.05)
+        assert cancelled(world)
+        world.emulator.script.check_used()
+
+    @staticmethod
+    async def run_trigger(trigger):
+        """As `run_trigger` of Airflow 3.3.2 (airflow/jobs/triggerer_job_runner.py)."""
+        try:
+            async for _ in trigger.run():
+                pass
+        except asyncio.CancelledError as error:
+            if error.args and error.args[0] == "user-action":
+                await asyncio.wait_for(trigger.on_kill(), timeout=30)
+            raise
+
+
 class TestTheDeadline:
     """A triggerer that wakes up late may find its deadline over, and its task in other hands."""
 
@@ -230,6 +263,16 @@ class TestAKilledWorker:
         with sensor._answering_for(sensor._names(), sensor.hook(), instance()):
             sensor.on_kill()
         assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
+
+    def test_it_connects_with_what_the_wait_has_used(self, world, airflow, monkeypatch):
+        """A token takes seconds, and a kill has five."""
+        airflow("failed", MINE)
+        monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
+        sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False)
+        hook, sensor.hook = sensor.hook(), pytest.fail
+        with sensor._answering_for(sensor._names(), hook, instance()):
+            sensor.on_kill()
+        assert cancelled(world)
 
 
 class TestOwning:

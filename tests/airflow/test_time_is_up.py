@@ -160,7 +160,7 @@ class TestASensor:
         task = a_sensor(world, serve(world), timeout=3600, soft_fail=True)
         context = a_context()
         context["ti"].start_date -= 2 * HOUR
-        with pytest.raises(AirflowSkipException, match="when the sensor's timeout was over.*It is being cancelled"):
+        with pytest.raises(AirflowSkipException, match=r"sensor.s timeout was over.*It is being cancelled"):
             task.execute(context)
 
     def test_the_earlier_of_the_two_counts(self, serve):
@@ -230,6 +230,6 @@ class TestBegunInTheTriggerer:
     def test_a_sensor_that_may_be_skipped_is(self, serve):
         world = running_job()
         task = a_sensor(world, serve(world), start_from_trigger=True, soft_fail=True)
-        with pytest.raises(AirflowSkipException, match=f"{OVER}.*It is being cancelled"):
+        with pytest.raises(AirflowSkipException, match="soft_fail"):
             task.resume_execution(*self.TIMED_OUT, a_context())
         assert fate(world) == "CANCEL"

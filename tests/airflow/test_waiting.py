@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -236,3 +237,23 @@ class TestUntilOneQueues:
 
     async def test_nothing_to_wait_for(self):
         assert await until_one_queues([]) == []
+
+    async def test_who_cancels_it_twice_is_known_by_its_reason(self):
+        """Airflow asks for it before it calls `on_kill`; a wait may be slow to go, and swallow what it is told."""
+
+        async def slow_to_go():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                going.set()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+        going = asyncio.Event()
+        task = asyncio.ensure_future(until_one_queues([slow_to_go()]))
+        await asyncio.wait({task}, timeout=0.01)
+        task.cancel("user-action")
+        await going.wait()
+        task.cancel("user-action")
+        with pytest.raises(asyncio.CancelledError, match="user-action"):
+            await task

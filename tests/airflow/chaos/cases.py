@@ -314,6 +314,15 @@ SCENARIOS: tuple[Misfortune, ...] = (
         for which, sweep in (("operator", by_operator), ("command", by_command))
     ),
     Misfortune(
+        "marked failed, the cancel meets HTTP 503 twice", QUESTION, meanwhile=mark_failed,
+        faults=(*held(), {"do": "http", "on": "cancel", "status": 503, "times": 2}),
+        repairs=0, cancelled=1, parts=0, ends="failed",
+    ),
+    Misfortune(
+        "marked failed, the connection for the cancel takes 6 s", QUESTION, meanwhile=mark_failed, faults=held(),
+        modes=("deferrable",), dag_id="chaos_slow_connection", repairs=0, cancelled=1, parts=0, ends="failed",
+    ),
+    Misfortune(
         "scheduler killed with all its tasks", CREATED, hurting(CREATED, killing("scheduler"), tuple(MODES)), act=1
     ),
     Misfortune(

@@ -59,6 +59,9 @@ with a_dag("chaos_sweep"):
 with a_dag("chaos_from_trigger"):
     vertex_batch("batch", start_from_trigger=True, **BATCH)
 
+with a_dag("chaos_slow_connection"):
+    VertexBatchOperator(task_id="batch", gcp_conn_id="slow_google", **BATCH)
+
 with a_dag("chaos_to_table"):
     VertexBatchOperator(task_id="batch", **TO_TABLE)
 
