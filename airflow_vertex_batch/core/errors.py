@@ -9,6 +9,7 @@
     │   └── AmbiguousError      the request left, the answer never came: what it did is unknown
     ├── JobError                the job ended badly: carries the job's name and state
     ├── ResultError             output is not what it should be: uri, line
+    │   └── LostOutputError     what the service counted is not there, or not yet: a retry looks again
     └── CannotAskError          the question cannot be put here: preflight says "unknown"
 
 A message has four parts: what happened (with ids), why (in the service's words), what is left behind or was paid, what
@@ -118,6 +119,12 @@ class ResultError(VertexBatchError):
     ) -> None:
         self.uri, self.line = uri, line
         super().__init__(what, why=why, left=left, todo=todo)
+
+
+class LostOutputError(ResultError):
+    """The service counted rows that its output does not hold, or not yet. Nothing was landed; a retry looks again."""
+
+    retryable = True
 
 
 class CannotAskError(VertexBatchError):
