@@ -20,6 +20,7 @@ import msgspec
 
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.emulator.faults import CallFault, Fault, JobFault, RowFault
+from airflow_vertex_batch.emulator.late import OutputFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Switches(Data, frozen=True, kw_only=True):
-    """The thirteen facts on which the sources disagree, and one more."""
+    """The thirteen facts on which the sources disagree, and two more."""
 
     #: 1. ``uris`` as a bare string in a create body. S0, S2 print it and a field client sends it live; protobuf's
     #: parser refuses.
@@ -66,6 +67,9 @@ class Switches(Data, frozen=True, kw_only=True):
     failed_output_info: bool = True
     #: Not numbered: the type of ``response`` in an output table. S3 does not say; one field client parses text.
     bigquery_response: Literal["JSON", "STRING"] = "JSON"
+    #: Not numbered: what ``successfulCount`` counts where a row was answered and its line got lost. S6 says only
+    #: "successfully processed"; the captures (F1) have a line for each row that was counted.
+    counted: Literal["lines", "answers"] = "lines"
 
 
 class Pace(Data, frozen=True, kw_only=True):
@@ -170,7 +174,7 @@ def fault_type() -> Any:
 
 
 def _kinds() -> Iterator[type[Fault]]:
-    for base in (CallFault, JobFault, RowFault):
+    for base in (CallFault, JobFault, OutputFault, RowFault):
         yield from base.__subclasses__()
 
 
