@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.collect import OnLostOutput
 from airflow_vertex_batch.core.errors import InputError, LedgerError
 from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended, batches
 from airflow_vertex_batch.core.ledger import Journal
@@ -185,6 +186,8 @@ class Course:
         the round up.
     :param elsewhere: where requests may go whose job queues for too long, the best place first.
     :param fits: whether a set may be bought at a place, for its price.
+    :param on_lost_output: what to do when an output does not hold what the service counted: rows that are only not
+        visible yet are not sent again.
     """
 
     def __init__(
@@ -200,10 +203,11 @@ class Course:
         approve: Callable[[Manifest, Decimal], bool] = lambda _manifest, _spent: True,
         elsewhere: Sequence[Place] = (),
         fits: Callable[[Manifest, Place], bool] = lambda _manifest, _place: True,
+        on_lost_output: OnLostOutput = OnLostOutput.FAIL,
     ) -> None:
         self._unmarked, self._store, self._warehouse, self._folder = buyer, store, warehouse, folder
         self._policy, self._check, self._prices, self._approve = policy, check, prices, approve
-        self._elsewhere, self._fits = elsewhere, fits
+        self._elsewhere, self._fits, self._on_lost_output = elsewhere, fits, on_lost_output
         self._journal: Journal[Any] = Journal(store, folder / "course", Entry)  # type: ignore[arg-type]
 
     def begin(self, base: Manifest, start: Start, jobs: Sequence[BatchJob] = ()) -> None:
@@ -320,7 +324,7 @@ class Course:
 
     def _selected(self, rounds: list[Round], wants: Wants) -> Selection:
         """Select what goes again, and have it approved."""
-        merged = Rounds(rounds, self._store, self._warehouse, self._check)
+        merged = Rounds(rounds, self._store, self._warehouse, self._check, on_lost_output=self._on_lost_output)
         token = self._unmarked.attempt
         step = select(merged, self._policy, self._store, self._folder, token, prices=self._prices, wants=wants)
         if len(rounds) > 1:

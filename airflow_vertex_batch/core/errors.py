@@ -9,6 +9,7 @@
     │   └── AmbiguousError      the request left, the answer never came: what it did is unknown
     ├── JobError                the job ended badly: carries the job's name and state
     ├── ResultError             output is not what it should be: uri, line
+    │   └── LostOutputError     what the service counted is not there, or not yet: a retry looks again
     ├── ChangedError            an object or table changed while it was read: a retry reads it anew
     ├── DiskError               no room on this worker, or no such folder: a retry may run where there is
     └── CannotAskError          the question cannot be put here: preflight says "unknown"
@@ -124,8 +125,14 @@ class ResultError(VertexBatchError):
         super().__init__(what, why=why, left=left, todo=todo)
 
 
+class LostOutputError(ResultError):
+    """The service counted rows that its output does not hold, or not yet. Nothing was landed; a retry looks again."""
+
+    retryable = True
+
+
 class ChangedError(VertexBatchError):
-    """An object, a file or a table was another one at the end of reading than at the beginning. Nothing of it counts."""
+    """An object, a file or a table changed while it was read. Nothing that was read of it counts."""
 
     retryable = True
 

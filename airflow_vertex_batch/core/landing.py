@@ -10,6 +10,7 @@ since attempts that may be bettered wait on disk.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.address import JobName, TableId, Uri, model_id
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.errors import InputError, JobError
+from airflow_vertex_batch.core.collect import Batch, Collector, OnLostOutput
+from airflow_vertex_batch.core.errors import InputError, JobError, ServiceError
 from airflow_vertex_batch.core.estimate import estimate_cost
 from airflow_vertex_batch.core.export import FileSink, LandPlan, Sink, TableSink, land, rejected_rows
 from airflow_vertex_batch.core.given import items
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.answers import Answers
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
     from airflow_vertex_batch.core.report import Report
+
+log = logging.getLogger(__name__)
 
 
 class Round(Record, frozen=True, kw_only=True):
@@ -62,6 +65,7 @@ class Rounds:
     """The rows of a batch over all its rounds, each once, as its best attempt.
 
     :param check: says why a JSON answer does not fit the response schema.
+    :param on_lost_output: what to do when an output does not hold what the service counted.
     """
 
     def __init__(
@@ -70,10 +74,12 @@ class Rounds:
         store: ObjectStore,
         warehouse: Warehouse,
         check: Callable[[Any], str] | None = None,
+        *,
+        on_lost_output: OnLostOutput = OnLostOutput.FAIL,
     ) -> None:
         self.rounds = tuple(rounds)
         self._store = store
-        self._collectors = [Collector(store, warehouse, check) for _ in self.rounds]
+        self._collectors = [Collector(store, warehouse, check, on_lost_output=on_lost_output) for _ in self.rounds]
         #: Good answers by the round they came from; complete once `rows` is exhausted.
         self.cured = [0] * len(self.rounds)
 
@@ -209,6 +215,7 @@ class Landing:
 
     :param schema: what answers are checked against; the manifest's own where None.
     :param answers: where the answers of earlier runs are, for a manifest that left those rows out.
+    :param on_lost_output: what to do when an output does not hold what the service counted.
     """
 
     def __init__(
@@ -221,11 +228,13 @@ class Landing:
         schema: dict[str, Any] | None = None,
         answers: Answers | None = None,
         prices: PriceTable | None = None,
+        on_lost_output: OnLostOutput = OnLostOutput.FAIL,
     ) -> None:
         self._store, self._warehouse, self._plan, self._answers, self._prices = store, warehouse, plan, answers, prices
         self._manifest = rounds[0].manifest
         schema = schema or (self._manifest.response_schema if self._manifest else None)
-        self._rounds = Rounds(rounds, store, warehouse, answer_checker(schema) if schema else None)
+        check = answer_checker(schema) if schema else None
+        self._rounds = Rounds(rounds, store, warehouse, check, on_lost_output=on_lost_output)
 
     def files(self, folder: Uri, file_format: str) -> Sink:
         """Return a sink for files."""
@@ -324,10 +333,26 @@ class Landing:
 
 
 def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> tuple[BatchJob, ...]:
-    """Return the jobs a task was given; those given by name are asked for."""
+    """Return the jobs a task was given, as they are now: one that was stored may not have named its output yet."""
     return tuple(
-        BatchJob.from_dict(item) if isinstance(item, dict) else get(JobName.parse(item)) for item in items(jobs)
+        _as_it_is_now(BatchJob.from_dict(item), get) if isinstance(item, dict) else get(JobName.parse(item))
+        for item in items(jobs)
     )
+
+
+def read_round(value: Any, get: Callable[[JobName], BatchJob]) -> Round:
+    """Return a round that a task was given, with its jobs as they are now."""
+    stored = Round.from_dict(value)
+    return msgspec.structs.replace(stored, jobs=tuple(_as_it_is_now(job, get) for job in stored.jobs))
+
+
+def _as_it_is_now(job: BatchJob, get: Callable[[JobName], BatchJob]) -> BatchJob:
+    """Ask for a job; where that cannot be done, what is known of it must do: its output is compared with it."""
+    try:
+        return get(job.job_name)
+    except ServiceError as error:
+        log.warning("%s is taken as it was when it ended: %s", job.name, error)
+        return job
 
 
 def badly_ended(rounds: Sequence[Round]) -> list[BatchJob]:

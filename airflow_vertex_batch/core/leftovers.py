@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.collect import Batch, Collector
+from airflow_vertex_batch.core.collect import Batch, Collector, OnLostOutput
 from airflow_vertex_batch.core.collect.inputs import input_requests
 from airflow_vertex_batch.core.errors import JobError, VertexBatchError
 from airflow_vertex_batch.core.estimate import dollars, estimate_cost
@@ -87,7 +87,7 @@ def _spent(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse
     if not job.output_uri:
         return money
     totals, answered = Totals(prices, job.model, job.ended_at or job.created_at), 0
-    for row in Collector(store, warehouse).rows(Batch(job, job.input_uris)):
+    for row in Collector(store, warehouse, on_lost_output=OnLostOutput.LAND).rows(Batch(job, job.input_uris)):
         totals.add(row)
         answered += bool(row.response)
     if not answered:

@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.emulator.billing import Account
 from airflow_vertex_batch.emulator.faults import End, Hold
 from airflow_vertex_batch.emulator.importer import JobFailedError
+from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput, hold_back, lose, show
 from airflow_vertex_batch.emulator.resource import Plan, full_name, plan_of
 from airflow_vertex_batch.emulator.run import Run, Tools
 from airflow_vertex_batch.emulator.wire import rfc3339
@@ -53,6 +55,7 @@ class Job(msgspec.Struct, kw_only=True):
     :param due_at: when the present state is over.
     :param columns: the input's own columns and their types, once imported.
     :param fate: the scripted course of this job, taken when it was created.
+    :param late: what is still to happen to its output, taken when it ended.
     """
 
     id: str
@@ -76,6 +79,8 @@ class Job(msgspec.Struct, kw_only=True):
     columns: dict[str, str] = {}
     account: Account = msgspec.field(default_factory=Account)
     fate: End | Hold | None = None
+    late: tuple[LateInfo | LateOutput | LostOutput, ...] = ()
+    is_output_unnamed: bool = False
 
     @property
     def name(self) -> str:
@@ -171,10 +176,15 @@ class Machine:
 
     def wants_steps(self, job: Job) -> bool:
         """Whether the job still changes, or has files open."""
-        return not job.is_over or job.id in self._runs
+        return not job.is_over or job.id in self._runs or self._is_late(job)
+
+    def _is_late(self, job: Job) -> bool:
+        return any(fault.seconds is not None for fault in job.late)
 
     def next_due(self, job: Job) -> datetime:
         """When something happens to `job` next, if nobody calls."""
+        if job.is_over:
+            return min(job.updated_at + self._span(fault.seconds) for fault in job.late if fault.seconds is not None)
         limits, moments = self._tools.script.scenario.limits, [job.due_at]
         if job.state == JobState.PENDING:
             moments.append(job.created_at + self._span(limits.queue_s))
@@ -197,6 +207,7 @@ class Machine:
     def _piece(self, job: Job) -> bool:  # noqa: PLR0911 - one line per state
         now = self._tools.clock.now()
         if job.is_over:
+            self._show(job, now)
             return self._forget(job)
         if job.is_held:
             return self._hold(job, now)
@@ -329,8 +340,39 @@ class Machine:
                 job.is_over, job.is_held, job.updated_at = True, False, now
                 # Documented for SUCCEEDED, FAILED and CANCELLED only (S6).
                 job.ended_at = None if state == JobState.EXPIRED else now
+                self._veil(job)
                 self._save(job)
         return True
+
+    def _veil(self, job: Job) -> None:
+        """Hold back what a scenario does not let be seen of the output yet. A table appears whole or not at all."""
+        if not job.output_info:
+            return
+        script = self._tools.script
+        kinds = (LateInfo, LateOutput, LostOutput) if not job.plan.writes_table else (LateInfo,)
+        taken: list[Any] = [
+            script.take(kind, lambda fault: fault.concerns(job.display_name, job.labels)) for kind in kinds
+        ]
+        job.late = tuple(fault for fault in taken if fault is not None)
+        for fault in job.late:
+            if isinstance(fault, LateInfo):
+                job.is_output_unnamed = True
+            elif isinstance(fault, LateOutput):
+                hold_back(self._tools.store, _folder(job), self._folder_of(job) / "late", fault.share)
+
+    def _show(self, job: Job, now: datetime) -> None:
+        """Do to the output what is due by now."""
+        due = [one for one in job.late if one.seconds is not None and now >= job.updated_at + self._span(one.seconds)]
+        for fault in due:
+            if isinstance(fault, LateInfo):
+                job.is_output_unnamed = False
+            elif isinstance(fault, LateOutput):
+                show(self._tools.store, self._folder_of(job) / "late")
+            else:
+                lose(self._tools.store, _folder(job))
+        if due:
+            job.late = tuple(fault for fault in job.late if fault not in due)
+            self._save(job)
 
     def _forget(self, job: Job) -> bool:
         """Let go of a job that is over. Only here, where its work is done: another thread may have ended it
@@ -349,3 +391,7 @@ class Machine:
 
     def _span(self, seconds: float) -> timedelta:
         return timedelta(seconds=seconds / self._speed)
+
+
+def _folder(job: Job) -> Uri:
+    return Uri.parse(job.output_info["gcsOutputDirectory"])

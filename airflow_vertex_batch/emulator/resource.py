@@ -300,6 +300,8 @@ def _error(job: Job, switches: Switches) -> dict[str, Any]:
 
 
 def _shows_output(job: Job, switches: Switches) -> bool:
+    if job.is_output_unnamed:
+        return False
     if job.state == JobState.FAILED and not switches.failed_output_info:
         return False
     if job.state == JobState.CANCELLED and not switches.cancelled_output:
@@ -312,10 +314,11 @@ def _stats(job: Job, switches: Switches) -> dict[str, str]:
     if not job.started_at or not (job.is_over or switches.live_stats):
         return {}
     account = job.account
+    successful = account.successful_count + (account.missing if switches.counted == "answers" else 0)
     counts = {
-        "successfulCount": account.successful_count,
+        "successfulCount": successful,
         "failedCount": account.failed,
-        "incompleteCount": job.request_count - account.successful_count - account.failed,
+        "incompleteCount": job.request_count - successful - account.failed,
     }
     return {name: str(count) for name, count in counts.items() if count}
 

@@ -21,6 +21,7 @@ import msgspec
 from airflow_vertex_batch.core.catalog import life_of, misspelt
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.emulator.faults import CallFault, Fault, JobFault, RowFault
+from airflow_vertex_batch.emulator.late import OutputFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,6 +68,9 @@ class Switches(Data, frozen=True, kw_only=True):
     failed_output_info: bool = True
     #: Not numbered: the type of ``response`` in an output table. S3 does not say; one field client parses text.
     bigquery_response: Literal["JSON", "STRING"] = "JSON"
+    #: Not numbered: what ``successfulCount`` counts where a row was answered and its line got lost. S6 says only
+    #: "successfully processed"; the captures (F1) have a line for each row that was counted.
+    counted: Literal["lines", "answers"] = "lines"
     #: Not numbered: a schema with an OBJECT without properties. Refused with 400 (browser-use#3786, on the Developer
     #: API); others saw ``{}`` for every row (pydantic-ai#1203, python-genai#2889).
     empty_objects: Literal["refused", "taken"] = "refused"
@@ -197,7 +201,7 @@ def fault_type() -> Any:
 
 
 def _kinds() -> Iterator[type[Fault]]:
-    for base in (CallFault, JobFault, RowFault):
+    for base in (CallFault, JobFault, OutputFault, RowFault):
         yield from base.__subclasses__()
 
 

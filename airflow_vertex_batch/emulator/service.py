@@ -322,7 +322,9 @@ class Emulator:
             pass
 
     def _next_due(self) -> datetime | None:
-        return min((self._machine.next_due(job) for job in self._jobs.values() if not job.is_over), default=None)
+        return min(
+            (self._machine.next_due(job) for job in self._jobs.values() if self._machine.wants_steps(job)), default=None
+        )
 
     def _drive(self) -> None:
         while not self._stop.is_set():
@@ -331,8 +333,8 @@ class Emulator:
                 self._wake.wait(self._pause())
 
     def _pause(self) -> float:
-        live = [job for job in list(self._jobs.values()) if not job.is_over]
-        if any(job.started_at for job in live):
+        live = [job for job in list(self._jobs.values()) if self._machine.wants_steps(job)]
+        if any(job.started_at and not job.is_over for job in live):
             return _RUNNING_PAUSE_S
         dues = [(self._machine.next_due(job) - self.clock.now()).total_seconds() for job in live]
         return max(0.001, min([*dues, _IDLE_PAUSE_S]))

@@ -14,20 +14,22 @@ from airflow_vertex_batch.base import (
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
-from airflow_vertex_batch.operators.shared import CheckingOperator, LandingOperator, read_manifest
+from airflow_vertex_batch.operators.shared import CheckingOperator, LandingOperator, ReadingOperator, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import BaseOperatorLink, Context
 
+    from airflow_vertex_batch.core.address import JobName
     from airflow_vertex_batch.core.export import LandPlan
     from airflow_vertex_batch.core.landing import Round
+    from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.core.report import Report, Thresholds
     from airflow_vertex_batch.hooks import VertexBatchHook
 
 
-class VertexBatchExportOperator(CheckingOperator, LandingOperator):
+class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperator):
     """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
 
     Every request ends as exactly one row: with a good answer at the destination, or with its reason among the dead
@@ -92,16 +94,21 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Land, and return the report."""
         with failing():
-            from airflow_vertex_batch.core.landing import Round, read_jobs
+            from airflow_vertex_batch.core.landing import Round, read_jobs, read_round
 
             hook = self.hook()
-            jobs = read_jobs(self.given("jobs"), lambda name: hook.jobs(name).get(name))
-            first = Round(manifest=read_manifest(self.given("manifest")), jobs=jobs)
-            return self.land(context, hook, [first, *map(Round.from_dict, self.given("repairs") or ())]).as_dict()
+
+            def get(name: JobName) -> BatchJob:
+                return hook.jobs(name).get(name)
+
+            first = Round(manifest=read_manifest(self.given("manifest")), jobs=read_jobs(self.given("jobs"), get))
+            repairs = [read_round(value, get) for value in self.given("repairs") or ()]
+            return self.land(context, hook, [first, *repairs]).as_dict()
 
     def land(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Report:
         """Land the best answer of every row, then say how it ended.
 
+        :raises LostOutputError: when an output does not hold what the service counted; nothing has landed.
         :raises ResultError: when too many rows are without a good answer; the others have landed.
         :raises JobError: when a job ended badly and left rows without an answer; what it answered has landed.
         """
@@ -111,6 +118,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
         landing = Landing(
             rounds, store, hook.warehouse(), self._land_plan(context),
             schema=self.schema(), answers=self.answers(hook), prices=price_table(store),
+            on_lost_output=self.lost_output(),
         )  # fmt: skip
         jobs = [job for asked in rounds for job in asked.jobs]
         self.push_links(

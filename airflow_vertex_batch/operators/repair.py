@@ -11,7 +11,12 @@ import msgspec
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
-from airflow_vertex_batch.operators.shared import BuyingOperator, CheckingOperator, RepairingOperator
+from airflow_vertex_batch.operators.shared import (
+    BuyingOperator,
+    CheckingOperator,
+    ReadingOperator,
+    RepairingOperator,
+)
 from airflow_vertex_batch.sensors import GENERATION_KEY
 from airflow_vertex_batch.waiting import WaitingOperator
 
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.hooks import VertexBatchHook
 
 
-class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, CheckingOperator):
+class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, CheckingOperator, ReadingOperator):
     """Base of what goes through rounds: it comes back after each wait, reads where it was, and goes on."""
 
     def course(
@@ -56,6 +61,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             approve=lambda manifest, spent: self._approves(context, manifest, spent, buyer, complete=complete),
             elsewhere=self.places(),
             fits=lambda manifest, place: self._fits(manifest, place, buyer),
+            on_lost_output=self.lost_output(),
         )
 
     def _fits(self, manifest: Manifest, place: Place, buyer: Buyer) -> bool:

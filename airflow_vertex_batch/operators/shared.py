@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_vertex_batch.core.answers import Answers
+    from airflow_vertex_batch.core.collect import OnLostOutput
     from airflow_vertex_batch.core.estimate import Budget
     from airflow_vertex_batch.core.model import Manifest
     from airflow_vertex_batch.core.ports import ObjectStore
@@ -83,6 +84,28 @@ class LandingOperator(VertexBatchBaseOperator):
         if self.destination_table is not None:
             return TableAnswers(hook.warehouse(), TableId.parse(self.destination_table, self.project_id or ""))
         return FileAnswers(hook.store(), Uri.parse(str(self.destination_uri)))
+
+
+class ReadingOperator(VertexBatchBaseOperator):
+    """Base of what reads the answers of jobs.
+
+    :param on_lost_output: when the service counted rows that the output of a job does not hold: ``fail`` (default) ends
+        this attempt, and lands, overwrites and buys nothing; the next one asks for the job and looks again. ``land`` is
+        for an output that is lost for good: what is there lands, the other rows end as ``missing``, and go again where
+        `repair_rounds` says so.
+    """
+
+    def __init__(self, *, on_lost_output: str = "fail", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.on_lost_output = on_lost_output
+        if on_lost_output not in {"fail", "land"}:
+            raise InputError(f"on_lost_output={on_lost_output!r} is not known", todo="Use 'fail' or 'land'")
+
+    def lost_output(self) -> OnLostOutput:
+        """Return what to do about an output that does not hold what the service counted."""
+        from airflow_vertex_batch.core.collect import OnLostOutput
+
+        return OnLostOutput(self.on_lost_output)
 
 
 class BuyingOperator(AskingOperator):

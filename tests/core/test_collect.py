@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.collect import Batch, Collector, result_files, tally
+from airflow_vertex_batch.core.collect import Batch, Collector, OnLostOutput, result_files, tally
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.request import request_digest
@@ -264,6 +264,7 @@ class TestHowTheJobEnded:
         )
         if not has_output:
             case.batch = Batch(a_job(state, error_message="24 hours are over"), (INPUT,))
+            case.collector = Collector(case.store, MemoryWarehouse(), on_lost_output=OnLostOutput.LAND)
         rows = case.by_key()
         assert rows["r3"].status is status
         assert rows["r3"].reason.endswith(": 24 hours are over")

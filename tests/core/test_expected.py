@@ -66,7 +66,7 @@ class TestStates:
         for state in (GOOD, BAD):
             expected.mark(expected.place("a"), state)
         assert (expected.state("a"), expected.state("b")) == (GOOD, NOTHING)
-        assert (list(expected.unseen()), expected.unseen_count) == (["b"], 1)
+        assert (list(expected.unseen()), expected.counts) == (["b"], [1, 0, 0, 1])
 
     def test_no_requests_are_an_error(self):
         with pytest.raises(ResultError, match="The input the input has no requests any more"):

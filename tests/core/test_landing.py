@@ -7,9 +7,9 @@ import json
 import pytest
 
 from airflow_vertex_batch.core.address import JobName, Uri, job_names
-from airflow_vertex_batch.core.errors import InputError, JobError
+from airflow_vertex_batch.core.errors import InputError, JobError, ServiceError
 from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing, Round, better, read_jobs, refuse_bad_end
+from airflow_vertex_batch.core.landing import Landing, Round, better, read_jobs, read_round, refuse_bad_end
 from airflow_vertex_batch.core.model import JobState, Manifest, Shard
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.report import Report
@@ -204,16 +204,26 @@ class TestJobs:
             with pytest.raises(InputError, match="is not the name of a batch prediction job"):
                 read_jobs(nonsense, lambda _name: a_job())
 
-    def test_dicts_are_read_and_names_are_asked_for(self):
-        asked = []
+    NOW = a_job(output_uri="gs://out/late")
 
-        def get(name):
-            asked.append(name)
-            return a_job(JobState.FAILED)
+    @pytest.mark.parametrize("given", [JOB_NAME, a_job().as_dict()], ids=["a name", "a stored job"])
+    def test_a_job_is_asked_for_however_it_was_given(self, given):
+        """What was stored when it ended may not name its output yet."""
+        jobs = {JobName.parse(JOB_NAME): self.NOW}
+        assert read_jobs([given], jobs.__getitem__) == (self.NOW,)
 
-        jobs = read_jobs([a_job().as_dict(), JOB_NAME], get)
-        assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED]
-        assert asked == [JobName.parse(JOB_NAME)]
+    def test_the_jobs_of_a_round_are_asked_for_too(self):
+        stored = Round(manifest=None, jobs=(a_job(),))
+        assert read_round(stored.as_dict(), lambda _name: self.NOW).jobs == (self.NOW,)
+
+    @pytest.mark.parametrize("status", [404, 403, 503], ids=["deleted", "no right", "an outage"])
+    def test_one_that_cannot_be_asked_about_is_taken_as_it_was(self, status):
+        def get(_name):
+            raise ServiceError("No.", status=status)
+
+        assert read_jobs([a_job().as_dict()], get) == (a_job(),)
+        with pytest.raises(ServiceError, match="No"):
+            read_jobs([JOB_NAME], get)
 
 
 def _asked(*jobs, number=0, resume_uri=""):

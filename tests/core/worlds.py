@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.collect import OnLostOutput
 from airflow_vertex_batch.core.course import Course, Done, Start, Waiting
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.landing import Landing
@@ -112,6 +113,7 @@ class Task:
         self.on_clear = OnClear(options.pop("on_clear", "attach"))
         self.approve = options.pop("approve", lambda _manifest, _spent: True)
         self.elsewhere, self.fits = options.pop("elsewhere", ()), options.pop("fits", lambda _manifest, _place: True)
+        self.on_lost_output = options.pop("on_lost_output", OnLostOutput.FAIL)
         self.identity = options.pop("identity", an_identity())
         self.generation, self.upstream, self.attempts = 1, "", 0
         assert not options
@@ -206,6 +208,7 @@ class Task:
             approve=self.approve,
             elsewhere=self.elsewhere,
             fits=self.fits,
+            on_lost_output=self.on_lost_output,
         )
 
 

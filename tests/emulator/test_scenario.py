@@ -33,6 +33,7 @@ from airflow_vertex_batch.emulator.faults import (
     ToolUse,
     Truncated,
 )
+from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches, UnusedFaultError, fault_tags
 from tests.emulator.worlds import BAD, INPUT, PARENT, World, a_body, a_line, a_world, from_table, to_table
 
@@ -226,6 +227,14 @@ class TestTheSwitches:
         labels = world.call("GET", f"/v1/{path}").document["labels"]
         assert list(labels.values()) == [answer.replace(".", "-")]
 
+    @pytest.mark.parametrize(
+        ("answer", "stats"),
+        [("lines", {"successfulCount": "9", "incompleteCount": "1"}), ("answers", {"successfulCount": "10"})],
+    )
+    def test_23_what_is_counted_where_a_line_got_lost(self, answer, stats):
+        world = a_world(Missing(keys=("k3",)), counted=answer)
+        assert world.ended(world.create())["completionStats"] == stats
+
     def test_say_their_evidence_and_are_all_tested(self):
         tested = {
             name.split("_")[1] for name in dir(type(self)) if name.startswith("test_") and name.split("_")[1].isdigit()
@@ -344,6 +353,9 @@ class TestAScript:
             Stale(seconds=5),
             Pass(on="cancel", times=3),
             End(state="JOB_STATE_FAILED", code=13),
+            LateInfo(seconds=30),
+            LateOutput(seconds=60, share=0.5),
+            LostOutput(),
             Finish(reason="SAFETY", ratio=0.1, from_ratio=0.2, seed=7, partial=True),
             Truncated(thinking=True, below_tokens=64),
             Blocked(),

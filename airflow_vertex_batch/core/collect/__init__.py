@@ -3,7 +3,7 @@
 Output comes in any order, in any number of files; lines may be missing, doubled, or without their key. Every request of
 a job ends as exactly one row: a good answer wins over a bad one, the first good one over later ones, and a request
 without a line gets a row that says so. Answers are joined by key, or as `core.join` says where the key did not come
-back.
+back. An output that does not hold what the service counted is an error, not a set of missing rows (`collect.owed`).
 
 Memory is bounded by one job, which the service bounds at 200,000 requests: see `core.expected` for what is held.
 """
@@ -11,6 +11,7 @@ Memory is bounded by one job, which the service bounds at 200,000 requests: see 
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -18,9 +19,10 @@ import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
-from airflow_vertex_batch.core.collect.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
+from airflow_vertex_batch.core.collect.expected import BAD, FAILED, GOOD, NOTHING, Expected, KeyTable, digest_at
 from airflow_vertex_batch.core.collect.inputs import input_requests
 from airflow_vertex_batch.core.collect.join import Evidence, Joiner
+from airflow_vertex_batch.core.collect.owed import OnLostOutput, Seen, check_output
 from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row
 from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.jsonl import (
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+
+__all__ = ["Anomalies", "Batch", "Collector", "OnLostOutput", "file_lines", "result_files"]
 
 #: What a request without a line ended as, by how its job ended.
 _UNANSWERED = {
@@ -80,16 +84,30 @@ class Collector:
     """Collects one batch after another, and keeps count.
 
     :param check: says why a JSON answer does not fit the response schema.
+    :param on_lost_output: what to do when an output does not hold what the service counted.
+    :param now: aware UTC, replaced in tests.
     """
 
-    def __init__(self, store: ObjectStore, warehouse: Warehouse, check: Callable[[Any], str] | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        warehouse: Warehouse,
+        check: Callable[[Any], str] | None = None,
+        *,
+        on_lost_output: OnLostOutput = OnLostOutput.FAIL,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._store, self._warehouse, self._check = store, warehouse, check
+        self._on_lost_output, self._now = on_lost_output, now
         self.anomalies = Anomalies()
         self.expected_count = 0
         self._batches: list[Batch] = []
 
     def rows(self, batch: Batch) -> Iterator[ResultRow]:
-        """Yield exactly one row for each request of the batch's job."""
+        """Yield exactly one row for each request of the batch's job.
+
+        :raises LostOutputError: when the output does not hold what the service counted, and that was not accepted.
+        """
         expected = self._expected(batch)
         self.expected_count += len(expected)
         self._batches.append(batch)
@@ -121,14 +139,19 @@ class Collector:
 
     def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[Iterable[ResultRow]]:
         """Yield the rows, some at a time: for each that a generator hands to the next, every row pays."""
+        file_count = 0
         if job.output_uri.startswith("bq://"):
-            for number, row in enumerate(self._warehouse.rows(TableId.parse(job.output_uri)), start=1):
+            table = TableId.parse(job.output_uri)
+            file_count = int(self._warehouse.count(table) is not None)
+            for number, row in enumerate(self._warehouse.rows(table) if file_count else (), start=1):
                 yield sorting.line(encode(_table_line(row)), job.output_uri, number)
         elif job.output_uri:
-            for uri in result_files(self._store, Uri.parse(job.output_uri)):
+            for file_count, uri in enumerate(result_files(self._store, Uri.parse(job.output_uri)), start=1):  # noqa: B007 - the last number is the count
                 with self._store.open_read(uri) as stream:
                     yield from sorting.file(stream, str(uri))
         yield sorting.rejoined()
+        if self._on_lost_output is OnLostOutput.FAIL:
+            check_output(job, sorting.seen(file_count), self._now())
         yield sorting.bad_rows()
         yield sorting.unanswered()
 
@@ -148,6 +171,18 @@ class _Sorting:
         self._job, self._is_resumed, self._expected = batch.job, batch.resumed, expected
         self._strays, self._bad, self._anomalies, self._check = strays, bad, anomalies, check
         self._lines = PlainLines()
+        #: Lines of no request of ours that report no error, and that report one.
+        self._other_answered = self._other_failed = 0
+
+    def seen(self, file_count: int) -> Seen:
+        """Return what the output held, once all of it has been read."""
+        counts = self._expected.counts
+        return Seen(
+            file_count=file_count,
+            answered=counts[GOOD] + counts[BAD] + self._other_answered,
+            failed=counts[FAILED] + self._other_failed,
+            unseen=counts[NOTHING],
+        )
 
     def file(self, stream: IO[bytes], uri: str) -> Iterator[list[ResultRow]]:
         """Yield the good rows of a file, some at a time. A torn last line is a row that is missing, not a file that
@@ -188,8 +223,14 @@ class _Sorting:
         name = self._expected.name_of(line.key) if isinstance(line.key, str) else None
         if name is not None:
             yield from self._named(line, name)
-        elif not (self._is_resumed and isinstance(line.key, str)):
+        elif self._is_resumed and isinstance(line.key, str):
+            self._count_other(line)
+        else:
             self._strays.add(raw)
+
+    def _count_other(self, line: OutputLine) -> None:
+        self._other_failed += bool(line.status)
+        self._other_answered += not line.status
 
     def _named(self, line: OutputLine, name: str) -> Iterator[ResultRow]:
         """Yield a good row at once; put a bad one aside, for a better one may follow."""
@@ -203,7 +244,7 @@ class _Sorting:
             yield row
         elif state == NOTHING:
             self._bad.add(encode(row))
-        self._expected.mark(place, GOOD if row.status.is_good else BAD)
+        self._expected.mark(place, GOOD if row.status.is_good else FAILED if line.status else BAD)
 
     def rejoined(self) -> Iterator[ResultRow]:
         """Yield the good rows of the lines without a known key that can be told to be a request's."""
@@ -217,8 +258,9 @@ class _Sorting:
             if name is not None:
                 self._anomalies.rejoined_count += 1
                 yield from self._named(line, name)
-            elif not self._is_resumed:
-                self._anomalies.foreign_count += 1
+            else:
+                self._count_other(line)
+                self._anomalies.foreign_count += not self._is_resumed
 
     def bad_rows(self) -> Iterator[ResultRow]:
         """Yield the rows that were put aside and for which nothing better came."""
@@ -270,7 +312,7 @@ class _FileReader:
     """Lets one line pass that is torn, if it is the last of its file."""
 
     def __init__(self, uri: str) -> None:
-        self._uri, self.count = uri, 0
+        self._uri, self.count, self._is_cut = uri, 0, False
         self.torn: ResultError | None = None
 
     def read(self, raw: bytes, number: int) -> OutputLine | None:
@@ -280,14 +322,14 @@ class _FileReader:
         try:
             line = read_output(raw, self._uri, number)
         except ResultError as error:
-            self.torn = error
+            self.torn, self._is_cut = error, raw.startswith(b"{")
             return None
         self.count += 1
         return line
 
     def end(self) -> None:
-        """Check the whole. :raises ResultError: when there was no good line: that file never was an output."""
-        if self.torn is not None and not self.count:
+        """Check the whole. :raises ResultError: when no line was one of an output: that file never was one."""
+        if self.torn is not None and not (self.count or self._is_cut):
             raise self.torn
 
 

@@ -33,8 +33,8 @@ _HASH_BYTES = 8
 _BUCKETS = 1 << 14
 _DIGEST_BYTES = 16
 
-#: What a request has.
-NOTHING, BAD, GOOD = 0, 1, 2
+#: What a request has: no line, one that reports an error, an answer that is no good one, a good one.
+NOTHING, FAILED, BAD, GOOD = range(4)
 
 
 class KeyTable:
@@ -100,8 +100,9 @@ class Expected:
         self._sharing: dict[str, list[str]] = {}
         self._table = KeyTable(1 + _DIGEST_BYTES)
         self._read(model)
-        self.unseen_count = len(self._table)
-        if not self.unseen_count:
+        #: Requests by what they have.
+        self.counts = [len(self._table), 0, 0, 0]
+        if not self.counts[NOTHING]:
             raise ResultError(
                 f"The input {subject} has no requests any more", uri=subject, todo="Restore the request files"
             )
@@ -151,13 +152,14 @@ class Expected:
     def mark(self, place: Place, state: int) -> None:
         """Note a line; a bad one never takes a good one's place."""
         bucket, at = place
-        if bucket[at] == NOTHING:
-            self.unseen_count -= 1
-        bucket[at] = max(bucket[at], state)
+        if (before := bucket[at]) < state:
+            self.counts[before] -= 1
+            self.counts[state] += 1
+            bucket[at] = state
 
     def unseen(self) -> Iterator[str]:
         """Yield the names without any line."""
-        return (name for name, _ in self.named() if self.state(name) == NOTHING) if self.unseen_count else iter(())
+        return (name for name, _ in self.named() if self.state(name) == NOTHING) if self.counts[NOTHING] else iter(())
 
 
 def digest_at(place: Place) -> str:

@@ -1,0 +1,94 @@
+"""Is everything there that the service says it wrote? A row whose answer is paid and not visible yet must not end as
+missing: it would be bought again, and take a good row's place at the destination.
+
+The service counts the rows of a job by outcome (``completionStats``). Its output is compared with that once all of it
+has been read, and only where requests are without a line: what answers every request is whole, whatever was counted.
+
+What the counts include is contested, so each rule is as narrow as its evidence: a failed row has a line of its own as
+the user's page shows, but nothing was billed for it, so its line is only waited for; a job that could not export its
+rows may have counted them, and its output is believed once it has had time to appear.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_vertex_batch.core.errors import LostOutputError
+from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+#: Seconds after a job's end in which its output may still appear or grow. Google states no bound; half a minute and one
+#: minute were seen of ``outputInfo`` and of the folder.
+OUTPUT_SETTLE_SECONDS = 600.0
+#: gRPC codes of jobs that answered rows and could not write them: no right, no bucket, export failed (captured live
+#: 2026-08-26 to 2026-09-02, section 5.3 of the notes on the API).
+_EXPORT_FAILURES = frozenset({5, 7, 9, 13})
+
+
+class OnLostOutput(StrEnum):
+    """What to do when the service counted rows that its output does not hold."""
+
+    #: Fail this attempt; the next one asks for the job anew and looks again.
+    FAIL = "fail"
+    #: Take what is there.
+    LAND = "land"
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What the output of a job held.
+
+    :param file_count: result files; 1 for a table.
+    :param answered: requests, and lines of no known request, with a line that reports no error.
+    :param failed: those with a line that reports one.
+    :param unseen: requests without a line.
+    """
+
+    file_count: int
+    answered: int
+    failed: int
+    unseen: int
+
+
+def check_output(job: BatchJob, seen: Seen, now: datetime) -> None:
+    """Refuse an output that does not hold what the service says it wrote.
+
+    :raises LostOutputError: saying what was counted and what was found.
+    """
+    lost = lost_text(job, seen, now)
+    if not lost:
+        return
+    raise LostOutputError(
+        f"The output of {job.name} is not whole: {lost}",
+        uri=job.output_uri,
+        why=f"{job.output_uri} has {seen.file_count:,} result files" if job.output_uri else "it names no output",
+        left="Nothing was landed or bought for it, and nothing overwritten",
+        todo="Retry: an output may appear minutes after its job's end. If it was deleted, restore it (Cloud Storage "
+        "keeps deleted objects for 7 days where soft delete is on); if it is lost for good, set on_lost_output='land'",
+    )
+
+
+def lost_text(job: BatchJob, seen: Seen, now: datetime) -> str:
+    """Say what the service wrote by its own word and is not there; empty when nothing is lost."""
+    if not seen.unseen or not job.state.is_final:
+        return ""
+    answered, failed = max(job.successful_count, 0), max(job.failed_count, 0)
+    is_young = job.ended_at is not None and abs((now - job.ended_at).total_seconds()) < OUTPUT_SETTLE_SECONDS
+    if (is_young or _is_bound(job)) and seen.answered < answered:
+        return f"the service counted {answered:,} answered rows, and {seen.answered:,} are there"
+    if is_young and seen.answered + seen.failed < answered + failed:
+        return f"the service counted {answered + failed:,} rows, and {seen.answered + seen.failed:,} are there"
+    if job.state is JobState.SUCCEEDED and not seen.file_count:
+        return "it succeeded, and no result file is there"
+    return ""
+
+
+def _is_bound(job: BatchJob) -> bool:
+    """Whether what a job counted must be in its output, however long ago it ended."""
+    if job.state.phase in {Phase.SUCCEEDED, Phase.PARTIAL}:
+        return True
+    return bool(job.output_uri) and job.error_code not in _EXPORT_FAILURES
