@@ -76,6 +76,11 @@ class SlowWorld(World):
         super().__init__(clock=VirtualClock(datetime.now(UTC) - timedelta(hours=hours)), **options)
         self.seconds_a_question = self.seconds_a_cancel = 0.0
 
+    def grow_older(self, seconds: float) -> None:
+        """Let time pass for whoever reads the machine's clock: every job was created so much earlier."""
+        for job in self.emulator._jobs.values():
+            job.created_at -= timedelta(seconds=seconds)
+
     @property
     def states(self) -> list[str]:
         """The states of all jobs, oldest first."""
