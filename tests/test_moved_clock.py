@@ -16,7 +16,7 @@ from tests import moved_clock
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Where the ages of jobs meet the machine's clock; the whole folder costs a hundred seconds of a processor each way.
-FILES = [f"tests/airflow/test_{name}.py" for name in ("fencing", "waiting", "elsewhere")]
+FILES = [f"tests/airflow/test_{name}.py" for name in ("fencing", "waiting")]
 #: Further than any date in a test: a job of years ago is over, one of the years to come has not begun.
 DAYS = (+1_000, -1_000)
 
