@@ -43,9 +43,10 @@ MOVED = [("global", "gemini-2.5-flash", "CANCELLED"), ("europe-west4", "gemini-2
 class TestOneTaskForItAll:
     def test_the_triggerer_wakes_the_worker_which_moves_the_job(self, serve, warnings):
         world = crowded()
-        task, context = a_whole(world, serve(world), **moving(queue_timeout=36 * HOUR + 4)), a_context()
+        task, context = a_whole(world, serve(world), **moving(queue_timeout=37 * HOUR)), a_context()
         waits = deferred(lambda: task.execute(context))
-        assert list(waits.trigger.queue_limit.values()) == [36 * HOUR + 4]
+        assert list(waits.trigger.queue_limit.values()) == [37 * HOUR]
+        world.grow_older(1.5 * HOUR)
         waits = deferred(lambda: resumed(task, context, waits))
         assert (world.states, waits.trigger.queue_limit) == (["CANCELLED"], {})
         world.emulator.advance(35.5 * HOUR)

@@ -114,16 +114,17 @@ class TestALongQueue:
 
     def test_the_sensor_wakes_up_to_say_it(self, serve, warnings):
         world = in_the_queue(24)
-        name, task = self.sensor(world, serve(world), queue_warning=86_404)
+        name, task = self.sensor(world, serve(world), queue_warning=25 * 3600)
         context = a_context()
         waits = deferred(lambda: task.execute(context))
-        assert waits.trigger.queue_limit == {name: 86_404}
+        assert waits.trigger.queue_limit == {name: 25 * 3600}
         assert (warnings(), context["ti"].xcoms.get("queue_warning")) == ([], None)
+        world.grow_older(3660)
         waits = deferred(lambda: resumed(task, context, waits))
         assert waits.trigger.queue_limit == {}
         assert context["ti"].xcoms["queue_warning"]["jobs"] == [name]
         [said] = warnings()
-        assert f"{name} has been queued for 24.0 hours (PENDING). Up to 72 hours are normal" in said
+        assert f"{name} has been queued for 25.0 hours (PENDING). Up to 72 hours are normal" in said
         self.begin(world)
         [job] = resumed(task, context, waits)
         assert job["name"] == name

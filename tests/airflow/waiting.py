@@ -82,6 +82,11 @@ class SlowWorld(World):
         #: In which question Airflow's alarm goes off, as it may in any line of a worker's; 0 for none.
         self.questions = self.alarm_at_question = 0
 
+    def grow_older(self, seconds: float) -> None:
+        """Let time pass for whoever reads the machine's clock: every job was created so much earlier."""
+        for job in self.emulator._jobs.values():
+            job.created_at -= timedelta(seconds=seconds)
+
     @property
     def states(self) -> list[str]:
         """The states of all jobs, oldest first."""
