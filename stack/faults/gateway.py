@@ -107,10 +107,8 @@ class _Connection(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Answer calls until somebody hangs up."""
         gateway = self.server.gateway
-        while (line := self.rfile.readline()) and (run := gateway.run) is not None:
-            method, path, _ = line.decode().split(" ", 2)
-            headers = dict(parse_headers(self.rfile).items())
-            call = Call(method, path, self.rfile.read(int(headers.get("Content-Length", 0))))
+        while (asked := self._asked()) is not None and (run := gateway.run) is not None:
+            call, headers = asked
             position = run.titles.position(call, self.server.service)
 
             def forward(run: Run = run, call: Call = call, headers: dict[str, str] = headers) -> Answer:
@@ -123,6 +121,19 @@ class _Connection(socketserver.StreamRequestHandler):
             except (OSError, HTTPException) as error:
                 run.broken.append(f"{position.title}: {error!r}")
                 return
+
+    def _asked(self) -> tuple[Call, dict[str, str]] | None:
+        """Return the next call and its headers; None when the client has hung up."""
+        try:
+            line = self.rfile.readline()
+            headers = dict(parse_headers(self.rfile).items()) if line else {}
+            body = self.rfile.read(int(headers.get("Content-Length", 0)))
+        except OSError:
+            return None
+        if not line:
+            return None
+        method, path, _ = line.decode().split(" ", 2)
+        return Call(method, path, body), headers
 
     def _answer(self, run: Run, call: Call, headers: dict[str, str]) -> Answer:
         """Let the service do what it is asked, and note what later titles and times depend on."""
