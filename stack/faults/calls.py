@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from stack.chaos.effects import Call
 
 STORAGE, BIGQUERY, VERTEX = "Cloud Storage", "BigQuery", "Vertex AI"
+#: The object with the rows that a batch begins with.
+SOURCE_NAME = "source.jsonl"
 #: What an object is, by its name.
 _OBJECTS = (
     (r"/ledger/", "ledger entry"),
@@ -33,6 +35,8 @@ class Position:
     :param is_conditional: whether it writes an object only where there is none.
     :param is_upload: whether it sends the bytes of an announced object.
     :param is_create: whether it asks for a job of Vertex AI.
+    :param is_question: whether it asks about one job of Vertex AI.
+    :param is_source: whether it reads the rows that a batch begins with.
     :param is_media: whether its answer is the content of an object.
     """
 
@@ -42,6 +46,8 @@ class Position:
     is_conditional: bool = False
     is_upload: bool = False
     is_create: bool = False
+    is_question: bool = False
+    is_source: bool = False
     is_media: bool = False
 
     @property
@@ -78,6 +84,8 @@ class Titles:
             is_conditional=call.query.get("ifGenerationMatch") == ["0"],
             is_upload=bool(call.upload_id),
             is_create=call.is_create,
+            is_question=call.is_question,
+            is_source=call.method == "GET" and call.place.endswith(f"/{SOURCE_NAME}"),
             is_media=call.query.get("alt") == ["media"],
         )
 

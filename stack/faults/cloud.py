@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from stack.faults.calls import BIGQUERY, STORAGE
+from stack.faults.calls import BIGQUERY, SOURCE_NAME, STORAGE
 from stack.laptop import PROJECT
 
 KEYS = tuple(f"a{number}" for number in range(6))
 #: A row that fails in the first job, and one that is refused in every job.
 HEALS, NEVER = "a1", "a2"
-ROWS = [{"id": key, "text": f"text of {key}"} for key in KEYS]
+#: Bytes of each row that nobody asks for, where the rows are to be read in several pieces.
+_JUNK_BYTES = 4 * 1024 * 1024
 
 
 class Cloud:
@@ -35,13 +36,45 @@ class Cloud:
         self.storage = client(storage.Client, STORAGE)
         self.bigquery = client(bigquery.Client, BIGQUERY) if BIGQUERY in urls else None
 
-    def begin(self, name: str) -> None:
-        """Make what a batch begins with: a bucket of its name with the rows, and a dataset of its name."""
-        bucket = self.storage.create_bucket(name)
-        bucket.blob("rows.jsonl").upload_from_string("".join(json.dumps(row) + "\n" for row in ROWS))
+    def begin(self, name: str, *, is_large: bool) -> None:
+        """Make what a batch begins with: a bucket of its name with the rows, and a dataset of its name.
+
+        :param is_large: whether the rows are to be read in several pieces.
+        """
+        self.storage.create_bucket(name)
+        self.put_rows(name, is_large=is_large)
         if self.bigquery is not None:
             self.bigquery.create_dataset(name)
-            self.bigquery.load_table_from_json(ROWS, f"{PROJECT}.{name}.source").result()
+            self.bigquery.load_table_from_json(_rows(), f"{PROJECT}.{name}.source").result()
+
+    def put_rows(self, name: str, edition: str = "", *, is_large: bool) -> None:
+        """Write the rows that a batch reads.
+
+        :param edition: tells them from other ones.
+        """
+        junk = {"junk": "x" * _JUNK_BYTES} if is_large else {}
+        lines = [json.dumps({**row, **junk}) + "\n" for row in _rows(edition)]
+        self.storage.bucket(name).blob(SOURCE_NAME).upload_from_string("".join(lines))
+
+    def hold_back(self, folder: str, share: float) -> Callable[[], None]:
+        """Let the objects of a folder hold only a share of their bytes; none at all lets them be gone.
+
+        :param folder: ``gs://`` address.
+        :returns: what puts them back.
+        """
+        name, _, prefix = folder.removeprefix("gs://").partition("/")
+        whole = [(blob, blob.download_as_bytes()) for blob in self.storage.list_blobs(name, prefix=prefix)]
+        for blob, data in whole:
+            if share:
+                blob.upload_from_string(data[: int(len(data) * share)])
+            else:
+                blob.delete()
+
+        def put_back() -> None:
+            for blob, data in whole:
+                blob.upload_from_string(data)
+
+        return put_back
 
     def end(self, name: str) -> None:
         """Remove what belongs to a batch."""
@@ -79,9 +112,13 @@ class Cloud:
         return surplus + [f"a manifest names {uri.rpartition('/')[2]}" for uri in named if uri not in blobs]
 
 
+def _rows(edition: str = "") -> list[dict[str, str]]:
+    return [{"id": key, "text": f"text of {key}{edition}"} for key in KEYS]
+
+
 def _told(row: Mapping[str, Any]) -> str:
-    """Return a landed row in a word: its key, and whether it has the answer to its own question."""
+    """Return a landed row in a word: its key, and what its columns say if they are not its own."""
     columns = row.get("columns")
     columns = json.loads(columns) if isinstance(columns, str) else columns or {}
-    is_own = columns.get("text") == f"text of {row['row_key']}"
-    return str(row["row_key"]) if is_own else f"{row['row_key']} with columns of another row"
+    text = columns.get("text", "no columns")
+    return str(row["row_key"]) + str(text).removeprefix(f"text of {row['row_key']}")

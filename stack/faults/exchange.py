@@ -14,6 +14,7 @@ from stack.chaos.effects import Call
 from stack.chaos.forwarding import Answer
 from stack.faults.calls import Position, Titles
 from stack.faults.clock import Clock
+from stack.faults.cloud import Cloud
 
 if TYPE_CHECKING:
     from airflow_vertex_batch.emulator.service import Emulator
@@ -31,11 +32,15 @@ class HungUpError(Exception):
 class Run:
     """One batch on its way through the gateway.
 
+    :param name: of its bucket.
+    :param cloud: the servers themselves.
     :param emulator: its Vertex AI.
     :param fault: what is to happen, if anything.
     :param at: the title of the call to which it happens.
     """
 
+    name: str
+    cloud: Cloud
     emulator: Emulator
     fault: Fault | None = None
     at: str = ""
@@ -51,8 +56,17 @@ class Run:
     lost_upload: str = ""
     #: How young a job may be that the list does not show, seconds.
     list_late_s: float = 0.0
+    #: What is to be done, and at which second of the clock.
+    later: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
     #: What this machine's servers could not do: then the run says nothing about the batch.
     broken: list[str] = field(default_factory=list)
+
+    def catch_up(self, elapsed_s: float) -> None:
+        """Do what is due."""
+        due = [act for when, act in self.later if when <= elapsed_s]
+        self.later = [(when, act) for when, act in self.later if when > elapsed_s]
+        for act in due:
+            act()
 
 
 @dataclass

@@ -15,6 +15,7 @@ import re
 import socketserver
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException, parse_headers
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
@@ -71,6 +72,7 @@ class Gateway:
         """
         run = exchange.run
         self.clock.tick(_LATENCY_S)
+        run.catch_up(self.clock.elapsed_s)
         self.clock.slow.pop(exchange.port, None)
         run.positions.append(exchange.position)
         if run.fault is None or not run.fault.takes(exchange):
@@ -97,23 +99,16 @@ class _Door(socketserver.ThreadingTCPServer):
 
 
 class _Connection(socketserver.StreamRequestHandler):
-    """One connection of a client: calls one after the other, and one connection to the server behind."""
+    """One connection of a client: calls one after the other."""
 
     server: _Door
     disable_nagle_algorithm = True
 
-    def setup(self) -> None:
-        super().setup()
-        place = urlsplit(self.server.upstream)
-        self._upstream = HTTPConnection(place.hostname or HOST, place.port, timeout=_REAL_TIMEOUT_S)
-
     def handle(self) -> None:
         """Answer calls until somebody hangs up."""
         gateway = self.server.gateway
-        while (line := self.rfile.readline()) and (run := gateway.run) is not None:
-            method, path, _ = line.decode().split(" ", 2)
-            headers = dict(parse_headers(self.rfile).items())
-            call = Call(method, path, self.rfile.read(int(headers.get("Content-Length", 0))))
+        while (asked := self._asked()) is not None and (run := gateway.run) is not None:
+            call, headers = asked
             position = run.titles.position(call, self.server.service)
 
             def forward(run: Run = run, call: Call = call, headers: dict[str, str] = headers) -> Answer:
@@ -127,9 +122,18 @@ class _Connection(socketserver.StreamRequestHandler):
                 run.broken.append(f"{position.title}: {error!r}")
                 return
 
-    def finish(self) -> None:
-        self._upstream.close()
-        super().finish()
+    def _asked(self) -> tuple[Call, dict[str, str]] | None:
+        """Return the next call and its headers; None when the client has hung up."""
+        try:
+            line = self.rfile.readline()
+            headers = dict(parse_headers(self.rfile).items()) if line else {}
+            body = self.rfile.read(int(headers.get("Content-Length", 0)))
+        except OSError:
+            return None
+        if not line:
+            return None
+        method, path, _ = line.decode().split(" ", 2)
+        return Call(method, path, body), headers
 
     def _answer(self, run: Run, call: Call, headers: dict[str, str]) -> Answer:
         """Let the service do what it is asked, and note what later titles and times depend on."""
@@ -145,9 +149,12 @@ class _Connection(socketserver.StreamRequestHandler):
         return _in_time(run, answer) if service == STORAGE else answer
 
     def _forwarded(self, call: Call, body: bytes, headers: dict[str, str]) -> Answer:
-        self._upstream.request(call.method, call.path, body or None, passed_on(headers.items()))
-        found = self._upstream.getresponse()
-        answer = Answer(found.status, passed_on(found.getheaders()), found.read())
+        place = urlsplit(self.server.upstream)
+        # One connection for each call: fake-gcs-server closes those that it leaves open, now and then.
+        with closing(HTTPConnection(str(place.hostname), place.port, timeout=_REAL_TIMEOUT_S)) as upstream:
+            upstream.request(call.method, call.path, body or None, passed_on(headers.items()))
+            found = upstream.getresponse()
+            answer = Answer(found.status, passed_on(found.getheaders()), found.read())
         return answer.led_back(self.server.upstream, self.server.url)
 
 

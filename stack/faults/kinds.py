@@ -8,8 +8,9 @@ them (`happen`). It is frozen: what has happened is in the run.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stack.chaos.forwarding import Answer
 from stack.faults.calls import Position
@@ -21,11 +22,20 @@ if TYPE_CHECKING:
 OUTAGE_S = 120.0
 #: Seconds by which a list is late: less than the time in which a create call is expected to show its job.
 LAG_S = 60.0
+#: Seconds for which the output of a job that has succeeded is late.
+UNNAMED_S, HELD_BACK_S = 30.0, 60.0
+#: What tells the rows that took the place of others.
+SECOND = ", second edition"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Base: it happens once, to the call at the position that was asked for."""
+    """Base: it happens once, to the call at the position that was asked for.
+
+    :cvar needs_large: whether the batch's rows are to be read in several pieces.
+    """
+
+    needs_large: ClassVar[bool] = False
 
     def suits(self, position: Position) -> bool:  # noqa: ARG002 - most faults happen to any call
         """Whether it can happen to this call."""
@@ -153,9 +163,14 @@ class Outage(Fault):
     """One service is away for a while.
 
     :param cuts: it takes no connections, instead of answering 503.
+    :param done: whether it did what it was asked before it went away.
     """
 
     cuts: bool = False
+    done: bool = False
+
+    def suits(self, position: Position) -> bool:
+        return position.changes or not self.done
 
     def takes(self, exchange: Exchange) -> bool:
         run = exchange.run
@@ -165,6 +180,8 @@ class Outage(Fault):
         return not is_over and exchange.position.service == run.struck.service
 
     def happen(self, exchange: Exchange) -> None:
+        if self.done and exchange.position is exchange.run.struck:
+            exchange.forward()
         if self.cuts:
             exchange.cut()
         exchange.refuse(503)
@@ -181,6 +198,67 @@ class LostAndLate(Fault):
         exchange.forward()
         exchange.run.list_late_s = LAG_S
         exchange.cut()
+
+
+@dataclass(frozen=True)
+class SourceReplaced(Fault):
+    """Somebody writes the rows anew while they are read."""
+
+    needs_large: ClassVar[bool] = True
+
+    def suits(self, position: Position) -> bool:
+        return position.is_source
+
+    def happen(self, exchange: Exchange) -> None:
+        exchange.run.cloud.put_rows(exchange.run.name, SECOND, is_large=True)
+        exchange.say(exchange.forward())
+
+
+@dataclass(frozen=True)
+class OutputHeldBack(Fault):
+    """The job has succeeded, and its output is not yet what it will be.
+
+    :param share: the part of its bytes that is there.
+    """
+
+    share: float
+
+    def suits(self, position: Position) -> bool:
+        return position.is_question
+
+    def happen(self, exchange: Exchange) -> None:
+        answer = exchange.forward()
+        if folder := _output_of(answer):
+            put_back = exchange.run.cloud.hold_back(folder, self.share)
+            exchange.run.later.append((exchange.clock.elapsed_s + HELD_BACK_S, put_back))
+        exchange.say(answer)
+
+
+@dataclass(frozen=True)
+class OutputUnnamed(Fault):
+    """The job has succeeded, and does not say yet where its output is."""
+
+    def suits(self, position: Position) -> bool:
+        return position.is_question
+
+    def takes(self, exchange: Exchange) -> bool:
+        run = exchange.run
+        if run.struck is None:
+            return super().takes(exchange)
+        return exchange.position.is_question and exchange.clock.elapsed_s < run.struck_at + UNNAMED_S
+
+    def happen(self, exchange: Exchange) -> None:
+        answer = exchange.forward()
+        if _output_of(answer):
+            answer.body = json.dumps({**json.loads(answer.body), "outputInfo": {}}).encode()
+        exchange.say(answer)
+
+
+def _output_of(answer: Answer) -> str:
+    """Return the folder of a job that has succeeded, or an empty text."""
+    job = json.loads(answer.body)
+    is_done = job.get("state") == "JOB_STATE_SUCCEEDED"
+    return str(job.get("outputInfo", {}).get("gcsOutputDirectory", "")) if is_done else ""
 
 
 #: Every kind of fault of a call, as the documentation names it.
@@ -203,5 +281,10 @@ KINDS: dict[str, Fault] = {
     "upload session lost (410)": SessionLost(410),
     "away for 120 s (503)": Outage(),
     "away for 120 s (no connection)": Outage(cuts=True),
+    "done, then away for 120 s": Outage(done=True),
     "create answer lost, list 60 s late": LostAndLate(),
+    "rows replaced while they are read": SourceReplaced(),
+    "output named 30 s late": OutputUnnamed(),
+    "output there 60 s late": OutputHeldBack(0.0),
+    "output still growing for 60 s": OutputHeldBack(0.5),
 }

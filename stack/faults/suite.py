@@ -9,12 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from stack.faults import worker
-from stack.faults.calls import BIGQUERY, Position
+from stack.faults.calls import BIGQUERY, STORAGE, Position
 from stack.faults.kinds import KINDS
 from stack.faults.worker import Case
 
@@ -100,13 +100,19 @@ class Night:
         ]
 
 
-def cases(quiet: Mapping[bool, Outcome]) -> Iterator[tuple[Case, Position]]:
-    """Yield every case, with the call to which the fault happens."""
+#: A second piece of the rows, which only large ones have.
+_SECOND_PIECE = Position("prepare: read source (2)", STORAGE, changes=False, is_source=True, is_media=True)
+
+
+def cases(quiet: Mapping[bool, Outcome]) -> list[tuple[Case, Position]]:
+    """Return every case, with the call to which the fault happens."""
+    found = {}
     for to_table, outcome in quiet.items():
-        for position in outcome.positions:
-            for kind, fault in KINDS.items():
+        for kind, fault in KINDS.items():
+            for position in (*outcome.positions, *([_SECOND_PIECE] if fault.needs_large else [])):
                 if (position.service == BIGQUERY) == to_table and fault.suits(position):
-                    yield Case(to_table, kind, position.title), position
+                    found[Case(to_table, kind, position.title)] = position
+    return list(found.items())
 
 
 def table(results: Iterable[Result]) -> list[list[str]]:

@@ -40,7 +40,7 @@ def quiet(night):
 @pytest.fixture(scope="module")
 def results(night, quiet):
     """Everything that happened."""
-    every = list(cases(quiet))
+    every = cases(quiet)
     if ALL:
         return night.run(quiet, every)
     choice = random.Random(SEED)
@@ -86,6 +86,7 @@ class TestThePage:
         if ALL:
             assert [*page.values()] == measured
         else:
+            assert all_but(results, lambda result: result.line in page) == []
             assert all_but(results, lambda result: page[result.line][HEADERS.index(result.ended)] != "-") == []
 
 

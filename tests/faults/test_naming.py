@@ -1,0 +1,82 @@
+"""What a call is called, which faults can happen to it, and how runs are summed up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from stack.chaos.effects import Call
+from stack.faults.batch import Outcome
+from stack.faults.calls import BIGQUERY, STORAGE, VERTEX, Position, Titles
+from stack.faults.kinds import KINDS
+from stack.faults.suite import Case, Result, table
+
+OBJECTS = "/storage/v1/b/bucket/o"
+UPLOAD = "/upload/storage/v1/b/bucket/o?uploadType=multipart"
+JOBS = "/v1/projects/demo/locations/global/batchPredictionJobs"
+FILES = "/download/storage/v1/b/bucket/o/{}?alt=media"
+
+
+def _body(name, content=""):
+    return (json.dumps({"name": name}) + content).encode()
+
+
+@pytest.mark.parametrize(
+    ("call", "service", "title"),
+    [
+        (Call("GET", FILES.format("a%2Fmanifests%2Fx.json"), b""), STORAGE, "prepare: read manifest"),
+        (Call("GET", FILES.format("staging%2Fledger%2Fx%2F000000.json"), b""), STORAGE, "prepare: read ledger entry"),
+        (Call("GET", FILES.format("source.jsonl"), b""), STORAGE, "prepare: read source"),
+        (Call("GET", f"{OBJECTS}?prefix=a", b""), STORAGE, "prepare: list objects"),
+        (Call("POST", UPLOAD, _body("a/manifests/x.json")), STORAGE, "prepare: write manifest"),
+        (Call("POST", UPLOAD, _body("ledger/0.json", '{"kind":"intent"}')), STORAGE, "create: write intent"),
+        (Call("GET", JOBS, b""), VERTEX, "prepare: list jobs"),
+        (Call("POST", JOBS, b"{}"), VERTEX, "create: create job"),
+        (Call("GET", f"{JOBS}/7", b""), VERTEX, "prepare: ask about job"),
+        (Call("GET", "/bigquery/v2/projects/p/datasets/d/tables/t", b""), BIGQUERY, "prepare: look at table"),
+        (Call("DELETE", "/bigquery/v2/projects/p/datasets/d/tables/t", b""), BIGQUERY, "export: delete table"),
+    ],
+)
+def test_a_call_is_called_by_what_it_does(call, service, title):
+    assert Titles().position(call, service).title == title
+
+
+def test_like_calls_are_numbered():
+    titles, call = Titles(), Call("GET", JOBS, b"")
+    assert [titles.position(call, VERTEX).title for _ in range(3)][1:] == [
+        "prepare: list jobs (2)",
+        "prepare: list jobs (3)",
+    ]
+
+
+def test_what_only_reads_cannot_be_done_before_it_fails():
+    read, write = Position("r", STORAGE, changes=False), Position("w", STORAGE, changes=True)
+    done = [kind for kind in KINDS if "but done" in kind and kind != "412, but done"]
+    assert [KINDS[kind].suits(read) for kind in done] == [False] * len(done)
+    assert [KINDS[kind].suits(write) for kind in done] == [True] * len(done)
+
+
+def _result(title="a", attempts=("success",), elapsed_s=100.0, **members):
+    position = Position(title, STORAGE, changes=True)
+    outcome = Outcome(
+        **{
+            "attempts": attempts, "clears": 0, "elapsed_s": elapsed_s, "wrong": (), "errors": (), "struck": title,
+            "positions": (),
+        } | members
+    )  # fmt: skip
+    return Result(Case(to_table=False, kind="503, but done", at=title), position, outcome, 100.0)
+
+
+def test_a_line_counts_how_its_runs_ended():
+    results = [
+        _result(),
+        _result(elapsed_s=131.0),
+        _result(attempts=("retry", "success"), elapsed_s=400.0),
+        _result(attempts=("fail", "success"), clears=1, elapsed_s=4000.0),
+        _result(wrong=("jobs bought",)),
+        _result(attempts=("hangs", "success"), clears=1),
+    ]
+    assert table(results) == [
+        ["503, but done", "Cloud Storage: changes", "6", "2", "1", "1", "2", "≤ 300 s"],
+    ]
