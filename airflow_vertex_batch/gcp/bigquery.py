@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import decimal
-import os
-import re
+import functools
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.core.address import TableId
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.gcp.auth import credentials_error
+from airflow_vertex_batch.core.errors import ChangedError, ServiceError
+from airflow_vertex_batch.gcp.bigquery_errors import translated
+from airflow_vertex_batch.gcp.environment import default_account
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,10 +28,15 @@ if TYPE_CHECKING:
 PAGE_ROWS = 10_000
 #: Attempts at a deterministic job id: each one that failed in BigQuery stays in the project's history under its number.
 MAX_JOB_ATTEMPTS = 100
+#: A table that is asked for again and has lived for longer than this gets a new time to live.
+_OLD_TABLE = dt.timedelta(hours=1)
 
-#: What BigQuery says, as a 400, to statements that met on one table, and what the local server says to the same
-#: (https://cloud.google.com/bigquery/docs/error-messages, 2026-11-22).
-_CONCURRENT = re.compile(r"could not serialize access|concurrent update|write-write conflict", re.IGNORECASE)
+#: Seconds for which a call that fails is repeated. A server that says nothing is believed to be gone after this, and one
+#: more silence (see `gcp.transport`): seven minutes.
+CALL_SECONDS = 300.0
+#: Seconds until a load or a query is given up: the longest that BigQuery lets one run
+#: (https://docs.cloud.google.com/bigquery/quotas#load_jobs and #query_jobs, 2026-11-28).
+JOB_SECONDS = 6 * 3600
 
 _PARAMETER_TYPES: dict[type, str] = {
     bool: "BOOL",
@@ -51,10 +56,19 @@ class BigQueryWarehouse:
         environment's credentials.
     :param project: completes ``dataset.table``.
     :param credentials: of the default client, instead of the environment's.
+    :param call_seconds: for which a call that fails is repeated.
     """
 
-    def __init__(self, client: Client | None = None, project: str = "", credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        client: Client | None = None,
+        project: str = "",
+        credentials: Credentials | None = None,
+        *,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         self._client, self._project, self._credentials = client, project, credentials
+        self._call_seconds = call_seconds
 
     @classmethod
     def of(cls, project: str, credentials: Credentials) -> BigQueryWarehouse:
@@ -66,36 +80,69 @@ class BigQueryWarehouse:
         """The underlying client, made on first use."""
         # Not before it is needed: the import takes a second of processor time, and most tasks touch no table.
         if self._client is None:
-            from google.auth.credentials import AnonymousCredentials
             from google.cloud.bigquery import Client
 
-            project, credentials = self._project or None, self._credentials
-            if credentials is None and os.environ.get("BIGQUERY_EMULATOR_HOST"):
-                project = project or "emulator"
-                credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
-            self._client = Client(project=project, credentials=credentials)
+            from airflow_vertex_batch.gcp.transport import bounded_session
+
+            project, credentials = self._project, self._credentials
+            if credentials is None:
+                found, credentials = default_account("BIGQUERY_EMULATOR_HOST")
+                project = project or found
+            self._client = Client(project or None, credentials, _http=bounded_session(credentials))
         return self._client
+
+    @functools.cached_property
+    def _call(self) -> dict[str, Any]:
+        """How each call is repeated."""
+        from google.cloud.bigquery.retry import DEFAULT_RETRY
+
+        return {"retry": DEFAULT_RETRY.with_timeout(self._call_seconds)}
+
+    @functools.cached_property
+    def _job(self) -> dict[str, Any]:
+        """How a query is waited for: one that BigQuery lost is run again."""
+        from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
+
+        return {**self._call, "job_retry": DEFAULT_JOB_RETRY.with_timeout(self._call_seconds), "timeout": JOB_SECONDS}
+
+    def _query(self, sql: str, parameters: Mapping[str, Any] | None, **options: Any) -> Any:
+        # Its answer is asked for with `job_retry`; here that would only double the time of a call.
+        return self.client.query(
+            sql, job_config=_query_config(parameters), **self._call, job_retry=None, **options
+        )
 
     def rows(self, query: str | TableId, parameters: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Stream a table's rows or a query's.
 
+        A query's rows are those of one moment; a table's pages are not.
+
         :param query: a table, or SQL with ``@name`` parameters.
+        :raises ChangedError: at the end, when the table is another one than at the beginning.
         """
-        with _translated(str(query) if isinstance(query, TableId) else "the source query"):
+        with translated(str(query) if isinstance(query, TableId) else "the source query"):
             if isinstance(query, TableId):
-                found = self.client.list_rows(str(query), page_size=PAGE_ROWS)
+                yield from self._table_rows(query)
             else:
-                found = self.client.query(query, job_config=_query_config(parameters)).result(page_size=PAGE_ROWS)
-            for row in found:
-                yield {name: _plain(value) for name, value in row.items()}
+                yield from _plain_rows(self._query(query, parameters).result(page_size=PAGE_ROWS, **self._job))
+
+    def _table_rows(self, table: TableId) -> Iterator[dict[str, Any]]:
+        at_first = self.client.get_table(str(table), **self._call)
+        yield from _plain_rows(self.client.list_rows(at_first, page_size=PAGE_ROWS, **self._call))
+        if _version(self.client.get_table(str(table), **self._call)) != _version(at_first):
+            raise ChangedError(
+                f"{table} was changed while it was read",
+                left="Nothing of it was used",
+                todo="A retry reads it anew; a table that changes all the time can be read by a query, which sees one "
+                "moment: SELECT * FROM it",
+            )
 
     def count(self, table: TableId) -> int | None:
         """Return a table's row count, or None when there is no such table."""
         from google.api_core.exceptions import NotFound
 
-        with _translated(str(table)):
+        with translated(str(table)):
             try:
-                return self.client.get_table(str(table)).num_rows or 0
+                return self.client.get_table(str(table), **self._call).num_rows or 0
             except NotFound:
                 return None
 
@@ -114,8 +161,17 @@ class BigQueryWarehouse:
         made.description = options.get("description")
         if seconds := options.get("expires_in"):
             made.expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
-        with _translated(str(table)):
-            self._add_columns(self.client.create_table(made, exists_ok=True), made.schema)
+        with translated(str(table)):
+            found = self.client.create_table(made, exists_ok=True, **self._call)
+            self._add_columns(found, made.schema)
+            self._prolong(found, made.expires)
+
+    def _prolong(self, found: Table, expires: dt.datetime | None) -> None:
+        """Let a table of an earlier attempt live as long as a new one would."""
+        if expires is not None and found.expires is not None and found.expires < expires - _OLD_TABLE:
+            found.expires = expires
+            found.etag = None
+            self.client.update_table(found, ["expires"], **self._call)
 
     def _add_columns(self, found: Table, wanted: Iterable[SchemaField]) -> None:
         """Add what a table made by an older version lacks."""
@@ -137,10 +193,10 @@ class BigQueryWarehouse:
             return
         found.schema = [*found.schema, *lacking]
         try:
-            self.client.update_table(found, ["schema"])
+            self.client.update_table(found, ["schema"], **self._call)
         except PreconditionFailed:
             # Another task changed the table since it was read: perhaps it added them.
-            self._add_columns(self.client.get_table(found.reference), wanted)
+            self._add_columns(self.client.get_table(found.reference, **self._call), wanted)
 
     def load(self, uris: Iterable[str], table: TableId, schema: Iterable[Mapping[str, Any]], *, job_id: str) -> int:
         """Replace `table` with the JSON rows of `uris`.
@@ -157,7 +213,9 @@ class BigQueryWarehouse:
         sources = list(uris)
 
         def start(attempt_id: str) -> LoadJob:
-            return self.client.load_table_from_uri(sources, str(table), job_id=attempt_id, job_config=config)
+            return self.client.load_table_from_uri(
+                sources, str(table), job_id=attempt_id, job_config=config, **self._call
+            )
 
         def still_there(job: LoadJob) -> bool:
             # The table may have been dropped since, and made again empty.
@@ -172,15 +230,15 @@ class BigQueryWarehouse:
         :param job_id: begins the job's id, for the project's history; every call runs, for a table may have changed
             since.
         """
-        with _translated(job_id):
-            job = self.client.query(sql, job_id_prefix=f"{job_id}-", job_config=_query_config(parameters))
-            job.result()
+        with translated(job_id):
+            job = self._query(sql, parameters, job_id_prefix=f"{job_id}-")
+            job.result(**self._job)
             return int(job.num_dml_affected_rows or 0)
 
     def drop(self, table: TableId) -> None:
         """Delete a table; one that does not exist is no error."""
-        with _translated(str(table)):
-            self.client.delete_table(str(table), not_found_ok=True)
+        with translated(str(table)):
+            self.client.delete_table(str(table), not_found_ok=True, **self._call)
 
     def _once(self, start: Any, job_id: str, *, still_valid: Any, subject: str) -> Any:
         """Run a job under `job_id`; an id that exists is waited for, and used again only if its effect still stands."""
@@ -188,14 +246,14 @@ class BigQueryWarehouse:
 
         for attempt in range(MAX_JOB_ATTEMPTS):
             attempt_id = f"{job_id}-{attempt}"
-            with _translated(subject):
+            with translated(subject):
                 try:
                     job = start(attempt_id)
                 except Conflict:
-                    job = self.client.get_job(attempt_id)
+                    job = self.client.get_job(attempt_id, **self._call)
                     if not self._ended_well(job) or not still_valid(job):
                         continue
-                job.result()
+                self._wait(job)
                 return job
         raise ServiceError(
             f"BigQuery job {job_id} ended {MAX_JOB_ATTEMPTS} times without leaving its table",
@@ -203,12 +261,14 @@ class BigQueryWarehouse:
             todo="Look at the job's errors in the BigQuery console",
         )
 
-    @staticmethod
-    def _ended_well(job: Any) -> bool:
+    def _wait(self, job: Any) -> None:
+        job.result(timeout=JOB_SECONDS, **self._call)
+
+    def _ended_well(self, job: Any) -> bool:
         from google.api_core.exceptions import GoogleAPICallError
 
         with contextlib.suppress(GoogleAPICallError):
-            job.result()
+            self._wait(job)
             return True
         return False
 
@@ -223,32 +283,16 @@ def _query_config(parameters: Mapping[str, Any] | None) -> Any:
     return bigquery.QueryJobConfig(query_parameters=known)
 
 
+def _plain_rows(rows: Any) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        yield {name: _plain(value) for name, value in row.items()}
+
+
+def _version(table: Table) -> tuple[Any, ...]:
+    """Return what is another one after each change of a table's rows."""
+    return table.created, table.modified, table.num_rows, table.num_bytes
+
+
 def _plain(value: Any) -> Any:
     """Return a JSON-safe value; nested values are handled by the encoder, which knows dates and decimals."""
     return value.isoformat() if isinstance(value, dt.date | dt.time) else value
-
-
-@contextlib.contextmanager
-def _translated(subject: str) -> Iterator[None]:
-    from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound, RetryError
-    from google.auth.exceptions import GoogleAuthError
-    from requests.exceptions import RequestException
-
-    try:
-        yield
-    except (NotFound, BadRequest) as error:
-        if _CONCURRENT.search(error.message):
-            raise ServiceError(f"BigQuery was busy with {subject}", status=503, why=error.message) from error
-        raise InputError(
-            f"BigQuery refused {subject}",
-            why=error.message,
-            todo="Check the names of project, dataset and table, and that the dataset is in the job's region",
-        ) from error
-    except GoogleAPICallError as error:
-        raise ServiceError(
-            f"BigQuery failed on {subject} with HTTP {error.code}", status=int(error.code or 0), why=error.message
-        ) from error
-    except GoogleAuthError as error:
-        raise credentials_error(subject, error) from error
-    except (RequestException, RetryError) as error:
-        raise ServiceError(f"BigQuery did not answer about {subject}", status=0, why=type(error).__name__) from error

@@ -1,0 +1,124 @@
+"""What does BigQuery's refusal mean for the reader: mend something, or try again?
+
+Invariant: what passes by itself is told by the reason, not by the HTTP status, which is 400 or 403 for both kinds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+from airflow_vertex_batch.core.errors import InputError, ServiceError, VertexBatchError
+from airflow_vertex_batch.gcp.auth import credentials_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.api_core.exceptions import GoogleAPICallError
+
+#: Every reason that is documented, and whether the same may be done later without anybody's doing
+#: (https://docs.cloud.google.com/bigquery/docs/error-messages, 2026-11-28). A quota is one of a minute, an hour or a day;
+#: "stopped" is a job that somebody, or a limit, ended; "timeout" a job that got too few slots, for ours are small.
+PASSING = {
+    "accessDenied": False,
+    "attributeError": False,
+    "backendError": True,
+    "badRequest": False,
+    "billingNotEnabled": False,
+    "billingTierLimitExceeded": False,
+    "blocked": True,
+    "duplicate": False,
+    "internalError": True,
+    "invalid": False,
+    "invalidQuery": False,
+    "invalidUser": False,
+    "jobBackendError": True,
+    "jobInternalError": True,
+    "jobRateLimitExceeded": True,
+    "notFound": False,
+    "notImplemented": False,
+    "policyViolation": False,
+    "proxyAuthenticationRequired": False,
+    "quotaExceeded": True,
+    "rateLimitExceeded": True,
+    "resourceInUse": False,
+    "resourcesExceeded": False,
+    "responseTooLarge": False,
+    "stopped": True,
+    "tableUnavailable": True,
+    "timeout": True,
+}
+#: What BigQuery says, with a reason that is no help, to statements that met on one table or on rows that have just been
+#: streamed into it, and what the local server says to the same (same page, 2026-11-28).
+_BUSY = re.compile(
+    r"could not serialize access|concurrent update|write-write conflict|rows in the streaming buffer", re.IGNORECASE
+)
+_CURES = {
+    "quotaExceeded": "Wait for the quota to be free again, or raise it: https://console.cloud.google.com/iam-admin/quotas",
+    "blocked": "A retry may help; if it does not, ask Google's support",
+    "stopped": "Somebody ended the job, or a limit did: a retry runs it anew",
+    "timeout": "A retry runs it anew; if it does not help, give the project more slots",
+    "accessDenied": "Grant the connection's account roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser "
+    "on the project",
+    "responseTooLarge": "Write the query's result to a table, and name that table instead of the query",
+}
+
+
+@contextlib.contextmanager
+def translated(subject: str) -> Iterator[None]:
+    """Turn the client's exceptions into ours.
+
+    :param subject: what was asked for.
+    """
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
+    from google.auth.exceptions import GoogleAuthError
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except GoogleAPICallError as error:
+        raise refusal(subject, error) from error
+    except RetryError as error:
+        # The client's deadline; what it met last says more.
+        if isinstance(error.cause, GoogleAPICallError):
+            raise refusal(subject, error.cause) from error
+        raise _no_answer(subject, error.cause or error) from error
+    except GoogleAuthError as error:
+        raise credentials_error(subject, error) from error
+    except (RequestException, TimeoutError) as error:
+        raise _no_answer(subject, error) from error
+
+
+def refusal(subject: str, error: GoogleAPICallError) -> VertexBatchError:
+    """Return our error for one of the service's."""
+    from google.api_core.exceptions import BadRequest, NotFound
+
+    reason, message, status = _reason(error), error.message, int(error.code or 0)
+    if _BUSY.search(message):
+        return ServiceError(f"BigQuery was busy with {subject}", status=503, reason=reason, why=message)
+    passing = PASSING.get(reason, False)
+    if isinstance(error, NotFound | BadRequest) and not passing:
+        return InputError(
+            f"BigQuery refused {subject}",
+            why=message,
+            todo=_CURES.get(reason)
+            or "Check the names of project, dataset and table, and that the dataset is in the job's region",
+        )
+    return ServiceError(
+        f"BigQuery failed on {subject} with HTTP {status}" + (f" ({reason})" if reason else ""),
+        status=status,
+        reason=reason,
+        retryable=passing or None,
+        why=message,
+        todo=_CURES.get(reason, ""),
+    )
+
+
+def _reason(error: GoogleAPICallError) -> str:
+    first = next(iter(error.errors), None)
+    return str(first.get("reason", "")) if isinstance(first, dict) else ""
+
+
+def _no_answer(subject: str, error: BaseException) -> ServiceError:
+    return ServiceError(f"BigQuery did not answer about {subject}", status=0, why=type(error).__name__)
