@@ -315,11 +315,11 @@ SCENARIOS: tuple[Misfortune, ...] = (
     ),
     Misfortune(
         "marked failed, the cancel meets HTTP 503 twice", QUESTION, meanwhile=mark_failed,
-        faults=(*held(), {"do": "http", "on": "cancel", "status": 503, "times": 2}),
+        faults=(*HELD, {"do": "http", "on": "cancel", "status": 503, "times": 2}),
         repairs=0, cancelled=1, parts=0, ends="failed",
     ),
     Misfortune(
-        "marked failed, the connection for the cancel takes 6 s", QUESTION, meanwhile=mark_failed, faults=held(),
+        "marked failed, the connection for the cancel takes 6 s", QUESTION, meanwhile=mark_failed, faults=HELD,
         modes=("deferrable",), dag_id="chaos_slow_connection", repairs=0, cancelled=1, parts=0, ends="failed",
     ),
     Misfortune(
