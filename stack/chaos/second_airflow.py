@@ -61,7 +61,8 @@ def main() -> int:
         parser.add_argument(f"--{option}", required=True)
     given = parser.parse_args()
     operator = VertexBatchOperator(
-        task_id=given.task_id, project_id=PROJECT, model="gemini-2.5-flash", files=given.files, prompt="{{ text }}",
+        task_id=given.task_id, project_id=PROJECT, location="us-central1", model="gemini-2.5-flash",
+        files=given.files, prompt="{{ text }}",
         key_column="id", staging_uri=given.staging, destination_uri=f"{given.staging}/landed",
         partition_date="2026-11-24", settle_seconds=30,
     )  # fmt: skip

@@ -40,9 +40,9 @@ def second_airflow_runs(*, shared: bool, same_input: bool, ends: int, says: str)
             staging=scene.staging if shared else f"{scene.staging}/second",
             files=f"gs://{scene.night.bucket.name}/input/{scene.place}{'' if same_input else '-second'}.jsonl",
         )
+        scene.release()
         if status != ends or says not in said:
             raise RuntimeError(f"the second Airflow ended with {status}: {said[-2000:]}")
-        scene.release()
 
     return run
 
@@ -66,6 +66,8 @@ def swept_after_its_run_was_deleted(sweep: Callable[[Scene, str], str]) -> Calla
 def by_operator(scene: Scene, _installation: str) -> str:
     """Sweep by the operator, and return its log."""
     run_id = f"sweep-{scene.place}"
+    scene.airflow.wait_for_dag("chaos_sweep", timeout_s=180)
+    scene.airflow.unpause("chaos_sweep")
     with scene.night.triggering:
         scene.airflow.trigger("chaos_sweep", dag_run_id=run_id, conf={"staging": scene.staging})
     scene.airflow.wait_for_run("chaos_sweep", run_id, timeout_s=300)
