@@ -79,6 +79,7 @@ _DESCRIPTIONS = frozenset({
 })  # fmt: skip
 #: How a member that is not there looks where a writer pads all parts to one shape.
 _NOTHING: tuple[Any, ...] = (None, "", [], False)
+_YES = (True, "true")
 #: Members of a part that are no image, sound or video.
 _NO_MEDIA = frozenset({
     "text", "functionCall", "functionResponse", "executableCode", "codeExecutionResult", "toolCall", "toolResponse",
@@ -259,7 +260,7 @@ def _is_cut(text: str, error: Exception) -> bool:
 def _said(candidate: Candidate) -> list[dict[str, Any]]:
     """Return the parts that say something, thoughts left out."""
     parts = candidate.content.listed if candidate.content is not None else ()
-    return [part for part in parts if not part.get("thought") and _says(part)]
+    return [part for part in parts if part.get("thought") not in _YES and _says(part)]
 
 
 def _says(part: dict[str, Any]) -> bool:

@@ -58,10 +58,15 @@ class TestWhatIsSaid:
         row = _row({"text": "I compute. "}, CODE, RESULT, {"text": "It is 42.", "thoughtSignature": "eA=="})
         assert (row.status, row.text) == (RowStatus.SUCCEEDED, "I compute. It is 42.")
 
+    @pytest.mark.parametrize("odd", ["?", "false", [], None, {"a": 1}], ids=str)
+    def test_beside_an_odd_thought_is_no_thought(self, odd):
+        assert _row({"text": "Hi", "thought": odd}).text == "Hi"
+
     @pytest.mark.parametrize(
         "parts",
         [
             [{"text": "hm", "thought": True}],
+            [{"text": "hm", "thought": "true"}],
             [{**PNG, "thought": True}],
             [{**CODE, "thought": True}, {"text": ""}],
             [{"thoughtSignature": "eA=="}],
@@ -73,6 +78,7 @@ class TestWhatIsSaid:
         ],
         ids=[
             "a thought",
+            "a thought in words",
             "an image thought up",
             "code thought up",
             "a signature",

@@ -142,7 +142,7 @@ class TestReadResponse:
     )
     def test_the_answer_is_found_in_every_shape(self, doc):
         response = read_response(encode(doc))
-        assert response.candidates[0].content.parts[0].text == "Hi"
+        assert response.candidates[0].content.listed[0]["text"] == "Hi"
 
 
 class TestRepaired:
