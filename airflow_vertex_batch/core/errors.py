@@ -125,13 +125,13 @@ class ResultError(VertexBatchError):
 
 
 class ChangedError(VertexBatchError):
-    """An object, a file or a table was another one at the end of reading than at the beginning. Nothing of it counts."""
+    """An object, a file or a table changed while it was read. Nothing of it counts."""
 
     retryable = True
 
 
 class DiskError(VertexBatchError):
-    """A folder of this machine cannot be written: full, missing or read-only. Another worker may have a better one."""
+    """A folder of this machine is full, missing or read-only. Another worker may have room."""
 
     retryable = True
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import (
     COMMON_TEMPLATE_FIELDS,
-    attempt_token,
     failing,
     identity_of,
 )
@@ -151,4 +150,4 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator):
             if self.dead_letter_table
             else table.sibling(f"{table.table}_dead_letters")
         )
-        return landing.table(table, dead, self.folder(context) / f"landing-{attempt_token()}")
+        return landing.table(table, dead, self.folder(context) / "landing")
