@@ -205,7 +205,7 @@ class _GeneratedStore(LocalStore):
         yield ObjectInfo(Uri("file", "", name), 0)
 
     @contextlib.contextmanager
-    def open_read(self, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:
+    def open_read(self, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:  # noqa: ARG002
         _, kind, job, *_ = uri.name.split("/")
         start = int(job.removesuffix(".jsonl")) * _JOB_ROWS
         numbers = range(start, min(start + _JOB_ROWS, self._row_count))
@@ -246,7 +246,7 @@ class _MadeStore(_GeneratedStore):
                 self._files[name] = stream.read()
 
     @contextlib.contextmanager
-    def open_read(self, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:
+    def open_read(self, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:  # noqa: ARG002
         yield io.BytesIO(self._files[uri.name])
 
     def file(self, name: str) -> bytes:

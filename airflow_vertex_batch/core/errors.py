@@ -132,13 +132,13 @@ class LostOutputError(ResultError):
 
 
 class ChangedError(VertexBatchError):
-    """An object, a file or a table changed while it was read. Nothing that was read of it counts."""
+    """An object, a file or a table changed while it was read. Nothing of it counts."""
 
     retryable = True
 
 
 class DiskError(VertexBatchError):
-    """A folder of this machine cannot be written: full, missing or read-only. Another worker may have a better one."""
+    """A folder of this machine is full, missing or read-only. Another worker may have room."""
 
     retryable = True
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from uuid import uuid4
 
 import msgspec
 
@@ -340,14 +341,17 @@ def _arrow_record(record: LandedRow) -> dict[str, Any]:
 class TableSink:
     """Lands in a BigQuery table and a dead-letter table, by way of one staged file and one staging table.
 
-    :param staging: folder for the staged file; removed when the landing is complete.
+    :param staging: folder of the task's staged files, and of nothing else; emptied when the landing is complete. An
+        attempt that fails removes its own file, one that is killed leaves it to the next.
     """
 
     def __init__(
         self, store: ObjectStore, warehouse: Warehouse, table: TableId, dead: TableId, plan: LandPlan, staging: Uri
     ) -> None:
         self._store, self._warehouse, self._plan = store, warehouse, plan
-        self._table, self._dead, self._file = table, dead, staging / "rows.jsonl"
+        self._table, self._dead, self._staging = table, dead, staging
+        # An attempt that was given up may still write: it must not replace the rows that this one counted.
+        self._file = staging / f"rows-{uuid4().hex[:12]}.jsonl"
         self._digest, self._count = 0, 0
         self.destination, self.dead_letters = table.uri, dead.uri
 
@@ -358,8 +362,15 @@ class TableSink:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._writer.__exit__(kind, error, trace)
         if kind is None:
-            self._merge()
-            self._store.delete(self._file)
+            try:
+                self._merge()
+            except BaseException:
+                # The retry stages its rows anew.
+                with contextlib.suppress(Exception):
+                    self._store.delete(self._file)
+                raise
+            for left in list(self._store.list(self._staging / "")):
+                self._store.delete(left.uri)
 
     def add(self, record: LandedRow, *, good: bool) -> None:  # noqa: ARG002 - the MERGE goes by status
         """Take one record."""

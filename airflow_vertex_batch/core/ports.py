@@ -12,13 +12,13 @@ import stat
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import ChangedError, InputError
-from airflow_vertex_batch.core.temporary import written_below
+from airflow_vertex_batch.core.temporary import file_below, written_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -130,9 +130,8 @@ class LocalStore:
             found = list(path.rglob("*")) if path.is_dir() else [path]
         # Hidden files are other writers' unfinished ones.
         for item in sorted(item for item in found if item.is_file() and not item.name.startswith(".")):
-            found = item.stat()
-            uri = Uri("file", "", str(item))
-            yield ObjectInfo(uri, found.st_size, checksum=str(found.st_mtime_ns), version=_version(found))
+            state, uri = item.stat(), Uri("file", "", str(item))
+            yield ObjectInfo(uri, state.st_size, checksum=str(state.st_mtime_ns), version=_version(state))
 
     def open_read(self, uri: Uri, version: str = "") -> AbstractContextManager[IO[bytes]]:
         """Open a file for reading. One that is replaced meanwhile is read on; one that is written into is an error."""
@@ -144,17 +143,15 @@ class LocalStore:
     @contextlib.contextmanager
     def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:  # noqa: ARG002
         """Write beside the target and rename: readers see the old file or the new one."""
-        path = Path(uri.name)
-        with written_below(str(path.parent)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            try:
-                with os.fdopen(descriptor, "wb") as stream:
-                    yield stream
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+        stream, temporary, path = _beside(uri)
+        try:
+            with stream:
+                yield stream
+            with written_below(str(path.parent)):
+                temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def read(self, uri: Uri) -> bytes | None:
         """Return a file's bytes, or None."""
@@ -165,18 +162,15 @@ class LocalStore:
 
     def write_new(self, uri: Uri, data: bytes) -> bool:
         """Link a finished temporary file into place: exactly one writer wins."""
-        path = Path(uri.name)
-        with written_below(str(path.parent)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            try:
-                with os.fdopen(descriptor, "wb") as stream:
-                    stream.write(data)
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+        stream, temporary, path = _beside(uri)
+        try:
+            with stream:
+                stream.write(data)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
         return True
 
     def delete(self, uri: Uri) -> None:
@@ -186,6 +180,15 @@ class LocalStore:
     def now(self, near: Uri) -> datetime:  # noqa: ARG002 - a disk has the time of its machine
         """Return this machine's time."""
         return datetime.now(UTC)
+
+
+def _beside(uri: Uri) -> tuple[BinaryIO, Path, Path]:
+    """Open a hidden file beside a file that is to be made; return it, its path and the file's."""
+    path = Path(uri.name)
+    with written_below(str(path.parent)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    return file_below(str(path.parent), descriptor), Path(temporary), path
 
 
 @contextlib.contextmanager

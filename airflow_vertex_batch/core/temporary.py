@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_vertex_batch.core.errors import DiskError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
 #: Bytes gathered before they are written.
@@ -41,7 +41,7 @@ def temporary_file(need: str) -> BinaryIO:
         Path(name).unlink()
     except OSError as error:
         raise _disk_error(error, need) from error
-    return io.BufferedRandom(_File(handle, need), _BUFFER_BYTES)
+    return io.BufferedRandom(_File(handle, "r+b", lambda error, held: _disk_error(error, need, held)), _BUFFER_BYTES)
 
 
 @contextlib.contextmanager
@@ -72,30 +72,33 @@ def written_below(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what, why = f"Cannot write into {folder}", error.strerror or str(error)
-        if error.errno in _FULL:
-            raise DiskError(what, why=why, left=_free(folder), todo="Make room there") from error
-        if _is_below(error.filename, folder):
-            raise InputError(what, why=why, todo="Check the folder's name and rights") from error
-        raise
+        raise _folder_error(error, folder) from error
 
 
-def _is_below(name: Any, folder: str) -> bool:
-    return isinstance(name, str) and Path(name).is_relative_to(folder)
+def file_below(folder: str, handle: int) -> BinaryIO:
+    """Return a stream into a new file of such a folder, whose writes fail with our error."""
+    return io.BufferedWriter(_File(handle, "wb", lambda error, _: _folder_error(error, folder)), _BUFFER_BYTES)
+
+
+def _folder_error(error: OSError, folder: str) -> DiskError | InputError:
+    what, why = f"Cannot write into {folder}", error.strerror or str(error)
+    if error.errno in _FULL:
+        return DiskError(what, why=why, left=_free(folder), todo="Make room there")
+    return InputError(what, why=why, todo="Check the folder's name and rights")
 
 
 class _File(io.FileIO):
     """A file whose writes fail with our error; Python's buffer in front also writes when it is asked to read."""
 
-    def __init__(self, handle: int, need: str) -> None:
-        super().__init__(handle, "r+b")
-        self._need = need
+    def __init__(self, handle: int, mode: str, wrong: Callable[[OSError, int], DiskError | InputError]) -> None:
+        super().__init__(handle, mode)
+        self._wrong = wrong
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            raise _disk_error(error, self._need, os.fstat(self.fileno()).st_size) from error
+            raise self._wrong(error, os.fstat(self.fileno()).st_size) from error
 
 
 class _Database(sqlite3.Connection):

@@ -31,8 +31,8 @@ MAX_JOB_ATTEMPTS = 100
 #: A table that is asked for again and has lived for longer than this gets a new time to live.
 _OLD_TABLE = dt.timedelta(hours=1)
 
-#: Seconds for which a call that fails is repeated. A server that says nothing is believed to be gone after this, and one
-#: more silence (see `gcp.transport`): seven minutes.
+#: Seconds for which a call that fails is repeated. A server that says nothing is given up after this and one more
+#: silence (see `gcp.transport`): seven minutes.
 CALL_SECONDS = 300.0
 #: Seconds until a load or a query is given up: the longest that BigQuery lets one run
 #: (https://docs.cloud.google.com/bigquery/quotas#load_jobs and #query_jobs, 2026-11-28).
@@ -107,9 +107,7 @@ class BigQueryWarehouse:
 
     def _query(self, sql: str, parameters: Mapping[str, Any] | None, **options: Any) -> Any:
         # Its answer is asked for with `job_retry`; here that would only double the time of a call.
-        return self.client.query(
-            sql, job_config=_query_config(parameters), **self._call, job_retry=None, **options
-        )
+        return self.client.query(sql, job_config=_query_config(parameters), **self._call, job_retry=None, **options)
 
     def rows(self, query: str | TableId, parameters: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Stream a table's rows or a query's.
@@ -168,10 +166,13 @@ class BigQueryWarehouse:
 
     def _prolong(self, found: Table, expires: dt.datetime | None) -> None:
         """Let a table of an earlier attempt live as long as a new one would."""
+        from google.api_core.exceptions import PreconditionFailed
+
         if expires is not None and found.expires is not None and found.expires < expires - _OLD_TABLE:
             found.expires = expires
-            found.etag = None
-            self.client.update_table(found, ["expires"], **self._call)
+            # Whoever changed it meanwhile prolonged it.
+            with contextlib.suppress(PreconditionFailed):
+                self.client.update_table(found, ["expires"], **self._call)
 
     def _add_columns(self, found: Table, wanted: Iterable[SchemaField]) -> None:
         """Add what a table made by an older version lacks."""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from google.api_core.exceptions import GoogleAPICallError
 
 #: Every reason that is documented, and whether the same may be done later without anybody's doing
-#: (https://docs.cloud.google.com/bigquery/docs/error-messages, 2026-11-28). A quota is one of a minute, an hour or a day;
-#: "stopped" is a job that somebody, or a limit, ended; "timeout" a job that got too few slots, for ours are small.
+#: (https://docs.cloud.google.com/bigquery/docs/error-messages, 2026-11-28). A quota is one of a minute, an hour or a
+#: day; "stopped" is a job that somebody, or a limit, ended; "timeout" a job that got too few slots, for ours are small.
 PASSING = {
     "accessDenied": False,
     "attributeError": False,
@@ -55,12 +55,12 @@ _BUSY = re.compile(
     r"could not serialize access|concurrent update|write-write conflict|rows in the streaming buffer", re.IGNORECASE
 )
 _CURES = {
-    "quotaExceeded": "Wait for the quota to be free again, or raise it: https://console.cloud.google.com/iam-admin/quotas",
+    "quotaExceeded": "Wait for free quota, or raise it: https://console.cloud.google.com/iam-admin/quotas",
     "blocked": "A retry may help; if it does not, ask Google's support",
     "stopped": "Somebody ended the job, or a limit did: a retry runs it anew",
     "timeout": "A retry runs it anew; if it does not help, give the project more slots",
-    "accessDenied": "Grant the connection's account roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser "
-    "on the project",
+    "accessDenied": "Grant the connection's account roles/bigquery.dataEditor on the dataset, and "
+    "roles/bigquery.jobUser on the project",
     "responseTooLarge": "Write the query's result to a table, and name that table instead of the query",
 }
 

@@ -1,7 +1,7 @@
 """How is an object read, piece by piece, so that all pieces are of one version? Each request names its generation.
 
 An object that is replaced gets another generation, and Cloud Storage answers 412 to a request for the old one
-(https://docs.cloud.google.com/storage/docs/request-preconditions, 2026-11-28): an error, never the other version's bytes.
+(https://docs.cloud.google.com/storage/docs/request-preconditions, 2026-11-28): an error, never other bytes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.address import Uri
 
-_TODO_RANGES = (
-    "A retry may help; if it does not, store the object without Content-Encoding, which makes it unreadable in parts"
-)
+_TODO_RANGES = "A retry may help; if not, store the object without Content-Encoding: such an object has no parts"
 
 
-def open_pinned(blob: Blob, uri: Uri, version: str, chunk_bytes: int) -> io.BufferedReader:
+def open_pinned(blob: Blob, uri: Uri, version: str, chunk_bytes: int, **call: Any) -> io.BufferedReader:
     """Open an object as it is now.
 
     :param version: its generation in the listing that named it; empty for whichever there is.
+    :param call: how each call is repeated.
     :raises ChangedError: also while reading, when it is no longer that version.
     """
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
     try:
-        blob.reload(if_generation_match=int(version) if version else None)
+        blob.reload(if_generation_match=int(version) if version else None, **call)
     except (NotFound, PreconditionFailed) as error:
         if not version:
             raise
@@ -38,14 +37,14 @@ def open_pinned(blob: Blob, uri: Uri, version: str, chunk_bytes: int) -> io.Buff
     if version and version != str(blob.generation):
         raise _changed(uri)
     # Python's buffer has the readline that the pieces lack.
-    return io.BufferedReader(_PinnedReader(blob, uri, chunk_bytes), buffer_size=1 << 20)
+    return io.BufferedReader(_PinnedReader(blob, uri, chunk_bytes, call), buffer_size=1 << 20)
 
 
 class _PinnedReader(io.RawIOBase):
     """One version of an object, fetched in pieces, of which one is held."""
 
-    def __init__(self, blob: Blob, uri: Uri, chunk_bytes: int) -> None:
-        self._blob, self._uri, self._chunk_bytes = blob, uri, chunk_bytes
+    def __init__(self, blob: Blob, uri: Uri, chunk_bytes: int, call: dict[str, Any]) -> None:
+        self._blob, self._uri, self._chunk_bytes, self._call = blob, uri, chunk_bytes, call
         self._size, self._generation = int(blob.size or 0), blob.generation
         self._at = self._start = 0
         self._piece = b""
@@ -82,7 +81,7 @@ class _PinnedReader(io.RawIOBase):
         try:
             # The server knows the checksum of the whole only.
             data: bytes = self._blob.download_as_bytes(
-                start=self._at, end=last, if_generation_match=self._generation, checksum=None
+                start=self._at, end=last, if_generation_match=self._generation, checksum=None, **self._call
             )
         except (NotFound, PreconditionFailed, RequestRangeNotSatisfiable) as error:
             raise _changed(self._uri) from error

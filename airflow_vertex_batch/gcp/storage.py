@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import re
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError, ServiceError
+from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
-from airflow_vertex_batch.gcp.auth import credentials_error
 from airflow_vertex_batch.gcp.clock import ServerClock
 from airflow_vertex_batch.gcp.environment import default_account
 from airflow_vertex_batch.gcp.reading import open_pinned
+from airflow_vertex_batch.gcp.storage_errors import translated
 from airflow_vertex_batch.gcp.upload import CHUNK_BYTES, LostUploadError, Upload, begun_anew, session_errors
 
 if TYPE_CHECKING:
@@ -28,16 +29,20 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from google.cloud.storage import Blob, Client
 
+#: Seconds for which a call that fails is repeated: as Google's client does by itself (google-cloud-storage 3.17).
+CALL_SECONDS = 120.0
+
 
 class GcsStore:
     """Cloud Storage objects; local paths and ``file://`` go to disk.
 
     :param client: a google-cloud-storage client; the default one follows ``STORAGE_EMULATOR_HOST`` and the
         environment's credentials, and is only made when the first ``gs://`` object is touched.
+    :param call_seconds: for which a call that fails is repeated.
     """
 
-    def __init__(self, client: Client | None = None) -> None:
-        self._client = client
+    def __init__(self, client: Client | None = None, *, call_seconds: float = CALL_SECONDS) -> None:
+        self._client, self._call_seconds = client, call_seconds
         self._local = LocalStore()
         self._clock = ServerClock()
         self._is_heard = False
@@ -62,6 +67,13 @@ class GcsStore:
             self._is_heard = True
         return self._client
 
+    @functools.cached_property
+    def _call(self) -> dict[str, Any]:
+        """How each call is repeated: whatever it is, doing it twice is doing it once."""
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        return {"retry": DEFAULT_RETRY.with_timeout(self._call_seconds)}
+
     def list(self, folder: Uri) -> Iterator[ObjectInfo]:
         """Yield objects below a prefix or matching a glob (``*`` within a segment, ``**`` across), in name order."""
         if folder.scheme == "file":
@@ -69,8 +81,8 @@ class GcsStore:
             return
         # Patterns are matched here: not every local server knows `matchGlob`.
         matches = glob_pattern(folder.name).fullmatch if folder.has_glob else None
-        with _translated(folder):
-            for blob in self.client.list_blobs(folder.bucket, prefix=folder.glob_prefix):
+        with translated(folder):
+            for blob in self.client.list_blobs(folder.bucket, prefix=folder.glob_prefix, **self._call):
                 if not blob.name.endswith("/") and (matches is None or matches(blob.name)):
                     yield ObjectInfo(
                         Uri("gs", folder.bucket, blob.name), blob.size or 0, blob.content_type or "", blob.crc32c or "",
@@ -88,7 +100,7 @@ class GcsStore:
             with self._local.open_read(uri, version) as stream:
                 yield stream
             return
-        with _translated(uri), open_pinned(self._blob(uri), uri, version, CHUNK_BYTES) as stream:
+        with translated(uri), open_pinned(self._blob(uri), uri, version, CHUNK_BYTES, **self._call) as stream:
             yield stream
 
     @contextlib.contextmanager
@@ -98,8 +110,8 @@ class GcsStore:
             with self._local.open_write(uri, content_type) as stream:
                 yield stream
             return
-        with _translated(uri), Upload(self._blob(uri), uri, content_type) as stream:
-            yield stream  # type: ignore[misc] - what is written to has no other methods
+        with translated(uri), Upload(self._blob(uri), uri, content_type, **self._call) as stream:
+            yield cast("IO[bytes]", stream)
 
     def read(self, uri: Uri) -> bytes | None:
         """Return a small object, or None when there is none."""
@@ -107,9 +119,9 @@ class GcsStore:
             return self._local.read(uri)
         from google.api_core.exceptions import NotFound
 
-        with _translated(uri):
+        with translated(uri):
             try:
-                return self._blob(uri).download_as_bytes()  # type: ignore[no-any-return]
+                return self._blob(uri).download_as_bytes(**self._call)  # type: ignore[no-any-return]
             except NotFound:
                 return None
 
@@ -119,7 +131,7 @@ class GcsStore:
             return self._local.write_new(uri, data)
         from google.api_core.exceptions import PreconditionFailed
 
-        with _translated(uri):
+        with translated(uri):
             try:
                 self._send_new(uri, data)
             except PreconditionFailed:
@@ -129,7 +141,9 @@ class GcsStore:
 
     def _send_new(self, uri: Uri, data: bytes) -> None:
         def send() -> None:
-            self._blob(uri).upload_from_string(data, content_type="application/json", if_generation_match=0)
+            self._blob(uri).upload_from_string(
+                data, content_type="application/json", if_generation_match=0, **self._call
+            )
 
         try:
             # More than 8 MB go by a session, too.
@@ -145,8 +159,8 @@ class GcsStore:
             return
         from google.api_core.exceptions import NotFound
 
-        with _translated(uri), contextlib.suppress(NotFound):
-            self._blob(uri).delete()
+        with translated(uri), contextlib.suppress(NotFound):
+            self._blob(uri).delete(**self._call)
 
     def now(self, near: Uri) -> datetime:
         """Return the time of Cloud Storage's servers.
@@ -184,36 +198,3 @@ def glob_pattern(name: str) -> re.Pattern[str]:
         else:
             pieces.append(re.escape(piece))
     return re.compile("".join(pieces), re.DOTALL)
-
-
-@contextlib.contextmanager
-def _translated(uri: Uri) -> Iterator[Any]:
-    """Turn the client's exceptions into ours, naming the object and the right that is missing."""
-    from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud.storage.exceptions import InvalidResponse
-    from requests.exceptions import RequestException
-
-    try:
-        yield
-    except NotFound as error:
-        raise _missing(uri, error.message.partition("\n")[0]) from error
-    except InvalidResponse as error:
-        if error.response.status_code == NotFound.code:
-            raise _missing(uri, str(error.args[0]).partition("\n")[0]) from error
-        raise _failure(uri, error.response.status_code, str(error)) from error
-    except GoogleAPICallError as error:
-        raise _failure(uri, int(error.code or 0), error.message) from error
-    except GoogleAuthError as error:
-        raise credentials_error(str(uri), error) from error
-    except (RequestException, RetryError) as error:
-        raise ServiceError(f"Cloud Storage did not answer about {uri}", status=0, why=type(error).__name__) from error
-
-
-def _missing(uri: Uri, why: str) -> InputError:
-    return InputError(f"{uri} does not exist", why=why, todo="Check the name of the bucket and of the object")
-
-
-def _failure(uri: Uri, status: int, message: str) -> ServiceError:
-    todo = "Grant the connection's account roles/storage.objectUser on the bucket" if status in {401, 403} else ""
-    return ServiceError(f"Cloud Storage refused {uri} with HTTP {status}", status=status, why=message, todo=todo)

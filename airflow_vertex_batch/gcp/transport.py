@@ -1,9 +1,9 @@
 """How long may a call to Google take? No longer than its deadline, and a transfer must keep a least speed.
 
-`requests` bounds the silence before each byte, and not the whole: a server that sends one byte a second keeps its caller
-for ever. So each connection measures how long it waited for its bytes, in both directions, and gives up one that is too
-slow with a `TimeoutError`, which Google's clients take for a lost connection: they ask again, and go on from the byte
-that came last.
+`requests` bounds the silence before each byte, and not the whole: a server that sends one byte a second keeps its
+caller for ever. So each connection measures how long it waited for its bytes, in both directions, and gives up one that
+is too slow with a `TimeoutError`. Google's clients take that for a lost connection: they ask again, and go on from the
+byte that came last.
 
 Invariant: only waiting counts; a caller that takes its time between two reads is not slow.
 """
@@ -55,10 +55,9 @@ LIMITS = Limits()
 
 def bounded_session(credentials: Credentials, limits: Limits = LIMITS) -> AuthorizedSession:
     """Return a session of an account whose calls end; those that ask for its tokens do, too."""
-    token_session = Session()
-    _mount(token_session, _BoundedAdapter(limits, max_retries=_TOKEN_ATTEMPTS))
-    session = AuthorizedSession(credentials, auth_request=Request(token_session))  # type: ignore[no-untyped-call]
-    session.configure_mtls_channel()  # type: ignore[no-untyped-call] - does nothing unless the environment asks for it
+    session = AuthorizedSession(credentials, auth_request=token_request(limits))  # type: ignore[no-untyped-call]
+    # Does nothing unless the environment asks for it.
+    session.configure_mtls_channel()  # type: ignore[no-untyped-call]
     if not session.is_mtls:
         _mount(session, _BoundedAdapter(limits))
     return session
@@ -68,7 +67,7 @@ def token_request(limits: Limits = LIMITS) -> Request:
     """Return what credentials are refreshed with, outside of a session."""
     session = Session()
     _mount(session, _BoundedAdapter(limits, max_retries=_TOKEN_ATTEMPTS))
-    return Request(session)  # type: ignore[no-untyped-call]
+    return Request(session)
 
 
 def _mount(session: Session, adapter: HTTPAdapter) -> None:
@@ -92,8 +91,15 @@ class _BoundedAdapter(HTTPAdapter):
         manager.pool_classes_by_scheme = _pools(self._limits)
         return manager
 
-    def send(self, request: PreparedRequest, *arguments: Any, timeout: Any = None, **options: Any) -> Response:
-        return super().send(request, *arguments, timeout=self._bounded(timeout), **options)
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002 - as `requests` has it
+        timeout: Any = None,
+        *arguments: Any,
+        **options: Any,
+    ) -> Response:
+        return super().send(request, stream, self._bounded(timeout), *arguments, **options)
 
     def _bounded(self, timeout: Any) -> tuple[float, float]:
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
@@ -104,10 +110,10 @@ class _BoundedAdapter(HTTPAdapter):
 
 
 def _pools(limits: Limits) -> dict[str, type[HTTPConnectionPool]]:
-    class Plain(_Watched, HTTPConnection):
+    class Plain(_Watched, HTTPConnection):  # type: ignore[misc]
         watch = limits
 
-    class Encrypted(_Watched, HTTPSConnection):
+    class Encrypted(_Watched, HTTPSConnection):  # type: ignore[misc]
         watch = limits
 
     class PlainPool(HTTPConnectionPool):
@@ -129,7 +135,8 @@ class _Watched:
         speed = _Speed(self.watch)
         for block in _blocks(data):
             with speed:
-                super().send(block)  # type: ignore[misc] - of the connection that stands behind this class
+                # That of the connection which stands behind this class.
+                super().send(block)  # type: ignore[misc]
                 speed.count(len(block))
 
     def response_class(self, sock: Any, *arguments: Any, **options: Any) -> Any:
@@ -137,7 +144,8 @@ class _Watched:
         from http.client import HTTPResponse
 
         answer = HTTPResponse(sock, *arguments, **options)
-        raw = answer.fp.detach()  # type: ignore[attr-defined] - a buffered reader that has read nothing yet
+        # A buffered reader that has read nothing yet.
+        raw = answer.fp.detach()
         answer.fp = io.BufferedReader(_MeteredReader(raw, _Speed(self.watch)), _BLOCK_BYTES)
         return answer
 
@@ -194,10 +202,9 @@ class _MeteredReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         with self._speed:
-            count = self._raw.readinto(buffer)  # type: ignore[attr-defined] - a socket's reader
-            # The end of the answer is no wait for bytes.
+            count = self._raw.readinto(buffer)
             self._speed.count(count or 0)
-        return count  # type: ignore[no-any-return]
+        return count
 
     def close(self) -> None:
         self._raw.close()

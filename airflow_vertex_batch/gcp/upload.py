@@ -1,7 +1,7 @@
 """How does an object get there when its upload session is lost? The upload begins anew, from a copy on disk.
 
-Cloud Storage forgets a session after a week, and now and then before: it then answers 404 or 410, and says to begin anew
-(https://docs.cloud.google.com/storage/docs/resumable-uploads, 2026-11-28). It may also have kept less than it was sent,
+Cloud Storage forgets a session after a week, and now and then before: it then answers 404 or 410 (begin anew:
+https://docs.cloud.google.com/storage/docs/resumable-uploads, 2026-11-28). It may also have kept less than it was sent,
 which Google's client, that holds one chunk, does not send again.
 
 Invariant: an object appears when its upload is closed, whole; an upload that fails leaves no trace.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow_vertex_batch.core.errors import DiskError, ServiceError
 from airflow_vertex_batch.core.temporary import temporary_file
+from airflow_vertex_batch.gcp.storage_errors import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,8 +29,8 @@ _LOG = logging.getLogger(__name__)
 
 #: Bytes sent at once: large enough that a 1 GB shard takes few requests, small enough to hold several in memory.
 CHUNK_BYTES = 16 * 1024 * 1024
-#: Most bytes of an upload that are kept on disk to send them again: two uploads have to fit beside whatever else a worker
-#: with 1 GB of disk holds. A larger one is sent again by the task's retry.
+#: Most bytes of an upload that are kept on disk to send them again: two uploads have to fit beside whatever else a
+#: worker with 1 GB of disk holds. A larger one is sent again by the task's retry.
 COPY_BYTES = 256 * 1024 * 1024
 #: Times that one upload is begun.
 BEGINNINGS = 4
@@ -47,6 +48,7 @@ class Upload:
 
     :param copy_bytes: most bytes that are kept to be sent again.
     :param chunk_bytes: bytes of a part, a multiple of 256 KiB.
+    :param call: how each call is repeated.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Upload:
         *,
         copy_bytes: int = COPY_BYTES,
         chunk_bytes: int = CHUNK_BYTES,
+        **call: Any,
     ) -> None:
-        self._blob, self._uri, self._content_type, self._chunk_bytes = blob, uri, content_type, chunk_bytes
+        self._blob, self._uri = blob, uri
+        self._options = {"chunk_size": chunk_bytes, "content_type": content_type, **call}
         self._copy = _Copy(copy_bytes)
         self._open()
 
@@ -89,7 +93,7 @@ class Upload:
         return bool(self._stream.closed)
 
     def _open(self) -> None:
-        self._stream: Any = self._blob.open("wb", chunk_size=self._chunk_bytes, content_type=self._content_type)
+        self._stream: Any = self._blob.open("wb", **self._options)
 
     def _finish(self) -> None:
         self._stream.close()
@@ -100,11 +104,13 @@ class Upload:
 
     def _sent(self, send: Callable[[], object], then: Callable[[], object] | None = None) -> None:
         """Send a part; where the session is lost, send everything from the start, and do what comes after it."""
-        try:
-            with session_errors():
-                send()
-        except LostUploadError as error:
-            begun_anew(self._uri, error, lambda: self._send_again(then))
+        # Here, for a writer that is kept for long is not written to within its block.
+        with translated(self._uri):
+            try:
+                with session_errors():
+                    send()
+            except LostUploadError as error:
+                begun_anew(self._uri, error, lambda: self._send_again(then))
 
     def _send_again(self, then: Callable[[], object] | None) -> None:
         self._forget()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_vertex_batch.base import (
     COMMON_TEMPLATE_FIELDS,
     LEFT_OUT,
-    attempt_token,
     failing,
     identity_of,
 )
@@ -164,4 +163,4 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             if self.dead_letter_table
             else table.sibling(f"{table.table}_dead_letters")
         )
-        return landing.table(table, dead, self.folder(context) / f"landing-{attempt_token()}")
+        return landing.table(table, dead, self.folder(context) / "landing")

@@ -81,7 +81,7 @@ class ScriptedServer:
                 return self._route(asked)
             return self.answers.pop(0) if self.answers else refused(500, "INTERNAL", "the script is over")
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a handler and its fates
         server = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -329,6 +329,33 @@ class TestLanding:
         assert {item.table_id for item in bigquery_client.list_tables(table.dataset)} == {"answers", "dead"}
         assert list(gcs.list(bucket / "staging")) == []
 
+    def test_an_attempt_that_was_killed_leaves_its_rows_to_the_next(self, run, gcs, bucket):
+        gcs.write_new(bucket / "staging/rows-of-the-dead.jsonl", b"{}")
+        gcs.write_new(bucket / "staging-of-another-task/rows.jsonl", b"{}")
+        run(_good("r1"))
+        assert [info.uri.name for info in gcs.list(bucket)] == ["staging-of-another-task/rows.jsonl"]
+
+    def test_one_that_failed_leaves_none(self, warehouse, gcs, bucket, table, bigquery_client):
+        class Failing(BigQueryWarehouse):
+            def execute(self, sql, *, job_id, parameters=None):
+                raise ServiceError("BigQuery failed", status=403, retryable=True)
+
+        sink = TableSink(gcs, Failing(bigquery_client), table, table.sibling("dead"), PLAN, bucket / "staging")
+        with pytest.raises(ServiceError, match="BigQuery failed"):
+            land([_good("r1")], sink, PLAN, expected=lambda: 1)
+        assert list(gcs.list(bucket / "staging")) == []
+        (staged,) = (item for item in bigquery_client.list_tables(table.dataset) if "staging" in item.table_id)
+        assert bigquery_client.get_table(staged.reference).expires is not None
+
+    def test_a_staging_table_of_an_old_attempt_lives_on_for_the_next(self, warehouse, table, bigquery_client):
+        """It might else expire between the load and the MERGE."""
+        warehouse.create_table(table, COLUMNS, expires_in=7_200)
+        first = bigquery_client.get_table(str(table)).expires
+        warehouse.create_table(table, COLUMNS, expires_in=7_300)
+        assert bigquery_client.get_table(str(table)).expires == first
+        warehouse.create_table(table, COLUMNS, expires_in=24 * 3600)
+        assert (bigquery_client.get_table(str(table)).expires - first).total_seconds() > 20 * 3600
+
     def test_an_error_while_reading_lands_nothing(self, warehouse, gcs, bucket, table, bigquery_client):
         def broken():
             yield _good("r1")

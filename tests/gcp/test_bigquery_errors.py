@@ -3,10 +3,60 @@
 from __future__ import annotations
 
 import pytest
-from google.api_core.exceptions import BadRequest
+from google.api_core.exceptions import BadRequest, from_http_status
+from google.cloud.bigquery import job
 
 from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.gcp.bigquery_errors import translated
+from airflow_vertex_batch.gcp.bigquery_errors import PASSING, refusal, translated
+
+#: The documented table: reason → HTTP status (https://docs.cloud.google.com/bigquery/docs/error-messages, 2026-11-28).
+DOCUMENTED = {
+    "accessDenied": 403, "attributeError": 400, "backendError": 503, "badRequest": 400, "billingNotEnabled": 403,
+    "billingTierLimitExceeded": 400, "blocked": 403, "duplicate": 409, "internalError": 500, "invalid": 400,
+    "invalidQuery": 400, "invalidUser": 400, "jobBackendError": 400, "jobInternalError": 400,
+    "jobRateLimitExceeded": 400, "notFound": 404, "notImplemented": 501, "policyViolation": 403,
+    "proxyAuthenticationRequired": 407, "quotaExceeded": 403, "rateLimitExceeded": 403, "resourceInUse": 400,
+    "resourcesExceeded": 400, "responseTooLarge": 403, "stopped": 200, "tableUnavailable": 400, "timeout": 400,
+}  # fmt: skip
+WORTH_A_RETRY = {
+    "backendError", "blocked", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded",
+    "quotaExceeded", "rateLimitExceeded", "stopped", "tableUnavailable", "timeout",
+}  # fmt: skip
+
+
+def _error(reason, status):
+    return from_http_status(status, "No.", errors=[{"reason": reason, "message": "No."}])
+
+
+def test_every_documented_reason_is_sorted():
+    assert set(PASSING) == set(DOCUMENTED)
+
+
+def test_so_is_every_reason_that_google_s_client_knows():
+    assert set(job.base._ERROR_REASON_TO_EXCEPTION) <= set(PASSING)
+
+
+@pytest.mark.parametrize("reason", DOCUMENTED)
+def test_each_reason_says_whether_a_retry_may_help(reason):
+    error = refusal("p.d.t", _error(reason, DOCUMENTED[reason]))
+    assert error.retryable is (reason in WORTH_A_RETRY)
+    assert "p.d.t" in str(error)
+    assert "No." in str(error)
+
+
+@pytest.mark.parametrize("reason", sorted(WORTH_A_RETRY))
+def test_so_does_a_job_that_ended_with_it(reason):
+    """A job's reason becomes an exception by a table of the client's, with statuses of its own."""
+    ended = job.base._error_result_to_exception({"reason": reason, "message": "No."})
+    with pytest.raises(ServiceError, match=reason) as raised, translated("p.d.t"):
+        raise ended
+    assert raised.value.retryable
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, InputError), (404, InputError), (403, ServiceError)])
+def test_a_refusal_without_a_reason_goes_by_its_status(status, kind):
+    error = refusal("p.d.t", from_http_status(status, "No."))
+    assert (type(error), error.retryable) == (kind, False)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +64,7 @@ from airflow_vertex_batch.gcp.bigquery_errors import translated
     [
         "Could not serialize access to table p:d.t due to concurrent update",
         'Catalog write-write conflict on create with "gcs_emulator"',
+        "UPDATE or DELETE statement over table p.d.t would affect rows in the streaming buffer, which is not supported",
     ],
 )
 def test_statements_that_met_on_one_table_may_be_tried_again(message):
@@ -25,3 +76,9 @@ def test_statements_that_met_on_one_table_may_be_tried_again(message):
 def test_a_mistake_in_a_statement_is_not_tried_again():
     with pytest.raises(InputError, match=r"refused p\.d\.t"), translated("p.d.t"):
         raise BadRequest("Syntax error: Unexpected keyword WHERE")
+
+
+def test_a_job_that_never_ends_is_worth_a_retry_which_waits_for_it_again():
+    with pytest.raises(ServiceError, match=r"did not answer about p\.d\.t") as raised, translated("p.d.t"):
+        raise TimeoutError
+    assert raised.value.retryable

@@ -210,6 +210,11 @@ class TestErrors:
 
     URI = Uri.parse("gs://b/x")
 
+    def test_a_delete_is_repeated_too(self):
+        with ScriptedServer(refused(503), Answer(204, b"")) as server:
+            self._store(server).delete(self.URI)
+            assert [asked.method for asked in server.asked] == ["DELETE", "DELETE"]
+
     @staticmethod
     def _store(server: ScriptedServer) -> GcsStore:
         return GcsStore(
