@@ -183,7 +183,11 @@ class TestARequestIsAccepted:
                 {"contents": [{"role": "user", "parts": [{"text": "x", "fileData": None}]}]}, id="padding from an echo"
             ),
             pytest.param(
-                a_request(generationConfig={"responseSchema": {"properties": {"any_name": {"type": "STRING"}}}}),
+                a_request(
+                    generationConfig={
+                        "responseSchema": {"type": "OBJECT", "properties": {"any_name": {"type": "STRING"}}}
+                    }
+                ),
                 id="names of the caller's own",
             ),
             pytest.param(

@@ -149,7 +149,7 @@ class CreatingOnly(Answering):
 
 def _bought(client: Answering) -> Any:
     ledger = Ledger(MemoryStore(), Uri.parse("gs://b/ledger/me"), "a", client.clock)
-    return ensure_job_patiently(an_order(ledger, client), sleep=client.clock.sleep, now=client.clock)
+    return ensure_job_patiently(an_order(ledger, client), sleep=client.clock.sleep)
 
 
 class TestBuying:
