@@ -44,6 +44,8 @@ def _error(code: int, **members: Any) -> dict[str, Any]:
 
 
 #: What may happen once, and is over when the row is sent again.
+#: A part of an answer that is no text.
+CALL = {"functionCall": {"args": {"id": 7}, "name": "look_up"}}
 _PASSING: tuple[dict[str, Any], ...] = (
     *map(_finish, ("OTHER", "IMAGE_OTHER", "NO_IMAGE", "MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE")),
     *map(_finish, ("UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "CONTINUATION", "A_REASON_OF_TOMORROW")),
@@ -86,7 +88,7 @@ _ODD: tuple[Misfortune, ...] = tuple(
         {"do": "thoughts_first"},
         {"do": "cached"},
         {"do": "tool_use"},
-        {"do": "parts", "parts": [{"functionCall": {"args": {"id": 7}, "name": "look_up"}}]},
+        {"do": "parts", "parts": [CALL]},
         {"do": "no_usage"},
         {"do": "no_usage", "only_total": True},
         {"do": "key", "becomes": "dropped"},
