@@ -65,7 +65,9 @@ def test_importing_the_package_or_its_command_line_loads_next_to_nothing():
 
 
 def test_the_google_edge_loads_google_when_it_is_used_not_when_it_is_imported():
-    assert _loaded_by(*_modules("gcp")) & {"airflow", "google", "requests", "aiohttp"} == set()
+    # Its classes are of `requests` and google-auth; whoever uses it, imports it in a function.
+    modules = [name for name in _modules("gcp") if name != "airflow_vertex_batch.gcp.transport"]
+    assert _loaded_by(*modules) & {"airflow", "google", "requests", "aiohttp"} == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
