@@ -64,6 +64,9 @@ class GcsStore:
         if not self._is_heard:
             # google-cloud-storage hands out no headers; its session, one of `requests`, shows every answer.
             self._client._http.hooks["response"].append(self._clock.hear)  # noqa: SLF001
+            # For its traces, it would ask for each bucket in a thread of its own, a call that needs another right
+            # (storage.buckets.get) and that no deadline of ours bounds.
+            self._client._bucket_metadata_cache = None  # noqa: SLF001
             self._is_heard = True
         return self._client
 

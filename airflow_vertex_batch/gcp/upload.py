@@ -10,6 +10,7 @@ Invariant: an object appears when its upload is closed, whole; an upload that fa
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
@@ -43,8 +44,10 @@ class LostUploadError(Exception):
     """The service no longer knows an upload, or knows less of it than was sent."""
 
 
-class Upload:
+class Upload(io.BufferedIOBase):
     """A stream into an object. Used as a context: what is left without an error appears.
+
+    Only the end of the context makes it appear: a writer above it that closes what it wraps does no harm.
 
     :param copy_bytes: most bytes that are kept to be sent again.
     :param chunk_bytes: bytes of a part, a multiple of 256 KiB.
@@ -82,6 +85,9 @@ class Upload:
         self._copy.add(data)
         self._sent(lambda: self._stream.write(data))
         return len(data)
+
+    def writable(self) -> bool:
+        return True
 
     def tell(self) -> int:
         """Return how many bytes were written."""

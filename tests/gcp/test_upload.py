@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import hashlib
+import io
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,6 +162,35 @@ class TestASession:
         plan = LandPlan(batch_id="b", partition_date="2026-11-22")
         land([a_row("r1")], FileSink(store, Uri.parse("gs://b/out"), plan), plan, expected=lambda: 1)
         assert session.begun == 3
+
+
+WRITERS = {
+    "lines": lambda stream: stream.writelines(iter([b"a\n", b"b\n"])),
+    "text": lambda stream: io.TextIOWrapper(stream, "utf-8").write("a\nb\n"),
+    "buffer": lambda stream: io.BufferedWriter(stream).write(b"a\nb\n"),
+}
+
+
+class TestTheStream:
+    """It is one of Python's: whatever writes to a file writes to it."""
+
+    @pytest.mark.parametrize("writer", WRITERS)
+    def test_takes_what_any_file_takes(self, serve, writer):
+        store = serve(session := Session())
+        with store.open_write(URI) as stream:
+            WRITERS[writer](stream)
+            gc.collect()
+        assert session.stored == b"a\nb\n"
+
+    @pytest.mark.parametrize("writer", WRITERS)
+    def test_that_is_closed_by_a_writer_above_it_leaves_no_trace_of_an_error(self, serve, writer):
+        store = serve(session := Session())
+        with pytest.raises(ValueError, match="wrong row"), store.open_write(URI) as stream:
+            WRITERS[writer](stream)
+            stream.close()
+            raise ValueError("wrong row")
+        gc.collect()
+        assert (session.stored, session.begun) == (None, 0)
 
 
 class TestTheCopy:
