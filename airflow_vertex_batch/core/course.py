@@ -18,13 +18,14 @@ import msgspec
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.collect import OnLostOutput
+from airflow_vertex_batch.core.empty import CANCELLED, MAY_RUN
 from airflow_vertex_batch.core.errors import InputError, LedgerError
 from airflow_vertex_batch.core.landing import Round, Rounds, badly_ended, batches
 from airflow_vertex_batch.core.ledger import Journal
 from airflow_vertex_batch.core.model import BatchJob, JobState, Manifest, Phase, Record
-from airflow_vertex_batch.core.prepare import read_manifest
+from airflow_vertex_batch.core.prepare import read_manifest, whole_set
 from airflow_vertex_batch.core.repair import RepairPolicy, Selection, Wants, select, with_resume
-from airflow_vertex_batch.core.submit import OnClear, Reuse
+from airflow_vertex_batch.core.submit import OnChangedInput, OnClear, Reuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -145,6 +146,15 @@ def begin(state: State, base: str, start: Start, jobs: str = "", files: str = ""
     return msgspec.structs.replace(anew, rounds=rounds, edition=before.edition)
 
 
+def begun_in(state: State, generation: str) -> str:
+    """Return the set from which an attempt goes on as a retry: a clear asks what the source holds now, a retry does not.
+
+    :returns: its address; empty in the first attempt, and after a clear.
+    """
+    begun = state.begun
+    return begun.base if begun is not None and begun.generation == generation else ""
+
+
 class Waiting(msgspec.Struct, frozen=True):
     """Jobs that must end before the course goes on.
 
@@ -228,6 +238,16 @@ class Course:
                 self._unmarked.leave(number)
         self._write(entry, len(entries))
 
+    def base_of_retry(self, generation: str) -> Manifest | None:
+        """Return the set that an earlier attempt of this generation began from: jobs may be running for it.
+
+        :returns: None when the rows must be prepared: there was no such attempt, it had nothing to send, or a file is
+            gone.
+        """
+        uri = begun_in(read_state(self._journal.entries()), generation)
+        found = whole_set(self._store, Uri.parse(uri)) if uri else None
+        return found if found is not None and found.request_count else None
+
     @property
     def base_uri(self) -> str:
         """The address of the set that the course began from, or an empty text before it has begun."""
@@ -268,6 +288,15 @@ class Course:
             if waiting := _waiting(len(rounds), found, manifest):
                 return waiting
             rounds.append(Round(manifest=manifest, jobs=found))
+
+    def leave_all(self) -> str:
+        """Cancel what runs for rows that the source had before, where that is wanted; say what becomes of it.
+
+        Call it after `begin`, which sees to the repair rounds.
+        """
+        buyer = self.buyer
+        buyer.leave(0)
+        return MAY_RUN if buyer.terms.on_changed_input is OnChangedInput.FAIL else CANCELLED
 
     def move(self, manifest: Manifest, job: BatchJob) -> Place | None:
         """Give up a job that queues for too long: it is cancelled, and `advance` buys its requests at the next place.

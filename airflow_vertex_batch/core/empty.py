@@ -34,13 +34,22 @@ class OnEmpty(StrEnum):
         return cls(value)
 
 
-def emptiness(manifest: Manifest) -> InputError | None:
-    """Return what there is to say of a set without a row; None of any other, be its rows known or rejected."""
+#: What is to be said of jobs when none was cancelled.
+MAY_RUN = "jobs of an earlier attempt may still run"
+#: What is to be said of them when those that ran were.
+CANCELLED = "no job of an earlier attempt runs on"
+
+
+def emptiness(manifest: Manifest, jobs: str = MAY_RUN) -> InputError | None:
+    """Return what there is to say of a set without a row; None of any other, be its rows known or rejected.
+
+    :param jobs: what becomes of the jobs that were bought for rows which the source had before.
+    """
     if manifest.row_count:
         return None
     return InputError(
         "The source has no row: there is nothing to ask",
-        left="No job is created and nothing is landed; what has landed before is as it was",
+        left=f"No job is created and nothing is landed; what has landed before is as it was; {jobs}",
         todo="See whether the source was filled before this task read it, then clear this task. If days without a row "
         "are normal, set on_empty='skip', or 'succeed' to land the empty day",
     )

@@ -16,7 +16,7 @@ from airflow_vertex_batch.links import VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow.sdk import BaseOperatorLink, Context
 
@@ -189,7 +189,9 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         """Prepare, and return the manifest."""
         with failing():
             self.push_links(context, addresses(folder=str(self.folder(context))))
-            return self.prepare(context, self.hook()).as_dict()
+            manifest = self.prepare(context, self.hook())
+            self.see_to_emptiness(context, manifest)
+            return manifest.as_dict()
 
     def prepare(self, context: Context, hook: VertexBatchHook) -> Manifest:
         """Write the request files, or find those that an earlier attempt wrote from the same rows."""
@@ -206,22 +208,24 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             rows, self._plan(), store, folder, attempt_token(), known=known if self.skip_answered else None
         )
         self.log.info("%s; manifest %s", manifest.summary(), manifest.uri)
-        self._see_to_emptiness(context, manifest)
         return manifest
 
-    def _see_to_emptiness(self, context: Context, manifest: Manifest) -> None:
+    def see_to_emptiness(self, context: Context, manifest: Manifest, leave: Callable[[], str] | None = None) -> None:
         """End the task, as its author wants it, when there is no row.
 
+        :param leave: sees to jobs that run for rows which the source had before, and says what becomes of them.
         :raises InputError: with `on_empty` "fail".
         :raises AirflowSkipException: with "skip".
         """
-        from airflow_vertex_batch.core.empty import OnEmpty, emptiness
+        from airflow_vertex_batch.core.empty import MAY_RUN, OnEmpty, emptiness
 
-        empty, policy = emptiness(manifest), OnEmpty(self.on_empty)
+        policy = OnEmpty(self.on_empty)
+        if policy is OnEmpty.SUCCEED or emptiness(manifest) is None:
+            return
+        empty = emptiness(manifest, leave() if leave else MAY_RUN)
         if empty is not None and policy is OnEmpty.FAIL:
             raise empty
-        if empty is not None and policy is OnEmpty.SKIP:
-            skip(context, str(empty))
+        skip(context, str(empty))
 
     def _source(self, context: Context) -> Source:
         from airflow_vertex_batch.core import sources

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.course import Course, Progress
     from airflow_vertex_batch.core.landing import Round
+    from airflow_vertex_batch.core.model import Manifest
     from airflow_vertex_batch.hooks import VertexBatchHook
 
 #: What the steps pass to each other, and this task keeps to itself.
@@ -26,9 +27,9 @@ _WIRED = {"jobs", "manifest", "repairs"}
 class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatchExportOperator):
     """The whole life of a batch in one task: prepare, create, wait in the triggerer, repair, land. Can be mapped.
 
-    It takes the parameters of the steps. A retry prepares again and finds the same set, attaches to the jobs that
-    exist, and lands the same rows once. After a job that ended badly, the next attempt sends only the rows that it did
-    not answer.
+    It takes the parameters of the steps. A retry goes on from the set that the first attempt prepared, whatever the
+    source holds by then; only a clear reads the source again. It attaches to the jobs that exist, and lands the same
+    rows once. After a job that ended badly, the next attempt sends only the rows that it did not answer.
 
     :returns: the report: counts by status, tokens and cost.
     """
@@ -60,19 +61,29 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
             return self.go_on(context, fresh=True, complete=True)  # type: ignore[no-any-return]
 
     def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
-        """Prepare on a new attempt; after a wait, go on from the set it was for, whatever the source holds now."""
+        """Prepare in a first attempt or after a clear; else go on from the set it was for, whatever the source holds."""
         from airflow_vertex_batch.core.address import Uri
         from airflow_vertex_batch.core.prepare import read_manifest
         from airflow_vertex_batch.core.submit import Reuse
 
         reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
         if fresh:
-            manifest = self.prepare(context, hook)
-            course.begin(manifest, self.start(context))
+            manifest = self._first_set(context, hook, course)
         else:
             manifest = read_manifest(hook.store(), Uri.parse(course.base_uri))
         self.check_budget(context, manifest, course.buyer, reuse)
         return course.advance(manifest, reuse=reuse, complete=complete)
+
+    def _first_set(self, context: Context, hook: VertexBatchHook, course: Course) -> Manifest:
+        """Begin the course, or go on with it as a retry."""
+        start = self.start(context)
+        if (found := course.base_of_retry(start.generation)) is not None:
+            self.log.info("This retry goes on from %s; the source is not read again.", found.uri)
+            return found
+        manifest = self.prepare(context, hook)
+        course.begin(manifest, start)
+        self.see_to_emptiness(context, manifest, course.leave_all)
+        return manifest
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> dict[str, Any]:
         """Land."""

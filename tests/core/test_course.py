@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from airflow_vertex_batch.core.course import Asked, Begun, Done, Start, State, Waiting, begin, read_state
+from airflow_vertex_batch.core.course import Asked, Begun, Done, Start, State, Waiting, begin, begun_in, read_state
 from airflow_vertex_batch.core.errors import LedgerError
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.repair import RepairPolicy
@@ -413,6 +413,16 @@ class TestClearing:
         task.clear()
         task.to_the_end()
         assert world.batches == [["a0", "a1", "a2"], ["a0"], ["a0", "a1", "a2", "b"]]
+
+
+class TestWhatARetryGoesOnFrom:
+    @pytest.mark.parametrize(
+        ("state", "base"),
+        [(State(), ""), (State(Begun("m1", "1", "", 0)), "m1"), (State(Begun("m1", "0", "", 0)), "")],
+        ids=["the-first-attempt", "a-retry", "a-clear"],
+    )
+    def test_is_the_set_of_the_attempt_before_unless_a_person_cleared_the_task(self, state, base):
+        assert begun_in(state, "1") == base
 
 
 class TestTwoAttempts:

@@ -16,7 +16,8 @@ def a_manifest(**counts):
 def test_a_set_without_a_row_is_empty_and_says_what_to_do():
     assert str(emptiness(a_manifest())) == (
         "The source has no row: there is nothing to ask. "
-        "No job is created and nothing is landed; what has landed before is as it was. "
+        "No job is created and nothing is landed; what has landed before is as it was; "
+        "jobs of an earlier attempt may still run. "
         "See whether the source was filled before this task read it, then clear this task. If days without a row "
         "are normal, set on_empty='skip', or 'succeed' to land the empty day."
     )

@@ -142,6 +142,18 @@ class TestASetThatIsFound:
             prepared([*texts(4)[1:], texts(4)[0]], store, token="two", max_requests=2)
         assert set(store.objects) == before
 
+    def test_rows_in_another_order_may_fill_another_number_of_files(self, store):
+        """Small rows and big ones: how they fill files of so many bytes depends on their order."""
+        rows = [{"text": f"{number} {'x' * size}"} for number, size in enumerate((700, 300, 300, 700))]
+        manifest = prepared(rows, store, max_bytes=1_400)
+        other = prepared(sorted(rows, key=lambda row: len(row["text"])), MemoryStore(), max_bytes=1_400)
+        assert len(other.shards) != len(manifest.shards)
+        again = sorted(rows, key=lambda row: len(row["text"]))
+        assert prepared(again, store, token="two", max_bytes=1_400) == manifest
+        del store.objects[manifest.shards[0].uri]
+        with pytest.raises(InputError, match="is not there as it was prepared.*another order"):
+            prepared(again, store, token="three", max_bytes=1_400)
+
     def test_nothing_is_compared_that_was_not_lost(self, store):
         """Rows in another order, all files there: the set is found as it is."""
         manifest = prepared(texts(4), store, max_requests=2)

@@ -200,6 +200,7 @@ class Worker:
         )
         manifest = prepare(rows, plan, self.store, folder, self.token())
         self.night.knows(manifest, manifest)
+        self.night.prepared[manifest.uri] = {row["id"] for row in self.rows}
         return manifest
 
     def wait(self, names: Iterable[str]) -> list[Outcome]:
@@ -230,9 +231,11 @@ class Worker:
 def whole(worker: Worker) -> None:
     """Do all in one task, as `VertexBatchOperator` does."""
     folder, complete = Uri.parse("gs://b/run/whole"), True
-    manifest = worker.base = worker.prepare(folder)
-    course = worker.course("whole", folder)
-    course.begin(manifest, worker.start())
+    course, start = worker.course("whole", folder), worker.start()
+    manifest = worker.base = course.base_of_retry(start.generation)
+    if manifest is None:
+        manifest = worker.base = worker.prepare(folder)
+        course.begin(manifest, start)
     step = course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
     ending = step.ending if isinstance(step, Waiting) else ()
     while isinstance(step, Waiting):

@@ -206,7 +206,7 @@ class Nights(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from(["change", "add", "remove", "as it was"]))
     def an_edit(self, how: str) -> None:
-        """In steps, an edit is met when the batch is prepared again: after a clear of all."""
+        """An edit is met when the batch is prepared again: after a clear, in steps of all; never by a retry."""
         self._count("an edit")
         self.night.is_edited, rows = True, self.night.rows
         if how == "change":
@@ -313,7 +313,7 @@ class Nights(RuleBasedStateMachine):
         night, landed = self.night, self.night.landed()
         assert len(landed) == worker.base.row_count
         if not night.conditions.in_steps:
-            expected = {row["id"] for row in night.rows}
+            expected = night.prepared[worker.base.uri]
             assert set(landed) == expected, f"{sorted(landed)} landed of {sorted(expected)}"
         is_led_away = night.is_edited or night.is_journal_lost or night.is_any_deleted
         if not is_led_away and night.conditions.on_clear is not OnClear.NEW:

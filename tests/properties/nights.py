@@ -100,6 +100,8 @@ class Night:
         self.passed_on: dict[str, Any] = {}
         #: Base set by the request file, or the output to complete, that a job of it may have as input.
         self.bases: dict[str, str] = {}
+        #: Keys of the rows of each set that was prepared from the source, by its address.
+        self.prepared: dict[str, set[str]] = {}
         #: Jobs whose labels nobody sees any more.
         self.unlabelled: set[str] = set()
         self.is_edited = self.is_any_deleted = self.is_ledger_lost = self.is_journal_lost = False

@@ -25,7 +25,7 @@ from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import decode, encode, request_line
 from airflow_vertex_batch.core.lint import Finding, Linter, fix_line
 from airflow_vertex_batch.core.model import Manifest
-from airflow_vertex_batch.core.prepare.found import is_there, restore_files
+from airflow_vertex_batch.core.prepare.found import is_there, is_whole, restore_files
 from airflow_vertex_batch.core.prepare.intake import FIRST_CHUNK_ROWS, Intake
 from airflow_vertex_batch.core.prepare.kept import request_keys, with_kept_files
 from airflow_vertex_batch.core.prepare.lines import ReadyMaker, TemplateMaker
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.prepare.lines import Maker
     from airflow_vertex_batch.core.sources import Placed
 
-__all__ = ["PreparePlan", "check_template", "is_there", "prepare", "read_manifest", "request_keys", "write_set"]
+__all__ = ["PreparePlan", "check_template", "is_there", "prepare", "read_manifest", "request_keys", "whole_set", "write_set"]
 
 log = logging.getLogger(__name__)
 
@@ -225,3 +225,11 @@ def read_manifest(store: ObjectStore, address: Uri) -> Manifest:
     if data is None:
         raise InputError(f"There is no manifest at {address}", todo="Clear the prepare task to make it again")
     return Manifest.from_dict(msgspec.json.decode(data))
+
+
+def whole_set(store: ObjectStore, address: Uri) -> Manifest | None:
+    """Return the set at an address; None when it, or a file that it names, is not there as it was written."""
+    if not is_there(address, None, store):
+        return None
+    manifest = read_manifest(store, address)
+    return manifest if is_whole(manifest, store) else None

@@ -27,21 +27,28 @@ def restore_files(found: Manifest, made: Manifest, store: ObjectStore) -> list[U
     :param made: the same set, as this attempt has just written it.
     :raises InputError: when this attempt divided the requests differently: then its files do not fit the others.
     """
-    pairs = [
-        (Uri.parse(old), new) for old, new, size in _pairs(found, made) if not is_there(Uri.parse(old), size, store)
-    ]
-    if pairs and _digests(found) != _digests(made):
+    gone = {uri for uri, size in _files(found) if not is_there(Uri.parse(uri), size, store)}
+    if not gone:
+        return []
+    if _digests(found) != _digests(made):
         raise InputError(
-            f"{pairs[0][0]} is not there as it was prepared",
+            f"{min(gone)} is not there as it was prepared",
             why=f"the set {found.uri} names it, and the rows now come in another order, so it cannot be written again",
             left="No job was created now; jobs may have been bought for this set before",
             todo="Restore the object (Cloud Storage keeps deleted ones for 7 days where soft delete is on), or delete "
             f"{found.uri} to prepare the rows again: then jobs are bought again too",
         )
-    for old, new in pairs:
-        with store.open_read(Uri.parse(new)) as source, store.open_write(old) as target:
+    pairs = zip(_files(found), _files(made), strict=True)
+    again = [(Uri.parse(old), Uri.parse(new)) for (old, _), (new, _) in pairs if old in gone]
+    for old, new in again:
+        with store.open_read(new) as source, store.open_write(old) as target:
             shutil.copyfileobj(source, target, 1 << 20)
-    return [old for old, _ in pairs]
+    return [old for old, _ in again]
+
+
+def is_whole(manifest: Manifest, store: ObjectStore) -> bool:
+    """Whether every file that a set names is there as it was written."""
+    return all(is_there(Uri.parse(uri), size, store) for uri, size in _files(manifest))
 
 
 def is_there(uri: Uri, size_bytes: int | None, store: ObjectStore) -> bool:
@@ -49,15 +56,15 @@ def is_there(uri: Uri, size_bytes: int | None, store: ObjectStore) -> bool:
     return any(info.uri == uri and size_bytes in (None, info.size_bytes) for info in store.list(uri))
 
 
-def _pairs(found: Manifest, made: Manifest) -> Iterator[tuple[str, str, int | None]]:
-    """Yield each file of a set, the one that this attempt wrote for it, and its size where that is known."""
-    for old, new in zip(found.shards, made.shards, strict=True):
-        yield old.uri, new.uri, old.size_bytes
-        if old.columns_uri:
-            yield old.columns_uri, new.columns_uri, None
-    for name in ("rejected_uri", "duplicates_uri", "known_uri"):
-        if old_uri := getattr(found, name):
-            yield old_uri, getattr(made, name), None
+def _files(manifest: Manifest) -> Iterator[tuple[str, int | None]]:
+    """Yield the address of each file of a set, in one order for all, and its size where that is known."""
+    for shard in manifest.shards:
+        yield shard.uri, shard.size_bytes
+        if shard.columns_uri:
+            yield shard.columns_uri, None
+    for uri in (manifest.rejected_uri, manifest.duplicates_uri, manifest.known_uri):
+        if uri:
+            yield uri, None
 
 
 def _digests(manifest: Manifest) -> list[str]:
