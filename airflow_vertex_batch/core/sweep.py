@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, buyer_of, intents_of
+from airflow_vertex_batch.core.claim import (
+    EDITION_LABEL,
+    FINGERPRINT_LABEL,
+    IDENTITY_LABEL,
+    INSTALLATION_LABEL,
+    buyer_of,
+    intents_of,
+)
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.jsonl import encode
@@ -332,6 +339,8 @@ class Sweeper:
             dag=owner.dag_id if owner else job.labels.get("airflow-dag", ""),
             task=owner.task_id if owner else job.labels.get("airflow-task", ""),
             run_id=owner.run_id if owner else "",
+            buyer=job.labels.get(INSTALLATION_LABEL, ""),
+            is_running=not job.state.is_final,
             age_hours=round(_age(job, self._now()) / 3600, 1),
         )
         try:
