@@ -101,7 +101,7 @@ def _sweep(options: argparse.Namespace) -> int:
     and has not recorded is adopted. One that runs and that no ledger names is told of: only a person may cancel it.
 
     Exit status: 0 nothing was left behind, 1 something was, 2 something could not be judged or done, 3 there may be
-    more, because nobody could say what became of some runs.
+    more, because nobody could say what became of some runs, or because no job carries the name of the installation.
     """
     from itertools import chain
 
@@ -130,7 +130,7 @@ def _sweep(options: argparse.Namespace) -> int:
         for location in options.location
     )  # fmt: skip
     found = chain.from_iterable(each.sweep(dry_run=not options.apply) for each in sweepers)
-    swept = Swept.of(found, is_dry_run=not options.apply, asked=asked)
+    swept = Swept.of(found, is_dry_run=not options.apply, asked=asked, installation=installation or "")
     if options.format == "json":
         print(swept.headline, file=sys.stderr)
     print(json.dumps(swept.as_dict(), indent=2) if options.format == "json" else swept.text())
@@ -140,17 +140,20 @@ def _sweep(options: argparse.Namespace) -> int:
 def _runs(options: argparse.Namespace) -> tuple[str, str | None, Callable[[Identity], Owner]]:
     """Return which Airflow is asked, its installation's name, and what it says of the run that bought a job."""
     from airflow_vertex_batch.core.errors import InputError
+    from airflow_vertex_batch.core.purchase import label_value
     from airflow_vertex_batch.core.sweep import Owner as Known
     from airflow_vertex_batch.runs import RestRuns, runs_here
 
+    # Jobs carry it as a label value: capitals and dots of the option are spelt as there.
+    given = label_value(options.installation)
     if options.airflow_here:
         from airflow_vertex_batch.settings import Settings
 
-        state, installation = runs_here(), options.installation or Settings.read().installation
+        state, installation = runs_here(), given or Settings.read().installation
         return f"the Airflow of this machine ({installation})", installation, lambda owner: Known.of_run(state(owner))
     if not options.airflow_url:
-        return "", options.installation or None, lambda _owner: Known.UNKNOWN
-    if not options.installation:
+        return "", given or None, lambda _owner: Known.UNKNOWN
+    if not given:
         raise InputError(
             "--airflow-url without --installation",
             why="a run that is absent there may be alive in another Airflow with the same staging folder",
@@ -158,5 +161,5 @@ def _runs(options: argparse.Namespace) -> tuple[str, str | None, Callable[[Ident
             todo="Give the name in the label avb-installation of that Airflow's jobs",
         )
     runs = RestRuns(options.airflow_url, options.airflow_user)
-    asked = f"{runs.name} ({options.installation})"
-    return asked, options.installation, lambda owner: Known.of_run(runs.state(owner))
+    asked = f"{runs.name} ({given})"
+    return asked, given, lambda owner: Known.of_run(runs.state(owner))

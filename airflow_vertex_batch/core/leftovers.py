@@ -120,6 +120,8 @@ class Finding(Record, frozen=True, kw_only=True):
 
     :param dag: the DAG, and `task` the task: as the job's name proves them, or as its labels spell them.
     :param run_id: empty when the job's name does not tell it.
+    :param buyer: the name of the Airflow that bought it, as its label says; empty when that says nothing.
+    :param is_running: whether it bills.
     :param action: ``keep``, ``adopt``, ``harvest``, ``cancel``, or ``tell`` of a job that only a person may cancel;
         empty when it could not be judged.
     :param is_open: whether the action hangs on the fate of its run, of which nobody knows.
@@ -132,6 +134,8 @@ class Finding(Record, frozen=True, kw_only=True):
     dag: str = ""
     task: str = ""
     run_id: str = ""
+    buyer: str = ""
+    is_running: bool = False
     age_hours: float = 0.0
     action: str = ""
     why: str = ""
@@ -158,6 +162,9 @@ class Swept(Record, frozen=True, kw_only=True):
     :param unknown_spent_count: left-behind jobs whose cost is not known, or known in part.
     :param asked: the Airflow that was asked what became of runs; empty where none was.
     :param open_count: jobs that are judged without knowing what became of their run, although it matters.
+    :param installation: the name of the Airflow whose jobs these were looked through for; empty where none was given.
+    :param buyers: jobs by the name of the Airflow that bought them, where a label says it.
+    :param others_running_count: running jobs that are kept because another Airflow bought them.
     """
 
     version: int = 1
@@ -172,19 +179,24 @@ class Swept(Record, frozen=True, kw_only=True):
     unknown_spent_count: int = 0
     asked: str = ""
     open_count: int = 0
+    installation: str = ""
+    buyers: dict[str, int] = {}  # noqa: RUF012 - msgspec copies defaults
+    others_running_count: int = 0
 
     @classmethod
-    def of(cls, found: Iterable[Finding], *, is_dry_run: bool, asked: str = "") -> Swept:
+    def of(cls, found: Iterable[Finding], *, is_dry_run: bool, asked: str = "", installation: str = "") -> Swept:
         """Add findings up."""
-        actions, kept = Counter[str](), Counter[str]()
+        actions, kept, buyers = Counter[str](), Counter[str](), Counter[str]()
         left: list[Finding] = []
-        count = errors = unknown = open_count = 0
+        count = errors = unknown = open_count = others = 0
         spent = Decimal(0)
         for finding in found:
             count += 1
             actions[finding.action] += bool(finding.action)
             errors += bool(finding.error)
             open_count += finding.is_open
+            buyers[finding.buyer] += bool(finding.buyer)
+            others += bool(installation) and finding.is_running and finding.buyer not in {"", installation}
             if not finding.is_left_behind:
                 kept[finding.why] += 1
                 continue
@@ -195,20 +207,38 @@ class Swept(Record, frozen=True, kw_only=True):
             is_dry_run=is_dry_run, looked_at_count=count, actions=dict(+actions), kept=dict(kept),
             findings=tuple(left[:_MOST_LISTED]), unlisted_count=len(left[_MOST_LISTED:]), error_count=errors,
             spent_usd=f"{spent:.6f}", unknown_spent_count=unknown, asked=asked, open_count=open_count,
+            installation=installation, buyers=dict(+buyers), others_running_count=others,
         )  # fmt: skip
 
     @property
     def status(self) -> int:
         """The exit status of a command: 0 nothing to do, 1 something to do or done, 2 something could not be done, 3
-        there may be more to do, because nobody knows what became of some runs.
+        there may be more to do, because nobody knows what became of some runs, or because no job carries the name
+        that was given.
         """
-        if self.error_count or self.open_count:
+        if self.error_count or self.open_count or self.is_name_unknown:
             return 2 if self.error_count else 3
         return 1 if self.findings else 0
 
     @property
+    def is_name_unknown(self) -> bool:
+        """Whether jobs carry names of Airflows, and none of them the one that was given: it may be misspelt."""
+        return bool(self.installation and self.buyers) and self.installation not in self.buyers
+
+    @property
     def headline(self) -> str:
-        """Say how far the answer reaches: whether an Airflow was asked, and what it could not tell."""
+        """Say how far the answer reaches: whether jobs carry the name that was given, whether an Airflow was asked, and
+        what it could not tell.
+        """
+        if self.is_name_unknown:
+            return (
+                f"No job here was bought by {self.installation}; the names are {', '.join(sorted(self.buyers))}. Jobs "
+                f"of other names are kept. If one of them is this Airflow's earlier name, give it. {self._reach}"
+            )
+        return self._reach
+
+    @property
+    def _reach(self) -> str:
         if not self.asked:
             return (
                 "No Airflow was asked what became of runs: jobs of failed or deleted runs are kept. Give --airflow-url "
@@ -236,6 +266,8 @@ class Swept(Record, frozen=True, kw_only=True):
         """One sentence with the totals."""
         left = len(self.findings) + self.unlisted_count
         is_open = f"; of {self.open_count:,} it is not known, nor what became of their runs" if self.open_count else ""
+        others = self.others_running_count
+        is_open += f"; {others:,} that run were bought by other installations and not judged" if others else ""
         if not left:
             return f"{self.looked_at_count:,} jobs looked at, none left behind{is_open}"
         parts = [f"{count:,} to {name}" for name, count in self.actions.items() if name != "keep"]

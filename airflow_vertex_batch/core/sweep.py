@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL, buyer_of, intents_of
-from airflow_vertex_batch.core.errors import InputError, VertexBatchError
+from airflow_vertex_batch.core.claim import (
+    EDITION_LABEL,
+    FINGERPRINT_LABEL,
+    IDENTITY_LABEL,
+    INSTALLATION_LABEL,
+    buyer_of,
+    intents_of,
+)
+from airflow_vertex_batch.core.collect.owed import OUTPUT_SETTLE_SECONDS, OnLostOutput
+from airflow_vertex_batch.core.errors import InputError, LostOutputError, VertexBatchError
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.landing import Landing, Round
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.ports import JobService, ObjectStore, Warehouse
     from airflow_vertex_batch.core.prices import PriceTable
+    from airflow_vertex_batch.core.report import Report
 
 _DAY_SECONDS = 24 * 3600.0
 #: Written last into the folder of a harvested job: the report of its landing.
@@ -332,6 +341,8 @@ class Sweeper:
             dag=owner.dag_id if owner else job.labels.get("airflow-dag", ""),
             task=owner.task_id if owner else job.labels.get("airflow-task", ""),
             run_id=owner.run_id if owner else "",
+            buyer=job.labels.get(INSTALLATION_LABEL, ""),
+            is_running=not job.state.is_final,
             age_hours=round(_age(job, self._now()) / 3600, 1),
         )
         try:
@@ -388,17 +399,33 @@ class Sweeper:
         return self._harvest(job)
 
     def _harvest(self, job: BatchJob) -> str:
-        """Land a job's rows in files of its own; doing it again replaces them, the receipt says that it is done."""
+        """Land a job's rows in files of its own; doing it again replaces them, the receipt says that it is done.
+
+        What is lost for good is no reason to leave the rest: once it can no longer appear, what is there lands.
+
+        :raises LostOutputError: while the rest of an output may still appear.
+        """
         folder = self._folder(job)
         if folder is None:
             return "nothing: no folder was given to harvest to"
+        lost = ""
+        try:
+            report = self._land(job, folder, OnLostOutput.FAIL)
+        except LostOutputError as error:
+            if _ended_before(job, self._now()) < OUTPUT_SETTLE_SECONDS:
+                raise
+            lost, report = f". {error.what}", self._land(job, folder, OnLostOutput.LAND)
+        self._store.write_new(folder / _RECEIPT, encode(report.as_dict()))
+        return f"harvested {report.good_count:,} good rows to {report.destination}{lost}"
+
+    def _land(self, job: BatchJob, folder: Uri, on_lost_output: OnLostOutput) -> Report:
         owner, born = owner_of(job, self._staging), job.created_at or self._now()
         plan = LandPlan(batch_id=job.name, partition_date=born.date().isoformat(), run_id=owner.run_id if owner else "")
         rounds = [Round(manifest=None, jobs=(job,))]
-        landing = Landing(rounds, self._store, self._warehouse, plan, prices=self._prices)
-        report = landing.land(landing.files(folder, "jsonl"))
-        self._store.write_new(folder / _RECEIPT, encode(report.as_dict()))
-        return f"harvested {report.good_count:,} good rows to {report.destination}"
+        landing = Landing(
+            rounds, self._store, self._warehouse, plan, prices=self._prices, on_lost_output=on_lost_output
+        )
+        return landing.land(landing.files(folder, "jsonl"))
 
     def _is_harvested(self, job: BatchJob) -> bool:
         folder = self._folder(job)

@@ -74,9 +74,12 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
 
             only_look = not _truth(self.apply)
             found = chain.from_iterable(each.sweep(dry_run=only_look) for each in self._sweepers())
-            swept = Swept.of(found, is_dry_run=only_look, asked=f"this Airflow ({Settings.read().installation})")
+            mine = Settings.read().installation
+            swept = Swept.of(found, is_dry_run=only_look, asked=f"this Airflow ({mine})", installation=mine)
             self.push_links(context, addresses(jobs=[finding.job_name for finding in swept.findings]))
             self.log.info("%s", swept.text())
+            if swept.is_name_unknown:
+                self.log.warning("%s.", swept.headline)
             context["ti"].xcom_push("report", swept.as_dict())
             swept.refuse_errors()
             return swept.as_dict()

@@ -93,3 +93,17 @@ class TestSwept:
         assert text.count("unknown") == 3
         assert "kept 1: owned" in text
         assert "3 jobs looked at, 2 left behind: 2 to cancel" in text
+
+    def test_a_name_that_no_job_carries_is_no_clean_sweep(self):
+        found = [_finding(n, "keep", buyer=name, is_running=n < 3) for n, name in enumerate(["a", "b", "b", "b", ""])]
+        swept = Swept.of(found, is_dry_run=True, installation="B", asked="it")
+        assert (swept.status, swept.others_running_count, swept.buyers) == (3, 3, {"a": 1, "b": 3})
+        assert swept.text().startswith("No job here was bought by B; the names are a, b.")
+        assert "none left behind; 3 that run were bought by other installations and not judged" in swept.text()
+        right = Swept.of(found, is_dry_run=True, installation="b", asked="it")
+        assert (right.status, right.others_running_count, right.headline) == (0, 1, "Asked it what became of runs")
+
+    @pytest.mark.parametrize("installation", ["", "mine"], ids=["no name was given", "no job says its name"])
+    def test_where_there_is_nothing_to_compare_a_name_is_not_unknown(self, installation):
+        found = [_finding(action="keep", buyer="" if installation else "theirs")]
+        assert Swept.of(found, is_dry_run=True, installation=installation).status == 0

@@ -139,6 +139,25 @@ class TestSweeping:
         assert [finding.why for finding in world.sweep()] == ["it was harvested already"]
         assert world.store.objects == before
 
+    def test_what_is_lost_for_good_is_told_and_the_rest_is_harvested_once(self, world):
+        job = world.buy().job
+        world.end(job.name, rows=2)
+        counted = {"successfulCount": "3"}
+        world.later()
+        world.jobs.change(job.name, completionStats=counted, endTime=world.clock().isoformat())
+        world.owners["create"] = Owner.FAILED
+        (finding,) = world.sweep()
+        assert "is not whole: the service counted 3 answered rows, and 2 are there" in finding.error
+        assert not [name for name in world.store.objects if "/harvest/" in name]
+        world.later(0.2)
+        (finding,) = world.sweep()
+        assert (finding.action, finding.error) == ("harvest", "")
+        assert finding.done.startswith("harvested 2 good rows to ")
+        assert finding.done.endswith(
+            f"The output of {job.name} is not whole: the service counted 3 answered rows, and 2 are there"
+        )
+        assert [finding.why for finding in world.sweep()] == ["it was harvested already"]
+
     def test_a_harvest_that_died_before_its_receipt_is_done_again_into_the_same_files(self, world):
         job = world.buy().job
         world.end(job.name)

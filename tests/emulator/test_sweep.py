@@ -221,6 +221,12 @@ class TestTheCommand:
         assert f"kept 2: {why}" in sweep()[1].out
         assert "installation airflow-there bought it" in sweep("--installation", HERE)[1].out
 
+    def test_a_name_is_spelt_as_in_labels_and_one_that_no_job_carries_is_no_clean_sweep(self, left_behind, sweep):
+        assert not sweep("--installation", HERE.upper().replace("-", "."))[1].out.startswith("No job here")
+        status, printed = sweep("--installation", "airflow-hare")
+        assert status == 3
+        assert printed.out.startswith(f"No job here was bought by airflow-hare; the names are {HERE}")
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
