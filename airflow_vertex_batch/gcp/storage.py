@@ -20,6 +20,7 @@ from airflow_vertex_batch.gcp.clock import ServerClock
 from airflow_vertex_batch.gcp.environment import default_account
 from airflow_vertex_batch.gcp.reading import open_pinned
 from airflow_vertex_batch.gcp.storage_errors import translated
+from airflow_vertex_batch.gcp.transport import LIMITS
 from airflow_vertex_batch.gcp.upload import CHUNK_BYTES, LostUploadError, Upload, begun_anew, session_errors
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from google.cloud.storage import Blob, Client
 
-#: Seconds for which a call that fails is repeated: as Google's client does by itself (google-cloud-storage 3.17).
-CALL_SECONDS = 120.0
+#: Seconds for which a call that fails is repeated: as Google's client does by itself (google-cloud-storage 3.17), after
+#: the time that a part takes on the slowest line. One that fails at its end is still sent again.
+CALL_SECONDS = 120.0 + CHUNK_BYTES / LIMITS.least_speed
 
 
 class GcsStore:
@@ -75,7 +77,8 @@ class GcsStore:
         """How each call is repeated: whatever it is, doing it twice is doing it once."""
         from google.cloud.storage.retry import DEFAULT_RETRY
 
-        return {"retry": DEFAULT_RETRY.with_timeout(self._call_seconds)}
+        # The client would wait a minute for an answer, which Cloud Storage may need for the last part of an object.
+        return {"retry": DEFAULT_RETRY.with_timeout(self._call_seconds), "timeout": LIMITS.silence_seconds}
 
     def list(self, folder: Uri) -> Iterator[ObjectInfo]:
         """Yield objects below a prefix or matching a glob (``*`` within a segment, ``**`` across), in name order."""
@@ -144,9 +147,9 @@ class GcsStore:
 
     def _send_new(self, uri: Uri, data: bytes) -> None:
         def send() -> None:
-            self._blob(uri).upload_from_string(
-                data, content_type="application/json", if_generation_match=0, **self._call
-            )
+            blob = self._blob(uri)
+            blob.chunk_size = CHUNK_BYTES
+            blob.upload_from_string(data, content_type="application/json", if_generation_match=0, **self._call)
 
         try:
             # More than 8 MB go by a session, too.

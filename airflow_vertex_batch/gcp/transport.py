@@ -41,7 +41,7 @@ class Limits(msgspec.Struct, frozen=True):
         minutes (``DEFAULT_GET_JOB_TIMEOUT``, google-cloud-bigquery 3.47, 2026-11-28).
     :param window_seconds: of waiting, after which a transfer's speed is looked at.
     :param least_speed: bytes a second. A tenth of the slowest line that one may hope to run batches over (1 Mbit/s); at
-        this speed, a chunk of an upload takes 17 minutes.
+        this speed, a part of an upload takes two minutes.
     """
 
     connect_seconds: float = 30.0

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-#: Bytes sent at once: large enough that a 1 GB shard takes few requests, small enough to hold several in memory.
-CHUNK_BYTES = 16 * 1024 * 1024
+#: Bytes sent or asked for at once: large enough that a 1 GB shard takes 500 requests, small enough that a slow line
+#: carries them within the time for which a call is repeated.
+CHUNK_BYTES = 2 * 1024 * 1024
 #: Most bytes of an upload that are kept on disk to send them again: two uploads have to fit beside whatever else a
 #: worker with 1 GB of disk holds. A larger one is sent again by the task's retry.
 COPY_BYTES = 256 * 1024 * 1024
@@ -87,6 +88,7 @@ class Upload(io.BufferedIOBase):
         return len(data)
 
     def writable(self) -> bool:
+        """Say what Python's writers ask first."""
         return True
 
     def tell(self) -> int:

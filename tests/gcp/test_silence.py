@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 
 import pytest
+from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery, storage
 from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import ChangedError, ServiceError
 from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
-from airflow_vertex_batch.gcp.storage import GcsStore
-from airflow_vertex_batch.gcp.transport import Limits, bounded_session
+from airflow_vertex_batch.gcp.storage import CALL_SECONDS, CHUNK_BYTES, GcsStore
+from airflow_vertex_batch.gcp.transport import LIMITS, Limits, bounded_session
 from airflow_vertex_batch.gcp.vertex import VertexClient
 from tests.gcp.scripted_server import Answer, ScriptedServer, refused
 
@@ -87,6 +88,39 @@ class TestFromTheFirstCall:
     def test_of_cloud_storage(self, use, fate):
         with ScriptedServer(route=lambda _: Answer(body=LONG, fate=fate)) as server:
             _fails_soon(server, lambda: STORAGE[use](_store(server)), "Cloud Storage did not answer about gs://b/x")
+
+
+class _Noting(AuthorizedSession):
+    """Notes how long each answer may take."""
+
+    def __init__(self):
+        super().__init__(Credentials("token"))
+        self.seconds = []
+
+    def request(self, method, url, *arguments, timeout=None, **options):
+        self.seconds.append(timeout)
+        return super().request(method, url, *arguments, timeout=timeout, **options)
+
+
+@pytest.mark.parametrize("use", STORAGE)
+def test_cloud_storage_may_think_as_long_as_our_limits_say(use):
+    session = _Noting()
+    body = {"size": "1", "generation": "7", "name": "x", "crc32c": "qTxfkw=="}
+
+    def route(asked):
+        if asked.query.get("alt") == "media":
+            return Answer(206, b"x", {"x-goog-generation": "7"})
+        return Answer(body=body, headers={"Location": f"{server.url}/session"})
+
+    with ScriptedServer(route=route) as server:
+        client = storage.Client("p", Credentials("token"), session, client_options={"api_endpoint": server.url})
+        STORAGE[use](GcsStore(client))
+    assert set(session.seconds) == {LIMITS.silence_seconds}
+
+
+def test_a_part_that_fails_at_its_end_on_the_slowest_line_is_sent_again():
+    """Google's client begins no try after the deadline, and waits up to a minute before one."""
+    assert CHUNK_BYTES / LIMITS.least_speed + 60 <= CALL_SECONDS
 
 
 def _until(number, *answers):

@@ -185,10 +185,14 @@ class TestTheStream:
     @pytest.mark.parametrize("writer", WRITERS)
     def test_that_is_closed_by_a_writer_above_it_leaves_no_trace_of_an_error(self, serve, writer):
         store = serve(session := Session())
-        with pytest.raises(ValueError, match="wrong row"), store.open_write(URI) as stream:
+
+        def write_and_fail(stream):
             WRITERS[writer](stream)
             stream.close()
             raise ValueError("wrong row")
+
+        with pytest.raises(ValueError, match="wrong row"), store.open_write(URI) as stream:
+            write_and_fail(stream)
         gc.collect()
         assert (session.stored, session.begun) == (None, 0)
 
