@@ -62,7 +62,7 @@ class Result:
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """Everything that happened in one night."""
     with a_night(tmp_path_factory.mktemp("chaos"), Path(__file__).parent / "chaos" / "dags") as night:
-        others = [line for line in scenarios() if ALL or is_for_every_change(line)]
+        others = [line for line in scenarios() if ALL or (is_for_every_change(line) and is_measured(line))]
         night.behave([line.case for line in others])
         with ThreadPoolExecutor(1) as pool:
             beside = pool.submit(_run, night, [line for line in others if not line.misfortune.act])
@@ -81,6 +81,12 @@ def is_for_every_change(line: Line) -> bool:
         return line.misfortune.act in ACTS
     modes = line.misfortune.modes
     return line.mode == ("deferrable" if "deferrable" in modes else modes[0])
+
+
+def is_measured(line: Line) -> bool:
+    """Whether the page knows a case. One that is new is left to `make chaos`, which measures it in all its modes."""
+    known = {(what, after) for what, after, *_ in document.read(PAGE, "chaos")}
+    return (line.misfortune.what, line.misfortune.after) in known
 
 
 def _run(night: Night, lines: Sequence[Line]) -> list[Result]:
