@@ -342,8 +342,15 @@ def pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: dateti
 
 
 def last_try(entries: Sequence[Entry]) -> Entry | None:
-    """Return the last entry about a create call; a move says nothing about one."""
-    return next((entry for entry in reversed(entries) if not isinstance(entry, Moved)), None)
+    """Return the last entry about a create call. A move says nothing about one, nor does another attempt's record of a
+    job for other requests: the call that was sent before it may still turn into a job.
+    """
+    last: Entry | None = None
+    for entry in entries:
+        is_other = isinstance(entry, Submission) and isinstance(last, Intent) and entry.attempt != last.attempt
+        if not isinstance(entry, Moved) and not (is_other and last and entry.fingerprint != last.fingerprint):
+            last = entry
+    return last
 
 
 class Ensured(msgspec.Struct, frozen=True):

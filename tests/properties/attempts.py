@@ -17,7 +17,7 @@ from airflow_vertex_batch.core.course import Course, Done, Start, Waiting
 from airflow_vertex_batch.core.drive import drive
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing, Round, read_jobs, refuse_bad_end
+from airflow_vertex_batch.core.landing import Landing, Round, read_jobs, read_round, refuse_bad_end
 from airflow_vertex_batch.core.lifecycle import (
     CANCELLING_SECONDS,
     DEFAULT_TIMEOUT_SECONDS,
@@ -261,7 +261,7 @@ def steps(worker: Worker) -> None:
         done["jobs"] = [job.as_dict() for job in conclude(worker.wait(done["created"]))]
     if "rounds" not in done:
         done["rounds"] = [asked.as_dict() for asked in _repaired(worker, manifest, folder / "repair")]
-    worker.land([Round.from_dict(asked) for asked in done["rounds"]])
+    worker.land([read_round(asked, worker.service.get) for asked in done["rounds"]])
 
 
 def _repaired(worker: Worker, manifest: Manifest, folder: Uri) -> tuple[Round, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, ClassVar
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -22,6 +23,7 @@ from airflow_vertex_batch.core.lifecycle import OnTimeout
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.submit import OnChangedInput, OnClear
 from airflow_vertex_batch.emulator import faults
+from airflow_vertex_batch.emulator.late import LateOutput
 from airflow_vertex_batch.emulator.scenario import Pace, Switches
 from tests.properties.attempts import Death, Worker, play
 from tests.properties.nights import LEDGERS, Conditions, Night, round_of
@@ -109,7 +111,11 @@ _HOLDS = ["JOB_STATE_PAUSED", "JOB_STATE_UPDATING", "JOB_STATE_PENDING", "JOB_ST
 _SHARE = st.sampled_from([0.0, 0.5, 0.5, 1.0])
 JOB_FAULTS = st.lists(
     st.one_of(
-        st.builds(faults.End, state=st.sampled_from(_ENDS), after=_SHARE, from_pending=st.booleans()),
+        # A job that succeeds has run: without an output it would be one whose rows are lost for good.
+        st.builds(faults.End, state=st.sampled_from(_ENDS), after=_SHARE, from_pending=st.booleans()).map(
+            lambda end: msgspec.structs.replace(end, from_pending=end.from_pending and "_SUCCEEDED" not in end.state)
+        ),
+        st.builds(LateOutput, seconds=st.sampled_from([60.0, 600.0]), share=_SHARE),
         st.builds(faults.Hold, state=st.sampled_from(_HOLDS), after=_SHARE, from_pending=st.booleans(),
                   seconds=st.sampled_from([600.0, 3 * HOUR, 2 * DAY])),
     ),

@@ -164,8 +164,9 @@ class Night:
         same = [job for job in mine if self._purchase(job) == self._purchase(made)]
         self.wrong += [f"paid twice: {made['name']} after {job['name']}, {job['state']}, {job['rows']}"
                        for job in same if not self._was_of_no_use(job)]  # fmt: skip
+        # A job that no ledger names any more is cancelled by nobody.
         self.wrong += [f"two at once: {made['name']} while {job['name']} is {job['state']}"
-                       for job in mine if job not in same and _is_running(job)]  # fmt: skip
+                       for job in mine if job not in same and _is_running(job) and not self.is_ledger_lost]  # fmt: skip
         self.seen["bought again"] += bool(same)
         is_new = self.conditions.on_clear is OnClear.NEW
         if self.is_any_deleted or (self.conditions.in_steps and (same or is_new)):
