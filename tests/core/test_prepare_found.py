@@ -151,7 +151,7 @@ class TestASetThatIsFound:
         again = sorted(rows, key=lambda row: len(row["text"]))
         assert prepared(again, store, token="two", max_bytes=1_400) == manifest
         del store.objects[manifest.shards[0].uri]
-        with pytest.raises(InputError, match="is not there as it was prepared.*another order"):
+        with pytest.raises(InputError, match=r"is not there as it was prepared.*another order"):
             prepared(again, store, token="three", max_bytes=1_400)
 
     def test_nothing_is_compared_that_was_not_lost(self, store):

@@ -41,7 +41,16 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.prepare.lines import Maker
     from airflow_vertex_batch.core.sources import Placed
 
-__all__ = ["PreparePlan", "check_template", "is_there", "prepare", "read_manifest", "request_keys", "whole_set", "write_set"]
+__all__ = [
+    "PreparePlan",
+    "check_template",
+    "is_there",
+    "prepare",
+    "read_manifest",
+    "request_keys",
+    "whole_set",
+    "write_set",
+]
 
 log = logging.getLogger(__name__)
 
