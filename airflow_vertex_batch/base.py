@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.bases.operator import BaseOperatorMeta
 
 from airflow_vertex_batch.compat import default_retries, fail_exception, skip_exception, task_states
 from airflow_vertex_batch.core.address import Uri
@@ -39,7 +40,18 @@ LEFT_OUT: Any = object()
 COMMON_TEMPLATE_FIELDS = ("gcp_conn_id", "impersonation_chain", "project_id", "location", "staging_uri")
 
 
-class VertexBatchBaseOperator(BaseOperator):
+class _MadeByAirflow(BaseOperatorMeta):
+    """Makes our operators. A mapped one is made in the worker, of what a task before gave: an error then ends the task,
+    where it would else be the error of a DAG file.
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - a metaclass
+        """Make one; Airflow says when it is one of a mapped task."""
+        with failing() if kwargs.get("_airflow_from_mapped") else contextlib.nullcontext():
+            return super().__call__(*args, **kwargs)
+
+
+class VertexBatchBaseOperator(BaseOperator, metaclass=_MadeByAirflow):
     """Base of the operators and the sensor.
 
     :param gcp_conn_id: Airflow connection of type ``google_cloud_platform``. Templated.

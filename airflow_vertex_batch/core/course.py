@@ -147,7 +147,7 @@ def begin(state: State, base: str, start: Start, jobs: str = "", files: str = ""
 
 
 def begun_in(state: State, generation: str) -> str:
-    """Return the set that a retry goes on from: a clear asks what the source holds now, a retry does not.
+    """Return the set from which an attempt goes on as a retry: a clear reads the source again, a retry does not.
 
     :returns: its address; empty in the first attempt, and after a clear.
     """

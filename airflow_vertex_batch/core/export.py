@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
+import time
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 from uuid import uuid4
 
@@ -341,8 +343,9 @@ def _arrow_record(record: LandedRow) -> dict[str, Any]:
 class TableSink:
     """Lands in a BigQuery table and a dead-letter table, by way of one staged file and one staging table.
 
-    :param staging: folder of the task's staged files, and of nothing else; emptied when the landing is complete. An
-        attempt that fails removes its own file, one that is killed leaves it to the next.
+    :param staging: folder of staged files, and of nothing else; the tasks of a staging folder share it. An attempt
+        removes its own file, whether it lands or fails. What a killed one left is removed by any landing a day later:
+        until then it may be another attempt's that is about to load it.
     """
 
     def __init__(
@@ -351,7 +354,7 @@ class TableSink:
         self._store, self._warehouse, self._plan = store, warehouse, plan
         self._table, self._dead, self._staging = table, dead, staging
         # An attempt that was given up may still write: it must not replace the rows that this one counted.
-        self._file = staging / f"rows-{uuid4().hex[:12]}.jsonl"
+        self._file = staging / f"rows-{int(time.time())}-{uuid4().hex[:12]}.jsonl"
         self._digest, self._count = 0, 0
         self.destination, self.dead_letters = table.uri, dead.uri
 
@@ -369,8 +372,10 @@ class TableSink:
                 with contextlib.suppress(Exception):
                     self._store.delete(self._file)
                 raise
-            for left in list(self._store.list(self._staging / "")):
-                self._store.delete(left.uri)
+            self._store.delete(self._file)
+            for info in list(self._store.list(self._staging / "")):
+                if is_left(info.uri, time.time()):
+                    self._store.delete(info.uri)
 
     def add(self, record: LandedRow, *, good: bool) -> None:  # noqa: ARG002 - the MERGE goes by status
         """Take one record."""
@@ -392,6 +397,15 @@ class TableSink:
                 parameters={"partition_date": _date(self._plan.partition_date)},
             )
         self._warehouse.drop(staging)
+
+
+def is_left(staged: Uri, now: float) -> bool:
+    """Whether a staged file is so old that no attempt can load it any more: its staging table is gone as well.
+
+    :param now: seconds since the epoch, as in the file's name.
+    """
+    found = re.fullmatch(r"rows-(\d+)-.*", staged.name.rpartition("/")[2])
+    return found is not None and now - int(found[1]) > _STAGING_LIFE_SECONDS
 
 
 def ensure_table(warehouse: Warehouse, table: TableId) -> None:

@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.model import Identity, JobSpec, Manifest
 from airflow_vertex_batch.core.move import move
 from airflow_vertex_batch.core.patience import ensure_job_patiently
 from airflow_vertex_batch.core.prepare import is_there
-from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, would_buy
+from airflow_vertex_batch.core.submit import OnChangedInput, Order, Reuse, Terms, is_bought, would_buy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -143,9 +143,13 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
             service.cancel(job.job_name)
         return place
 
-    def would_buy(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS) -> bool:
-        """Say whether `buy` would pay for anything, as things stand. Reads only."""
-        return any(would_buy(order) for order in self._orders(manifest, reuse))
+    def would_begin(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS) -> bool:
+        """Say whether `buy` would pay, as things stand, for the first job of a set. Reads only.
+
+        A set of which a job was bought is one that may be bought: half of it is worth less than it has cost.
+        """
+        orders = list(self._orders(manifest, reuse))
+        return not any(map(is_bought, orders)) and any(map(would_buy, orders))
 
     def _orders(self, manifest: Manifest | None, reuse: Reuse) -> Iterator[Order]:
         number = manifest.round if manifest is not None else 0

@@ -429,6 +429,19 @@ def would_buy(order: Order) -> bool:
     return isinstance(step, Submit)
 
 
+def is_bought(order: Order) -> bool:
+    """Say whether a job exists that `ensure_job` would attach to, or a create call for it may be under way. Reads only.
+
+    :raises ServiceError: when the service could not be asked.
+    :raises LedgerError: when the ledger cannot be trusted.
+    """
+    entries, placed, step = _next_step(order)
+    if isinstance(step, Settle):
+        last = last_try(entries)
+        return last is not None and last.fingerprint == placed.fingerprint
+    return isinstance(step, Attach)
+
+
 def _next_step(order: Order) -> tuple[Sequence[Entry], Order, Decision]:
     """Read the ledger, ask the service, decide; also return the order as it has been moved."""
     entries = order.ledger.entries()

@@ -126,7 +126,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
                 jobs=[job.name for job in jobs], folder=self.destination_uri or "", table=self.destination_table or ""
             ),
         )
-        report = landing.land(self._sink(context, landing))
+        report = landing.land(self._sink(landing))
         self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
         context["ti"].xcom_push("report", report.as_dict())
         self.thresholds().check(report)
@@ -152,7 +152,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             replace_partition=self.replace_partition,
         )
 
-    def _sink(self, context: Context, landing: Any) -> Any:
+    def _sink(self, landing: Any) -> Any:
         from airflow_vertex_batch.core.address import TableId, Uri
 
         if self.destination_uri is not None:
@@ -163,4 +163,4 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             if self.dead_letter_table
             else table.sibling(f"{table.table}_dead_letters")
         )
-        return landing.table(table, dead, self.folder(context) / "landing")
+        return landing.table(table, dead, self.staging() / "landing")

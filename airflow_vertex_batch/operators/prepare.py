@@ -228,10 +228,13 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         skip(context, str(empty))
 
     def _source(self, context: Context) -> Source:
+        from airflow.sdk import XComArg
+
         from airflow_vertex_batch.core import sources
 
         if self.rows is not None:
-            if (rows := self._rows(context)) is None:
+            rows = self._rows(context)
+            if rows is None and isinstance(self.rows, XComArg):
                 raise self.given_nothing("rows")
             return sources.Rows(rows)
         if (sql := self.given("sql")) is not None:

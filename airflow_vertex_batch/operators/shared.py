@@ -124,8 +124,8 @@ class BuyingOperator(AskingOperator):
         repair task's doing and ``new`` the create task's: clear it with the tasks after it.
     :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600 seconds.
     :param max_cost_usd: the most the batch may cost, US dollars; no limit where not given. The upper figure of the
-        estimate is compared with it before anything is paid, so set ``maxOutputTokens`` too. A retry or a clear that
-        only attaches to a job always passes. Needs a manifest.
+        estimate is compared with it before anything is paid, so set ``maxOutputTokens`` too. Once a job of the batch
+        was bought, its other jobs always pass. Needs a manifest.
     :param on_over_budget: above the limit, or when the cost is not known: ``fail`` (default), ``skip`` this task, or
         ``ask`` a person to approve in the Airflow UI. An approval holds for retries of the same batch. A repair round
         above the limit is given up, and what there is lands, unless a person who was asked approves it.
@@ -215,7 +215,7 @@ class BuyingOperator(AskingOperator):
             self.log.warning("%s.", sentence)
 
     def check_budget(self, context: Context, manifest: Manifest, buyer: Buyer, reuse: Reuse) -> None:
-        """Say what the batch will cost, and stop above the limit when any of its jobs has yet to be paid."""
+        """Say what the batch will cost, and stop above the limit unless a job of it was bought."""
         from airflow.sdk.exceptions import AirflowSkipException
 
         from airflow_vertex_batch.core.estimate import estimate_cost
@@ -229,7 +229,7 @@ class BuyingOperator(AskingOperator):
                 context,
                 estimate,
                 purchase=f"{manifest.fingerprint} {buyer.terms.edition}" if buyer.terms.renew else manifest.fingerprint,
-                would_buy=lambda: buyer.would_buy(manifest, reuse=reuse),
+                would_buy=lambda: buyer.would_begin(manifest, reuse=reuse),
             )
         except AirflowSkipException as over:
             skip(context, str(over))

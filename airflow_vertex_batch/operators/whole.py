@@ -61,7 +61,7 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
             return self.go_on(context, fresh=True, complete=True)  # type: ignore[no-any-return]
 
     def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
-        """Prepare in a first attempt or after a clear; else go on from the set that was prepared."""
+        """Prepare in a first attempt or after a clear; else go on from the set that there is."""
         from airflow_vertex_batch.core.address import Uri
         from airflow_vertex_batch.core.prepare import read_manifest
         from airflow_vertex_batch.core.submit import Reuse

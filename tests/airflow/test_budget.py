@@ -38,7 +38,7 @@ class World:
 
     def __init__(self) -> None:
         self.store, self.service, self.pushed = MemoryStore(), Jobs(Clock()), {}
-        self.store.objects |= {f"gs://b/{number}.jsonl": b"{}\n{}\n{}\n" for number in range(2)}
+        self.store.objects |= {f"gs://b/{n}.jsonl": b"9 bytes.\n" for n in range(2)}
 
     def manifest(self, **members):
         shards = tuple(Shard(uri=f"gs://b/{n}.jsonl", request_count=50, size_bytes=9) for n in range(2))
@@ -134,18 +134,17 @@ class TestTheGate:
         assert world.attempt(limit=0) == names, "the ledger is lost, the service has the jobs"
         assert len(world.service.paid) == 2
 
-    def test_half_bought_is_not_bought(self, world):
-        """The second job has yet to be paid, and the limit is lower than it was."""
-        world.service._creates = [None, ServiceError("quota", status=403)]
-        with pytest.raises(AirflowFailException, match="quota"):
+    @pytest.mark.parametrize("policy", ["fail", "skip", "ask"])
+    def test_a_batch_that_is_half_bought_is_bought_to_the_end(self, world, policy):
+        """The price, or the limit, is another one by then: the job that runs must not be left alone."""
+        world.service._creates = [None, ServiceError("quota", status=429)]
+        with pytest.raises(ServiceError, match="quota"):
             world.attempt(limit=2)
-        with pytest.raises(AirflowFailException, match="the limit, max_cost_usd"):
-            world.attempt(limit=1)
-        assert len(world.attempt(limit=2)) == len(world.service.paid) == 2
+        assert len(world.attempt(limit=1, policy=policy)) == len(world.service.paid) == 2
 
     def test_a_job_that_failed_is_a_new_purchase(self, world):
-        name = world.attempt(limit=2)[0]
-        world.service.change(name, state="JOB_STATE_FAILED")
+        for name in world.attempt(limit=2):
+            world.service.change(name, state="JOB_STATE_FAILED")
         with pytest.raises(AirflowFailException, match="the limit, max_cost_usd"):
             world.attempt(limit=1)
 

@@ -121,7 +121,9 @@ class TestEveryArgumentThatComesFromAnotherTask:
 
     def test_rows_of_a_function_that_forgot_its_return(self):
         task = an_operator(avb.VertexBatchPrepareOperator, World(), "", rows=lambda: None, prompt="x")
-        with pytest.raises(AirflowFailException, match="given nothing as its rows"):
+        with pytest.raises(
+            AirflowFailException, match=r"rows gave NoneType, not rows\. a function without a return gives"
+        ):
             task.execute(a_context())
 
 
@@ -140,8 +142,25 @@ class TestWhatIsWiredWhenItIsMade:
             )
         mapped = dag.get_task("t")
         assert mapped.unmap({"jobs": [], "manifest": {"a": 1}}).manifest == {"a": 1}
-        with pytest.raises(InputError, match="Task t was given nothing as its manifest"):
+        with pytest.raises(AirflowFailException, match="Task t was given nothing as its manifest"):
             mapped.unmap({"jobs": [], "manifest": None})
+
+    @pytest.mark.parametrize(
+        ("kind", "given", "wrong", "message"),
+        [
+            (avb.VertexBatchCancelJobOperator, {}, {"jobs": None}, "given nothing as its jobs"),
+            (VertexBatchJobSensor, {}, {"jobs": None}, "given nothing as its jobs"),
+            (avb.VertexBatchCreateJobOperator, ASKS, {"manifest": None}, "needs a manifest or an input_uri"),
+            (avb.VertexBatchOperator, ASKS | LANDS | {"prompt": "x"}, {"rows": None}, "has 0 sources"),
+            (avb.VertexBatchPrepareOperator, {"prompt": "x"}, {"rows": ["a"], "on_null": "no"}, "on_null='no'"),
+        ],
+    )
+    def test_what_is_wrong_with_one_of_a_mapped_task_is_not_tried_again(self, kind, given, wrong, message):
+        """Airflow makes it in the worker, before it runs."""
+        with DAG("d", schedule=None) as dag:
+            kind.partial(task_id="t", **given).expand_kwargs([wrong])
+        with pytest.raises(AirflowFailException, match=message):
+            dag.get_task("t").unmap(wrong)
 
 
 class TestASensorThatBeganInTheTriggerer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,17 @@ import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ResultError, ServiceError
-from airflow_vertex_batch.core.export import SCHEMA, FileSink, LandPlan, TableSink, flat, land, merge_sql, rejected_rows
+from airflow_vertex_batch.core.export import (
+    SCHEMA,
+    FileSink,
+    LandPlan,
+    TableSink,
+    flat,
+    is_left,
+    land,
+    merge_sql,
+    rejected_rows,
+)
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.prices import Price, PriceTable
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
@@ -291,6 +302,32 @@ class TestTable:
         assert warehouse.tables == [str(TABLE), str(DEAD)]
         assert store.objects == {}
 
+    def test_one_of_two_attempts_leaves_the_rows_of_the_other_alone(self, store, warehouse):
+        """The one that ends first ends between the upload and the load of the other."""
+
+        class Between(MemoryWarehouse):
+            def load(self, *arguments, **options):
+                TestTable._land(store, warehouse)
+                return super().load(*arguments, **options)
+
+        other = Between(store)
+        self._land(store, other)
+        ((_, staged),) = other.loaded
+        assert [row["row_key"] for row in staged] == ["r1", "r2", "r3"]
+        assert store.objects == {}
+
+    def test_what_a_killed_attempt_staged_goes_with_a_landing_a_day_later(self, store, warehouse):
+        store.objects |= {"gs://stage/run/rows-1000-dead.jsonl": b"{}", "gs://stage/run-2/rows-1000-x.jsonl": b"{}"}
+        self._land(store, warehouse)
+        assert list(store.objects) == ["gs://stage/run-2/rows-1000-x.jsonl"]
+
+    @pytest.mark.parametrize(
+        ("name", "now", "left"),
+        [("rows-1000-ab.jsonl", 87_400, False), ("rows-1000-ab.jsonl", 87_401, True), ("other.jsonl", 9e9, False)],
+    )
+    def test_a_day_is_as_long_as_its_staging_table_lives(self, name, now, left):
+        assert is_left(Uri.parse(f"gs://stage/run/{name}"), now) is left
+
     def test_the_same_rows_have_the_same_job_ids(self, store, warehouse):
         """ "Already exists" means resume, so the ids come from the content."""
         self._land(store, warehouse)
@@ -319,4 +356,5 @@ class TestTable:
         self._land(store, warehouse)
         assert len(warehouse.executed) == 2
         assert warehouse.tables == [str(TABLE), str(DEAD)]
-        assert store.objects == {}
+        # Nobody can tell in the same hour that whoever staged it is dead.
+        assert all(is_left(Uri.parse(name), time.time() + 90_000) for name in store.objects)

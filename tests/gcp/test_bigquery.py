@@ -329,8 +329,8 @@ class TestLanding:
         assert {item.table_id for item in bigquery_client.list_tables(table.dataset)} == {"answers", "dead"}
         assert list(gcs.list(bucket / "staging")) == []
 
-    def test_an_attempt_that_was_killed_leaves_its_rows_to_the_next(self, run, gcs, bucket):
-        gcs.write_new(bucket / "staging/rows-of-the-dead.jsonl", b"{}")
+    def test_an_attempt_that_was_killed_leaves_its_rows_to_a_landing_a_day_later(self, run, gcs, bucket):
+        gcs.write_new(bucket / "staging/rows-1000-dead.jsonl", b"{}")
         gcs.write_new(bucket / "staging-of-another-task/rows.jsonl", b"{}")
         run(_good("r1"))
         assert [info.uri.name for info in gcs.list(bucket)] == ["staging-of-another-task/rows.jsonl"]
