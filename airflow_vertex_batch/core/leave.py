@@ -10,8 +10,9 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core.claim import look_up, parted, tell_of
+from airflow_vertex_batch.core.ledger import pending_seconds
 from airflow_vertex_batch.core.model import Phase
-from airflow_vertex_batch.core.submit import SETTLE_SECONDS, cancel_all, pending_seconds, replaced, wherever
+from airflow_vertex_batch.core.submit import SETTLE_SECONDS, cancel_all, replaced, wherever
 
 if TYPE_CHECKING:
     from collections.abc import Callable

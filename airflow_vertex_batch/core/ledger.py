@@ -16,7 +16,7 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.errors import LedgerError, VertexBatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.ports import ObjectStore
@@ -177,3 +177,21 @@ class Ledger(Journal[Entry]):
 
     def _stamp(self) -> dict[str, Any]:
         return {"attempt": self._attempt, "at": self.now(), "installation": self.installation}
+
+
+def pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
+    """Return how long the last intent may still turn into a job; an intent that was answered may not."""
+    last = last_try(entries)
+    return settle_seconds - (now - last.at).total_seconds() if isinstance(last, Intent) else 0.0
+
+
+def last_try(entries: Sequence[Entry]) -> Entry | None:
+    """Return the last entry about a create call. A move says nothing about one, nor does another attempt's record of a
+    job for other requests: the call that was sent before it may still turn into a job.
+    """
+    last: Entry | None = None
+    for entry in entries:
+        is_other = isinstance(entry, Submission) and isinstance(last, Intent) and entry.attempt != last.attempt
+        if not isinstance(entry, Moved) and not (is_other and last and entry.fingerprint != last.fingerprint):
+            last = entry
+    return last

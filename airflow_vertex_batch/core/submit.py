@@ -38,7 +38,7 @@ from airflow_vertex_batch.core.claim import (
     tell_of,
 )
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
-from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission
+from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Moved, Submission, last_try, pending_seconds
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, Phase
 from airflow_vertex_batch.core.place import Everywhere
 
@@ -333,24 +333,6 @@ def _reason(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[
 def _is_usable(job: BatchJob, reuse: Reuse) -> bool:
     """Whether there is, or will be, something to land."""
     return not job.state.is_final or reuse is Reuse.ANY or job.has_rows
-
-
-def pending_seconds(entries: Sequence[Entry], settle_seconds: float, now: datetime) -> float:
-    """Return how long the last intent may still turn into a job; an intent that was answered may not."""
-    last = last_try(entries)
-    return settle_seconds - (now - last.at).total_seconds() if isinstance(last, Intent) else 0.0
-
-
-def last_try(entries: Sequence[Entry]) -> Entry | None:
-    """Return the last entry about a create call. A move says nothing about one, nor does another attempt's record of a
-    job for other requests: the call that was sent before it may still turn into a job.
-    """
-    last: Entry | None = None
-    for entry in entries:
-        is_other = isinstance(entry, Submission) and isinstance(last, Intent) and entry.attempt != last.attempt
-        if not isinstance(entry, Moved) and not (is_other and last and entry.fingerprint != last.fingerprint):
-            last = entry
-    return last
 
 
 class Ensured(msgspec.Struct, frozen=True):

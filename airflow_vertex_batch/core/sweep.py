@@ -32,13 +32,13 @@ from airflow_vertex_batch.core.errors import InputError, LostOutputError, Vertex
 from airflow_vertex_batch.core.export import LandPlan
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.landing import Landing, Round
-from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Submission
+from airflow_vertex_batch.core.ledger import Entry, Intent, Ledger, Submission, last_try
 from airflow_vertex_batch.core.leftovers import Finding, money_of
 from airflow_vertex_batch.core.lifecycle import DEFAULT_TIMEOUT_SECONDS
 from airflow_vertex_batch.core.model import BatchJob, Identity, JobState, safe_name
 from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.core.purchase import ROUND_LABEL
-from airflow_vertex_batch.core.submit import SETTLE_SECONDS, last_try
+from airflow_vertex_batch.core.submit import SETTLE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

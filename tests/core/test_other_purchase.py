@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission
-from airflow_vertex_batch.core.submit import pending_seconds
+from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission, pending_seconds
 from tests.builders import NIGHT
 
 SENT = Intent(fingerprint="new", attempt="a", at=NIGHT)
