@@ -137,8 +137,8 @@ class TestTheGate:
     @pytest.mark.parametrize("policy", ["fail", "skip", "ask"])
     def test_a_batch_that_is_half_bought_is_bought_to_the_end(self, world, policy):
         """The price, or the limit, is another one by then: the job that runs must not be left alone."""
-        world.service._creates = [None, ServiceError("quota", status=429)]
-        with pytest.raises(ServiceError, match="quota"):
+        world.service._creates = [None, ServiceError("refused", status=403)]
+        with pytest.raises(AirflowFailException, match="refused"):
             world.attempt(limit=2)
         assert len(world.attempt(limit=1, policy=policy)) == len(world.service.paid) == 2
 
