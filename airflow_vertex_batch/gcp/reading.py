@@ -54,7 +54,7 @@ def open_pinned(blob: Blob, uri: Uri, version: str, chunk_bytes: int, **call: An
             todo="Store it plain, or with Content-Encoding: gzip",
         )
     # Python's buffer has the readline that the pieces lack.
-    stored = io.BufferedReader(_PinnedReader(blob, uri, chunk_bytes, call), _BUFFER_BYTES)
+    stored: io.BufferedReader = io.BufferedReader(_PinnedReader(blob, uri, chunk_bytes, call), _BUFFER_BYTES)
     return io.BufferedReader(_Unpacked(stored, uri), _BUFFER_BYTES) if encoding == "gzip" else stored
 
 
