@@ -147,9 +147,9 @@ class GcsStore:
 
     def _send_new(self, uri: Uri, data: bytes) -> None:
         def send() -> None:
-            blob = self._blob(uri)
-            blob.chunk_size = CHUNK_BYTES
-            blob.upload_from_string(data, content_type="application/json", if_generation_match=0, **self._call)
+            self._blob(uri).upload_from_string(
+                data, content_type="application/json", if_generation_match=0, **self._call
+            )
 
         try:
             # More than 8 MB go by a session, too.

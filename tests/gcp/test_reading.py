@@ -133,6 +133,53 @@ class TestAnObject:
             stream.read()
 
 
+def _stored(data, encoding):
+    """An object as Cloud Storage keeps it: its parts are those of the stored bytes."""
+
+    def route(asked):
+        if asked.query.get("alt") != "media":
+            return Answer(body={"size": str(len(data)), "generation": "7", "name": "x", "contentEncoding": encoding})
+        first, last = map(int, asked.range.removeprefix("bytes=").split("-"))
+        assert asked.query["ifGenerationMatch"] == "7"
+        return Answer(206, data[first : last + 1], {"x-goog-generation": "7", "Content-Encoding": encoding})
+
+    return ScriptedServer(route=route)
+
+
+class TestAnObjectWithAnEncoding:
+    """What `gcloud storage cp --gzip-local` leaves: a plain name, and packed bytes."""
+
+    URI = Uri.parse("gs://b/x.jsonl")
+    LINES = tuple({"text": os.urandom(400_000).hex()} for _ in range(8))
+
+    def test_is_read_as_what_it_holds(self):
+        with _stored(packed := gzip.compress(jsonl(*self.LINES)), "gzip") as server:
+            with _scripted(server).open_read(self.URI) as stream:
+                assert stream.read() == jsonl(*self.LINES)
+                assert (stream.seek(2), stream.read(4)) == (2, b"text")
+            assert len(packed) > CHUNK_BYTES
+
+    @pytest.mark.parametrize("data", [gzip.compress(b"x" * 1_000)[:-9], b'{"text": "plain"}\n'], ids=["cut", "plain"])
+    def test_that_is_not_so_is_the_user_s_to_mend(self, data):
+        with (
+            _stored(data, "gzip") as server,
+            pytest.raises(InputError, match=r"gs://b/x\.jsonl is stored with Content-Encoding: gzip, but"),
+            _scripted(server).open_read(self.URI) as stream,
+        ):
+            stream.read()
+
+    def test_that_is_not_known_is_refused_at_once(self):
+        with (
+            _stored(b"x", "br") as server,
+            pytest.raises(
+                InputError, match=r"Content-Encoding: br, which is not unpacked here.*Store it plain"
+            ) as caught,
+            _scripted(server).open_read(self.URI),
+        ):
+            pytest.fail("it was opened")
+        assert not caught.value.retryable
+
+
 def _scripted(server):
     client = Client("demo", Credentials("token"), client_options={"api_endpoint": server.url})
     return GcsStore(client)
