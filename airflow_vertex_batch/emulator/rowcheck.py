@@ -111,6 +111,15 @@ _MOST_STOP_SEQUENCES = 5
 _DATA = frozenset(
     {"text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult"}
 )
+#: Members of ``Part`` (same source).
+_PART = _DATA | {
+    "thought",
+    "thoughtSignature",
+    "videoMetadata",
+    "mediaResolution",
+    "audioTranscription",
+    "speechMetadata",
+}
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][\w.:-]{0,127}", re.ASCII)
 #: Members whose values are the caller's own, not the API's.
 _FREE = frozenset(
@@ -188,9 +197,16 @@ def _bad_contents(request: dict[str, Any]) -> str:
         parts = content.get("parts")
         if not isinstance(parts, list) or not parts:
             return "Unable to submit request because it must include at least one parts field."
-        for part in parts:
-            if not isinstance(part, dict) or not _DATA & part.keys():
-                return "Unable to submit request because a part must have one initialized data field."
+        if text := next(filter(None, map(_part_problem, parts)), ""):
+            return text
+    return ""
+
+
+def _part_problem(part: Any) -> str:
+    if isinstance(part, dict) and (unknown := next((name for name in part if name not in _PART), "")):
+        return f"Invalid JSON payload received. Unknown name \"{unknown}\" at 'contents.parts': Cannot find field."
+    if not isinstance(part, dict) or not _DATA & part.keys():
+        return "Unable to submit request because a part must have one initialized data field."
     return ""
 
 

@@ -83,7 +83,20 @@ def _schema(node: Any, root: Any, within: tuple[str, ...]) -> Any:
             said = {key: _schema(sub, root, within) for key, sub in item.items()}
         if said != {} or name not in _SILENT:
             made[name] = said
-    return _nullable(made)
+    return _apart(_nullable(made))
+
+
+def _apart(made: dict[str, Any]) -> dict[str, Any]:
+    """Return a choice with what stands beside it in each of its members: said there, it means the same."""
+    choices = made.get("anyOf")
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        return made
+    beside = {name: item for name, item in made.items() if name not in {"anyOf", "type"}}
+    plain = [choice for choice in choices if str(choice.get("type", "")).lower() != "null"]
+    if len(plain) < len(choices):
+        beside["nullable"] = True
+    said = [{**beside, **choice} for choice in plain]
+    return said[0] if len(said) == 1 else {"anyOf": said}
 
 
 def _nullable(made: dict[str, Any]) -> dict[str, Any]:
