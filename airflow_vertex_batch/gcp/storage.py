@@ -18,9 +18,9 @@ from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.gcp.clock import ServerClock
 from airflow_vertex_batch.gcp.environment import default_account
+from airflow_vertex_batch.gcp.limits import LIMITS
 from airflow_vertex_batch.gcp.reading import open_pinned
 from airflow_vertex_batch.gcp.storage_errors import translated
-from airflow_vertex_batch.gcp.transport import LIMITS
 from airflow_vertex_batch.gcp.upload import CHUNK_BYTES, LostUploadError, Upload, begun_anew, session_errors
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ import io
 import time
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from google.auth.transport.requests import AuthorizedSession, Request
 from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from airflow_vertex_batch.gcp.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,26 +32,6 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 16
 #: Times that a token is asked for again after a lost connection: as google-auth's own session does.
 _TOKEN_ATTEMPTS = 3
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """When a call is given up.
-
-    :param connect_seconds: until a connection stands. TCP asks again after 1, 3, 7 and 15 seconds.
-    :param silence_seconds: without a byte. What Google's BigQuery client waits for a job: its service may think for two
-        minutes (``DEFAULT_GET_JOB_TIMEOUT``, google-cloud-bigquery 3.47, 2026-11-28).
-    :param window_seconds: of waiting, after which a transfer's speed is looked at.
-    :param least_speed: bytes a second. A tenth of the slowest line that one may hope to run batches over (1 Mbit/s); at
-        this speed, a part of an upload takes two minutes.
-    """
-
-    connect_seconds: float = 30.0
-    silence_seconds: float = 128.0
-    window_seconds: float = 30.0
-    least_speed: int = 16 * 1024
-
-
-LIMITS = Limits()
 
 
 def bounded_session(credentials: Credentials, limits: Limits = LIMITS) -> AuthorizedSession:

@@ -18,9 +18,10 @@ from airflow_vertex_batch.core.errors import ChangedError, InputError, ServiceEr
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestTemplate
 from airflow_vertex_batch.core.sources import Files, Requests
+from airflow_vertex_batch.gcp.limits import Limits
 from airflow_vertex_batch.gcp.reading import open_pinned
 from airflow_vertex_batch.gcp.storage import CHUNK_BYTES, GcsStore
-from airflow_vertex_batch.gcp.transport import Limits, bounded_session
+from airflow_vertex_batch.gcp.transport import bounded_session
 from tests.builders import jsonl
 from tests.fakes import MemoryWarehouse
 from tests.gcp.scripted_server import Answer, ScriptedServer, refused

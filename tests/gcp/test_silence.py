@@ -12,8 +12,9 @@ from google.oauth2.credentials import Credentials
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import ChangedError, ServiceError
 from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
+from airflow_vertex_batch.gcp.limits import LIMITS, Limits
 from airflow_vertex_batch.gcp.storage import CALL_SECONDS, CHUNK_BYTES, GcsStore
-from airflow_vertex_batch.gcp.transport import LIMITS, Limits, bounded_session
+from airflow_vertex_batch.gcp.transport import bounded_session
 from airflow_vertex_batch.gcp.vertex import VertexClient
 from tests.gcp.scripted_server import Answer, ScriptedServer, refused
 

@@ -11,7 +11,8 @@ from google.oauth2.credentials import Credentials
 from requests.exceptions import ConnectionError as LostConnectionError
 from requests.exceptions import RequestException
 
-from airflow_vertex_batch.gcp.transport import Limits, bounded_session, token_request
+from airflow_vertex_batch.gcp.limits import Limits
+from airflow_vertex_batch.gcp.transport import bounded_session, token_request
 from tests.gcp.scripted_server import Answer, Refreshing, ScriptedServer
 
 #: Short, so that the tests are; the sizes that go with them are those of a slow connection all the same.
