@@ -67,6 +67,10 @@ class TestRows:
         query = Query(f"SELECT body FROM `{table}` WHERE id = @id", {"id": 2})
         assert list(query.rows(gcs, warehouse)) == [("query", 1, {"body": "b"})]
 
+    def test_a_table_that_a_client_s_load_has_made_is_read(self, warehouse, table, bigquery_client):
+        bigquery_client.load_table_from_json([{"id": 1}], str(table)).result()
+        assert [*warehouse.rows(table)] == [{"id": 1}]
+
     def test_what_is_not_there_is_named(self, warehouse, table):
         with pytest.raises(InputError, match=rf"BigQuery refused {table}.*Check the names"):
             list(warehouse.rows(table))

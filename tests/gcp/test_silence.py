@@ -133,7 +133,13 @@ def _until(number, *answers):
 JOB = {"jobReference": {"projectId": "p", "jobId": "j", "location": "US"}, "status": {"state": "RUNNING"}}
 QUERY = {**JOB, "configuration": {"jobType": "QUERY", "query": {"query": "SELECT 1"}}}
 LOAD = {**JOB, "configuration": {"jobType": "LOAD", "load": {"destinationTable": REFERENCE}}}
-TABLE_DOC = {"tableReference": REFERENCE, "schema": {"fields": COLUMNS}, "numRows": "2", "lastModifiedTime": "1"}
+TABLE_DOC = {
+    "tableReference": REFERENCE,
+    "schema": {"fields": COLUMNS},
+    "numRows": "2",
+    "lastModifiedTime": "1",
+    "etag": "e",
+}
 PAGE = {"totalRows": "2", "rows": [{"f": [{"v": "1"}]}], "pageToken": "next"}
 
 
