@@ -14,10 +14,11 @@ from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.bases.operator import BaseOperatorMeta
 
 from airflow_vertex_batch.compat import default_retries, fail_exception, skip_exception, task_states
-from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.address import Uri, cloud_folder
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.given import Origin, given_nothing, nothing
 from airflow_vertex_batch.core.model import Identity
+from airflow_vertex_batch.core.unrendered import check_folder, check_location
 from airflow_vertex_batch.links import LINKS_KEY
 from airflow_vertex_batch.settings import Settings
 
@@ -86,6 +87,8 @@ class VertexBatchBaseOperator(BaseOperator, metaclass=_MadeByAirflow):
         self.project_id = project_id
         self.location = location
         self.staging_uri = staging_uri
+        check_folder(staging_uri or None, "staging_uri")
+        check_location(location)
         #: Of each argument that the task is wired to.
         self._origins: dict[str, Origin] = {}
 
@@ -156,7 +159,7 @@ class VertexBatchBaseOperator(BaseOperator, metaclass=_MadeByAirflow):
                 f"Task {self.task_id} has no staging folder",
                 todo="Set staging_uri='gs://bucket/folder' on the task, or [vertex_batch] staging_uri",
             )
-        return Uri.parse(text)
+        return cloud_folder(text, "staging_uri")
 
     def folder(self, context: Context) -> Uri:
         """Return the folder of this task of this run, for whatever it writes on its way."""

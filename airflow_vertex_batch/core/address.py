@@ -122,6 +122,19 @@ class Uri(msgspec.Struct, frozen=True, order=True):
         return f"https://console.cloud.google.com/storage/browser/{self.bucket}/{self.name}"
 
 
+def cloud_folder(text: str, name: str) -> Uri:
+    """Read the address of a folder in Cloud Storage. A bare path would be a folder of whichever worker runs the task.
+
+    :param name: the argument, for the error.
+    :raises InputError: when it is none.
+    """
+    if not str(text).startswith("gs://"):
+        raise InputError(
+            f"{name}={text!r} is no folder in Cloud Storage", todo=f"Write it as {name}='gs://bucket/folder'"
+        )
+    return Uri.parse(text)
+
+
 class TableId(msgspec.Struct, frozen=True, order=True):
     """A BigQuery table: ``bq://project.dataset.table``, ``project.dataset.table`` or ``project:dataset.table``."""
 

@@ -37,7 +37,19 @@ class VertexBatchError(Exception):
 
     def __init__(self, what: str, *, why: str = "", left: str = "", todo: str = "") -> None:
         self.what, self.why, self.left, self.todo = what, why, left, todo
-        super().__init__(" ".join(_sentence(part) for part in (what, why, left, todo) if part))
+        super().__init__(self._message())
+
+    def supplement(self, *, left: str = "", todo: str = "") -> None:
+        """Say more: what is left where that was not said, and what to do after what was said.
+
+        :param left: what is left behind, or was paid.
+        :param todo: what the reader should do then.
+        """
+        self.left, self.todo = self.left or left, " ".join(_sentence(part) for part in (self.todo, todo) if part)
+        self.args = (self._message(),)
+
+    def _message(self) -> str:
+        return " ".join(_sentence(part) for part in (self.what, self.why, self.left, self.todo) if part)
 
 
 class InputError(VertexBatchError, ValueError):

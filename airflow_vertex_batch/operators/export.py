@@ -11,7 +11,8 @@ from airflow_vertex_batch.base import (
     identity_of,
 )
 from airflow_vertex_batch.budget import price_table
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.errors import InputError, VertexBatchError
+from airflow_vertex_batch.core.unrendered import check_table
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
 from airflow_vertex_batch.operators.shared import CheckingOperator, LandingOperator, ReadingOperator, read_manifest
 
@@ -40,8 +41,6 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
     :param dead_letter_table: table for rows without a good answer; the destination's name with ``_dead_letters`` where
         not given. Templated.
     :param file_format: ``jsonl`` (default) or ``parquet``.
-    :param partition_date: the day the rows belong to, YYYY-MM-DD; the run's own (`macros.partition_date`) where not
-        given. Templated.
     :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
         fills.
     :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
@@ -69,7 +68,6 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         repairs: Any = LEFT_OUT,
         dead_letter_table: str | None = None,
         file_format: str = "jsonl",
-        partition_date: str | None = None,
         replace_partition: bool = False,
         max_failed_ratio: float | None = None,
         min_succeeded_rows: int | None = None,
@@ -77,7 +75,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
     ) -> None:
         super().__init__(**kwargs)
         self.wire(jobs=jobs, manifest=manifest, repairs=repairs)
-        self.jobs, self.partition_date = jobs, partition_date
+        self.jobs = jobs
         self.manifest, self.repairs = (None if value is LEFT_OUT else value for value in (manifest, repairs))
         self.dead_letter_table, self.file_format = dead_letter_table, file_format
         self.replace_partition = replace_partition
@@ -88,6 +86,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             )
         if file_format not in {"jsonl", "parquet"}:
             raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
+        check_table(dead_letter_table, "dead_letter_table", self.project_id)
         self.thresholds()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -126,7 +125,14 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
                 jobs=[job.name for job in jobs], folder=self.destination_uri or "", table=self.destination_table or ""
             ),
         )
-        report = landing.land(self._sink(landing))
+        try:
+            report = landing.land(self._sink(landing))
+        except VertexBatchError as error:
+            error.supplement(
+                left="The answers are safe where the jobs wrote them, and stay paid",
+                todo="Then clear this task, if no retry is left: it lands them, and buys nothing",
+            )
+            raise
         self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
         context["ti"].xcom_push("report", report.as_dict())
         self.thresholds().check(report)
@@ -141,10 +147,8 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
 
     def _land_plan(self, context: Context) -> LandPlan:
         from airflow_vertex_batch.core.export import LandPlan
-        from airflow_vertex_batch.macros import partition_date
 
-        identity = identity_of(context)
-        day = self.partition_date or partition_date(context)
+        identity, day = identity_of(context), self.day(context)
         return LandPlan(
             batch_id="\0".join((identity.dag_id, identity.task_id, str(identity.map_index), day)),
             partition_date=day,
@@ -153,13 +157,13 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         )
 
     def _sink(self, landing: Any) -> Any:
-        from airflow_vertex_batch.core.address import TableId, Uri
+        from airflow_vertex_batch.core.address import TableId, cloud_folder
 
         if self.destination_uri is not None:
-            return landing.files(Uri.parse(self.destination_uri), self.file_format)
+            return landing.files(cloud_folder(self.destination_uri, "destination_uri"), self.file_format)
         table = TableId.parse(str(self.destination_table), self.project_id or "")
         dead = (
-            TableId.parse(self.dead_letter_table)
+            TableId.parse(self.dead_letter_table, self.project_id or "")
             if self.dead_letter_table
             else table.sibling(f"{table.table}_dead_letters")
         )

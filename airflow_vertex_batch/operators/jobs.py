@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, VertexBatchBaseOperator, failing
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.unrendered import check_cloud_address
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import BuyingOperator, read_manifest
 
@@ -40,6 +41,8 @@ class VertexBatchCreateJobOperator(BuyingOperator):
         given = {"manifest": manifest, "input_uri": input_uri}
         self.wire(**{name: value for name, value in given.items() if value is not None})
         self.manifest, self.input_uri = manifest, input_uri
+        for uri in input_uri if isinstance(input_uri, list | tuple) else (input_uri,):
+            check_cloud_address(uri, "input_uri")
         if (manifest is None) == (input_uri is None):
             raise InputError(f"Task {self.task_id} needs a manifest or an input_uri", todo="Give exactly one of them")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.unrendered import check_cloud_address
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
 
     template_fields: Sequence[str] = (
         *COMMON_TEMPLATE_FIELDS,
-        *("model", "source_uri", "input_uri", "output_uri", "destination_uri", "destination_table"),
+        *("model", "source_uri", "input_uri", "output_uri", "destination_uri", "destination_table", "partition_date"),
         *("labels", "display_name", "canary_row", "system_instruction", "generation_config"),
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"generation_config": "json"}
@@ -67,6 +68,8 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         self.canary, self.canary_row, self.prompt = canary, canary_row, prompt
         self.system_instruction, self.generation_config = system_instruction, generation_config
         self.allowed_failures = tuple(allowed_failures)
+        check_cloud_address(output_uri, "output_uri")
+        check_cloud_address(input_uri, "input_uri")
         self._check()
 
     def _check(self) -> None:
@@ -83,11 +86,12 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         if self.prompt:
             compile_prompt(self.prompt, {})
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - no check depends on the run
+    def execute(self, context: Context) -> dict[str, Any]:
         """Run the checks."""
         from airflow_vertex_batch.core.preflight import preflight
 
         with failing():
+            self.day(context)
             hook = self.hook()
             report = preflight(self._plan(hook), hook.doctor())
             self.log.info("Preflight of %s in %s:\n%s", report.model, report.location, report.text())

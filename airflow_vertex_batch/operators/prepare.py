@@ -85,7 +85,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         *COMMON_TEMPLATE_FIELDS,
         *("sql", "sql_parameters", "sql_conn_id", "table", "files", "objects", "requests"),
         *("prompt_variables", "system_instruction", "generation_config", "key_column", "columns"),
-        *("model", "destination_uri", "destination_table"),
+        *("model", "destination_uri", "destination_table", "partition_date"),
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "generation_config": "json"}
@@ -198,6 +198,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         from airflow_vertex_batch.core.answers import known_digests
         from airflow_vertex_batch.core.prepare import prepare
 
+        self.check_destination(context, hook)
         store, folder = hook.store(), self.folder(context)
         rows = self._source(context).rows(store, hook.warehouse())
 

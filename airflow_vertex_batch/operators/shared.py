@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, generation_of, identity_of, skip, texts
 from airflow_vertex_batch.budget import BudgetGate, price_table
-from airflow_vertex_batch.compat import own, still_owns
+from airflow_vertex_batch.compat import own, still_owns, timetable_zone
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.unrendered import check_cloud_address, check_folder, check_table
 from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,22 +69,61 @@ class LandingOperator(VertexBatchBaseOperator):
     :param destination_uri: ``gs://`` folder for files. Templated.
     :param destination_table: ``bq://project.dataset.table``, made if it does not exist, partitioned by
         ``partition_date``. Rows are merged on ``partition_date`` and ``row_key``. Templated.
+    :param partition_date: the day the rows belong to: YYYY-MM-DD, or what ``{{ ds_nodash }}`` and ``{{ ts }}`` become;
+        the run's own (`macros.partition_date`) where not given. Templated.
     """
 
     def __init__(
-        self, *, destination_uri: str | None = None, destination_table: str | None = None, **kwargs: Any
+        self,
+        *,
+        destination_uri: str | None = None,
+        destination_table: str | None = None,
+        partition_date: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.destination_uri, self.destination_table = destination_uri, destination_table
+        self.partition_date = partition_date
+        check_folder(destination_uri, "destination_uri")
+        check_table(destination_table, "destination_table", self.project_id)
+
+    def day(self, context: Context) -> str:
+        """Return the day that the rows belong to, as YYYY-MM-DD.
+
+        :raises InputError: when what was given is no day.
+        """
+        from airflow_vertex_batch.core.days import read_day
+        from airflow_vertex_batch.macros import partition_date
+
+        if self.partition_date is None:
+            return partition_date(context)
+        return read_day(self.partition_date, timetable_zone(context.get("dag")), "partition_date")
+
+    def check_destination(self, context: Context, hook: VertexBatchHook) -> None:
+        """Ask whether answers can land, and for which day, if this task knows where.
+
+        :raises InputError: when they cannot, or the day is none.
+        """
+        from airflow_vertex_batch.core.address import TableId, cloud_folder
+        from airflow_vertex_batch.core.preflight import check_destination
+
+        if self.destination_table is not None:
+            destination = TableId.parse(self.destination_table, self.project_id or "").uri
+        elif self.destination_uri is not None:
+            destination = str(cloud_folder(self.destination_uri, "destination_uri"))
+        else:
+            return
+        self.day(context)
+        check_destination(destination, hook.doctor(), project=hook.project, location=hook.location)
 
     def answers(self, hook: VertexBatchHook) -> Answers:
         """Return the good answers that have landed at the destination."""
-        from airflow_vertex_batch.core.address import TableId, Uri
+        from airflow_vertex_batch.core.address import TableId, cloud_folder
         from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers
 
         if self.destination_table is not None:
             return TableAnswers(hook.warehouse(), TableId.parse(self.destination_table, self.project_id or ""))
-        return FileAnswers(hook.store(), Uri.parse(str(self.destination_uri)))
+        return FileAnswers(hook.store(), cloud_folder(str(self.destination_uri), "destination_uri"))
 
 
 class ReadingOperator(VertexBatchBaseOperator):
@@ -149,6 +189,7 @@ class BuyingOperator(AskingOperator):
         self.on_changed_input, self.on_clear, self.settle_seconds = on_changed_input, on_clear, settle_seconds
         self.max_cost_usd, self.on_over_budget = max_cost_usd, on_over_budget
         self.budget()
+        check_cloud_address(output_uri, "output_uri")
         if not self.model:
             raise InputError(f"Task {self.task_id} has no model", todo="Set model='gemini-…'")
         if on_changed_input not in {"resubmit", "fail"}:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, VertexBatchBaseOperator, attempt_token, failing, texts
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.unrendered import check_folder
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.settings import Settings
 from airflow_vertex_batch.waiting import seconds
@@ -65,6 +66,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
         self.apply, self.harvest_uri, self.locations = apply, harvest_uri, locations
         self.older_than, self.owner_timeout = seconds(older_than), seconds(owner_timeout)
         self.lookback = seconds(lookback)
+        check_folder(harvest_uri, "harvest_uri")
         self.policy()
 
     def execute(self, context: Context) -> dict[str, Any]:

@@ -16,12 +16,16 @@ from google.auth.credentials import AnonymousCredentials
 
 import airflow_vertex_batch as avb
 from airflow_vertex_batch import triggers
-from airflow_vertex_batch.core.address import JobName
+from airflow_vertex_batch.core.address import JobName, Uri
+from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.gcp.vertex import VertexClient
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 from tests.emulator.worlds import World, listening
+
+#: A dataset that is in no world.
+NO_DATASET = "no_such_dataset"
 
 
 class Instance:
@@ -98,8 +102,33 @@ class SlowWorld(World):
         return [job["billedRows"] for job in self.emulator.books()["jobs"]]
 
 
+class LocalCloud:
+    """Google as a preflight asks it: the servers of a laptop, which know no rights."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def has_objects(self, address: Uri) -> bool:
+        if address.bucket not in self._world.store.buckets:
+            raise ServiceError(f"Bucket {address.bucket} is not there", status=404)
+        return True
+
+    def dataset(self, _project: str, name: str) -> dict[str, Any]:
+        if name == NO_DATASET:
+            raise ServiceError(f"Dataset {name} is not there", status=404)
+        return {"location": "US"}
+
+    def __getattr__(self, name: str) -> Any:
+        def ask(*_arguments: Any) -> Any:
+            raise CannotAskError(f"{name} cannot be asked here")
+
+        return ask
+
+
 class Hook:
     """What an operator needs of its hook."""
+
+    project = "demo"
 
     def __init__(self, world: SlowWorld, url: str, location: str | None) -> None:
         self._world, self._url, self.location = world, url, location or "global"
@@ -109,6 +138,9 @@ class Hook:
 
     def warehouse(self) -> Any:
         return self._world.warehouse
+
+    def doctor(self) -> LocalCloud:
+        return LocalCloud(self._world)
 
     def jobs(self, of: JobName | None = None) -> VertexClient:
         return Passing(self._world, AnonymousCredentials(), "demo", of.location if of else self.location, self._url)

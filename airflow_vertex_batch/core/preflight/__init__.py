@@ -29,7 +29,7 @@ from airflow_vertex_batch.core.preflight.words import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-__all__ = ["CHECKS", "Canary", "Cloud", "Finding", "Plan", "Report", "Verdict", "preflight"]
+__all__ = ["CHECKS", "Canary", "Cloud", "Finding", "Plan", "Report", "Verdict", "check_destination", "preflight"]
 
 
 def _always(_plan: Plan) -> Sequence[str]:
@@ -144,13 +144,38 @@ class Report(Record, frozen=True, kw_only=True):
         return (finding for finding in self.findings if finding.todo and finding.verdict is not Verdict.OK)
 
 
-def preflight(plan: Plan, cloud: Cloud, *, clock: Callable[[], float] = time.monotonic) -> Report:
+#: What tells whether answers can land.
+_DESTINATION_CHECKS = frozenset({"bucket-rights", "dataset", "dataset-rights"})
+
+
+def check_destination(destination: str, cloud: Cloud, *, project: str, location: str) -> None:
+    """Ask whether answers can land, before anything is paid. What nobody can say does not stop the batch.
+
+    :param destination: ``bq://`` table or ``gs://`` folder.
+    :raises InputError: when Google says that they cannot.
+    """
+    plan = Plan(project=project, location=location, model="", destination=destination)
+    report = preflight(plan, cloud, [check for check in CHECKS if check.name in _DESTINATION_CHECKS])
+    bad = report.of(Verdict.FAILED)
+    if bad:
+        raise InputError(
+            f"No answer can land at {destination}",
+            why="; ".join(dict.fromkeys(f"{finding.check} {finding.subject}: {finding.found}" for finding in bad)),
+            left="Nothing was prepared and no job was paid",
+            todo=". ".join(dict.fromkeys(finding.todo for finding in bad if finding.todo)),
+        )
+
+
+def preflight(
+    plan: Plan, cloud: Cloud, checks: Sequence[Check] = CHECKS, *, clock: Callable[[], float] = time.monotonic
+) -> Report:
     """Run all checks that apply to a plan.
 
+    :param checks: those to run.
     :raises InputError: when the plan cannot be read: an address that is none.
     """
     began = clock()
-    subjects = [(check, check.subjects(plan)) for check in CHECKS]
+    subjects = [(check, check.subjects(plan)) for check in checks]
     findings = tuple(_finding(check, plan, cloud, subject) for check, about in subjects for subject in about)
     return Report(
         project=plan.project,

@@ -1,0 +1,82 @@
+"""What is already wrong with an argument that Airflow has not rendered yet? Addresses, as far as their text goes.
+
+Asked when the DAG file is read: a mistake is found there, and not by the task that lands paid answers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.core.address import TableId, check_place, cloud_folder
+from airflow_vertex_batch.core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TEMPLATE = re.compile(r"{[{%#]")
+#: Takes the place of a project that the connection may name.
+_SOME_PROJECT = "some-project"
+
+
+def is_template(value: Any) -> bool:
+    """Whether a text is one that Airflow renders."""
+    return isinstance(value, str) and _TEMPLATE.search(value) is not None
+
+
+def check_folder(value: Any, name: str) -> None:
+    """Check the address of a folder in Cloud Storage.
+
+    :param value: as the author gave it; what is no text stands for one that comes later.
+    :param name: the argument, for the error.
+    :raises InputError: when it is none, whatever its templates become.
+    """
+    if not isinstance(value, str):
+        return
+    if not is_template(value):
+        cloud_folder(value, name)
+    elif not _may_begin(value, ("gs://",)):
+        cloud_folder(value.partition("{")[0], name)
+
+
+def check_cloud_address(value: Any, name: str) -> None:
+    """Check what may be an address in Cloud Storage or in BigQuery (``gs://`` or ``bq://``).
+
+    :param value: as the author gave it.
+    :raises InputError: when it is neither, whatever its templates become.
+    """
+    if isinstance(value, str) and not _may_begin(value, ("gs://", "bq://")):
+        raise InputError(
+            f"{name}={value!r} is an address neither in Cloud Storage nor in BigQuery",
+            todo=f"Write it as {name}='gs://bucket/folder' or {name}='bq://project.dataset'",
+        )
+
+
+def check_table(value: Any, name: str, project: Any = None) -> None:
+    """Check the name of a table.
+
+    :param value: as the author gave it.
+    :param project: the task's own; the connection may name it where it is not given.
+    :raises InputError: when it is none; where it holds a template, nothing can be said.
+    """
+    if not isinstance(value, str) or is_template(value):
+        return
+    try:
+        TableId.parse(value, _SOME_PROJECT if project is None or is_template(project) else project)
+    except InputError as error:
+        raise InputError(f"{name}: {error.what}", todo=error.todo) from error
+
+
+def check_location(value: Any) -> None:
+    """Check the name of a location.
+
+    :raises InputError: when it is none.
+    """
+    if isinstance(value, str) and not is_template(value):
+        check_place("", value)
+
+
+def _may_begin(text: str, schemes: Sequence[str]) -> bool:
+    """Whether a text begins with one of some schemes, or may do so once it is rendered."""
+    head, mark, _ = text.partition("{")
+    return any(head.startswith(scheme) or (mark and scheme.startswith(head)) for scheme in schemes)
