@@ -147,15 +147,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow
         from airflow_vertex_batch.core.text import OnNull
 
-        names = _SOURCES
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise InputError(
-                f"Task {self.task_id} has {len(given)} sources ({', '.join(given) or 'none'})",
-                todo=f"Give exactly one of {', '.join(names)}",
-            )
-        if not self.prompt and given[0] not in {"requests", "rows"} and not self.media_columns:
-            raise InputError(f"Task {self.task_id} has no prompt", todo="Set prompt='… {{ column }} …'")
+        source = self._the_source()
         if self.on_rejected_row not in set(OnRejectedRow):
             raise InputError(
                 f"on_rejected_row={self.on_rejected_row!r} is not known", todo="Use 'fail' or 'dead_letter'"
@@ -177,7 +169,22 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
         OnEmpty.of(self.on_empty)
         compile_prompt(self.prompt)
-        self.wire(**{given[0]: getattr(self, given[0])})
+        self.wire(**{source: getattr(self, source)})
+
+    def _the_source(self) -> str:
+        """Return which source is given.
+
+        :raises InputError: when it is not exactly one, or needs a prompt and has none.
+        """
+        given = [name for name in _SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"Task {self.task_id} has {len(given)} sources ({', '.join(given) or 'none'})",
+                todo=f"Give exactly one of {', '.join(_SOURCES)}",
+            )
+        if not self.prompt and given[0] not in {"requests", "rows"} and not self.media_columns:
+            raise InputError(f"Task {self.task_id} has no prompt", todo="Set prompt='… {{ column }} …'")
+        return given[0]
 
     def _wait_for_rows(self) -> None:
         """Run after the task whose output `rows` is. It is no template field, so that its texts are never rendered."""
