@@ -74,7 +74,8 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         come back as a number) instead of rejecting the row.
     :param deduplicate: send identical requests once, and give every such row the answer.
     :param skip_answered: do not send rows whose prompt, model, schema and parameters have a good answer at the
-        destination; they land again with that answer, for nothing. Needs `model` and a destination.
+        destination; they land again with that answer, for nothing. A row that never gets one is sent every night: see
+        `min_succeeded_rows` of the export. Needs `model` and a destination.
     :param correlation: how an answer finds its request where its key did not come back: by its ``contents`` (default),
         or by a request ``label``, which also tells rows with the same contents apart, and shows in the billing export.
     :param max_requests_per_job: most requests in one job, 1 to 200,000 (the service's limit, 2026-11-22).
