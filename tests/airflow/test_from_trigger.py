@@ -90,6 +90,14 @@ class TestWhatArrives:
         assert names == ([JOB] if jobs == JOB else [JOB, OTHER])
         assert (trigger.gcp_conn_id, trigger.poll_interval, trigger.timeout) == ("mine", 30, 3600)
 
+    def test_the_sensor_s_own_timeout_is_handed_to_the_scheduler(self):
+        from airflow.serialization.serialized_objects import DagSerialization
+
+        with DAG("d", schedule=None) as dag:
+            sensor(JOB, timeout=600)
+        task = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag)))).get_task("wait")
+        assert task.start_trigger_args.timeout == timedelta(minutes=10)
+
     def test_the_output_of_the_create_task_is_pulled_in_the_triggerer(self):
         with DAG("d", schedule=None) as dag:
             wait = sensor(create().output)
