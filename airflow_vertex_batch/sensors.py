@@ -76,7 +76,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 raise InputError("start_from_trigger=True waits in the triggerer", todo="Leave out deferrable=False")
             self.start_from_trigger = True
             arguments = self.trigger_arguments(as_template(jobs, self), self._first_limit())
-            self.start_trigger_args = start_args(arguments, timedelta(seconds=self.timeout))
+            self.start_trigger_args = start_args(arguments, self._own_timeout())
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask once; wait if need be; return the jobs."""
@@ -220,6 +220,13 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 raise skip_exception(str(error)) from error
             raise
 
+    def _own_timeout(self) -> timedelta | None:
+        """Return after what time Airflow has to end a wait in the triggerer; None where the trigger ends it before."""
+        from airflow_vertex_batch.core.lifecycle import CANCELLING_SECONDS, DEFAULT_TIMEOUT_SECONDS
+
+        at_most = max(self.job_timeout, DEFAULT_TIMEOUT_SECONDS) + CANCELLING_SECONDS
+        return timedelta(seconds=self.timeout) if self.timeout < at_most else None
+
     def _first_limit(self) -> float | None:
         """Return when a job may need somebody for the first time."""
         limits = [limit for limit in (self.queue_warning, self.queue_timeout) if limit is not None]
@@ -266,10 +273,11 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return Ledger(hook.store(), folder, attempt_token(), installation=Settings.read().installation)
 
 
-def start_args(trigger_kwargs: dict[str, Any], timeout: timedelta) -> StartTriggerArgs:
+def start_args(trigger_kwargs: dict[str, Any], timeout: timedelta | None) -> StartTriggerArgs:
     """Return how the scheduler makes the trigger.
 
-    :param timeout: after which Airflow ends the wait; `execution_timeout` does so too, if that is earlier.
+    :param timeout: after which Airflow ends the wait, None for never; `execution_timeout` does so too, if that is
+        earlier.
     """
     from airflow.triggers.base import StartTriggerArgs
 

@@ -67,26 +67,12 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
 
     def buyer(self, context: Context, hook: VertexBatchHook, inputs: str | Sequence[str] | None = None) -> Buyer:
         """Return what buys this task's jobs, for as long as it may wait for them."""
-        made = super().buyer(context, hook, inputs)
-        return msgspec.structs.replace(made, in_time=partial(self._insist_on_time, context))
+        from airflow_vertex_batch.core.lifecycle import insist_on_time
 
-    def _insist_on_time(self, context: Context) -> None:
-        """Refuse to buy a job that the first look at it would give up.
+        def in_time() -> None:
+            insist_on_time(self.limit(context), self.began(context), time.time())
 
-        :raises OutOfTimeError: when the time of this attempt is over.
-        """
-        from airflow_vertex_batch.core.errors import OutOfTimeError
-
-        limit = self.limit(context)
-        if limit is None or time.time() < limit.at:
-            return
-        raise OutOfTimeError(
-            f"The task's {limit.name} was over before a job was bought",
-            why=f"it counts from {datetime.fromtimestamp(self.began(context), UTC).isoformat(timespec='seconds')}",
-            left="Nothing was paid for that job; what was answered before is safe",
-            todo="Nothing, if an attempt is left: it has the whole time again. Else clear this task, with a longer "
-            f"{limit.name}",
-        )
+        return msgspec.structs.replace(super().buyer(context, hook, inputs), in_time=in_time)
 
     def _fits(self, manifest: Manifest, place: Place, buyer: Buyer) -> bool:
         """Whether a set may be bought at another place, for its price."""
