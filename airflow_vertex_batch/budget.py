@@ -140,6 +140,12 @@ class BudgetGate:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] + ".json"
 
 
+def answered_at(event: Mapping[str, Any]) -> float:
+    """Return when a person answered, seconds since the epoch; now, where the event does not say."""
+    when = event.get("responded_at") or datetime.now(UTC)
+    return (datetime.fromisoformat(when) if isinstance(when, str) else when).timestamp()
+
+
 def _person(event: Mapping[str, Any]) -> str:
     person = event.get("responded_by_user") or {}
     return person.get("name") or person.get("id") or "Nobody"

@@ -4,6 +4,7 @@ reschedules, or begins in the triggerer; the decisions are `core.lifecycle`'s.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,7 +75,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if not self.deferrable:
                 raise InputError("start_from_trigger=True waits in the triggerer", todo="Leave out deferrable=False")
             self.start_from_trigger = True
-            self.start_trigger_args = start_args(self.trigger_arguments(as_template(jobs, self), self._first_limit()))
+            arguments = self.trigger_arguments(as_template(jobs, self), self._first_limit())
+            self.start_trigger_args = start_args(arguments, self._own_timeout())
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask once; wait if need be; return the jobs."""
@@ -88,29 +90,34 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
         :param told: what was seen to in this attempt.
         """
-        from airflow_vertex_batch.core.lifecycle import Queued
         from airflow_vertex_batch.core.queue import Told
 
         told = told or Told()
+        with self.answering(context, self.hook(), names):
+            return self._wait_for_all(context, names, told)
+
+    def _wait_for_all(self, context: Context, names: list[JobName], told: Told) -> list[dict[str, Any]]:
+        from airflow_vertex_batch.core.lifecycle import Queued
+
         while True:
             outcomes = self.ended(context, names)
             if len(outcomes) == len(names):
                 return self._concluded(outcomes)
             if self.mode == "reschedule" and not self.deferrable:
-                return self._reschedule(context, names)
+                return self._reschedule(context)
             jobs = self._as_seen(names)
             told = self.see_to_queue(context, jobs, told, self._give_up)
             outcomes = self.wait(context, jobs, told)
             if not any(isinstance(outcome, Queued) for outcome in outcomes):
                 return self._concluded(outcomes)
 
-    def _reschedule(self, context: Context, names: list[JobName]) -> list[dict[str, Any]]:
+    def _reschedule(self, context: Context) -> list[dict[str, Any]]:
         """Give the slot back until the next question."""
         try:
             return super().execute(context)  # type: ignore[no-any-return]
         except AirflowSensorTimeout:
             # Airflow looks at the clock a moment after `poke` did.
-            self.out_of_time(context["ti"], names, self.hook(), "The sensor's timeout is over")
+            self.out_of_time(context["ti"], self.hook(), "The sensor's timeout is over")
             raise
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -120,25 +127,29 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_late(self, context: Context) -> list[dict[str, Any]]:
-        """Decide about the jobs when `execution_timeout` ended a wait without a worker; return them if they ended."""
+        """Decide about the jobs when their time ran out before a worker saw them; return them if they ended.
+
+        Airflow does not say which limit it was: the one that comes first.
+        """
         from airflow_vertex_batch.core.drive import drive
-        from airflow_vertex_batch.core.lifecycle import Limit, LimitName, watch
+        from airflow_vertex_batch.core.lifecycle import Limit, watch
 
         with failing():
             hook, names, ti = self.hook(), self._names(), context["ti"]
             own(ti)
             self._announce(context, [str(name) for name in names])
-            policy = msgspec.structs.replace(self._policy(context), limit=Limit(0.0, LimitName.EXECUTION_TIMEOUT))
+            policy = msgspec.structs.replace(self._policy(context), limit=Limit(0.0, self.limit(context).name))
             flows = [(watch(name, policy), Fenced(hook.jobs(name), ti)) for name in names]
-            return self._concluded(drive(*flows, seen=self._seen))
+            with self.answering(context, hook, names):
+                return self._concluded(drive(*flows, seen=self._seen))
 
-    def limit(self, context: Context) -> Limit | None:
+    def limit(self, context: Context) -> Limit:
         """Return when this attempt must stop waiting: Airflow's `timeout` of sensors counts too."""
         from airflow_vertex_batch.core.lifecycle import Limit, LimitName
 
         began = first_poke(context) if self.mode == "reschedule" and not self.deferrable else None
         if began is None:
-            began = context["ti"].start_date.timestamp()
+            began = self.began(context)
         mine, other = Limit(began + self.timeout, LimitName.SENSOR_TIMEOUT), super().limit(context)
         return mine if other is None or mine.at <= other.at else other
 
@@ -194,7 +205,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         from airflow_vertex_batch.core.model import BatchJob, JobState
 
         unseen = JobState.UNSPECIFIED
-        return [self._latest.get(str(name)) or BatchJob(name=str(name), state=unseen) for name in names]
+        return [self.known.get(name) or BatchJob(name=str(name), state=unseen) for name in names]
 
     def _concluded(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         from airflow_vertex_batch.core.lifecycle import TimedOut, conclude
@@ -208,6 +219,13 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if (self.soft_fail or self.never_fail) and any(isinstance(outcome, TimedOut) for outcome in outcomes):
                 raise skip_exception(str(error)) from error
             raise
+
+    def _own_timeout(self) -> timedelta | None:
+        """Return after what time Airflow has to end a wait in the triggerer; None where the trigger ends it before."""
+        from airflow_vertex_batch.core.lifecycle import CANCELLING_SECONDS, DEFAULT_TIMEOUT_SECONDS
+
+        at_most = max(self.job_timeout, DEFAULT_TIMEOUT_SECONDS) + CANCELLING_SECONDS
+        return timedelta(seconds=self.timeout) if self.timeout < at_most else None
 
     def _first_limit(self) -> float | None:
         """Return when a job may need somebody for the first time."""
@@ -255,14 +273,19 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return Ledger(hook.store(), folder, attempt_token(), installation=Settings.read().installation)
 
 
-def start_args(trigger_kwargs: dict[str, Any]) -> StartTriggerArgs:
-    """Return how the scheduler makes the trigger."""
+def start_args(trigger_kwargs: dict[str, Any], timeout: timedelta | None) -> StartTriggerArgs:
+    """Return how the scheduler makes the trigger.
+
+    :param timeout: after which Airflow ends the wait, None for never; `execution_timeout` does so too, if that is
+        earlier.
+    """
     from airflow.triggers.base import StartTriggerArgs
 
     return StartTriggerArgs(
         trigger_cls="airflow_vertex_batch.triggers.VertexBatchJobTrigger",
         trigger_kwargs=trigger_kwargs,
         next_method="execute_complete",
+        timeout=timeout,
     )
 
 

@@ -28,6 +28,23 @@ def add_sweep(commands: Any) -> None:
         "--staging", required=True, metavar="URI", help="the tasks' staging folder: its ledgers are read"
     )
     sweep.add_argument("--apply", action="store_true", help="do it; without this, only say what would be done")
+    _add_ages(sweep)
+    sweep.add_argument(
+        "--harvest-to", default=None, metavar="URI", help="folder for the rows of finished jobs that no task lands"
+    )
+    sweep.add_argument(
+        "--prices",
+        default=None,
+        metavar="FILE",
+        help="price file, local or gs://: its entries replace the shipped ones",
+    )
+    sweep.add_argument("--format", choices=("text", "json"), default="text")
+    _add_airflow(sweep)
+    sweep.set_defaults(run=_sweep)
+
+
+def _add_ages(sweep: argparse.ArgumentParser) -> None:
+    """Add how old a job must be for what."""
     sweep.add_argument(
         "--older-than",
         type=float,
@@ -49,18 +66,6 @@ def add_sweep(commands: Any) -> None:
         metavar="DAYS",
         help="leave jobs alone that ended longer ago (default: %(default)s)",
     )
-    sweep.add_argument(
-        "--harvest-to", default=None, metavar="URI", help="folder for the rows of finished jobs that no task lands"
-    )
-    sweep.add_argument(
-        "--prices",
-        default=None,
-        metavar="FILE",
-        help="price file, local or gs://: its entries replace the shipped ones",
-    )
-    sweep.add_argument("--format", choices=("text", "json"), default="text")
-    _add_airflow(sweep)
-    sweep.set_defaults(run=_sweep)
 
 
 def _add_airflow(sweep: argparse.ArgumentParser) -> None:

@@ -1,24 +1,23 @@
 """How does a task wait for jobs? In the triggerer, or in the worker: one set of parameters for all that wait.
 
-Invariants: an attempt that Airflow ends while its jobs run decides about them, as `on_timeout` or `cancel_on_kill`
-says, or names them at ERROR; only the attempt that owns the jobs cancels them.
+Invariant: no wait outlasts its attempt's time, which begins with the attempt, or with the answer of a person who had to
+be asked.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.base import VertexBatchBaseOperator
-from airflow_vertex_batch.compat import own, still_owns, token_of, was_ended_by_a_person
+from airflow_vertex_batch.answering import AnsweringOperator
+from airflow_vertex_batch.compat import own, still_owns, token_of
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.sdk import Context
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.model import BatchJob
     from airflow_vertex_batch.core.place import Place
     from airflow_vertex_batch.core.queue import QueuePolicy, Told
-    from airflow_vertex_batch.hooks import VertexBatchHook
 
 #: Queue (72 h), run (24 h) and an hour of slack: see `core.lifecycle`, which this repeats so that a DAG file need not
 #: load it.
@@ -38,15 +36,14 @@ _DEFAULT_QUEUE_WARNING = timedelta(hours=24)
 _ON_QUEUE_TIMEOUT = ("wait", "resubmit_elsewhere")
 #: XCom key of what the UI shows of jobs that queue for long.
 QUEUE_WARNING_KEY = "queue_warning"
-#: Seconds for cancelling in a worker whose `execution_timeout` is over: Airflow leaves it the time it takes.
-_OUT_OF_TIME_SECONDS = 30.0
 
 
-class WaitingOperator(VertexBatchBaseOperator):
+class WaitingOperator(AnsweringOperator):
     """Base of what waits for jobs.
 
     Airflow's `execution_timeout` bounds an attempt's wait, deferred or not; Airflow itself applies it to workers only.
-    `on_timeout` says what becomes of the jobs then, and the next attempt has the whole time again.
+    `on_timeout` says what becomes of the jobs then, and the next attempt has the whole time again. While a person is
+    asked (`on_over_budget="ask"`) it does not count: the whole time begins with the answer.
 
     :param deferrable: wait in the triggerer, without a worker slot (default); otherwise the worker waits.
     :param poll_interval: seconds between two questions about one job, a number or a timedelta. Where not given, it
@@ -97,12 +94,8 @@ class WaitingOperator(VertexBatchBaseOperator):
         self.queue_timeout = None if queue_timeout is None else seconds(queue_timeout)
         self.on_queue_timeout, self.elsewhere = on_queue_timeout, elsewhere
         self.on_timeout, self.cancel_on_kill = on_timeout, cancel_on_kill
-        #: What a worker is waiting for, for `on_kill`.
-        self._waited_for: tuple[JobName, ...] = ()
-        #: Whose credentials are good already: a kill has no time for others.
-        self._waits_with: VertexBatchHook | None = None
-        #: Each job as it was last seen by this process.
-        self._latest: dict[str, BatchJob] = {}
+        #: When the time of this attempt began, seconds since the epoch, where that was not its start.
+        self.counts_from: float | None = None
         if on_timeout not in {"cancel", "fail", "keep"}:
             raise InputError(f"on_timeout={on_timeout!r} is not known", todo="Use 'cancel', 'fail' or 'keep'")
         given = (self.job_timeout, self.poll_interval, self.queue_warning, self.queue_timeout)
@@ -163,8 +156,7 @@ class WaitingOperator(VertexBatchBaseOperator):
         hook, ti, policy = self.hook(), context["ti"], self._policy(context)
         own(ti)
         flows = [(name, watch(name, policy, began=began)) for name in names]
-        with self._answering_for(names, hook, ti):
-            found = [drive_once(flow, Fenced(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows]
+        found = [drive_once(flow, Fenced(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows]
         return [outcome for outcome in found if outcome is not None]
 
     def wait(self, context: Context, jobs: Sequence[BatchJob], told: Told, **kept: Any) -> list[Outcome]:
@@ -200,39 +192,12 @@ class WaitingOperator(VertexBatchBaseOperator):
 
         hook, ti, names = self.hook(), context["ti"], [job.job_name for job in jobs]
         flows = [(name, watch(name, self._policy(context, limits.get(str(name))))) for name in names]
-        with self._answering_for(names, hook, ti):
-            return drive(*((flow, Fenced(hook.jobs(name), ti)) for name, flow in flows), seen=self._seen)
+        return drive(*((flow, Fenced(hook.jobs(name), ti)) for name, flow in flows), seen=self._seen)
 
-    @contextlib.contextmanager
-    def _answering_for(self, names: Sequence[JobName], hook: VertexBatchHook, ti: Any) -> Iterator[None]:
-        """Wait in this worker: a kill cancels the jobs, and when Airflow's own alarm goes off `on_timeout` decides."""
-        from airflow.sdk.exceptions import AirflowTaskTimeout
-
-        self._waited_for, self._waits_with = tuple(names), hook
-        try:
-            yield
-        except AirflowTaskTimeout:
-            self.out_of_time(ti, names, hook, "execution_timeout is over")
-            raise
-        finally:
-            # What comes after the wait must not cancel what has ended: Airflow also kills a task that is slow to go.
-            self._waited_for, self._waits_with = (), None
-
-    def out_of_time(self, ti: Any, names: Sequence[JobName], hook: VertexBatchHook, event: str) -> None:
-        """Let `on_timeout` decide about jobs whose attempt Airflow ends in this moment, and name those that run on."""
-        from airflow_vertex_batch.killing import end_jobs_here, left_text
-
-        if self.on_timeout == "cancel":
-            end_jobs_here(
-                names,
-                lambda: still_owns(ti, token_of(ti)),
-                hook.jobs,
-                self.log,
-                event=event,
-                seconds=_OUT_OF_TIME_SECONDS,
-            )
-        else:
-            self.log.error("%s", left_text(dict.fromkeys(names, f"on_timeout={self.on_timeout!r}"), event))
+    @property
+    def left_because(self) -> str:
+        """Why a job is left running."""
+        return f"on_timeout={self.on_timeout!r}"
 
     def see_to_queue(
         self,
@@ -286,19 +251,6 @@ class WaitingOperator(VertexBatchBaseOperator):
             "queue_limit": queue_limit,
         }
 
-    def on_kill(self) -> None:
-        """Cancel the jobs if a person ended the task while a worker was waiting, and they are still its own."""
-        from airflow.sdk import get_current_context
-
-        from airflow_vertex_batch.killing import end_jobs_here
-
-        def may() -> bool:
-            ti = get_current_context()["ti"]
-            return was_ended_by_a_person(ti) and still_owns(ti, token_of(ti))
-
-        if self._waits_with is not None and self.cancel_on_kill:
-            end_jobs_here(self._waited_for, may, self._waits_with.jobs, self.log)
-
     def queue_policy(self) -> QueuePolicy:
         """Return when to see to queued jobs."""
         from airflow_vertex_batch.core.queue import QueuePolicy
@@ -311,8 +263,14 @@ class WaitingOperator(VertexBatchBaseOperator):
 
         if self.execution_timeout is None:
             return None
-        # Airflow keeps the start of an attempt over its deferrals.
-        return Limit((context["ti"].start_date + self.execution_timeout).timestamp(), LimitName.EXECUTION_TIMEOUT)
+        return Limit(self.began(context) + self.execution_timeout.total_seconds(), LimitName.EXECUTION_TIMEOUT)
+
+    def began(self, context: Context) -> float:
+        """Return when the time of this attempt began, seconds since the epoch.
+
+        Airflow keeps the start of an attempt over its deferrals, and over the hours in which a person is asked.
+        """
+        return self.counts_from or float(context["ti"].start_date.timestamp())
 
     def _policy(self, context: Context, queue_limit: float | None = None) -> WaitPolicy:
         from airflow_vertex_batch.core.lifecycle import OnTimeout, WaitPolicy
@@ -326,7 +284,7 @@ class WaitingOperator(VertexBatchBaseOperator):
         )
 
     def _seen(self, job: BatchJob) -> None:
-        self._latest[job.name] = job
+        self.known.note(job)
         self.log.info("%s %s", job.name, job.progress)
 
 

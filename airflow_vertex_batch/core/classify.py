@@ -59,6 +59,9 @@ FINISH_REASONS: dict[str, tuple[RowStatus, bool]] = {
 #: Row errors that the same request will meet again (https://cloud.google.com/apis/design/errors, 2026-11-22).
 PERMANENT_ERRORS = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNIMPLEMENTED", "OUT_OF_RANGE"})
 
+#: Codes of rows that another try meets again, whatever else is known of them.
+HOPELESS = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
+
 #: google.rpc.Code by number, for errors that give only that.
 _GRPC_CODES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -164,6 +167,11 @@ def _response(line: OutputLine) -> tuple[bytes, Response | None]:
         return raw, read_response(raw)
     except msgspec.DecodeError:
         return raw, None
+
+
+def never_heals(row: ResultRow) -> bool:
+    """Whether a row has no good answer, and gets none however often the same request is sent."""
+    return not row.status.is_good and (not row.repairable or row.code in HOPELESS)
 
 
 def _failed(code: str, reason: str) -> dict[str, Any]:

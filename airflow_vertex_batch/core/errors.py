@@ -11,6 +11,7 @@
     ├── ResultError             output is not what it should be: uri, line
     │   └── LostOutputError     what the service counted is not there, or not yet: a retry looks again
     ├── ChangedError            an object or table changed while it was read: a retry reads it anew
+    ├── OutOfTimeError          the attempt's time is over: nothing more was sent, a retry has the whole time again
     ├── DiskError               no room on this worker, or no such folder: a retry may run where there is
     └── CannotAskError          the question cannot be put here: preflight says "unknown"
 
@@ -145,6 +146,12 @@ class LostOutputError(ResultError):
 
 class ChangedError(VertexBatchError):
     """An object, a file or a table changed while it was read. Nothing of it counts."""
+
+    retryable = True
+
+
+class OutOfTimeError(VertexBatchError):
+    """The time of an attempt is over before it has bought what it should. Nothing was paid for that."""
 
     retryable = True
 

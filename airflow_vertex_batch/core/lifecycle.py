@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import time
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +18,7 @@ import msgspec
 
 from airflow_vertex_batch.core import pace, queue
 from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import JobError, ServiceError
+from airflow_vertex_batch.core.errors import JobError, OutOfTimeError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobState, Phase
 
 if TYPE_CHECKING:
@@ -75,6 +76,25 @@ class Limit(msgspec.Struct, frozen=True):
     def as_dict(self) -> dict[str, Any]:
         """Return builtins, for a trigger's arguments."""
         return {"at": self.at, "name": str(self.name)}
+
+
+def insist_on_time(limit: Limit | None, began: float, now: float) -> None:
+    """Refuse to buy a job that the first look at it would give up.
+
+    :param limit: when the attempt ends, if it has an end.
+    :param began: from when on that counts; this and `now` are seconds since the epoch.
+    :raises OutOfTimeError: when its time is over.
+    """
+    if limit is None or now < limit.at:
+        return
+    since = datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds")
+    raise OutOfTimeError(
+        f"The task's {limit.name} was over before a job was bought",
+        why=f"It counts from {since} and is {limit.at - began:,.0f} seconds",
+        left="Nothing was paid for that job; what was answered before is safe",
+        todo="Nothing, if an attempt is left: it has the whole time again. Else clear this task, with a longer "
+        f"{limit.name}",
+    )
 
 
 class WaitPolicy(msgspec.Struct, frozen=True, kw_only=True):

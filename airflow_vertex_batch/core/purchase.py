@@ -58,6 +58,8 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     :param terms: of each purchase.
     :param at: makes the job service of another location, for what was moved there.
     :param owns: whether this attempt is still the one that may buy and cancel; asked before each time it does.
+    :param in_time: raises when the time of this attempt is over; asked before each job is bought.
+    :param note: told of each job that answers for a request file, as soon as it is known.
     :param installation: the name of this Airflow, stamped on entries and jobs.
     :param sleep: waits while a job may still appear, replaced in tests.
     """
@@ -71,6 +73,8 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     terms: Terms = Terms()
     at: Callable[[str], JobService] | None = None
     owns: Callable[[], bool] = lambda: True
+    in_time: Callable[[], None] = lambda: None
+    note: Callable[[BatchJob], None] = lambda _job: None
     installation: str = ""
     sleep: Callable[[float], None] = time.sleep
     #: Other Airflows that share the folder, and of which that was said; copies of a buyer share this.
@@ -90,6 +94,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
             count = number + 1
             if only is None or number in only:
                 ensured = ensure_job_patiently(order, sleep=self.sleep)
+                self.note(ensured.job)
                 self._tell_of_sharing(ensured.sharing, order.ledger)
                 yield ensured.job
         self.leave(manifest.round if manifest is not None else 0, count)
@@ -165,8 +170,16 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 terms=msgspec.structs.replace(self.terms, reuse=reuse),
                 at=self.at,
                 owns=self.owns,
-                check_input=partial(_check_file, manifest.shards[shard] if manifest is not None else None, self.store),
+                check_input=partial(self._check, manifest.shards[shard] if manifest is not None else None),
             )
+
+    def _check(self, shard: Shard | None) -> None:
+        """Refuse to buy a job that must fail: at once, for want of time, or after its queue, for want of its file.
+
+        :raises VertexBatchError: which of them.
+        """
+        self.in_time()
+        _check_file(shard, self.store)
 
     def _base_of(self, number: int) -> JobSpec:
         labels = {**owner_labels(self.identity.of_job(0, number)), **self.base.labels}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.classify import PERMANENT_ERRORS
+from airflow_vertex_batch.core.classify import HOPELESS
 from airflow_vertex_batch.core.collect import result_files
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.jsonl import decode, encode, read_lines
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 #: Answer tokens that current Gemini models give at the most
 #: (https://cloud.google.com/vertex-ai/generative-ai/docs/models/gemini/2-5-flash, 2026-11-22).
 MAX_OUTPUT_TOKENS = 65_536
-#: Reasons that another try meets again.
-_HOPELESS = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
 
 
 class Action(StrEnum):
@@ -102,7 +100,7 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def action(self, row: ResultRow) -> Action:
         """Return what is done about one row."""
-        if row.status.is_good or row.code in _HOPELESS or not row.attempts:
+        if row.status.is_good or row.code in HOPELESS or not row.attempts:
             return Action.GIVE_UP
         # What was refused for its content is not repairable by itself, but its author may insist.
         if not row.repairable and not (row.status is RowStatus.BLOCKED and row.status in self.actions):

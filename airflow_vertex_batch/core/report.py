@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from airflow_vertex_batch.core.catalog import base_name
+from airflow_vertex_batch.core.classify import never_heals
 from airflow_vertex_batch.core.errors import InputError, ResultError
 from airflow_vertex_batch.core.estimate import Estimate, dollars
 from airflow_vertex_batch.core.model import Record
@@ -37,6 +38,7 @@ class Report(Record, frozen=True, kw_only=True):
     :param unpriced_models: models without a price on the day on which they answered, each once.
     :param unanswered_count: rows that no job has a line for.
     :param sent_count: rows whose own request was sent in this run.
+    :param hopeless_count: of these, rows that no repair can heal: blocked, or refused with an error that never heals.
     :param known_count: rows answered by an earlier run, and not sent.
     :param shared_count: rows answered by another row's identical request, and not sent themselves.
     :param rounds: what each repair round sent and cured: ``{"round": 1, "sent": 70, "cured": 61}``.
@@ -60,6 +62,7 @@ class Report(Record, frozen=True, kw_only=True):
     partition_date: str = ""
     unanswered_count: int = 0
     sent_count: int = 0
+    hopeless_count: int = 0
     known_count: int = 0
     shared_count: int = 0
     rounds: list[dict[str, int]] = []  # noqa: RUF012 - msgspec copies defaults
@@ -174,7 +177,8 @@ class Totals:
         self._samples: dict[str, list[str]] = {}
         self._cost = Decimal(0)
         self.usage = Usage()
-        self.unpriced_count = self.sent_count = self.known_count = self.shared_count = self.unanswered_count = 0
+        self.unpriced_count = self.known_count = self.shared_count = self.unanswered_count = 0
+        self.sent_count = self.hopeless_count = 0
 
     def add(self, row: ResultRow) -> Decimal | None:
         """Count one row and return what all attempts at it cost."""
@@ -203,6 +207,7 @@ class Totals:
 
     def _add_sent(self, row: ResultRow) -> None:
         self.sent_count += 1
+        self.hopeless_count += never_heals(row)
         if row.usage is not None:
             self.usage += row.usage
         for usage in row.earlier:
@@ -224,6 +229,7 @@ class Totals:
             "cost_usd": f"{self._cost:.6f}",
             "unpriced_count": self.unpriced_count,
             "sent_count": self.sent_count,
+            "hopeless_count": self.hopeless_count,
             "unpriced_models": tuple(sorted(self._unpriced_models)),
             "known_count": self.known_count,
             "shared_count": self.shared_count,
@@ -237,7 +243,8 @@ class Thresholds(msgspec.Struct, frozen=True):
 
     :param max_failed_ratio: largest share of failed rows that passes, 0 to 1; None for any.
     :param min_succeeded_rows: fewest good rows that pass, 0 or more. None asks for one good answer from this run, if
-        it had anything to ask; then only a `max_failed_ratio` of 1 lets a batch without any pass.
+        it had anything to ask; then only a `max_failed_ratio` of 1 lets a batch without any pass, or known answers
+        beside which nothing was sent but rows that no repair can heal.
     """
 
     max_failed_ratio: float | None = None
@@ -290,11 +297,24 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 def _without_any(report: Report) -> str:
     """Say of a batch that no row of this run has a good answer, if that is so and there was anything to ask."""
-    if report.sent_count and report.good_count == report.known_count:
+    if report.sent_count and report.good_count == report.known_count and not only_hopeless(report):
         return f"None of {report.sent_count:,} rows that were sent has a good answer"
     if report.request_count and not report.good_count:
         return f"None of {report.request_count:,} rows has a good answer"
     return "The input of its jobs has no row" if report.jobs and not report.request_count else ""
+
+
+def only_hopeless(report: Report) -> str:
+    """Say of a night with known answers that nothing new came of it, and that no repair can change that; else nothing.
+
+    Such rows are sent every night, for their answer never comes: they must not fail every night that has no other.
+    """
+    if not report.known_count or not report.sent_count or report.sent_count != report.hopeless_count:
+        return ""
+    return (
+        f"None of {report.sent_count:,} rows that were sent has a good answer, and no repair can heal them; this "
+        f"passes because {report.known_count:,} rows were answered by an earlier run"
+    )
 
 
 def _failed_statuses(report: Report) -> str:

@@ -46,7 +46,8 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
     :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
     :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer, 0 or more. Where not given, when
         none has one: of those that were sent, or of all where none was. 0 lets such a night pass, as does a
-        `max_failed_ratio` of 1.
+        `max_failed_ratio` of 1. Beside known answers (`skip_answered`) a night passes with a warning where nothing was
+        sent but rows that no repair can heal (blocked, ``INVALID_ARGUMENT`` and the like): they go again every night.
     :returns: the report: counts by status, tokens and cost.
     """
 
@@ -111,6 +112,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         :raises JobError: when a job ended badly and left rows without an answer; what it answered has landed.
         """
         from airflow_vertex_batch.core.landing import Landing, refuse_bad_end
+        from airflow_vertex_batch.core.report import only_hopeless
 
         store = hook.store()
         landing = Landing(
@@ -137,6 +139,8 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         context["ti"].xcom_push("report", report.as_dict())
         self.thresholds().check(report)
         refuse_bad_end(rounds, report)
+        if quiet := only_hopeless(report):
+            self.log.warning("%s.", quiet)
         return report
 
     def thresholds(self) -> Thresholds:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseOperatorLink, Context
 
+    from airflow_vertex_batch.hooks import VertexBatchHook
+
 
 class VertexBatchCreateJobOperator(BuyingOperator):
     """Create the batch prediction jobs of a manifest or of ready input, once, and return their names.
@@ -57,22 +59,35 @@ class VertexBatchCreateJobOperator(BuyingOperator):
     def execute(self, context: Context) -> list[str]:
         """Create or attach, and return the job names."""
         with failing():
-            from airflow_vertex_batch.core.catalog import notices
-            from airflow_vertex_batch.core.submit import Reuse
+            hook = self.hook()
+            with self.answering(context, hook):
+                return self._buy(context, hook)
 
-            manifest = read_manifest(self.given("manifest"))
-            buyer = self.buyer(context, self.hook(), self.given("input_uri"))
-            if manifest is not None:
-                self.check_budget(context, manifest, buyer, Reuse.WITH_ROWS)
-            else:
-                self.warn(notices(str(self.model), datetime.now(UTC)))
-            names: list[str] = []
-            for job in buyer.buy(manifest):
-                names.append(job.name)
-                self.push_links(context, addresses(jobs=names, folder=self.output_of(context)))
-            if manifest is not None and not names:
-                self.log.info("No job is created: nothing is to be sent. %s.", manifest.summary())
-            return names
+    def _buy(self, context: Context, hook: VertexBatchHook) -> list[str]:
+        from airflow_vertex_batch.core.catalog import notices
+        from airflow_vertex_batch.core.submit import Reuse
+
+        manifest = read_manifest(self.given("manifest"))
+        buyer = self.buyer(context, hook, self.given("input_uri"))
+        if manifest is not None:
+            self.check_budget(context, manifest, buyer, Reuse.WITH_ROWS)
+        else:
+            self.warn(notices(str(self.model), datetime.now(UTC)))
+        names: list[str] = []
+        for job in buyer.buy(manifest):
+            names.append(job.name)
+            self.push_links(context, addresses(jobs=names, folder=self.output_of(context)))
+        if manifest is not None and not names:
+            self.log.info("No job is created: nothing is to be sent. %s.", manifest.summary())
+        return names
+
+    def on_kill(self) -> None:
+        """Name the jobs that were bought so far: whoever ended the task may not have meant them, so they run on."""
+        from airflow_vertex_batch.killing import ENDED
+
+        if self._answers_with is not None:
+            self.tell_of_running(ENDED)
+        super().on_kill()
 
     def execute_answered(self, context: Context, event: dict[str, Any], question: str) -> list[str]:
         """Go on with a person's answer to `question`."""

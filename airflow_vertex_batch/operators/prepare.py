@@ -74,7 +74,8 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         come back as a number) instead of rejecting the row.
     :param deduplicate: send identical requests once, and give every such row the answer.
     :param skip_answered: do not send rows whose prompt, model, schema and parameters have a good answer at the
-        destination; they land again with that answer, for nothing. Needs `model` and a destination.
+        destination; they land again with that answer, for nothing. A row that never gets one is sent every night: see
+        `min_succeeded_rows` of the export. Needs `model` and a destination.
     :param correlation: how an answer finds its request where its key did not come back: by its ``contents`` (default),
         or by a request ``label``, which also tells rows with the same contents apart, and shows in the billing export.
     :param max_requests_per_job: most requests in one job, 1 to 200,000 (the service's limit, 2026-11-22).
@@ -147,15 +148,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow
         from airflow_vertex_batch.core.text import OnNull
 
-        names = _SOURCES
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise InputError(
-                f"Task {self.task_id} has {len(given)} sources ({', '.join(given) or 'none'})",
-                todo=f"Give exactly one of {', '.join(names)}",
-            )
-        if not self.prompt and given[0] not in {"requests", "rows"} and not self.media_columns:
-            raise InputError(f"Task {self.task_id} has no prompt", todo="Set prompt='… {{ column }} …'")
+        source = self._the_source()
         if self.on_rejected_row not in set(OnRejectedRow):
             raise InputError(
                 f"on_rejected_row={self.on_rejected_row!r} is not known", todo="Use 'fail' or 'dead_letter'"
@@ -177,7 +170,22 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
         OnEmpty.of(self.on_empty)
         compile_prompt(self.prompt)
-        self.wire(**{given[0]: getattr(self, given[0])})
+        self.wire(**{source: getattr(self, source)})
+
+    def _the_source(self) -> str:
+        """Return which source is given.
+
+        :raises InputError: when it is not exactly one, or needs a prompt and has none.
+        """
+        given = [name for name in _SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"Task {self.task_id} has {len(given)} sources ({', '.join(given) or 'none'})",
+                todo=f"Give exactly one of {', '.join(_SOURCES)}",
+            )
+        if not self.prompt and given[0] not in {"requests", "rows"} and not self.media_columns:
+            raise InputError(f"Task {self.task_id} has no prompt", todo="Set prompt='… {{ column }} …'")
+        return given[0]
 
     def _wait_for_rows(self) -> None:
         """Run after the task whose output `rows` is. It is no template field, so that its texts are never rendered."""

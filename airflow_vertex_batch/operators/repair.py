@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing, generation_of
-from airflow_vertex_batch.budget import price_table
+from airflow_vertex_batch.budget import answered_at, price_table
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import (
     BuyingOperator,
@@ -63,6 +64,15 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             fits=lambda manifest, place: self._fits(manifest, place, buyer),
             on_lost_output=self.lost_output(),
         )
+
+    def buyer(self, context: Context, hook: VertexBatchHook, inputs: str | Sequence[str] | None = None) -> Buyer:
+        """Return what buys this task's jobs, for as long as it may wait for them."""
+        from airflow_vertex_batch.core.lifecycle import insist_on_time
+
+        def in_time() -> None:
+            insist_on_time(self.limit(context), self.began(context), time.time())
+
+        return msgspec.structs.replace(super().buyer(context, hook, inputs), in_time=in_time)
 
     def _fits(self, manifest: Manifest, place: Place, buyer: Buyer) -> bool:
         """Whether a set may be bought at another place, for its price."""
@@ -133,11 +143,22 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
                 if not number:
                     raise
                 gate.decline(event, question)
-            return self.go_on(context, complete=complete)
+            return self.go_on(context, complete=complete, since=answered_at(event))
 
-    def go_on(
+    def go_on(self, context: Context, *, since: float | None = None, **state: Any) -> Any:
+        """Advance as far as possible, and answer for the jobs meanwhile.
+
+        :param since: when a person answered, seconds since the epoch: the time of this attempt began anew then.
+        :param state: see `_advance`.
+        """
+        self.counts_from, hook = since, self.hook()
+        with self.answering(context, hook):
+            return self._advance(context, hook, **state)
+
+    def _advance(
         self,
         context: Context,
+        hook: VertexBatchHook,
         *,
         fresh: bool = False,
         complete: bool = False,
@@ -155,7 +176,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         from airflow_vertex_batch.core.course import Waiting
         from airflow_vertex_batch.core.queue import Told
 
-        hook, told = self.hook(), told or Told()
+        told = told or Told()
         while True:
             course = self.course(context, hook, self.checked_schema(), complete=complete)
             step = self.step(context, hook, course, fresh=fresh, complete=complete)
@@ -168,7 +189,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             told = self.see_to_queue(context, step.jobs, told, partial(course.move, step.manifest))
             # What began before its cancel has rows, perhaps not all.
             complete = complete or not set(told.moved).isdisjoint(step.job_names)
-            outcomes = self.wait(context, step.jobs, told, complete=complete)
+            outcomes = self.wait(context, step.jobs, told, complete=complete, since=self.counts_from)
             is_waiting = self.refuse(outcomes, told)
 
     def step(self, context: Context, hook: VertexBatchHook, course: Course, *, fresh: bool, complete: bool) -> Progress:
@@ -189,6 +210,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         event: dict[str, Any],
         complete: bool = False,  # noqa: FBT001, FBT002 - Airflow calls it by keyword
         told: dict[str, Any] | None = None,
+        since: float | None = None,
     ) -> Any:
         """Go on after the trigger saw the jobs end, or one of them queue for too long."""
         from airflow_vertex_batch.core.lifecycle import unpack
@@ -197,7 +219,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         with failing():
             known = Told.from_dict(told or {})
             is_waiting = self.refuse(unpack(event["outcomes"]), known)
-            return self.go_on(context, complete=complete, told=known, is_waiting=is_waiting)
+            return self.go_on(context, complete=complete, told=known, is_waiting=is_waiting, since=since)
 
     def refuse(self, outcomes: Sequence[Outcome], told: Told) -> bool:
         """Fail when jobs did not end, or ended without a row; a repair job that did has only cured nothing.

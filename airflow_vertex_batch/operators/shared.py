@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_vertex_batch.answering import AnsweringOperator, Noting
 from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, generation_of, identity_of, skip, texts
 from airflow_vertex_batch.budget import BudgetGate, price_table
 from airflow_vertex_batch.compat import own, still_owns, timetable_zone
@@ -148,7 +149,7 @@ class ReadingOperator(VertexBatchBaseOperator):
         return OnLostOutput(self.on_lost_output)
 
 
-class BuyingOperator(AskingOperator):
+class BuyingOperator(AskingOperator, AnsweringOperator):
     """Base of what creates jobs, each once.
 
     :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``; a folder in the staging folder where not
@@ -167,8 +168,9 @@ class BuyingOperator(AskingOperator):
         estimate is compared with it before anything is paid, so set ``maxOutputTokens`` too. Once a job of the batch
         was bought, its other jobs always pass. Needs a manifest.
     :param on_over_budget: above the limit, or when the cost is not known: ``fail`` (default), ``skip`` this task, or
-        ``ask`` a person to approve in the Airflow UI. An approval holds for retries of the same batch. A repair round
-        above the limit is given up, and what there is lands, unless a person who was asked approves it.
+        ``ask`` a person to approve in the Airflow UI; `execution_timeout` then counts from the answer. An approval
+        holds for retries of the same batch. A repair round above the limit is given up, and what there is lands, unless
+        a person who was asked approves it.
     """
 
     def __init__(
@@ -226,7 +228,7 @@ class BuyingOperator(AskingOperator):
             base=spec,
             identity=identity,
             store=hook.store(),
-            service=hook.jobs(),
+            service=Noting(hook.jobs(), self.known),
             ledgers=self.staging() / "ledger",
             attempt=attempt_token(),
             terms=Terms(
@@ -235,8 +237,9 @@ class BuyingOperator(AskingOperator):
                 edition=generation_of(context),
                 renew=self.on_clear == "new",
             ),
-            at=lambda location: self.hook(location).jobs(),
+            at=lambda location: Noting(self.hook(location).jobs(), self.known),
             owns=lambda: still_owns(ti, token),
+            note=self.known.note,
             installation=Settings.read().installation,
         )
 

@@ -14,6 +14,7 @@ from tests.airflow.waiting import AGroup, SlowWorld, a_context, a_whole
 
 HOUR = 3600
 ROWS = [{"id": f"a{number}", "text": f"text {number}"} for number in range(6)]
+MORE_ROWS = [*ROWS, {"id": "b1", "text": "new"}]
 BAD_ROWS = [{"id": row["id"], "text": ""} for row in ROWS]
 DEAD_LETTERS = {"on_rejected_row": "dead_letter"}
 
@@ -108,11 +109,10 @@ class TestNoRowHasAGoodAnswer:
         assert night.world.states == []
 
     def test_those_that_are_new_beside_known_ones(self, a_night):
-        night = a_night(Blocked(keys=("b*",)))
+        night = a_night(RowError(keys=("b*",), code=503))
         night.run()
-        more = [*ROWS, {"id": "b1", "text": "new"}]
         with pytest.raises(AirflowFailException, match=r"^None of 1 rows that were sent has a good answer"):
-            night.run(rows=more, skip_answered=True)
+            night.run(rows=MORE_ROWS, skip_answered=True)
         assert len(night.landed()) == 6
 
     def test_one_good_row_is_enough(self, a_night):
@@ -122,6 +122,28 @@ class TestNoRowHasAGoodAnswer:
     def test_none_where_the_author_asks_for_none(self, a_night):
         night = a_night(Blocked())
         assert night.run(min_succeeded_rows=0)["statuses"] == {"blocked": 6}
+
+
+class TestARowThatNeverHeals:
+    """It goes again every night, beside known answers. A night that has no other row to send passes, and says so."""
+
+    @pytest.mark.parametrize(
+        "fault", [Blocked(keys=("b*",)), RowError(keys=("b*",), code=400)], ids=["blocked", "refused for good"]
+    )
+    def test_every_quiet_night_passes_with_a_warning(self, a_night, fault, capsys):
+        night = a_night(fault)
+        night.run(rows=MORE_ROWS)
+        for _ in range(2):
+            report = night.run(rows=MORE_ROWS, skip_answered=True)
+            assert (report["known_count"], report["sent_count"], report["hopeless_count"]) == (6, 1, 1)
+            said = capsys.readouterr().out
+            assert "None of 1 rows that were sent has a good answer, and no repair can heal them; this passes" in said
+        assert len(night.landed()) == 6
+
+    def test_without_known_answers_the_night_is_a_bad_one(self, a_night):
+        night = a_night(Blocked(keys=("b*",)))
+        with pytest.raises(AirflowFailException, match=r"^None of 1 rows that were sent has a good answer"):
+            night.run(rows=MORE_ROWS[-1:], skip_answered=True)
 
 
 class TestTheSourceHasNoRow:

@@ -121,5 +121,5 @@ class TestAnExportThatFails:
         with pytest.raises((AirflowFailException, ServiceError), match=safe):
             group.run("export", jobs=jobs)
         world.store.read_only.clear()
-        assert group.run("export", jobs=jobs)["succeeded"] == 6
+        assert group.run("export", jobs=jobs)["request_count"] == 6
         assert world.billed == [6]

@@ -90,6 +90,25 @@ class TestWhatArrives:
         assert names == ([JOB] if jobs == JOB else [JOB, OTHER])
         assert (trigger.gcp_conn_id, trigger.poll_interval, trigger.timeout) == ("mine", 30, 3600)
 
+    @pytest.mark.parametrize(
+        ("arguments", "handed"),
+        [
+            ({"timeout": 600}, timedelta(minutes=10)),
+            ({"timeout": timedelta(days=5), "job_timeout": timedelta(days=6)}, timedelta(days=5)),
+            ({"timeout": timedelta(days=5)}, None),
+            ({"timeout": timedelta.max}, None),
+            ({}, None),
+        ],
+        ids=["a short one", "below a long job_timeout", "above it", "no scheduler could add it", "the default"],
+    )
+    def test_the_sensor_s_own_timeout_is_handed_to_the_scheduler_where_it_comes_first(self, arguments, handed):
+        from airflow.serialization.serialized_objects import DagSerialization
+
+        with DAG("d", schedule=None) as dag:
+            sensor(JOB, **arguments)
+        task = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag)))).get_task("wait")
+        assert task.start_trigger_args.timeout == handed
+
     def test_the_output_of_the_create_task_is_pulled_in_the_triggerer(self):
         with DAG("d", schedule=None) as dag:
             wait = sensor(create().output)

@@ -103,12 +103,11 @@ class TestWhileDeferred:
 class TestInAWorker:
     @FATES
     def test_the_wait_ends_and_on_timeout_decides(self, serve, on_timeout, state):
-        world = running_job()
-        world.seconds_a_question = 0.1
-        short = timedelta(seconds=0.3)
-        task = a_whole(world, serve(world), execution_timeout=short, on_timeout=on_timeout, deferrable=False)
+        world, context = running_job(), a_context()
+        world.at_create = lambda _number: vars(context["ti"]).update(start_date=datetime.now(UTC) - 2 * HOUR)
+        task = a_whole(world, serve(world), execution_timeout=HOUR, on_timeout=on_timeout, deferrable=False)
         with pytest.raises(JobError, match=OVER):
-            task.execute(a_context())
+            task.execute(context)
         assert fate(world) == state
 
     @FATES
@@ -125,7 +124,7 @@ class TestInAWorker:
     def test_an_attempt_that_was_replaced_leaves_the_job_to_the_other(self, serve, monkeypatch):
         world = running_job()
         world.alarm_at_question = 3
-        monkeypatch.setattr("airflow_vertex_batch.waiting.still_owns", lambda *_: False)
+        monkeypatch.setattr("airflow_vertex_batch.answering.still_owns", lambda *_: False)
         task = a_whole(world, serve(world), execution_timeout=HOUR, deferrable=False)
         with pytest.raises(AirflowTaskTimeout, match="Timeout, PID"):
             task.execute(a_context())
@@ -135,7 +134,7 @@ class TestInAWorker:
         """Airflow also kills a task that has ended, and is slow to go."""
         world = running_job()
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": a_context()["ti"]})
-        monkeypatch.setattr("airflow_vertex_batch.waiting.was_ended_by_a_person", lambda _ti: True)
+        monkeypatch.setattr("airflow_vertex_batch.answering.was_ended_by_a_person", lambda _ti: True)
         task = a_sensor(world, serve(world), job_timeout=0.001, on_timeout="fail", deferrable=False)
         with pytest.raises(JobError, match="at its deadline"):
             task.execute(a_context())
@@ -210,6 +209,16 @@ class TestBegunInTheTriggerer:
         with pytest.raises(JobError, match=OVER) as caught:
             task.resume_execution(*self.TIMED_OUT, a_context())
         assert (fate(world), caught.value.retryable) == (state, True)
+
+    @FATES
+    def test_the_sensor_s_own_timeout_is_named_where_it_comes_first(self, serve, on_timeout, state):
+        world = running_job()
+        arguments = {"execution_timeout": HOUR, "start_from_trigger": True, "on_timeout": on_timeout}
+        task = a_sensor(world, serve(world), timeout=HOUR / 2, **arguments)
+        assert task.start_trigger_args.timeout == HOUR / 2
+        with pytest.raises(AirflowFailException, match=r"was not done when the sensor.s timeout was over"):
+            task.resume_execution(*self.TIMED_OUT, a_context())
+        assert fate(world) == state
 
     def test_a_job_that_has_just_ended_is_handed_on(self, serve):
         world = running_job()

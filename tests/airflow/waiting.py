@@ -18,7 +18,7 @@ import airflow_vertex_batch as avb
 from airflow_vertex_batch import triggers
 from airflow_vertex_batch.core.address import JobName, Uri
 from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob
+from airflow_vertex_batch.core.model import BatchJob, JobSpec
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.gcp.vertex import VertexClient
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
@@ -69,6 +69,12 @@ class Passing(VertexClient):
             raise AirflowTaskTimeout("Timeout, PID: 1")
         return super().get(name)
 
+    def create(self, spec: JobSpec) -> BatchJob:
+        job = super().create(spec)
+        self._world.creates += 1
+        self._world.at_create(self._world.creates)
+        return job
+
     def cancel(self, name: JobName, *, once: bool = False) -> bool:
         self._world.emulator.advance(self._world.seconds_a_cancel)
         return super().cancel(name, once=once)
@@ -85,6 +91,8 @@ class SlowWorld(World):
         self.seconds_a_question = self.seconds_a_cancel = 0.0
         #: In which question Airflow's alarm goes off, as it may in any line of a worker's; 0 for none.
         self.questions = self.alarm_at_question = 0
+        #: What happens after the service has made a job and before the worker gets the answer; told how many it made.
+        self.creates, self.at_create = 0, lambda _number: None
 
     def grow_older(self, seconds: float) -> None:
         """Let time pass for whoever reads the machine's clock: every job was created so much earlier."""
@@ -231,6 +239,10 @@ class AGroup:
             given["manifest"] = self.manifest
         self._tasks[step] = an_operator(self._KINDS[step], self._world, self._url, **given | wired)
         return self._tasks[step].execute(self.contexts[step])
+
+    def task(self, step: str) -> Any:
+        """Return the task of a step that has begun."""
+        return self._tasks[step]
 
     def resumed(self, step: str, waits: TaskDeferred) -> Any:
         """Let the triggerer wait for a step, and go on with it."""

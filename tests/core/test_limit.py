@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.errors import JobError
+from airflow_vertex_batch.core.errors import JobError, OutOfTimeError
 from airflow_vertex_batch.core.lifecycle import (
     Ended,
     Limit,
@@ -15,6 +15,7 @@ from airflow_vertex_batch.core.lifecycle import (
     TimedOut,
     WaitPolicy,
     conclude,
+    insist_on_time,
     watch,
 )
 from tests.builders import JOB_NAME, NIGHT
@@ -125,3 +126,22 @@ class TestConclude:
         late = [TimedOut(f"{JOB_NAME}{number}", RUNNING, cancelled=number == 1) for number in range(4)]
         with pytest.raises(JobError, match=rf"These may still run, and bill, too: {JOB_NAME}2, {JOB_NAME}3\. "):
             conclude(late)
+
+
+class TestBuying:
+    """What the first look would give up is not bought."""
+
+    LIMIT = Limit(NIGHT.timestamp() + 80, LimitName.EXECUTION_TIMEOUT)
+
+    def test_it_is_refused_from_the_moment_of_the_limit_on(self):
+        words = (
+            r"The task's execution_timeout was over before a job was bought\. It counts from 2026.* and is 80 seconds\."
+            r" Nothing was paid for that job.*with a longer execution_timeout\.$"
+        )
+        with pytest.raises(OutOfTimeError, match=words) as caught:
+            insist_on_time(self.LIMIT, NIGHT.timestamp(), self.LIMIT.at)
+        assert caught.value.retryable
+
+    @pytest.mark.parametrize("limit", [LIMIT, None], ids=["before the limit", "without one"])
+    def test_else_it_passes(self, limit):
+        insist_on_time(limit, NIGHT.timestamp(), self.LIMIT.at - 1)

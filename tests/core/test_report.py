@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_vertex_batch.core.errors import InputError, ResultError
 from airflow_vertex_batch.core.estimate import Estimate, Span, Usd
 from airflow_vertex_batch.core.prices import LongContext, Price, PriceTable
-from airflow_vertex_batch.core.report import Report, Thresholds, Totals
+from airflow_vertex_batch.core.report import Report, Thresholds, Totals, only_hopeless
 from airflow_vertex_batch.core.rows import RowStatus, Usage
 from tests.builders import a_row
 
@@ -112,6 +112,18 @@ class TestTotals:
         totals.add(a_row(status=RowStatus.CANCELLED, code="JOB_STATE_CANCELLED"))
         totals.add(a_row(status=RowStatus.FAILED, code="UNAVAILABLE"))
         assert totals.report().unanswered_count == 1
+
+    def test_rows_that_were_sent_and_never_heal_are_told_from_those_that_may(self):
+        totals = Totals(TABLE)
+        totals.add(a_row(status=RowStatus.BLOCKED, code="SAFETY"))
+        totals.add(a_row(status=RowStatus.FAILED, code="INVALID_ARGUMENT"))
+        totals.add(a_row(status=RowStatus.BLOCKED, code="RECITATION", repairable=True))
+        totals.add(a_row(status=RowStatus.BLOCKED, code="SAFETY", same_as="r0"))
+        totals.add(a_row(status=RowStatus.REJECTED, attempts=0))
+        totals.add(a_row(status=RowStatus.FAILED, code="UNAVAILABLE", repairable=True))
+        totals.add(a_row(status=RowStatus.MISSING, repairable=True))
+        totals.add(a_row())
+        assert (totals.report().hopeless_count, totals.report().sent_count) == (3, 6)
 
     def test_a_fact_wins_over_what_was_counted(self):
         assert Totals(TABLE).report(known_count=7).known_count == 7
@@ -254,19 +266,26 @@ class TestThresholds:
             ({"blocked": 3}, {"sent_count": 3}, "None of 3 rows that were sent has a good answer"),
             ({"rejected": 3}, {}, "None of 3 rows has a good answer"),
             ({"missing": 3}, {}, "None of 3 rows has a good answer"),
-            ({"succeeded": 9, "blocked": 3}, {"sent_count": 3, "known_count": 9}, "None of 3 rows that were sent has"),
+            (
+                {"succeeded": 9, "blocked": 2, "failed": 1}, {"sent_count": 3, "hopeless_count": 2, "known_count": 9},
+                "None of 3 rows that were sent has",
+            ),
+            ({"blocked": 3}, {"sent_count": 3, "hopeless_count": 3}, "None of 3 rows that were sent has a good answer"),
             ({"blocked": 5}, {"sent_count": 3, "shared_count": 2}, "None of 3 rows that were sent has a good answer"),
             ({}, {"jobs": ("job",)}, "The input of its jobs has no row"),
             ({"succeeded": 10, "blocked": 3}, {"sent_count": 4, "known_count": 9}, ""),
+            ({"succeeded": 9, "blocked": 3}, {"sent_count": 3, "hopeless_count": 3, "known_count": 9}, ""),
             ({"succeeded": 9}, {"known_count": 9}, ""),
             ({"succeeded": 9, "rejected": 3}, {"known_count": 9}, ""),
             ({"succeeded": 2, "blocked": 2}, {"sent_count": 2, "shared_count": 2}, ""),
             ({}, {}, ""),
         ],
         ids=[
-            "all blocked", "all rejected", "known, and their answers gone", "what is new is blocked, the rest known",
+            "all blocked", "all rejected", "known, and their answers gone",
+            "one of what is new may heal, the rest known", "nothing heals, and nothing is known",
             "blocked, and so those of the same request", "ready input without a row", "one of those sent is good",
-            "all known", "all known but the rejected", "one good, and the same again", "an empty night",
+            "nothing that was sent heals, the rest known", "all known", "all known but the rejected",
+            "one good, and the same again", "an empty night",
         ],
     )  # fmt: skip
     def test_a_night_without_a_good_answer(self, statuses, facts, says):
@@ -278,6 +297,19 @@ class TestThresholds:
             Thresholds().check(report)
         for anything in (Thresholds(min_succeeded_rows=0), Thresholds(max_failed_ratio=1)):
             anything.check(report)
+
+    def test_a_night_that_passes_because_its_rows_never_heal_says_so_with_counts(self):
+        facts = {"sent_count": 3, "hopeless_count": 3, "known_count": 9}
+        report = msgspec.structs.replace(self.report(succeeded=9, blocked=3), **facts)
+        assert only_hopeless(report) == (
+            "None of 3 rows that were sent has a good answer, and no repair can heal them; this passes because 9 rows "
+            "were answered by an earlier run"
+        )
+
+    @pytest.mark.parametrize("fact", [{"sent_count": 4}, {"known_count": 0}, {"sent_count": 0, "hopeless_count": 0}])
+    def test_other_nights_have_nothing_to_say_of_it(self, fact):
+        facts = {"sent_count": 3, "hopeless_count": 3, "known_count": 9} | fact
+        assert not only_hopeless(msgspec.structs.replace(self.report(succeeded=9, blocked=3), **facts))
 
     def test_the_message_says_counts_limits_statuses_samples_and_what_has_landed(self):
         with pytest.raises(ResultError) as caught:
