@@ -27,6 +27,9 @@ def ticks() -> float:
 class ServerClock:
     """The time that servers tell.
 
+    An answer may be read long after it was given, by a process that was stopped meanwhile. So a time is never earlier
+    than an answer before it makes it: a late one is no reason to turn the clock back.
+
     :param ticks: seconds that only grow, replaced in tests.
     """
 
@@ -40,12 +43,17 @@ class ServerClock:
             told = parsedate_to_datetime(answer.headers.get("Date", ""))
         except ValueError:
             return
-        self._heard = (told.replace(tzinfo=told.tzinfo or UTC), self._ticks())
+        told, carried = told.replace(tzinfo=told.tzinfo or UTC), self._carried()
+        self._heard = (max(told, carried or told), self._ticks())
 
     def now(self) -> datetime | None:
         """Return the servers' time, aware UTC; None when none of them has told it of late."""
+        is_fresh = self._heard is not None and self._ticks() - self._heard[1] <= _FRESH_SECONDS
+        return self._carried() if is_fresh else None
+
+    def _carried(self) -> datetime | None:
+        """Return the last time, carried on to now."""
         if self._heard is None:
             return None
         told, at = self._heard
-        passed = self._ticks() - at
-        return told + timedelta(seconds=passed) if passed <= _FRESH_SECONDS else None
+        return told + timedelta(seconds=self._ticks() - at)

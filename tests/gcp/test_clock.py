@@ -124,6 +124,22 @@ class TestTheClock:
         self.ticks += 90
         assert clock.now() == datetime(2026, 11, 22, 2, 1, 30, tzinfo=UTC)
 
+    @pytest.mark.parametrize("asleep", [35, 7200])
+    def test_is_not_turned_back_by_an_answer_that_is_read_late(self, asleep):
+        """A process is stopped after its request; the answer has waited for it since."""
+        clock = self.clock()
+        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        self.ticks += asleep
+        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        assert clock.now() == datetime(2026, 11, 22, 2, tzinfo=UTC) + timedelta(seconds=asleep)
+
+    def test_is_put_right_by_the_next_answer(self):
+        clock = self.clock()
+        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        self.ticks += 1
+        clock.hear(_answer("Sun, 22 Nov 2026 02:00:09 GMT"))
+        assert clock.now() == datetime(2026, 11, 22, 2, 0, 9, tzinfo=UTC)
+
     def test_knows_nothing_before_an_answer_nor_long_after_one(self):
         clock = self.clock()
         assert clock.now() is None
