@@ -62,6 +62,9 @@ PERMANENT_ERRORS = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIE
 #: Codes of rows that another try meets again, whatever else is known of them.
 HOPELESS = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
 
+#: Of these, what a person may mend without touching the row: rights that were lost, media that are gone.
+_MENDED_ELSEWHERE = frozenset({"NOT_FOUND", "PERMISSION_DENIED"})
+
 #: google.rpc.Code by number, for errors that give only that.
 _GRPC_CODES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -170,8 +173,8 @@ def _response(line: OutputLine) -> tuple[bytes, Response | None]:
 
 
 def never_heals(row: ResultRow) -> bool:
-    """Whether a row has no good answer, and gets none however often the same request is sent."""
-    return not row.status.is_good and (not row.repairable or row.code in HOPELESS)
+    """Whether a row has no good answer, and gets none, by what it asks and not by what is around it."""
+    return not row.status.is_good and (not row.repairable or row.code in HOPELESS - _MENDED_ELSEWHERE)
 
 
 def _failed(code: str, reason: str) -> dict[str, Any]:
