@@ -174,7 +174,9 @@ def _response(line: OutputLine) -> tuple[bytes, Response | None]:
 
 def never_heals(row: ResultRow) -> bool:
     """Whether a row has no good answer, and gets none, by what it asks and not by what is around it."""
-    return not row.status.is_good and (not row.repairable or row.code in HOPELESS - _MENDED_ELSEWHERE)
+    if row.status.is_good or row.code in _MENDED_ELSEWHERE:
+        return False
+    return not row.repairable or row.code in HOPELESS
 
 
 def _failed(code: str, reason: str) -> dict[str, Any]:
