@@ -48,7 +48,7 @@ chaos: environment ## the chaos table: kills after every effect in every mode; w
 
 faults: ## the fault table: each fault of the infrastructure at every call of a batch; writes docs/faults.md
 	@$(BOOTSTRAP) bigquery
-	@FAULTS=all FAULTS_DOC=1 $(BIN)/python -m pytest tests/faults $(T)
+	@FAULTS=all FAULTS_DOC=1 $(BIN)/python -m pytest tests/faults -o log_cli=true -o log_cli_level=INFO $(T)
 
 check: environment ## lint, format, types, layers
 	@$(BIN)/ruff check .
