@@ -11,7 +11,7 @@ import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.collect import Batch, Collector, OnLostOutput, result_files, tally
-from airflow_vertex_batch.core.errors import ResultError
+from airflow_vertex_batch.core.errors import LostOutputError, ResultError
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.request import request_digest
 from airflow_vertex_batch.core.rows import RowStatus
@@ -151,10 +151,10 @@ class TestBlocks:
         assert {key: row.text for key, row in rows.items()} == {key: f"answer {key}" for key in keys}
         assert case.odd == (0, 0 if odd == b"\n" else 1, 0)
 
-    def test_two_lines_on_one_are_no_output(self):
+    def test_two_lines_on_one_cost_that_line(self):
         both = jsonl(answered("r1")).strip() + jsonl(answered("r2"))
-        with pytest.raises(ResultError, match=r"Line 1 of gs://out/.*is no line of a batch output"):
-            Case(ASKED, both + jsonl(answered("r3"))).rows()
+        rows = Case(ASKED, both + jsonl(answered("r3"))).by_key()
+        assert [rows[key].status for key in KEYS] == ["missing", "missing", "succeeded"]
 
 
 class TestKeysShared:
@@ -227,14 +227,30 @@ class TestFiles:
         assert rows["r3"].status is RowStatus.MISSING
         assert rows["r2"].status is RowStatus.SUCCEEDED
 
-    def test_a_torn_line_in_the_middle_is_no_output_of_a_job(self):
-        case = Case(ASKED, jsonl(answered("r1"), b'{"key": "r2", "resp\n', answered("r3")))
-        with pytest.raises(ResultError, match=r"Line 2 of gs://out/.*is no line of a batch output"):
-            case.rows()
+    @pytest.mark.parametrize(
+        "junk", [b'{"key": "r2", "resp', b"\0" * 99, b"\xef\xbb\xbf", b"<html>", b"null"], ids=repr
+    )
+    def test_junk_in_the_middle_costs_that_line_and_its_row_says_so(self, junk):
+        rows = Case(ASKED, jsonl(answered("r1"), junk + b"\n", answered("r3"))).by_key()
+        assert [rows[key].status for key in KEYS] == ["succeeded", "missing", "succeeded"]
+        assert "It may have been line 2 of gs://out/prediction-model-1/predictions" in rows["r2"].reason
 
-    def test_a_file_without_one_good_line_never_was_an_output(self):
-        with pytest.raises(ResultError, match="Line 1 of gs://out/"):
+    def test_it_is_a_line_that_the_service_wrote(self):
+        """So what it counted is there: the job is not asked for again and again."""
+        case = Case(ASKED, jsonl(answered("r1"), b"junk\n", answered("r3")), successful_count=3)
+        assert case.by_key()["r2"].status is RowStatus.MISSING
+        assert case.collector.anomalies.unreadable_count == 1
+
+    def test_a_file_without_one_line_of_an_output_is_none(self):
+        with pytest.raises(
+            LostOutputError, match=r"no result file is there.*Line 1 of gs://out/.*is no line of a batch"
+        ):
             Case(ASKED, b"<html>Sign in</html>\n").rows()
+
+    def test_beside_others_it_changes_nothing(self):
+        case = Case(ASKED, b"<html>Sign in</html>\n", jsonl(*map(answered, KEYS)))
+        assert all(row.status is RowStatus.SUCCEEDED for row in case.rows())
+        assert case.collector.anomalies.unreadable_count == 0
 
     def test_an_empty_file_has_no_lines(self):
         assert {row.status for row in Case(ASKED, b"").rows()} == {RowStatus.MISSING}

@@ -177,7 +177,7 @@ def _compact(request: bytes) -> bytes:
     """Write JSON without the spaces that its author may have put in."""
     try:
         return encode(decode(request))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError):
         return request
 
 

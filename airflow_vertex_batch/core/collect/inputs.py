@@ -7,15 +7,15 @@ Invariants: requests come as the bytes that stand in the file; a line that is no
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.jsonl import NULL, decode, encode, read_blocks
+from airflow_vertex_batch.core.jsonl import NULL, encode, loose
+from airflow_vertex_batch.core.lines import read_blocks, too_long
 from airflow_vertex_batch.core.request import KEY_LABEL
 
 if TYPE_CHECKING:
@@ -114,15 +114,13 @@ def _odd_line(raw: bytes, uri: str, number: int) -> Request | None:
     """Read a line in the lenient way; None where it is blank."""
     if not raw:
         return None
-    doc: Any = None
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-        doc = decode(raw)
+    doc = loose(raw)
     if not isinstance(doc, dict):
         raise ResultError(
             f"Line {number} of {uri} is no request",
             uri=uri,
             line=number,
-            why="not a JSON object",
+            why=too_long(raw) or "not a JSON object",
             todo="Restore the file as it was when the job was created",
         )
     return doc.get("key"), encode(doc.get("request")), True

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from airflow_vertex_batch.core.classify import Form, asked_form, time_or_nothing
+from airflow_vertex_batch.core.classify import LONGEST_TIME, Form, asked_form, time_or_nothing
 from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
-from airflow_vertex_batch.core.jsonl import NULL, Echo, decode
-from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
+from airflow_vertex_batch.core.jsonl import NULL, Echo, decode, encode
+from airflow_vertex_batch.core.mend import is_deep, is_wide
+from airflow_vertex_batch.core.rows import MAX_TOKENS, ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     #: Key, time and response of an output line that reports no error, and the form that its request asked for.
     Plain = tuple[str, str, bytes, Form]
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -139,10 +140,17 @@ def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[
     try:
         doc, raw = _decode_response(response), str(response, "utf-8")
         text, tokens = doc.candidates[0].content.parts[0].text, doc.usage_metadata
-        answer = decode(text) if form.json or check is not None else None
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        answer = _answer(text) if form.json or check is not None else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
         return None
-    if not text or form.media or not tokens.total_token_count or (check is not None and check(answer)):
+    if (
+        not text
+        or is_deep(response)
+        or is_wide(response)
+        or form.media
+        or not tokens.total_token_count
+        or (check is not None and check(answer))
+    ):
         return None
     return ResultRow(
         key=key,
@@ -159,17 +167,27 @@ def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[
     )
 
 
+def _answer(text: str) -> Any:
+    """Decode a JSON answer. :raises OverflowError: where it cannot land as it is."""
+    answer = decode(text)
+    # Twice as fast as a look for long numbers in the text.
+    encode(answer)
+    if is_deep(text):
+        raise RecursionError
+    return answer
+
+
 def plain_time(text: str) -> str:
     """Return what `time_or_nothing` returns, sooner where an earlier line was written in the same second."""
-    if text.endswith("+00:00") and text[20:-6].isdigit() and text.isascii() and _is_second(text[:20]):
-        return text
+    if text.endswith("+00:00") and len(text) <= LONGEST_TIME and text[20:-6].isdigit() and text.isascii():
+        return text if _is_second(text[:20]) else time_or_nothing(text)
     return time_or_nothing(text)
 
 
 @functools.lru_cache(maxsize=4096)
 def _is_second(text: str) -> bool:
     """Whether a text is a time up to the point behind its seconds."""
-    return text.endswith(".") and time_or_nothing(f"{text}0+00:00") != ""
+    return text.endswith(".") and time_or_nothing(full := f"{text}0+00:00") == full
 
 
 def _usage(tokens: _Usage) -> Usage:
