@@ -1,4 +1,4 @@
-"""What may a line of a batch output hold? Lines that were damaged, or meant to do damage; seeded, so always the same."""
+"""What may a line of a batch output hold? Lines that were damaged, or meant to do damage; always the same."""
 
 from __future__ import annotations
 

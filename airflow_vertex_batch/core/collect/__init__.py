@@ -195,30 +195,34 @@ class _Sorting:
 
     def file(self, stream: IO[bytes], uri: str) -> Iterator[list[ResultRow]]:
         """Yield the good rows of a file, some at a time. A line that cannot be read costs that line."""
-        reader, whole = FileReader(uri), 0
+        reader = FileReader(uri)
         for first, block in read_blocks(stream):
-            rows: list[ResultRow] = []
-            for number, raw in enumerate(block, start=first):
-                row = self._plain_row(raw)
-                if row is not None:
-                    reader.count += 1
-                    rows.append(row)
-                elif stripped := raw.strip():
-                    if (line := reader.read(stripped, number)) is not None:
-                        rows += self._row(line, stripped)
-                    else:
-                        whole += raw.endswith(b"\n")
-            yield rows
-        self._note(reader, whole)
+            rows = self._block(block, first, reader)
+            # A line is not kept while its row lands.
+            block.clear()
+            yield _handed_out(rows)
+        self._note(reader)
 
-    def _note(self, reader: FileReader, whole: int) -> None:
+    def _block(self, block: list[bytes], first: int, reader: FileReader) -> list[ResultRow]:
+        """Return the good rows of some lines."""
+        rows: list[ResultRow] = []
+        for number, raw in enumerate(block, start=first):
+            row = self._plain_row(raw)
+            if row is not None:
+                reader.count += 1
+                rows.append(row)
+            elif not raw.isspace() and (line := reader.read(raw, number)) is not None:
+                rows += self._row(line, raw.strip())
+        return rows
+
+    def _note(self, reader: FileReader) -> None:
         """Add up what a file's lines were."""
         if not reader.is_output:
             self._no_output = self._no_output or str(reader.error)
             return
         self.file_count += 1
         self._lost_count += reader.lost_count
-        self._lost_whole += whole
+        self._lost_whole += reader.whole_count
         self._first_lost = self._first_lost or reader.error
         self._anomalies.unreadable_count += reader.lost_count
 
@@ -313,6 +317,13 @@ class _Sorting:
                 repairable=True,
                 request_digest=digest_at(self._expected.place(name)),
             )
+
+
+def _handed_out(rows: list[ResultRow]) -> Iterator[ResultRow]:
+    """Yield rows and let each go: one may be as long as a line may be."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
 
 
 _decode_row = msgspec.json.Decoder(ResultRow).decode

@@ -58,8 +58,8 @@ class FileReader:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        #: Lines that were read, and that were not.
-        self.count = self.lost_count = 0
+        #: Lines that were read, that were not, and those of them that have an end: what is cut may still grow.
+        self.count = self.lost_count = self.whole_count = 0
         #: The first line that was not.
         self.error: ResultError | None = None
         self._has_braces = False
@@ -67,10 +67,11 @@ class FileReader:
     def read(self, raw: bytes, number: int) -> OutputLine | None:
         """Decode a line; None when it cannot be read."""
         try:
-            line = read_output(raw, self._uri, number)
+            line = read_output(raw.strip(), self._uri, number)
         except ResultError as error:
             self.error = self.error or error
             self.lost_count += 1
+            self.whole_count += raw.endswith(b"\n")
             self._has_braces |= raw.lstrip(_BEFORE).startswith(b"{")
             return None
         self.count += 1

@@ -28,7 +28,7 @@ _NAMES = frozenset({"text", "fileUri", "file_uri"})
 #: Shapes kept; a job has one or two. And how often to learn at all, for files where every line is another shape.
 _KEPT, _LEARNED = 4, 64
 #: The longest line worth learning: a longer one is mostly texts, and each shape keeps what is none.
-_LEARNED_BYTES = 1 << 20
+_LEARNED_BYTES = 1 << 18
 #: Bytes of a constant that are searched for where a text holds quotation marks: a longer needle takes longer to
 #: prepare, a shorter one finds more that is not the constant.
 _NEEDLE = 16
