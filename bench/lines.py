@@ -1,9 +1,9 @@
 """What does one long line cost in memory, in collecting and in preparing ready-made requests?
 
-Each figure is the peak of a process of its own that reads one line of so many bytes among short ones, above the peak of
-one that reads short ones alone, and how many times the line that is. The line is made while it is read. Its length is in
-one text: the prompt of a request, the answer in an output. The texts are of one byte a character, or hold one emoji, for
-which Python keeps four bytes of every character.
+Each figure is the peak of a process of its own that reads one line of so many bytes among short ones, above the peak
+of one that reads short ones alone, and how many times the line that is. The line is made while it is read. Its length
+is in one text: the prompt of a request, the answer in an output. The texts are of one byte a character, or hold one
+emoji, for which Python keeps four bytes of every character.
 
 Run alone with a way, a kind of text and a number of bytes, it prints its own peak.
 """

@@ -203,21 +203,41 @@ def _struct_in(wanted: Any) -> type[msgspec.Struct] | None:
 def contents_fingerprint(request: Any) -> str:
     """Return a digest of a request's ``contents`` that survives the echo.
 
-    The service sorts members, pads list elements with nulls and may leave out other members of the request, so the
-    digest takes the contents alone, without nulls and with one spelling per member.
+    The service may leave out other members of the request, so the digest takes the contents alone.
     """
     contents = request.get("contents") if isinstance(request, dict) else request
-    return hashlib.blake2b(encode(_canonical(contents)), digest_size=16).hexdigest()
+    return hashlib.blake2b(encode(canonical(contents)), digest_size=16).hexdigest()
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
+    """Return what a request and its echo have in common.
+
+    The service sorts members, pads list elements with nulls, empty lists and objects of nulls, and writes ``1.0`` as
+    ``1``; so members have one order and one spelling, what says nothing is left out, and a number is a number.
+    """
     if isinstance(value, dict):
-        items = sorted((_camel(name), _canonical(item)) for name, item in value.items() if item is not None)
+        items = sorted((_camel(name), canonical(item)) for name, item in value.items() if item is not None)
         # `parts` and `contents` may be one object instead of a list of one.
-        return {name: [item] if name == "parts" and isinstance(item, dict) else item for name, item in items}
+        return {
+            name: [item] if name in _LISTS and isinstance(item, dict) else item
+            for name, item in items
+            if item not in _PADDING
+        }
     if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    return value
+        return [canonical(item) for item in value]
+    return _number(value) if type(value) in {int, float} else value
+
+
+#: How what is not there looks where it is padded.
+_PADDING: tuple[Any, ...] = (None, [], {})
+_LISTS = ("parts", "contents")
+
+
+def _number(value: float) -> float:
+    """Return one of the spellings of a number: an integer where it is one of 64 bits."""
+    if isinstance(value, int):
+        return value if -(1 << 63) <= value < 1 << 63 else float(value)
+    return int(value) if value.is_integer() and -(1 << 63) <= value < 1 << 63 else value
 
 
 def _camel(name: str) -> str:

@@ -55,6 +55,7 @@ class Report(Record, frozen=True, kw_only=True):
     foreign_count: int = 0
     rejoined_count: int = 0
     unreadable_count: int = 0
+    unmatched_count: int = 0
     jobs: tuple[str, ...] = ()
     destination: str = ""
     dead_letters: str = ""

@@ -183,8 +183,7 @@ class TestKeysShared:
         "keys", [["a", "a", "a-2"], ["a-2", "a", "a"], ["a", "a", "a", "a-2", "a-3"]], ids="|".join
     )
     def test_a_number_behind_a_key_never_takes_another_s_place(self, keys):
-        asked = [a_line(key, str(number)) for number, key in enumerate(keys)]
-        case = Case(asked, jsonl(*[an_output(key) for key in keys]))
+        case = Case([a_line(key) for key in keys], jsonl(*[an_output(key) for key in keys]))
         assert len(case.by_key()) == len(keys)
         assert case.odd == (0, 0, 0)
         assert all(row.status.is_good for row in case.rows())
@@ -207,15 +206,47 @@ class TestFiles:
         case.store.objects[f"{OUTPUT}/incremental_predictions.jsonl"] = jsonl(answered("r1"))
         assert case.by_key()["r1"].status is RowStatus.SUCCEEDED
 
-    def test_other_files_are_no_results(self):
-        store = MemoryStore(
-            **{f"{OUTPUT}/{name}": b"" for name in ("predictions.jsonl", "readme.txt", "sub/predictions.jsonl-1")}
-        )
-        found = result_files(store, Uri.parse(OUTPUT))
-        assert [uri.name for uri in found] == [
-            "prediction-model-1/predictions.jsonl",
-            "prediction-model-1/sub/predictions.jsonl-1",
-        ]
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "predictions.jsonl",
+            "predictions.jsonl-00000-of-00002",
+            "predictions_0001.jsonl",
+            "prediction.results-00000-of-00002",
+            "000000000000.jsonl",
+            "prediction-model-2026-09-02T20:06:30.166279Z/predictions.jsonl",
+        ],
+    )
+    def test_results_have_the_names_that_the_service_gives_them(self, name):
+        store = MemoryStore(**{f"{OUTPUT}/{name}": b""})
+        assert [str(uri) for uri in result_files(store, Uri.parse(OUTPUT))] == [f"{OUTPUT}/{name}"]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "readme.txt", "a.jsonl.bak", "predictions.jsonl.bak", "predictions.jsonl~", "predictions.jsonl.tmp",
+            "predictions.jsonl.gz", "predictions.jsonl_copy", "old-predictions.jsonl", "answers.jsonl", "x.jsonl",
+            ".predictions.jsonl.x1", "Copy of predictions.jsonl", "predictions (1).jsonl", "sub/predictions.jsonl",
+            "backup/predictions.jsonl-00000-of-00001", "predictions.jsonl-00000-of-00001.temp", "predictions.jsonl\n",
+        ],
+    )  # fmt: skip
+    def test_other_files_are_no_results(self, name):
+        store = MemoryStore(**{f"{OUTPUT}/{name}": b""})
+        assert result_files(store, Uri.parse(OUTPUT)) == []
+        case = Case(ASKED[:1], jsonl(answered("r1")))
+        case.store.objects[f"{OUTPUT}/{name}"] = jsonl(answered("r1", response=a_response("not this")))
+        assert [row.text for row in case.rows()] == ["answer r1"]
+
+    @pytest.mark.parametrize("mark", ["?", "[1]", "*", "[", "**"])
+    def test_a_folder_is_read_letter_by_letter(self, mark, local, folder):
+        """A job whose folder has a wildcard in its name would be a job without any answer."""
+        for store, root in ((MemoryStore(), "gs://out"), (local, str(folder))):
+            here, beside = Uri.parse(f"{root}/night{mark}"), Uri.parse(f"{root}/night1")
+            for uri in (here / "predictions.jsonl", beside / "predictions.jsonl"):
+                with store.open_write(uri) as stream:
+                    stream.write(jsonl(answered("r1")))
+            assert result_files(store, here) == [here / "predictions.jsonl"]
+            assert result_files(store, beside) == [beside / "predictions.jsonl"]
 
     def test_another_folder_that_begins_alike_is_not_ours(self):
         store = MemoryStore(**{f"{OUTPUT}0/predictions.jsonl": b""})

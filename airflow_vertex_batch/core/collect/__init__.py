@@ -10,17 +10,28 @@ Memory is bounded by one job, which the service bounds at 200,000 requests: see 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import UTC, datetime
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.collect.aside import Columns, Spool
-from airflow_vertex_batch.core.collect.expected import BAD, FAILED, GOOD, NOTHING, Expected, KeyTable, digest_at
+from airflow_vertex_batch.core.collect.echo import NO_MARK, is_same, mark_of, members
+from airflow_vertex_batch.core.collect.expected import (
+    BAD,
+    FAILED,
+    GOOD,
+    NOTHING,
+    Expected,
+    KeyTable,
+    digest_at,
+    mark_at,
+)
 from airflow_vertex_batch.core.collect.files import FileReader, file_lines, lost_lines, result_files, table_line
 from airflow_vertex_batch.core.collect.inputs import input_requests
 from airflow_vertex_batch.core.collect.join import Evidence, Joiner
@@ -78,6 +89,8 @@ class Anomalies(msgspec.Struct):
     rejoined_count: int = 0
     #: Lines that are no JSON, or too long.
     unreadable_count: int = 0
+    #: Lines with a key of ours and another request than was sent under it.
+    unmatched_count: int = 0
 
 
 class Collector:
@@ -111,8 +124,8 @@ class Collector:
         expected = self._expected(batch)
         self.expected_count += len(expected)
         self._batches.append(batch)
-        with Spool(_SPOOLED) as strays, Spool(_SPOOLED) as bad, Columns(self._store, batch.columns_uri) as columns:
-            sorting = _Sorting(batch, expected, strays, bad, self.anomalies, self._check)
+        with _Aside() as aside, Columns(self._store, batch.columns_uri) as columns:
+            sorting = _Sorting(batch, expected, aside, self.anomalies, self._check)
             for rows in self._sorted(sorting, batch.job):
                 yield from map(columns.join, rows) if batch.columns_uri else rows
 
@@ -139,7 +152,7 @@ class Collector:
 
     def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[Iterable[ResultRow]]:
         """Yield the rows, some at a time: for each that a generator hands to the next, every row pays."""
-        file_count = 0
+        file_count, before = 0, self.anomalies.unmatched_count
         if job.output_uri.startswith("bq://"):
             table = TableId.parse(job.output_uri)
             file_count = int(self._warehouse.count(table) is not None)
@@ -149,14 +162,28 @@ class Collector:
             for uri in result_files(self._store, Uri.parse(job.output_uri)):
                 with self._store.open_read(uri) as stream:
                     yield from sorting.file(stream, str(uri))
+        yield sorting.doubtful()
         yield sorting.rejoined()
         file_count = file_count or sorting.file_count
         if self._on_lost_output is OnLostOutput.FAIL:
             check_output(job, sorting.seen(file_count), self._now())
         if sorting.lost:
             log.warning("In the output of %s, %s cannot be read", job.name, sorting.lost)
+        if unmatched := self.anomalies.unmatched_count - before:
+            log.warning(
+                "%s has %s answers to other requests than were sent under their keys", job.name, f"{unmatched:,}"
+            )
         yield sorting.bad_rows()
         yield sorting.unanswered()
+
+
+class _Aside(contextlib.ExitStack):
+    """Lines without a known key, rows that may be bettered, and lines whose request has to be compared."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.strays, self.bad, self.doubtful = (self.enter_context(Spool(_SPOOLED)) for _ in range(3))
+        return self
 
 
 class _Sorting:
@@ -166,13 +193,13 @@ class _Sorting:
         self,
         batch: Batch,
         expected: Expected,
-        strays: Spool,
-        bad: Spool,
+        aside: _Aside,
         anomalies: Anomalies,
         check: Callable[[Any], str] | None,
     ) -> None:
         self._job, self._is_resumed, self._expected = batch.job, batch.resumed, expected
-        self._strays, self._bad, self._anomalies, self._check = strays, bad, anomalies, check
+        self._strays, self._bad, self._doubtful = aside.strays, aside.bad, aside.doubtful
+        self._anomalies, self._check = anomalies, check
         self._lines = PlainLines()
         #: Lines of no request of ours that report no error, and that report one.
         self._other_answered = self._other_failed = 0
@@ -193,7 +220,7 @@ class _Sorting:
             no_output=self._no_output,
         )
 
-    def file(self, stream: IO[bytes], uri: str) -> Iterator[list[ResultRow]]:
+    def file(self, stream: IO[bytes], uri: str) -> Iterator[Iterator[ResultRow]]:
         """Yield the good rows of a file, some at a time. A line that cannot be read costs that line."""
         reader = FileReader(uri)
         for first, block in read_blocks(stream):
@@ -242,7 +269,7 @@ class _Sorting:
             return None
         expected = self._expected
         place = expected.find(line[0])
-        if place is None or place[0][place[1]] != NOTHING:
+        if place is None or place[0][place[1]] != NOTHING or line[4] not in {NO_MARK, mark_at(place)}:
             return None
         row = plain_row(line, self._job.name, digest_at(place), self._check)
         if row is not None:
@@ -251,12 +278,40 @@ class _Sorting:
 
     def _row(self, line: OutputLine, raw: bytes) -> Iterator[ResultRow]:
         name = self._expected.name_of(line.key) if isinstance(line.key, str) else None
-        if name is not None:
+        if name is not None and self._may_be_other(line, name):
+            self._doubtful.add(raw)
+        elif name is not None:
             yield from self._named(line, name)
         elif self._is_resumed and isinstance(line.key, str):
             self._count_other(line)
         else:
             self._strays.add(raw)
+
+    def _may_be_other(self, line: OutputLine, name: str) -> bool:
+        """Whether the request that came back with an answer looks like another one than was sent under its key."""
+        # A line that reports an error has no answer that could land in the wrong place.
+        if line.status or self._expected.is_shared(str(line.key)):
+            return False
+        return mark_of(bytes(line.request)) not in {NO_MARK, mark_at(self._expected.place(name))}
+
+    def doubtful(self) -> Iterator[ResultRow]:
+        """Yield the good rows of lines whose request turned out to be the one that was sent, if not to the byte.
+
+        A line with another request answers that one, whatever its key says.
+        """
+        if not self._doubtful.count:
+            return
+        lines = (read_output(raw, "", 0) for raw in self._doubtful.read())
+        echoes = [(str(line.key), members(bytes(line.request))) for line in lines]
+        names = {name for name, _ in echoes}
+        sent = {name: members(request) for name, request in self._expected.named() if name in names}
+        for raw, (name, echo) in zip(self._doubtful.read(), echoes, strict=True):
+            line = read_output(raw, "", 0)
+            if is_same(sent[name], echo):
+                yield from self._named(line, name)
+            else:
+                self._count_other(line)
+                self._anomalies.unmatched_count += 1
 
     def _count_other(self, line: OutputLine) -> None:
         self._other_failed += bool(line.status)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,14 +25,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: ``predictions.jsonl`` in every listing that was shown (Google's notebook, live captures of 2026); its shards and what
+#: a job writes on its way in one client's code; numbered ones in the API's definition (revision 20261106), and those of
+#: other models of the same service, ``prediction.results-00000-of-00002`` and ``000000000000.jsonl``.
+_RESULT = re.compile(
+    r"(?:incremental_)?predictions?(?:_\d+)?\.jsonl(?:-\d+(?:-of-\d+)?)?|prediction\.results-\d+-of-\d+|\d{12}\.jsonl",
+    re.ASCII,
+)
+#: The folder that the service makes below the one that it was given, for whoever names the latter.
+_FOLDER = re.compile(r"prediction-.*\d{4}-\d\d-\d\dT[\d:.]+Z", re.ASCII)
 #: What may stand before the brace of a damaged line.
 _BEFORE = b"\xef\xbb\xbf\0 \t\r"
 _COLUMNS = ("key", "status", "processed_time", "request", "response")
 
 
+def _is_result(name: str) -> bool:
+    """Whether the service gives this name to a result file.
+
+    :param name: below the output folder.
+    """
+    *folders, basename = name.split("/")
+    return _RESULT.fullmatch(basename) is not None and all(_FOLDER.fullmatch(folder) for folder in folders)
+
+
 def result_files(store: ObjectStore, folder: Uri) -> list[Uri]:
-    """Return the result files of an output folder; what a job wrote on its way counts if there is nothing else."""
-    found = [info.uri for info in store.list(folder / "") if ".jsonl" in info.uri.basename]
+    """Return the result files of an output folder; what a job wrote on its way counts if there is nothing else.
+
+    Copies, unfinished uploads and whatever else lies there have other names, or lie in folders of their own.
+    """
+    whole = folder / ""
+    found = [info.uri for info in store.list(whole) if _is_result(info.uri.name.removeprefix(whole.name))]
     final = [uri for uri in found if not uri.basename.startswith("incremental_")]
     return final or found
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from airflow_vertex_batch.core.classify import LONGEST_TIME, Form, asked_form, time_or_nothing
+from airflow_vertex_batch.core.collect.echo import is_content, mark, mark_of, parts_of
 from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
 from airflow_vertex_batch.core.jsonl import NULL, Echo, decode, encode
 from airflow_vertex_batch.core.mend import is_deep, is_wide
@@ -23,8 +24,8 @@ from airflow_vertex_batch.core.rows import MAX_TOKENS, ResultRow, RowStatus, Usa
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    #: Key, time and response of an output line that reports no error, and the form that its request asked for.
-    Plain = tuple[str, str, bytes, Form]
+    #: Key, time and response of an output line that reports no error, the form that its request asked for, its mark.
+    Plain = tuple[str, str, bytes, Form, int]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
@@ -88,7 +89,7 @@ _decode_response = msgspec.json.Decoder(_Response).decode
 class _OutputShape(Shape):
     """A line whose core is the response."""
 
-    __slots__ = ("form", "key_index", "time_index")
+    __slots__ = ("_contents", "_form", "form", "key_index", "time_index")
 
     def __init__(self, raw: bytes, places: list[Place], core: int) -> None:
         super().__init__(raw, places, core)
@@ -96,6 +97,27 @@ class _OutputShape(Shape):
         #: -1 for lines without a time.
         self.time_index = self.paths.index(_TIME) if _TIME in self.paths else -1
         self.form = asked_form(_decode_line(raw).request)
+        self._contents = [index for index, path in enumerate(self.paths) if is_content(path)]
+        self._form, found = parts_of(_request(raw))
+        if len(found) != len(self._contents):
+            self._form = 0  # a member is there twice
+
+    def mark(self, raw: bytes, texts: list[str]) -> int:
+        """Return the mark of the request that came back in a line of this shape."""
+        if self._form:
+            return mark(self._form, [texts[index] for index in self._contents])
+        return mark_of(_request(raw))
+
+
+class _Echoed(msgspec.Struct, gc=False):
+    request: msgspec.Raw = NULL
+
+
+_decode_request = msgspec.json.Decoder(_Echoed).decode
+
+
+def _request(raw: bytes) -> bytes:
+    return bytes(_decode_request(raw).request)
 
 
 _TIME, _RESPONSE = ("processed_time",), ("response",)
@@ -125,18 +147,20 @@ class PlainLines:
         if found is not None:
             shape, texts, response = found
             at = shape.time_index
-            return texts[shape.key_index], texts[at] if at >= 0 else "", response, shape.form
+            time = texts[at] if at >= 0 else ""
+            return texts[shape.key_index], time, response, shape.form, shape.mark(raw, texts)
         try:
             line = _decode_line(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         self._shapes.learn(raw)
-        return line.key, line.processed_time or "", bytes(line.response), asked_form(line.request)
+        response, form = bytes(line.response), asked_form(line.request)
+        return line.key, line.processed_time or "", response, form, mark_of(_request(raw))
 
 
 def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[Any], str] | None) -> ResultRow | None:
     """Return the row of a line that is one good answer, or None where `classify` has to look at it."""
-    key, time, response, form = line
+    key, time, response, form, _ = line
     try:
         doc, raw = _decode_response(response), str(response, "utf-8")
         text, tokens = doc.candidates[0].content.parts[0].text, doc.usage_metadata
