@@ -18,7 +18,7 @@ from airflow_vertex_batch.core.classify import LONGEST_TIME, Form, asked_form, t
 from airflow_vertex_batch.core.collect.echo import is_content, mark, mark_of, parts_of
 from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
 from airflow_vertex_batch.core.jsonl import NULL, Echo, decode, encode
-from airflow_vertex_batch.core.mend import is_deep, is_wide
+from airflow_vertex_batch.core.mend import is_deep
 from airflow_vertex_batch.core.rows import MAX_TOKENS, ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
@@ -30,31 +30,52 @@ if TYPE_CHECKING:
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
-class _Part(msgspec.Struct, gc=False):
+class _Plain(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """What holds nothing but this: a member that is not listed may be nested too deeply, or a number too large."""
+
+
+class _Part(_Plain, gc=False):
     text: str
     thought: Literal[False] | None = None
+    thought_signature: str | None = None
 
 
-class _Content(msgspec.Struct, gc=False):
+class _Content(_Plain, gc=False):
     parts: tuple[_Part]
+    role: str | None = None
 
 
-class _Candidate(msgspec.Struct, rename="camel", gc=False):
+class _Rating(_Plain, gc=False):
+    category: str | None = None
+    probability: str | None = None
+    probability_score: float | None = None
+    severity: str | None = None
+    severity_score: float | None = None
+    blocked: bool | None = None
+
+
+class _Candidate(_Plain, gc=False):
     content: _Content
     finish_reason: Literal["STOP"]
+    avg_logprobs: float | None = None
+    score: float | None = None
+    index: Literal[0] | None = None
+    safety_ratings: list[_Rating] | None = None
 
 
-class _PromptTokens(msgspec.Struct, gc=False):
+class _PromptTokens(_Plain, gc=False):
     """Tokens that are not counted apart: audio is."""
 
     modality: Literal["TEXT", "IMAGE", "VIDEO", "DOCUMENT"] = "TEXT"
+    token_count: _Count = 0
 
 
-class _OutputTokens(msgspec.Struct, gc=False):
+class _OutputTokens(_Plain, gc=False):
     modality: Literal["TEXT"] = "TEXT"
+    token_count: _Count = 0
 
 
-class _Usage(msgspec.Struct, rename="camel", gc=False):
+class _Usage(_Plain, gc=False):
     candidates_token_count: _Count = 0
     prompt_token_count: _Count = 0
     thoughts_token_count: _Count = 0
@@ -63,12 +84,18 @@ class _Usage(msgspec.Struct, rename="camel", gc=False):
     total_token_count: _Count = 0
     prompt_tokens_details: list[_PromptTokens] = []
     candidates_tokens_details: list[_OutputTokens] = []
+    cache_tokens_details: list[_PromptTokens] = []
+    tool_use_prompt_tokens_details: list[_PromptTokens] = []
+    billable_prompt_usage: dict[str, _Count] = {}
+    traffic_type: str | None = None
 
 
-class _Response(msgspec.Struct, rename="camel", gc=False):
+class _Response(_Plain, gc=False):
     candidates: tuple[_Candidate]
     model_version: str
     usage_metadata: _Usage
+    create_time: str | None = None
+    response_id: str | None = None
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -167,14 +194,7 @@ def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[
         answer = _answer(text) if form.json or check is not None else None
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
         return None
-    if (
-        not text
-        or is_deep(response)
-        or is_wide(response)
-        or form.media
-        or not tokens.total_token_count
-        or (check is not None and check(answer))
-    ):
+    if not text or form.media or not tokens.total_token_count or (check is not None and check(answer)):
         return None
     return ResultRow(
         key=key,
