@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 #: Finish reason → what it means for the row, and whether asking again may help. All of the API's `FinishReason` words
-#: (API discovery document aiplatform.v1, revision 20261106); a test compares them.
+#: (API discovery document aiplatform.v1, revision 20261106) and of google-genai's; a test compares them.
 FINISH_REASONS: dict[str, tuple[RowStatus, bool]] = {
     "FINISH_REASON_UNSPECIFIED": (RowStatus.FAILED, True),
     "STOP": (RowStatus.SUCCEEDED, False),
@@ -56,6 +56,12 @@ FINISH_REASONS: dict[str, tuple[RowStatus, bool]] = {
     "UNEXPECTED_TOOL_CALL": (RowStatus.INVALID_OUTPUT, True),
     "TOO_MANY_TOOL_CALLS": (RowStatus.INVALID_OUTPUT, True),
     "CONTINUATION": (RowStatus.TRUNCATED, True),
+    # Words of google-genai alone (2.34.0 to 3.6.1, 2026-11-28). A language, a signature or a policy that stands in the
+    # request is met again by the same request.
+    "LANGUAGE": (RowStatus.BLOCKED, False),
+    "PUP_LIMITED_DISABLED": (RowStatus.BLOCKED, False),
+    "MISSING_THOUGHT_SIGNATURE": (RowStatus.INVALID_OUTPUT, False),
+    "ESCALATION": (RowStatus.FAILED, True),
 }
 
 #: Row errors that the same request will meet again (https://cloud.google.com/apis/design/errors, 2026-11-22).
