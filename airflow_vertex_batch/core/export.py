@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 #: Seconds until BigQuery removes a staging table that a crash left behind.
 _STAGING_LIFE_SECONDS = 24 * 3600
-_FLUSH_ROWS = 2_000
+#: Rows, or bytes, that are written together.
+_FLUSH_ROWS, _FLUSH_BYTES = 2_000, 8 << 20
 
 #: The one schema of every table we land in, in BigQuery's API form. It never follows the rows: a detected schema would
 #: drift from night to night with the free-form parts of an answer.
@@ -72,6 +73,8 @@ SCHEMA: tuple[dict[str, str], ...] = tuple(
         ("attempts", "INT64", "NULLABLE", "How often the row was sent; 0 when an earlier run's answer was used"),
     )
 )
+#: Those that may be long.
+_LONG = ("text", "answer", "response", "columns")
 _COLUMNS = tuple(field["name"] for field in SCHEMA)
 
 
@@ -179,7 +182,11 @@ def land(
     totals = Totals(prices, model)
     with sink:
         for row in rows:
-            sink.add(flat(row, plan, totals.add(row)), good=row.status.is_good)
+            good, record = row.status.is_good, flat(row, plan, totals.add(row))
+            # A long row must not be there in both forms while it is written.
+            del row
+            sink.add(record, good=good)
+            del record
         report = totals.report(
             destination=sink.destination, dead_letters=sink.dead_letters, partition_date=plan.partition_date
         )
@@ -242,6 +249,7 @@ class _JsonlWriter:
     def __init__(self, store: ObjectStore, uri: Uri) -> None:
         self._open = store.open_write(uri)
         self._lines: list[bytes] = []
+        self._size = 0
 
     def __enter__(self) -> Self:
         self._stream: IO[bytes] = self._open.__enter__()
@@ -253,26 +261,36 @@ class _JsonlWriter:
     def add(self, record: LandedRow) -> bytes:
         line = encode(record)
         self._lines.append(line)
-        if len(self._lines) >= _FLUSH_ROWS:
+        self._size += len(line)
+        if self._size >= _FLUSH_BYTES or len(self._lines) >= _FLUSH_ROWS:
             self._flush()
         return line
 
     def _flush(self) -> None:
-        if self._lines:
-            self._stream.write(b"\n".join(self._lines) + b"\n")
-            self._lines.clear()
+        if self._size >= _FLUSH_BYTES:
+            # Joined, they would be there twice.
+            self._stream.writelines(piece for line in self._lines for piece in (line, b"\n"))
+        elif self._lines:
+            self._stream.write(b"\n".join([*self._lines, b""]))
+        self._lines.clear()
+        self._size = 0
 
 
 class _ParquetWriter:
     def __init__(self, store: ObjectStore, uri: Uri) -> None:
         self._open = store.open_write(uri, "application/vnd.apache.parquet")
         self._records: list[dict[str, Any]] = []
+        self._size = 0
 
     def __enter__(self) -> Self:
         from pyarrow.parquet import ParquetWriter
 
         self._schema = _arrow_schema()
-        self._writer = ParquetWriter(self._open.__enter__(), self._schema, compression="zstd")
+        # A dictionary of long texts would hold all of them, and find none twice.
+        short = [name for name in _COLUMNS if name not in _LONG]
+        self._writer = ParquetWriter(
+            self._open.__enter__(), self._schema, compression="zstd", use_dictionary=short, write_statistics=short
+        )
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -287,16 +305,21 @@ class _ParquetWriter:
         self._writer.close()
 
     def add(self, record: LandedRow) -> None:
-        self._records.append(_arrow_record(record))
-        if len(self._records) >= _FLUSH_ROWS:
+        made = _arrow_record(record)
+        self._records.append(made)
+        self._size += sum(len(made[name] or "") for name in _LONG)
+        del record, made
+        if self._size >= _FLUSH_BYTES or len(self._records) >= _FLUSH_ROWS:
             self._flush()
 
     def _flush(self) -> None:
         from pyarrow import RecordBatch
 
         if self._records:
-            self._writer.write_batch(RecordBatch.from_pylist(self._records, schema=self._schema))
+            batch = RecordBatch.from_pylist(self._records, schema=self._schema)
             self._records.clear()
+            self._size = 0
+            self._writer.write_batch(batch)
 
 
 def _leave(opened: AbstractContextManager[Any], finish: Callable[[], None], error: BaseException | None) -> None:
@@ -330,7 +353,8 @@ def _arrow_record(record: LandedRow) -> dict[str, Any]:
     made = msgspec.structs.asdict(record)
     for name in ("answer", "columns", "response"):
         if made[name] is not None:
-            made[name] = encode(made[name]).decode()
+            # Bytes of UTF-8 are what Arrow makes of a text.
+            made[name] = encode(made[name])
     made["partition_date"] = date.fromisoformat(record.partition_date)
     made["cost_usd"] = None if record.cost_usd is None else decimal.Decimal(record.cost_usd)
     with contextlib.suppress(TypeError, ValueError):
