@@ -367,6 +367,11 @@ class TestJson:
         assert _row(an_output(text=text), check=lambda _: "").status is RowStatus.SUCCEEDED
         assert _row(an_output(text=f"{text[:cut]} Sorry"), check=lambda _: "").code in {"NOT_JSON", "CUT_JSON"}
 
+    @pytest.mark.parametrize("mark", ["```json\n", "```", "```json", "\n\n"])
+    def test_a_million_line_breaks_cost_no_time(self, mark):
+        row = _row(an_output(text=mark + "\n" * 1_000_000), check=self.CHECK)
+        assert row.status is RowStatus.INVALID_OUTPUT
+
     def test_json_whose_fence_was_never_closed_is_whole(self):
         assert _row(an_output(text='```json\n{"a": 1}'), check=self.CHECK).answer == {"a": 1}
 
