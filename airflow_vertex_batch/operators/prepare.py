@@ -64,8 +64,8 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         it the task fails and sends nothing.
     :param on_empty: when the source has no row: ``fail`` (default) at once; ``skip`` this task, and with it what comes
         after, for the reason in the log and in the XCom ``skip_reason``; ``succeed`` goes on without a job and lands
-        the empty day, in place of what an earlier run of that day has landed. Rows that all have an answer already, or
-        are all rejected, are not an empty source.
+        no row, in place of what earlier runs of that day have landed where `replace_partition` says so. Rows that all
+        have an answer already, or are all rejected, are not an empty source.
     :param on_null: where the prompt puts a column without a value (NULL, None, NaN): ``reject`` (default) rejects the
         row and names the column, ``empty`` puts an empty text there. ``{{ column or "none" }}`` decides in the prompt.
     :param lint_ignore: names of lint rules that let a request pass, such as ``["schema-empty-object"]``: for what the
