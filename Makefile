@@ -6,6 +6,8 @@ BIN := .venv/bin
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py
 CODE := airflow_vertex_batch dags stack tests tools
 UV := .local/uv/bin/uv
+# One process of tests drives the real Airflow, and mostly waits. T="-n 0": one after the other, as for a debugger.
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DEFAULT_GOAL := help
@@ -29,7 +31,7 @@ up: ## the servers alone (Cloud Storage, BigQuery, Vertex AI, Airflow with dags/
 
 test: ## all tests, in an environment of their own
 	@$(BOOTSTRAP) --optional bigquery
-	@$(BIN)/python -m pytest $(T)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(T)
 
 fast: environment ## the tests that need no server: core and properties, under 20 s
 	@$(BIN)/python -m pytest -q $(wildcard tests/core tests/properties) $(T)
@@ -41,14 +43,14 @@ stateful: environment ## ten thousand random nights of retries, crashes and faul
 	@$(BIN)/python -m tests.properties $(S)
 
 clock: environment ## all tests with the clock moved by days (DAYS=+400, DAYS=-40; T="tests/airflow -k runs")
-	@$(BIN)/python -m tests.moved_clock $(DAYS) $(T)
+	@$(BIN)/python -m tests.moved_clock $(DAYS) $(SIDE_BY_SIDE) $(T)
 
 chaos: environment ## the chaos table: kills after every effect in every mode; writes docs/chaos.md
 	@CHAOS=all CHAOS_DOC=1 $(BIN)/python -m pytest tests/airflow/test_chaos.py $(T)
 
 faults: ## the fault table: each fault of the infrastructure at every call of a batch; writes docs/faults.md
 	@$(BOOTSTRAP) bigquery
-	@FAULTS=all FAULTS_DOC=1 $(BIN)/python -m pytest tests/faults $(T)
+	@FAULTS=all FAULTS_DOC=1 $(BIN)/python -m pytest tests/faults -o log_cli=true -o log_cli_level=INFO $(T)
 
 check: environment ## lint, format, types, layers
 	@$(BIN)/ruff check .

@@ -334,9 +334,10 @@ def _result_files(store: ObjectStore, names: Sequence[str]) -> Iterator[Uri]:
 
     for name in names:
         uri = Address.parse(name)
-        found = [info.uri for info in store.list(uri)] if uri.has_glob else [uri]
-        if not uri.has_glob and (name.endswith("/") or (uri.scheme == "file" and Path(uri.name).is_dir())):
+        if name.endswith("/") or (uri.scheme == "file" and Path(uri.name).is_dir()):
             found = result_files(store, uri)
+        else:
+            found = [info.uri for info in store.list(uri)] if uri.has_glob else [uri]
         if not found:
             raise InputError(f"{name} has no result files", todo="Name predictions.jsonl, or the folder of outputInfo")
         yield from found

@@ -8,7 +8,7 @@ import sys
 
 from tabulate import tabulate
 
-from bench import chaos, deferred, export, imports, poller, prepare, soak, storage
+from bench import chaos, deferred, export, imports, lines, poller, prepare, soak, storage
 
 _ALL = {
     "imports": imports.measure,
@@ -17,6 +17,7 @@ _ALL = {
     "storage": storage.rates,
     "prepare-memory": prepare.memory,
     "export-memory": export.memory,
+    "lines": lines.memory,
     "poller": poller.measure,
     "chaos": chaos.measure,
 }

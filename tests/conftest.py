@@ -67,6 +67,18 @@ def _loopback_only(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_loopback_only)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares servers, where tests run side by side (`-n`).
+
+    One process drives the real Airflow, and begins at once, for that takes longest; the others take file by file.
+    """
+    for item in items:
+        in_airflow = "stack" in getattr(item, "fixturenames", ()) or item.get_closest_marker("airflow") is not None
+        item.add_marker(pytest.mark.xdist_group("airflow" if in_airflow else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("airflow",))
+
+
 @pytest.fixture
 def local(tmp_path: Path) -> LocalStore:
     """The store over files; see `folder`."""

@@ -106,13 +106,16 @@ class Uri(msgspec.Struct, frozen=True, order=True):
 
     @property
     def has_glob(self) -> bool:
-        """Whether the name holds a wildcard (``*``, ``?`` or ``[``)."""
-        return any(mark in self.name for mark in "*?[")
+        """Whether the name holds a wildcard (``*``, ``?`` or ``[``).
+
+        A name that ends in a slash is a folder: what may look like a wildcard is a part of its name.
+        """
+        return not self.name.endswith("/") and any(mark in self.name for mark in "*?[")
 
     @property
     def glob_prefix(self) -> str:
         """The name up to its first wildcard: what a listing can be asked for."""
-        return re.split(r"[*?\[]", self.name, maxsplit=1)[0]
+        return re.split(r"[*?\[]", self.name, maxsplit=1)[0] if self.has_glob else self.name
 
     @property
     def console_url(self) -> str:

@@ -10,7 +10,7 @@ says why.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,17 +22,19 @@ from airflow_vertex_batch.core.jsonl import (
     OutputLine,
     Response,
     decode,
+    encode,
+    loose,
     read_echo,
     read_response,
-    repaired,
 )
+from airflow_vertex_batch.core.mend import MAX_DEPTH, is_deep, repaired
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 #: Finish reason → what it means for the row, and whether asking again may help. All of the API's `FinishReason` words
-#: (API discovery document aiplatform.v1, revision 20261106); a test compares them.
+#: (API discovery document aiplatform.v1, revision 20261106) and of google-genai's; a test compares them.
 FINISH_REASONS: dict[str, tuple[RowStatus, bool]] = {
     "FINISH_REASON_UNSPECIFIED": (RowStatus.FAILED, True),
     "STOP": (RowStatus.SUCCEEDED, False),
@@ -54,6 +56,12 @@ FINISH_REASONS: dict[str, tuple[RowStatus, bool]] = {
     "UNEXPECTED_TOOL_CALL": (RowStatus.INVALID_OUTPUT, True),
     "TOO_MANY_TOOL_CALLS": (RowStatus.INVALID_OUTPUT, True),
     "CONTINUATION": (RowStatus.TRUNCATED, True),
+    # Words of google-genai alone (2.34.0 to 3.6.1, 2026-11-28). A language, a signature or a policy that stands in the
+    # request is met again by the same request.
+    "LANGUAGE": (RowStatus.BLOCKED, False),
+    "PUP_LIMITED_DISABLED": (RowStatus.BLOCKED, False),
+    "MISSING_THOUGHT_SIGNATURE": (RowStatus.INVALID_OUTPUT, False),
+    "ESCALATION": (RowStatus.FAILED, True),
 }
 
 #: Row errors that the same request will meet again (https://cloud.google.com/apis/design/errors, 2026-11-22).
@@ -61,6 +69,9 @@ PERMANENT_ERRORS = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIE
 
 #: Codes of rows that another try meets again, whatever else is known of them.
 HOPELESS = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
+
+#: Of these, what a person may mend without touching the row: rights that were lost, media that are gone.
+_MENDED_ELSEWHERE = frozenset({"NOT_FOUND", "PERMISSION_DENIED"})
 
 #: google.rpc.Code by number, for errors that give only that.
 _GRPC_CODES = (
@@ -91,7 +102,8 @@ _MEDIA = {"IMAGE": "an image", "AUDIO": "audio", "VIDEO": "a video"}
 _JSON_TYPES = frozenset({"application/json", "APPLICATION_JSON"})
 #: ``2026-11-22T03:04:05Z``
 _TIME_LENGTH = 20
-_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)(?:\n?\s*```\s*)?", re.DOTALL)
+LONGEST_TIME = len("2026-11-22T03:04:05.123456+00:00")
+_FENCE = "```"
 #: Where the decoder stopped, in its own words.
 _BYTE = re.compile(r"\(byte (\d+)\)$")
 
@@ -131,7 +143,7 @@ def classify(
         return ResultRow(
             **made, status=RowStatus.FAILED, code=code, reason=reason, repairable=code not in PERMANENT_ERRORS
         )
-    raw, response = _response(line)
+    raw, response = read_response(bytes(line.response))
     if response is None:
         return ResultRow(**made, **_failed("NO_RESPONSE", "The line has neither a status nor a response"))
     made |= {
@@ -144,34 +156,39 @@ def classify(
 
 
 def time_or_nothing(text: str | None) -> str:
-    """Return an RFC 3339 time as it is, anything else as nothing: one odd text would make a table refuse all rows."""
+    """Return an RFC 3339 time as it is, anything else as nothing: one odd text would make a table refuse all rows.
+
+    A time that is not UTC, or finer than a table holds, is written as UTC with microseconds.
+    """
     # `fromisoformat` knows the calendar; the rest rules out the other forms that it takes.
     if not text or len(text) < _TIME_LENGTH or text[13:17:3] != "::" or text[10] not in "T " or text[5] == "W":
         return ""
     if text[-1] != "Z" and (text[-6] not in "+-" or text[-3] != ":" or text[19] == ","):
         return ""
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
+        utc = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
         return ""
-    return text
+    is_plain = text.endswith(("Z", "+00:00")) and text[11:13] != "24"
+    return text if is_plain and len(text) <= LONGEST_TIME - 5 * (text[-1] == "Z") else utc.isoformat()
 
 
-def _response(line: OutputLine) -> tuple[bytes, Response | None]:
-    raw = bytes(line.response)
-    try:
-        return raw, read_response(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raw = repaired(raw) or b"null"
-    try:
-        return raw, read_response(raw)
-    except msgspec.DecodeError:
-        return raw, None
+def _in_fence(text: str) -> str | None:
+    """Return what stands in a Markdown fence, closed or not; None where there is no fence.
+
+    Cut, not matched: a model may answer with a million line breaks, over which a pattern takes hours.
+    """
+    mark, line_break, body = text.lstrip().partition("\n")
+    if not line_break or mark.rstrip() not in {_FENCE, f"{_FENCE}json"}:
+        return None
+    return body.rstrip().removesuffix(_FENCE).rstrip()
 
 
 def never_heals(row: ResultRow) -> bool:
-    """Whether a row has no good answer, and gets none however often the same request is sent."""
-    return not row.status.is_good and (not row.repairable or row.code in HOPELESS)
+    """Whether a row has no good answer, and gets none, by what it asks and not by what is around it."""
+    if row.status.is_good or row.code in _MENDED_ELSEWHERE:
+        return False
+    return not row.repairable or row.code in HOPELESS
 
 
 def _failed(code: str, reason: str) -> dict[str, Any]:
@@ -231,25 +248,31 @@ def _invalid(code: str, reason: str) -> dict[str, Any]:
 def judged_json(text: str, check: Callable[[Any], str] | None) -> dict[str, Any]:
     """Return the members of a row whose answer had to be JSON."""
     body = text
+    if is_deep(text) and repaired(text.encode()) is not None:
+        return _invalid("TOO_DEEP", f"The answer is JSON that is nested deeper than {MAX_DEPTH} levels")
     try:
         try:
             answer = decode(text)
         except msgspec.DecodeError:
             # What stands in a fence is no JSON with it, and to look for one first takes longer than all the rest.
-            fenced = _FENCE.fullmatch(text)
+            fenced = _in_fence(text)
             if fenced is None:
                 raise
-            answer = decode(body := fenced[1])
+            answer = decode(body := fenced)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         status, code, reason = RowStatus.INVALID_OUTPUT, "NOT_JSON", "JSON was asked for and the answer is not JSON"
         if _is_cut(body, error):
             # Seen in the field with STOP, too.
             status, code, reason = RowStatus.TRUNCATED, "CUT_JSON", "The answer is JSON that ends too early"
         return {"status": status, "code": code, "reason": reason, "repairable": True}
+    try:
+        encode(answer)
+    except OverflowError:
+        # Integers of more than 64 bits, which a table would round too; the text has all of their digits.
+        answer = loose(body.encode())
     problem = check(answer) if check is not None else ""
     if problem:
-        status = RowStatus.INVALID_OUTPUT
-        return {"status": status, "code": "SCHEMA", "reason": problem, "answer": answer, "repairable": True}
+        return {**_invalid("SCHEMA", problem), "answer": answer}
     return {"status": RowStatus.SUCCEEDED, "answer": answer}
 
 
@@ -285,7 +308,7 @@ def _is_medium(part: dict[str, Any], media: tuple[str, ...]) -> bool:
         if value in _NOTHING or name in _DESCRIPTIONS or name in _NO_MEDIA:
             continue
         mime = value.get("mimeType") if isinstance(value, dict) else None
-        if not mime or str(mime).partition("/")[0].upper() in media:
+        if not mime or _word(mime).partition("/")[0].upper() in media:
             return True
     return False
 
@@ -306,12 +329,16 @@ def _text_types(config: EchoConfig) -> Iterator[str]:
     for item in given if isinstance(given, list) else [given]:
         text = item.get("text") if isinstance(item, dict) else None
         if isinstance(text, dict):
-            yield str(text.get("mimeType") or text.get("mime_type"))
+            yield _word(text.get("mimeType") or text.get("mime_type"))
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _media_alone(modalities: Any) -> tuple[str, ...]:
     """Return what ``responseModalities`` lists, or nothing where text is among it."""
-    named = tuple(str(word).upper() for word in modalities) if isinstance(modalities, list) else ()
+    named = tuple(_word(word).upper() for word in modalities) if isinstance(modalities, list) else ()
     return named if all(word in _MEDIA for word in named) else ()
 
 
@@ -331,9 +358,6 @@ def _error_of(status: str) -> dict[str, Any] | None:
     start = status.find("{")
     if start < 0:
         return None
-    try:
-        doc = decode(status[start:])
-    except msgspec.DecodeError:
-        return None
+    doc = loose(status[start:].encode())
     error = doc.get("error", doc) if isinstance(doc, dict) else None
     return error if isinstance(error, dict) else None

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 #: Seconds until BigQuery removes a staging table that a crash left behind.
 _STAGING_LIFE_SECONDS = 24 * 3600
-_FLUSH_ROWS = 2_000
+#: Rows, or bytes, that are written together.
+_FLUSH_ROWS, _FLUSH_BYTES = 2_000, 8 << 20
 
 #: The one schema of every table we land in, in BigQuery's API form. It never follows the rows: a detected schema would
 #: drift from night to night with the free-form parts of an answer.
@@ -180,7 +181,11 @@ def land(
     totals = Totals(prices, model)
     with sink:
         for row in rows:
-            sink.add(flat(row, plan, totals.add(row)), good=row.status.is_good)
+            good, record = row.status.is_good, flat(row, plan, totals.add(row))
+            # A long row must not be there in both forms while it is written.
+            del row
+            sink.add(record, good=good)
+            del record
         report = totals.report(
             destination=sink.destination, dead_letters=sink.dead_letters, partition_date=plan.partition_date
         )
@@ -225,6 +230,7 @@ class _StagedRows:
         self._open = store.open_write(uri)
         self._head = b'{"partition_date":' + encode(day) + b","
         self._lines: list[bytes] = []
+        self._size = 0
 
     def __enter__(self) -> Self:
         self._stream: IO[bytes] = self._open.__enter__()
@@ -236,14 +242,19 @@ class _StagedRows:
     def add(self, record: LandedRow) -> bytes:
         line = self._head + encode(record)[1:]
         self._lines.append(line)
-        if len(self._lines) >= _FLUSH_ROWS:
+        self._size += len(line)
+        if self._size >= _FLUSH_BYTES or len(self._lines) >= _FLUSH_ROWS:
             self._flush()
         return line
 
     def _flush(self) -> None:
-        if self._lines:
-            self._stream.write(b"\n".join(self._lines) + b"\n")
-            self._lines.clear()
+        if self._size >= _FLUSH_BYTES:
+            # Joined, they would be there twice.
+            self._stream.writelines(piece for line in self._lines for piece in (line, b"\n"))
+        elif self._lines:
+            self._stream.write(b"\n".join([*self._lines, b""]))
+        self._lines.clear()
+        self._size = 0
 
 
 def _leave(opened: AbstractContextManager[Any], finish: Callable[[], None], error: BaseException | None) -> None:

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from itertools import chain, islice
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from itertools import chain
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -32,19 +32,23 @@ from airflow_vertex_batch.core.shelf import Shelf
 from airflow_vertex_batch.core.temporary import temporary_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow_vertex_batch.core.address import Uri
     from airflow_vertex_batch.core.export import LandPlan
     from airflow_vertex_batch.core.ports import ObjectStore
 
+_T = TypeVar("_T")
 #: Folders below the destination, and how the names of their files begin.
 ANSWERS, DEAD_LETTERS = "answers", "dead-letters"
 #: Times that the files are read and merged before a landing gives up: of so many at one moment, one succeeds each time.
 _MERGES = 20
-_FLUSH_ROWS = 2_000
+#: Rows, or bytes, that are written together.
+_FLUSH_ROWS, _FLUSH_BYTES = 2_000, 8 << 20
 #: What a file's columns are: the day stands in the name of its folder.
 FILE_SCHEMA = tuple(field for field in SCHEMA if field["name"] != "partition_date")
+#: Those that may be long.
+_LONG = ("text", "answer", "response", "columns")
 _JSON_COLUMNS = tuple(field["name"] for field in FILE_SCHEMA if field["type"] == "JSON")
 
 
@@ -92,18 +96,22 @@ class _Format(Protocol):
 
 
 class _Jsonl:
-    """A record is its line."""
+    """A record is its line, with the line's end."""
 
     content_type = "application/x-ndjson"
     errors: tuple[type[Exception], ...] = (msgspec.DecodeError, UnicodeDecodeError)
 
     def read(self, stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         for line in stream:
-            yield _brief(line).row_key, line.rstrip(b"\n")
+            yield _brief(line).row_key, line if line.endswith(b"\n") else line + b"\n"
 
     def write(self, stream: IO[bytes], records: Iterator[bytes]) -> None:
-        while lines := list(islice(records, _FLUSH_ROWS)):
-            stream.write(b"\n".join(lines) + b"\n")
+        for lines in _chunks(records, len):
+            # Joined, a long line would be there twice.
+            if len(lines) > 1:
+                stream.write(b"".join(lines))
+            else:
+                stream.writelines(lines)
 
     def record(self, line: bytes) -> bytes:
         return line
@@ -135,10 +143,14 @@ class _Parquet:
         from pyarrow.parquet import ParquetWriter
 
         schema = _arrow_schema()
-        writer = ParquetWriter(stream, schema, compression="zstd")
+        # A dictionary of long texts would hold all of them, and find none twice.
+        short = [name for name in schema.names if name not in _LONG]
+        writer = ParquetWriter(stream, schema, compression="zstd", use_dictionary=short, write_statistics=short)
         try:
-            while chunk := list(islice(records, _FLUSH_ROWS)):
-                writer.write_batch(RecordBatch.from_pylist(chunk, schema=schema))
+            for chunk in _chunks(records, _long_bytes):
+                batch = RecordBatch.from_pylist(chunk, schema=schema)
+                chunk.clear()
+                writer.write_batch(batch)
         except BaseException:
             # While the stream still takes what it writes; the aborted stream forgets all of it.
             with contextlib.suppress(Exception):
@@ -152,8 +164,8 @@ class _Parquet:
 
         made = msgspec.structs.asdict(_line(line))
         for name in _JSON_COLUMNS:
-            text = bytes(made[name]).decode()
-            made[name] = None if text == "null" else text
+            # Bytes of UTF-8 are what Arrow makes of a text.
+            made[name] = bytes(made[name]) if made[name] != NULL else None
         made["cost_usd"] = None if made["cost_usd"] is None else decimal.Decimal(made["cost_usd"])
         with contextlib.suppress(TypeError, ValueError):
             made["processed_at"] = datetime.fromisoformat(made["processed_at"])
@@ -162,7 +174,26 @@ class _Parquet:
         return made
 
     def line(self, record: dict[str, Any]) -> bytes:
-        return encode(record | {name: msgspec.Raw((record[name] or "null").encode()) for name in _JSON_COLUMNS})
+        return encode(record | {name: msgspec.Raw((record.get(name) or "null").encode()) for name in _JSON_COLUMNS})
+
+
+def _long_bytes(record: dict[str, Any]) -> int:
+    return sum(len(record.get(name) or "") for name in _LONG)
+
+
+def _chunks(records: Iterator[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """Yield what is written together, in lists that the reader may empty."""
+    chunk: list[_T] = []
+    held = 0
+    for record in records:
+        chunk.append(record)
+        held += size(record)
+        del record
+        if held >= _FLUSH_BYTES or len(chunk) >= _FLUSH_ROWS:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
 
 
 _FORMATS: dict[str, _Format] = {"jsonl": _Jsonl(), "parquet": _Parquet()}
@@ -258,7 +289,7 @@ def _is_same_answer(old: bytes, new: bytes) -> bool:
 
 
 def _with_columns(old: bytes, new: bytes) -> bytes:
-    return encode(msgspec.structs.replace(_line(old), columns=_line(new).columns))
+    return encode(msgspec.structs.replace(_line(old), columns=_line(new).columns)) + b"\n"
 
 
 class _Waiting:
@@ -273,13 +304,13 @@ class _Waiting:
 
     def add(self, record: LandedRow) -> None:
         """Append a record."""
-        self._file.write(encode(record) + b"\n")
+        self._file.write(encode(record))
+        self._file.write(b"\n")
 
     def lines(self) -> Iterator[bytes]:
-        """Yield what was appended, from the start."""
+        """Yield what was appended, from the start, each with the line's end."""
         self._file.seek(0)
-        for line in self._file:
-            yield line[:-1]
+        yield from self._file
 
 
 class _Index:

@@ -3,28 +3,27 @@
 Request lines are ``{"key": …, "request": …}`` as on the user's page; output lines are what the service writes, read so
 leniently that no odd member can break a row: unknown members are ignored, wrong types are dropped one by one.
 
-Invariants: bytes in, bytes out, a line or a block of lines at a time; nothing here keeps a line.
+Invariants: bytes in, bytes out, a line at a time; nothing here keeps a line; whatever a line holds is read, or is the
+one error of `read_output`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import re
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from airflow_vertex_batch.core.errors import ResultError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from airflow_vertex_batch.core.lines import too_long
+from airflow_vertex_batch.core.mend import is_deep, is_wide, repaired, shallow
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 #: An absent member. Not empty bytes: those would tear whatever they are written into.
 NULL = msgspec.Raw(b"null")
+_ABSENT = (b"", b"null", b"{}")
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
@@ -100,29 +99,10 @@ _decode_line = msgspec.json.Decoder(OutputLine).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 _decode_echo = msgspec.json.Decoder(Echo).decode
 
-#: Bytes read at once: some dozen lines, which stay in a processor's cache.
-BLOCK_BYTES = 1 << 16
-
 
 def request_line(key: str, request: object) -> bytes:
     """Return one request line, newline included."""
     return encode({"key": key, "request": request}) + b"\n"
-
-
-def read_blocks(stream: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield blocks of lines as they stand in the stream, each with the 1-based number of its first line."""
-    number = 1
-    while block := stream.readlines(BLOCK_BYTES):
-        yield number, block
-        number += len(block)
-
-
-def read_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield 1-based line numbers and lines without their line end; blank lines are skipped."""
-    for first, block in read_blocks(stream):
-        for number, line in enumerate(block, start=first):
-            if stripped := line.strip():
-                yield number, stripped
 
 
 def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
@@ -132,8 +112,8 @@ def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
     """
     try:
         return _decode_line(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        doc, why = _loose(raw), str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        doc, why = loose(raw), too_long(raw) or str(error)
     if isinstance(doc, dict):
         return _lenient(_with_text_status(doc), OutputLine)
     raise ResultError(
@@ -145,13 +125,9 @@ def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
     )
 
 
-def _loose(raw: bytes) -> Any:
-    """Decode what may be repaired; None where there is no JSON."""
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decode(raw)
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decode(repaired(raw) or b"null")
-    return None
+def loose(raw: bytes) -> Any:
+    """Decode what may have to be mended; None where there is no JSON. What comes out can be encoded again."""
+    return decode(repaired(raw) or b"null")
 
 
 def _with_text_status(doc: dict[str, Any]) -> dict[str, Any]:
@@ -162,35 +138,22 @@ def _with_text_status(doc: dict[str, Any]) -> dict[str, Any]:
     return {**doc, "status": encode(status).decode() if status else ""}
 
 
-def repaired(raw: bytes) -> bytes | None:
-    """Return JSON that the strict decoder takes, or None where there is no JSON.
-
-    Bytes that are no UTF-8, lone surrogates and NaN are no JSON, but every lenient writer lets them through: they
-    become replacement characters and nulls.
-    """
+def read_response(raw: bytes) -> tuple[bytes, Response | None]:
+    """Decode the ``response`` member; return it as it can land, with None when it is absent, null, empty or no JSON."""
+    raw = shallow(raw) if is_deep(raw) else raw
+    raw = repaired(raw) or raw if is_wide(raw) else raw
+    if raw in _ABSENT:
+        return raw, None
     try:
-        doc = json.loads(raw.decode("utf-8", "replace"), parse_constant=lambda _name: None)
-    except (ValueError, RecursionError):
-        return None
-    return json.dumps(doc, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def read_response(raw: bytes) -> Response | None:
-    """Decode the ``response`` member, or return None when it is absent, null or empty.
-
-    :raises msgspec.DecodeError: when it is not JSON (see `repaired`).
-    """
-    raw = bytes(raw)
-    if raw in {b"", b"null", b"{}"}:
-        return None
-    try:
-        return _decode_response(raw)
-    except msgspec.ValidationError:
-        doc = decode(raw)
-        # A BigQuery output column may hold the response as a JSON text.
-        if isinstance(doc, str):
-            return read_response(doc.encode())
-        return _lenient(doc, Response) if isinstance(doc, dict) and doc else None
+        return raw, _decode_response(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        mended = repaired(raw) or b"null"
+    doc = decode(mended)
+    # A BigQuery output column may hold the response as a JSON text.
+    if isinstance(doc, str):
+        mended = repaired(doc.encode()) or mended
+        doc = decode(mended)
+    return mended, _lenient(doc, Response) if isinstance(doc, dict) and doc else None
 
 
 def read_echo(raw: bytes | msgspec.Raw) -> Echo | None:
@@ -198,9 +161,9 @@ def read_echo(raw: bytes | msgspec.Raw) -> Echo | None:
     try:
         return _decode_echo(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        doc = _loose(bytes(raw))
+        doc = loose(bytes(raw))
     # A BigQuery column may hold the request as a JSON text.
-    doc = _loose(doc.encode()) if isinstance(doc, str) else doc
+    doc = loose(doc.encode()) if isinstance(doc, str) else doc
     return _lenient(doc, Echo) if isinstance(doc, dict) else None
 
 
@@ -240,21 +203,41 @@ def _struct_in(wanted: Any) -> type[msgspec.Struct] | None:
 def contents_fingerprint(request: Any) -> str:
     """Return a digest of a request's ``contents`` that survives the echo.
 
-    The service sorts members, pads list elements with nulls and may leave out other members of the request, so the
-    digest takes the contents alone, without nulls and with one spelling per member.
+    The service may leave out other members of the request, so the digest takes the contents alone.
     """
     contents = request.get("contents") if isinstance(request, dict) else request
-    return hashlib.blake2b(encode(_canonical(contents)), digest_size=16).hexdigest()
+    return hashlib.blake2b(encode(canonical(contents)), digest_size=16).hexdigest()
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
+    """Return what a request and its echo have in common.
+
+    The service sorts members, pads list elements with nulls, empty lists and objects of nulls, and writes ``1.0`` as
+    ``1``; so members have one order and one spelling, what says nothing is left out, and a number is a number.
+    """
     if isinstance(value, dict):
-        items = sorted((_camel(name), _canonical(item)) for name, item in value.items() if item is not None)
+        items = sorted((_camel(name), canonical(item)) for name, item in value.items() if item is not None)
         # `parts` and `contents` may be one object instead of a list of one.
-        return {name: [item] if name == "parts" and isinstance(item, dict) else item for name, item in items}
+        return {
+            name: [item] if name in _LISTS and isinstance(item, dict) else item
+            for name, item in items
+            if item not in _PADDING
+        }
     if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    return value
+        return [canonical(item) for item in value]
+    return _number(value) if type(value) in {int, float} else value
+
+
+#: How what is not there looks where it is padded.
+_PADDING: tuple[Any, ...] = (None, [], {})
+_LISTS = ("parts", "contents")
+
+
+def _number(value: float) -> float:
+    """Return one of the spellings of a number: an integer where it is one of 64 bits."""
+    if isinstance(value, int):
+        return value if -(1 << 63) <= value < 1 << 63 else float(value)
+    return int(value) if value.is_integer() and -(1 << 63) <= value < 1 << 63 else value
 
 
 def _camel(name: str) -> str:

@@ -139,9 +139,12 @@ class Rounds:
         )
 
     def _counted(self, rows: Iterable[ResultRow], number: int) -> Iterator[ResultRow]:
-        for row in rows:
+        def counted(row: ResultRow) -> ResultRow:
             self.cured[number] += row.status.is_good
-            yield row
+            return row
+
+        # Not a loop that yields: it would keep each row, which may be long, while it lands.
+        return map(counted, rows)
 
 
 _decode_row = msgspec.json.Decoder(ResultRow).decode

@@ -103,7 +103,7 @@ def _spent(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse
 
 def _estimated(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: PriceTable) -> Money:
     scale, count = Scale(), 0
-    for _, request, _ in input_requests(store, warehouse, job.input_uris):
+    for _, request, *_ in input_requests(store, warehouse, job.input_uris):
         scale.add_request(bytes(request))
         count += 1
     whole = Manifest(

@@ -137,18 +137,18 @@ class BatchJob(Record, frozen=True, kw_only=True):
         return cls(
             name=doc["name"],
             state=_state(doc),
-            state_text=str(doc.get("state", "")),
-            display_name=doc.get("displayName", ""),
-            model=doc.get("model", ""),
+            state_text=str(doc.get("state") or ""),
+            display_name=doc.get("displayName") or "",
+            model=doc.get("model") or "",
             labels=doc.get("labels") or {},
             input_uris=_input_uris(source),
             output_uri=_output_uri(doc.get("outputInfo") or {}),
-            error_code=int(error.get("code", 0)),
-            error_message=error.get("message", ""),
+            error_code=int(error.get("code") or 0),
+            error_message=error.get("message") or "",
             # Zero counts are omitted by the service; a missing object means nothing was said.
-            successful_count=-1 if stats is None else int(stats.get("successfulCount", 0)),
-            failed_count=-1 if stats is None else int(stats.get("failedCount", 0)),
-            incomplete_count=-1 if stats is None else int(stats.get("incompleteCount", 0)),
+            successful_count=-1 if stats is None else int(stats.get("successfulCount") or 0),
+            failed_count=-1 if stats is None else int(stats.get("failedCount") or 0),
+            incomplete_count=-1 if stats is None else int(stats.get("incompleteCount") or 0),
             created_at=_time(doc.get("createTime")),
             started_at=_time(doc.get("startTime")),
             ended_at=_time(doc.get("endTime")),
@@ -184,23 +184,23 @@ def _state(doc: dict[str, Any]) -> JobState:
     """Return a job's state. One that is not known yet waits, unless the job has an end: then there may be rows to land,
     and what it did not answer is missing.
     """
-    state = JobState.read(doc.get("state", ""))
+    state = JobState.read(doc.get("state") or "")
     if state is JobState.UNSPECIFIED and doc.get("endTime"):
         return JobState.PARTIALLY_SUCCEEDED
     return state
 
 
 def _input_uris(source: dict[str, Any]) -> tuple[str, ...]:
-    if "bigquerySource" in source:
-        return (source["bigquerySource"].get("inputUri", ""),)
-    uris = (source.get("gcsSource") or {}).get("uris", [])
+    if table := source.get("bigquerySource"):
+        return (table.get("inputUri") or "",)
+    uris = (source.get("gcsSource") or {}).get("uris") or []
     return (uris,) if isinstance(uris, str) else tuple(uris)
 
 
 def _output_uri(info: dict[str, Any]) -> str:
     if folder := info.get("gcsOutputDirectory"):
         return str(folder)
-    dataset, table = info.get("bigqueryOutputDataset", ""), info.get("bigqueryOutputTable", "")
+    dataset, table = info.get("bigqueryOutputDataset") or "", info.get("bigqueryOutputTable") or ""
     if not table or table.startswith("bq://"):
         return str(table)
     # The service gives the dataset as an address and the table as a bare name; a dotted name is already whole.

@@ -17,8 +17,9 @@ from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.classify import HOPELESS
 from airflow_vertex_batch.core.collect import result_files
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.jsonl import decode, encode, read_lines
+from airflow_vertex_batch.core.jsonl import decode, encode
 from airflow_vertex_batch.core.landing import badly_ended
+from airflow_vertex_batch.core.lines import read_lines
 from airflow_vertex_batch.core.prepare import PreparePlan, write_set
 from airflow_vertex_batch.core.report import Totals
 from airflow_vertex_batch.core.request import MAX_REQUESTS

@@ -56,6 +56,8 @@ class Report(Record, frozen=True, kw_only=True):
     duplicate_count: int = 0
     foreign_count: int = 0
     rejoined_count: int = 0
+    unreadable_count: int = 0
+    unmatched_count: int = 0
     jobs: tuple[str, ...] = ()
     destination: str = ""
     dead_letters: str = ""

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: The most tokens that one count may say: a thousand times the longest context, and so few that those of all rows
+#: and attempts are a 64-bit number.
+MAX_TOKENS = 10**10
+_DIGITS = 20
+
+
 class RowStatus(StrEnum):
     """How one request ended."""
 
@@ -67,8 +73,8 @@ class Usage(msgspec.Struct, frozen=True):
     cached_audio_tokens: int = 0
 
     @classmethod
-    def from_api(cls, doc: dict[str, Any]) -> Self:
-        """Read ``usageMetadata``; counts may be strings or absent."""
+    def from_api(cls, doc: dict[str, Any]) -> Self | None:
+        """Read ``usageMetadata``; counts may be strings or absent. None where one says more than can be true."""
         prompt, output = _count(doc.get("promptTokenCount")), _count(doc.get("candidatesTokenCount"))
         thinking, tool = _count(doc.get("thoughtsTokenCount")), _count(doc.get("toolUsePromptTokenCount"))
         total = _count(doc.get("totalTokenCount")) or prompt + output + thinking + tool
@@ -76,7 +82,8 @@ class Usage(msgspec.Struct, frozen=True):
         images = _modality(doc.get("candidatesTokensDetails"), "IMAGE")
         cached_audio = min(audio, _modality(doc.get("cacheTokensDetails"), "AUDIO"))
         cached = _count(doc.get("cachedContentTokenCount"))
-        return cls(prompt, output, thinking, cached, tool, total, audio, images, cached_audio)
+        counts = (prompt, output, thinking, cached, tool, total, audio, images, cached_audio)
+        return cls(*counts) if max(counts) <= MAX_TOKENS else None
 
     def __add__(self, other: Usage) -> Usage:
         # Written out because every row passes here: three times as fast as a loop over the members.
@@ -108,7 +115,12 @@ def _count(value: object) -> int:
         return max(value, 0)
     if value is None:
         return 0
-    return int(float(value)) if isinstance(value, int | str | float) and re.fullmatch(r"\d+(\.0)?", str(value)) else 0
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and value > 0 else 0
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.0)?", value, re.ASCII):
+        # More digits than a real count has: all that matters is that there are too many.
+        return int(value.partition(".")[0][:_DIGITS])
+    return 0
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ import msgspec
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.jsonl import decode
+from airflow_vertex_batch.core.lines import read_blocks, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ _MEDIA_TYPES = {
     ".wmv": "video/wmv", ".3gp": "video/3gpp", ".md": "text/md",
 }  # fmt: skip
 _PAGE_ROWS = 1_000
+#: A line that is handled alone.
+LARGE_BYTES = 1 << 20
 #: Python's own limit of 131,072 characters a CSV field is below what one prompt may hold.
 _MAX_FIELD_CHARACTERS = 100_000_000
 
@@ -274,18 +277,27 @@ def _format(name: str) -> str:
     return "parquet" if name.endswith(".parquet") else ""
 
 
+class LargeRow(dict[str, Any]):
+    """A row of a line so long that it is handled alone: many of them would not fit into memory together."""
+
+
 def _read_jsonl(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
-    for number, line in enumerate(stream, start=1):
-        if line.strip():
-            yield number, _json_row(line)
+    for first, block in read_blocks(stream):
+        for number, line in enumerate(block, start=first):
+            if not line.isspace():
+                yield number, _json_row(line)
 
 
 def _json_row(line: bytes) -> Row | InputError:
     try:
         row = decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return InputError("Not JSON", why=str(error), todo="Write one JSON object a line")
-    return row if isinstance(row, dict) else InputError("Not a JSON object", todo="Write one JSON object a line")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        why = too_long(line)
+        todo = "Pass media as fileData instead of inline" if why else "Write one JSON object a line"
+        return InputError("The line is too long" if why else "Not JSON", why=why or str(error), todo=todo)
+    if not isinstance(row, dict):
+        return InputError("Not a JSON object", todo="Write one JSON object a line")
+    return row if len(line) < LARGE_BYTES else LargeRow(row)
 
 
 def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:

@@ -170,6 +170,9 @@ def exporting(destination: str) -> Iterator[None]:
     except ServiceError as error:
         if error.status in {401, 403}:
             raise JobFailedError(
-                7, f"The service agent does not have storage.objects.create access to {destination}."
+                7,
+                # As captured on 2026-09-02 (`tests/cases/real/jobs/j08`), but for the project's number.
+                "Service account service-1@gcp-sa-aiplatform.iam.gserviceaccount.com doesn't have sufficient "
+                f'permission "storage.objects.create" to write {destination}.',
             ) from error
         raise JobFailedError(13, f"Failed to export data to {destination}. Please try again. {error}") from error

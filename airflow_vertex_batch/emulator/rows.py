@@ -7,6 +7,7 @@ from its canonical form; a row never raises.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import logging
 from collections import Counter
@@ -17,12 +18,13 @@ import msgspec
 
 from airflow_vertex_batch.emulator.billing import Bill, Written
 from airflow_vertex_batch.emulator.faults import KEY_MEMBERS, RowFault
+from airflow_vertex_batch.emulator.forms import written
 from airflow_vertex_batch.emulator.importer import OUTPUT_MEMBERS, decode, retyped
 from airflow_vertex_batch.emulator.rowcheck import canonical, problem_of
 from airflow_vertex_batch.emulator.wire import rfc3339, row_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from airflow_vertex_batch.emulator.jobs import Job
     from airflow_vertex_batch.emulator.models import Answer, Candidate
@@ -37,10 +39,13 @@ class RowMaker:
 
     :param tools: the model, the clock and the scenario, as they are when each row is made.
     :param readable: whether a ``gs://`` address can be read.
+    :param lines: yields all lines of the input.
     """
 
-    def __init__(self, job: Job, tools: Tools, readable: Callable[[str], bool]) -> None:
-        self._job, self._tools, self._readable = job, tools, readable
+    def __init__(
+        self, job: Job, tools: Tools, readable: Callable[[str], bool], lines: Callable[[], Iterable[bytes]]
+    ) -> None:
+        self._job, self._tools, self._readable, self._lines = job, tools, readable, lines
         self._version = str(job.body["model"]).rpartition("/")[2]
 
     def row(self, line: bytes, position: int) -> Written:
@@ -56,13 +61,26 @@ class RowMaker:
                 "response": earlier,
             }
             return Written(({**columns, **members},), Bill(key=_key_of(doc), outcome="copied"))
-        echo = normalised(request) if self._switches.echo == "normalised" else request
+        echo = self._echo(request)
         asked, key = canonical(request), _key_of(doc)
         made = self._made(asked, line)
         head = {"status": made.lines[0]["status"], "processed_time": self._time(line), **columns, "request": echo}
         row = msgspec.structs.replace(made, lines=({**head, **made.lines[0]},))
         done = self._finished(self._with_faults(row, asked, key, position))
+        form = self._switches.line_form
+        done = msgspec.structs.replace(done, lines=tuple(written(line, form) for line in done.lines))
         return msgspec.structs.replace(done, bill=msgspec.structs.replace(done.bill, key=key))
+
+    def _echo(self, request: Any) -> Any:
+        """Return a request as it comes back."""
+        if self._switches.echo == "verbatim":
+            return request
+        return _fitted(request, self._file_shape if self._switches.echo_padding == "file" else _shape(request))
+
+    @functools.cached_property
+    def _file_shape(self) -> Any:
+        """The one shape of all requests of the input."""
+        return functools.reduce(_merged, (_shape(_request_of(decode(line))) for line in self._lines()), None)
 
     @staticmethod
     def unanswered(line: bytes) -> Bill:
@@ -83,6 +101,10 @@ class RowMaker:
             log.exception("The model failed on a request of %s", self._job.name)
             return _failed(500, f"Internal error encountered: {type(error).__name__}.")
         response = response_of(answer, self._version, _digest(line), self._tools.clock.now())
+        if self._switches.grounding == "present" and _searches(request):
+            _ground(response)
+        if self._switches.thought_signature == "present":
+            _sign(response, line)
         output = sum(candidate.token_count for candidate in answer.candidates)
         bill = Bill(
             prompt=sum(answer.prompt_tokens.values()),
@@ -123,6 +145,29 @@ class RowMaker:
         # Both 3 and 6 fraction digits were seen (S2, F4); which one a row gets does not matter, that both occur does.
         digits = "milliseconds" if _digest(line)[0] % 2 else "microseconds"
         return self._tools.clock.now().isoformat(timespec=digits)
+
+
+def _searches(request: dict[str, Any]) -> bool:
+    return any("googleSearch" in tool for tool in request.get("tools") or ())
+
+
+def _ground(response: dict[str, Any]) -> None:
+    """Put in what a search found, and take out what grounded answers do not have."""
+    for candidate in response["candidates"]:
+        candidate.pop("avgLogprobs", None)
+        web = {"domain": "example.invalid", "title": "example.invalid", "uri": "https://example.invalid/r"}
+        candidate["groundingMetadata"] = {
+            "groundingChunks": [{"web": web}],
+            "groundingSupports": [{"groundingChunkIndices": [0], "segment": {"endIndex": 5, "text": "found"}}],
+            "retrievalMetadata": {},
+            "searchEntryPoint": {"renderedContent": "<div></div>"},
+            "webSearchQueries": ["what is asked"],
+        }
+
+
+def _sign(response: dict[str, Any], line: bytes) -> None:
+    for candidate in response["candidates"]:
+        candidate["content"]["parts"][0] |= {"thoughtSignature": base64.b64encode(_digest(line)).decode()}
 
 
 def _failed(code: int, message: str) -> Written:

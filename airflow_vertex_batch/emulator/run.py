@@ -77,7 +77,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._job, self._tools = job, tools
         self._requests, self._answers = Requests(folder), Answers(folder)
-        self._rows = RowMaker(job, tools, lru_cache(_KNOWN_MEDIA)(self._readable))
+        self._rows = RowMaker(job, tools, lru_cache(_KNOWN_MEDIA)(self._readable), self._requests.all)
         self._pool = ThreadPoolExecutor(tools.model.parallel) if tools.model.parallel > 1 else None
         self._order: Iterator[int] = itertools.islice(
             shuffled(job.request_count, int(job.id)), self.account.row_count, None

@@ -21,6 +21,7 @@ import msgspec
 from airflow_vertex_batch.core.catalog import life_of, misspelt
 from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.emulator.faults import CallFault, Fault, JobFault, RowFault
+from airflow_vertex_batch.emulator.forms import Form
 from airflow_vertex_batch.emulator.late import OutputFault
 
 if TYPE_CHECKING:
@@ -47,6 +48,17 @@ class Switches(Data, frozen=True, kw_only=True):
     failed_response: Literal["empty", "absent", "null"] = "empty"
     #: 5. Echo with sorted members and null-padded list elements. Printed in S2 and seen in a real line (F4).
     echo: Literal["normalised", "verbatim"] = "normalised"
+    #: Not numbered: what the lists of an echo are padded to: the members of the row's own elements (S2's sample has one
+    #: row), or those of all rows of the file (a real pair of files of 2024-11-05, `pairs/multimodal`).
+    echo_padding: Literal["row", "file"] = "file"
+    #: Not numbered: the form of a line, by when it was written (`emulator.forms`); on the user's page (S0), or in
+    #: captures of 2024-11, of 2025-08 to 2025-09, and from 2025-11 on.
+    line_form: Form = "page"
+    #: Not numbered: ``groundingMetadata`` of a request that searches: in all of twenty real lines (o03, o04),
+    #: which have no ``avgLogprobs`` either.
+    grounding: Literal["absent", "present"] = "present"
+    #: Not numbered: a ``thoughtSignature`` beside the text. One line of Gemini 3.1 has it (o09), none of 2.5.
+    thought_signature: Literal["absent", "present"] = "absent"
     #: 6. Other top-level members in the output. Echoed in three captures (F1, F2, F3), numeric texts re-typed (F1);
     #: older reports (2023-2025) say they are dropped.
     siblings: Literal["retyped", "verbatim", "dropped"] = "retyped"

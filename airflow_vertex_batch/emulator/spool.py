@@ -68,6 +68,11 @@ class Requests:
         self._index.write(self._size_bytes.to_bytes(_OFFSET_BYTES))
         self._size_bytes += self._lines.write(line + b"\n")
 
+    def all(self) -> Iterator[bytes]:
+        """Yield every line, by a stream of its own."""
+        with Path(self._lines.name).open("rb") as stream:
+            yield from (line.rstrip(b"\n") for line in stream)
+
     def flush(self) -> None:
         """Hand everything to the operating system."""
         self._lines.flush()

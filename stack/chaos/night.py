@@ -43,7 +43,7 @@ KEYS = ("r1", "r2", "r3", "r4", BAD_ROW)
 SPEED, PENDING_S, RUNNING_S = 20.0, 40.0, 40.0
 #: Seconds that a token of the slow connection takes.
 SLOW_TOKEN_S = 6.0
-#: Seconds for which an event is waited for at most. All runs go side by side: how long they take is the machine's matter.
+#: Seconds for which an event is waited for at most. How long runs take that go side by side is the machine's matter.
 TIMEOUT_S = 1800.0
 _LOOK_EVERY_S = 1.5
 #: What a log says of a job in the queue: ours, and Google's.

@@ -6,6 +6,7 @@ BigQuery's calls are tried: the others are those of a run to files.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections import defaultdict
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 HEADERS = ("fault", "calls", "positions", "same attempt", "a retry", "a person", "not well", "longest")
 #: The longest recovery is told in steps of so many seconds: back-off is spread by chance.
 _STEP_S = 30
+#: Cases after which the log says how far a night is.
+_TELL_EVERY = 50
+log = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
@@ -94,10 +98,14 @@ class Night:
     def run(self, quiet: Mapping[bool, Outcome], chosen: Sequence[tuple[Case, Position]]) -> list[Result]:
         """Go through batches."""
         outcomes = self._pool.map(worker.go, [case for case, _ in chosen])
-        return [
-            Result(case, position, outcome, quiet[case.to_table].elapsed_s)
-            for (case, position), outcome in zip(chosen, outcomes, strict=True)
-        ]
+        results = []
+        for (case, position), outcome in zip(chosen, outcomes, strict=True):
+            results.append(Result(case, position, outcome, quiet[case.to_table].elapsed_s))
+            if results[-1].ended == "not well":
+                log.warning("%s", results[-1])
+            if len(results) % _TELL_EVERY == 0:
+                log.info("%d of %d cases", len(results), len(chosen))
+        return results
 
 
 #: A second piece of the rows, which only large ones have.

@@ -152,6 +152,13 @@ class TestARowThatNeverHeals:
         with pytest.raises(AirflowFailException, match=r"^None of 1 rows that were sent has a good answer"):
             night.run(rows=MORE_ROWS[-1:], skip_answered=True)
 
+    @pytest.mark.parametrize("code", [403, 404], ids=["rights were lost", "media are gone"])
+    def test_what_a_person_may_mend_is_no_quiet_night(self, a_night, code):
+        night = a_night(RowError(keys=("b*",), code=code))
+        night.run(rows=MORE_ROWS)
+        with pytest.raises(AirflowFailException, match=r"^None of 1 rows that were sent has a good answer"):
+            night.run(rows=MORE_ROWS, skip_answered=True)
+
 
 class TestTheSourceHasNoRow:
     def test_the_first_task_fails_and_what_has_landed_stays(self, a_night):

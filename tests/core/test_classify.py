@@ -76,12 +76,23 @@ MEANINGS = {
     "MALFORMED_RESPONSE": ("invalid_output", True),
     "CONTINUATION": ("truncated", True),
     "TOO_MANY_TOOL_CALLS": ("invalid_output", True),
+    "LANGUAGE": (RowStatus.BLOCKED, False),
+    "PUP_LIMITED_DISABLED": (RowStatus.BLOCKED, False),
+    "MISSING_THOUGHT_SIGNATURE": (RowStatus.INVALID_OUTPUT, False),
+    "ESCALATION": (RowStatus.FAILED, True),
 }
+#: Words that google-genai has and the API definition has not (2.34.0 to 3.6.1, 2026-11-28).
+CLIENT_WORDS = ("LANGUAGE", "PUP_LIMITED_DISABLED", "MISSING_THOUGHT_SIGNATURE", "ESCALATION")
 
 
 class TestFinishReasons:
     def test_the_table_has_every_word_of_the_api(self):
-        assert set(FINISH_REASONS) == set(MEANINGS) == set(_api_words("Candidate", "finishReason"))
+        assert set(FINISH_REASONS) == set(MEANINGS) == {*_api_words("Candidate", "finishReason"), *CLIENT_WORDS}
+
+    def test_the_table_has_every_word_of_google_s_client(self):
+        from google.genai import types
+
+        assert {word.name for word in types.FinishReason} <= set(FINISH_REASONS)
 
     @pytest.mark.parametrize(("word", "meaning"), MEANINGS.items())
     def test_each_word_gives_its_status(self, word, meaning):
@@ -355,6 +366,11 @@ class TestJson:
         assert _row(an_output(text=text[:cut]), check=lambda _: "").code == "CUT_JSON"
         assert _row(an_output(text=text), check=lambda _: "").status is RowStatus.SUCCEEDED
         assert _row(an_output(text=f"{text[:cut]} Sorry"), check=lambda _: "").code in {"NOT_JSON", "CUT_JSON"}
+
+    @pytest.mark.parametrize("mark", ["```json\n", "```", "```json", "\n\n"])
+    def test_a_million_line_breaks_cost_no_time(self, mark):
+        row = _row(an_output(text=mark + "\n" * 1_000_000), check=self.CHECK)
+        assert row.status is RowStatus.INVALID_OUTPUT
 
     def test_json_whose_fence_was_never_closed_is_whole(self):
         assert _row(an_output(text='```json\n{"a": 1}'), check=self.CHECK).answer == {"a": 1}

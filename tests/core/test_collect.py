@@ -11,7 +11,7 @@ import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.collect import Batch, Collector, OnLostOutput, result_files, tally
-from airflow_vertex_batch.core.errors import ResultError
+from airflow_vertex_batch.core.errors import LostOutputError, ResultError
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.request import request_digest
 from airflow_vertex_batch.core.rows import RowStatus
@@ -151,10 +151,10 @@ class TestBlocks:
         assert {key: row.text for key, row in rows.items()} == {key: f"answer {key}" for key in keys}
         assert case.odd == (0, 0 if odd == b"\n" else 1, 0)
 
-    def test_two_lines_on_one_are_no_output(self):
+    def test_two_lines_on_one_cost_that_line(self):
         both = jsonl(answered("r1")).strip() + jsonl(answered("r2"))
-        with pytest.raises(ResultError, match=r"Line 1 of gs://out/.*is no line of a batch output"):
-            Case(ASKED, both + jsonl(answered("r3"))).rows()
+        rows = Case(ASKED, both + jsonl(answered("r3"))).by_key()
+        assert [rows[key].status for key in KEYS] == ["missing", "missing", "succeeded"]
 
 
 class TestKeysShared:
@@ -183,8 +183,7 @@ class TestKeysShared:
         "keys", [["a", "a", "a-2"], ["a-2", "a", "a"], ["a", "a", "a", "a-2", "a-3"]], ids="|".join
     )
     def test_a_number_behind_a_key_never_takes_another_s_place(self, keys):
-        asked = [a_line(key, str(number)) for number, key in enumerate(keys)]
-        case = Case(asked, jsonl(*[an_output(key) for key in keys]))
+        case = Case([a_line(key) for key in keys], jsonl(*[an_output(key) for key in keys]))
         assert len(case.by_key()) == len(keys)
         assert case.odd == (0, 0, 0)
         assert all(row.status.is_good for row in case.rows())
@@ -207,15 +206,47 @@ class TestFiles:
         case.store.objects[f"{OUTPUT}/incremental_predictions.jsonl"] = jsonl(answered("r1"))
         assert case.by_key()["r1"].status is RowStatus.SUCCEEDED
 
-    def test_other_files_are_no_results(self):
-        store = MemoryStore(
-            **{f"{OUTPUT}/{name}": b"" for name in ("predictions.jsonl", "readme.txt", "sub/predictions.jsonl-1")}
-        )
-        found = result_files(store, Uri.parse(OUTPUT))
-        assert [uri.name for uri in found] == [
-            "prediction-model-1/predictions.jsonl",
-            "prediction-model-1/sub/predictions.jsonl-1",
-        ]
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "predictions.jsonl",
+            "predictions.jsonl-00000-of-00002",
+            "predictions_0001.jsonl",
+            "prediction.results-00000-of-00002",
+            "000000000000.jsonl",
+            "prediction-model-2026-09-02T20:06:30.166279Z/predictions.jsonl",
+        ],
+    )
+    def test_results_have_the_names_that_the_service_gives_them(self, name):
+        store = MemoryStore(**{f"{OUTPUT}/{name}": b""})
+        assert [str(uri) for uri in result_files(store, Uri.parse(OUTPUT))] == [f"{OUTPUT}/{name}"]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "readme.txt", "a.jsonl.bak", "predictions.jsonl.bak", "predictions.jsonl~", "predictions.jsonl.tmp",
+            "predictions.jsonl.gz", "predictions.jsonl_copy", "old-predictions.jsonl", "answers.jsonl", "x.jsonl",
+            ".predictions.jsonl.x1", "Copy of predictions.jsonl", "predictions (1).jsonl", "sub/predictions.jsonl",
+            "backup/predictions.jsonl-00000-of-00001", "predictions.jsonl-00000-of-00001.temp", "predictions.jsonl\n",
+        ],
+    )  # fmt: skip
+    def test_other_files_are_no_results(self, name):
+        store = MemoryStore(**{f"{OUTPUT}/{name}": b""})
+        assert result_files(store, Uri.parse(OUTPUT)) == []
+        case = Case(ASKED[:1], jsonl(answered("r1")))
+        case.store.objects[f"{OUTPUT}/{name}"] = jsonl(answered("r1", response=a_response("not this")))
+        assert [row.text for row in case.rows()] == ["answer r1"]
+
+    @pytest.mark.parametrize("mark", ["?", "[1]", "*", "[", "**"])
+    def test_a_folder_is_read_letter_by_letter(self, mark, local, folder):
+        """A job whose folder has a wildcard in its name would be a job without any answer."""
+        for store, root in ((MemoryStore(), "gs://out"), (local, str(folder))):
+            here, beside = Uri.parse(f"{root}/night{mark}"), Uri.parse(f"{root}/night1")
+            for uri in (here / "predictions.jsonl", beside / "predictions.jsonl"):
+                with store.open_write(uri) as stream:
+                    stream.write(jsonl(answered("r1")))
+            assert result_files(store, here) == [here / "predictions.jsonl"]
+            assert result_files(store, beside) == [beside / "predictions.jsonl"]
 
     def test_another_folder_that_begins_alike_is_not_ours(self):
         store = MemoryStore(**{f"{OUTPUT}0/predictions.jsonl": b""})
@@ -227,14 +258,30 @@ class TestFiles:
         assert rows["r3"].status is RowStatus.MISSING
         assert rows["r2"].status is RowStatus.SUCCEEDED
 
-    def test_a_torn_line_in_the_middle_is_no_output_of_a_job(self):
-        case = Case(ASKED, jsonl(answered("r1"), b'{"key": "r2", "resp\n', answered("r3")))
-        with pytest.raises(ResultError, match=r"Line 2 of gs://out/.*is no line of a batch output"):
-            case.rows()
+    @pytest.mark.parametrize(
+        "junk", [b'{"key": "r2", "resp', b"\0" * 99, b"\xef\xbb\xbf", b"<html>", b"null"], ids=repr
+    )
+    def test_junk_in_the_middle_costs_that_line_and_its_row_says_so(self, junk):
+        rows = Case(ASKED, jsonl(answered("r1"), junk + b"\n", answered("r3"))).by_key()
+        assert [rows[key].status for key in KEYS] == ["succeeded", "missing", "succeeded"]
+        assert "It may have been line 2 of gs://out/prediction-model-1/predictions" in rows["r2"].reason
 
-    def test_a_file_without_one_good_line_never_was_an_output(self):
-        with pytest.raises(ResultError, match="Line 1 of gs://out/"):
+    def test_it_is_a_line_that_the_service_wrote(self):
+        """So what it counted is there: the job is not asked for again and again."""
+        case = Case(ASKED, jsonl(answered("r1"), b"junk\n", answered("r3")), successful_count=3)
+        assert case.by_key()["r2"].status is RowStatus.MISSING
+        assert case.collector.anomalies.unreadable_count == 1
+
+    def test_a_file_without_one_line_of_an_output_is_none(self):
+        with pytest.raises(
+            LostOutputError, match=r"no result file is there.*Line 1 of gs://out/.*is no line of a batch"
+        ):
             Case(ASKED, b"<html>Sign in</html>\n").rows()
+
+    def test_beside_others_it_changes_nothing(self):
+        case = Case(ASKED, b"<html>Sign in</html>\n", jsonl(*map(answered, KEYS)))
+        assert all(row.status is RowStatus.SUCCEEDED for row in case.rows())
+        assert case.collector.anomalies.unreadable_count == 0
 
     def test_an_empty_file_has_no_lines(self):
         assert {row.status for row in Case(ASKED, b"").rows()} == {RowStatus.MISSING}

@@ -100,16 +100,20 @@ class TestReport:
         page.write_bytes(page.read_bytes() + b'{"key": "torn')
         assert _report(capsys, page)["request_count"] == 2
 
+    def test_so_is_a_bad_line_inside_and_it_is_said(self, capsys, caplog, page):
+        page.write_bytes(b"torn\n" + page.read_bytes())
+        assert _report(capsys, page)["request_count"] == 2
+        assert "line 1 of" in caplog.text
+
     @pytest.mark.parametrize(
         ("content", "message"),
         [
             (None, "Cannot read .*No such file"),
             (b"not an output\n", "Line 1 of .* is no line of a batch output"),
             (b"not an output", "Line 1 of .* is no line of a batch output"),
-            (jsonl(an_output(), b"torn\n", an_output()), "Line 2 of .* is no line of a batch output"),
             (b"\x89PNG\r\n\x1a\n", "is no line of a batch output"),
         ],
-        ids=["absent", "text", "text without an end", "a bad line inside", "bytes"],
+        ids=["absent", "text", "text without an end", "bytes"],
     )
     def test_what_cannot_be_read_is_status_2_with_one_line_of_why(self, capsys, tmp_path, content, message):
         file = tmp_path / "predictions.jsonl"

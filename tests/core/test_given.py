@@ -53,7 +53,7 @@ class TestItems:
             (None, [None]),
             (7, [7]),
         ],
-        ids=repr,
+        ids=lambda value: type(value).__name__,
     )
     def test_one_or_several(self, value, wanted):
         assert items(value) == wanted

@@ -85,7 +85,7 @@ class TestRequestLabels:
         assert Case(ASKED, jsonl(line)).by_key()["r1"].text == "for r1"
 
     def test_a_key_that_did_come_back_goes_before_the_label(self):
-        line = an_output("r1", text="for r1", request=self._labelled("r2"))
+        line = an_output("r1", text="for r1", request=self._labelled("r2", "question r1"))
         assert Case(ASKED, jsonl(line)).by_key()["r1"].text == "for r1"
 
 

@@ -14,14 +14,13 @@ from airflow_vertex_batch.core.jsonl import (
     contents_fingerprint,
     decode,
     encode,
-    read_blocks,
     read_echo,
-    read_lines,
     read_output,
     read_response,
-    repaired,
     request_line,
 )
+from airflow_vertex_batch.core.lines import read_blocks, read_lines
+from airflow_vertex_batch.core.mend import repaired
 from tests.builders import a_request, a_response, an_output
 
 
@@ -124,7 +123,7 @@ class TestReadOutput:
 class TestReadResponse:
     @pytest.mark.parametrize("raw", [b"", b"null", b"{}", b'"{}"', b'"null"', b"[1]", b"3"], ids=repr)
     def test_nothing_is_nothing(self, raw):
-        assert read_response(raw) is None
+        assert read_response(raw)[1] is None
 
     @pytest.mark.parametrize(
         "doc",
@@ -141,7 +140,7 @@ class TestReadResponse:
         ids=["plain", "as a JSON text", "objects where lists belong", "odd parts", "odd members"],
     )
     def test_the_answer_is_found_in_every_shape(self, doc):
-        response = read_response(encode(doc))
+        _, response = read_response(encode(doc))
         assert response.candidates[0].content.listed[0]["text"] == "Hi"
 
 

@@ -8,7 +8,7 @@ from airflow_vertex_batch.core.errors import InputError
 from airflow_vertex_batch.core.unrendered import check_cloud_address, check_folder, check_location, check_table
 
 #: Whatever is rendered, or comes from another task.
-LATER = [None, object(), "{{ var.value.place }}", "{% if a %}gs://b{% endif %}"]
+LATER = [None, ("the output", "of a task"), "{{ var.value.place }}", "{% if a %}gs://b{% endif %}"]
 
 
 class TestAFolder:

@@ -29,6 +29,7 @@ class TestAFilterSelects:
             pytest.param("""display_name='night "1"'""", True, id="quotes in other quotes"),
             pytest.param('displayName:"night*"', True, id="camelCase and wildcard"),
             pytest.param('display_name:"*1?"', False, id="only the star is a wildcard"),
+            pytest.param('display_name:"[n]*"', False, id="a bracket means itself"),
             pytest.param('display_name="night*"', False, id="a star means itself after ="),
             pytest.param('display_name!="other"', True, id="display name, unequal"),
             pytest.param("model_display_name=gemini-2.5-flash", True, id="model"),
@@ -101,3 +102,8 @@ class TestABadFilterIsRefused:
         with pytest.raises(ApiError, match=why) as caught:
             parse_filter(text)
         assert caught.value.code == 400
+
+
+def test_many_stars_cost_no_time():
+    """A pattern that tries every way to share out the name would take years."""
+    assert not parse_filter(f'display_name:"{"1*" * 30}x"')({"displayName": "1" * 200})

@@ -235,14 +235,38 @@ class TestTheSwitches:
         world = a_world(Missing(keys=("k3",)), counted=answer)
         assert world.ended(world.create())["completionStats"] == stats
 
+    @pytest.mark.parametrize(("answer", "parts"), [("row", ["text"]), ("file", ["fileData", "text"])])
+    def test_24_what_lists_of_the_echo_are_padded_to(self, answer, parts):
+        image = {"parts": [{"fileData": {"fileUri": "gs://in/a.png", "mimeType": "image/png"}}], "role": "user"}
+        world = a_world(
+            echo_padding=answer, lines=[a_line("k0", "Hi"), {"key": "k1", "request": {"contents": [image]}}]
+        )
+        lines = {line["key"]: line for line in world.output(world.ended(world.create()))}
+        assert list(lines["k0"]["request"]["contents"][0]["parts"][0]) == parts
+
+    @pytest.mark.parametrize(("answer", "first"), [("page", "status"), ("2024-11", "status"), ("2025-11", "key")])
+    def test_25_the_form_of_a_line(self, answer, first):
+        assert next(iter((world := a_world(line_form=answer)).output(world.ended(world.create()))[0])) == first
+
+    @pytest.mark.parametrize(("answer", "is_there"), [("absent", False), ("present", True)])
+    def test_26_what_a_search_found(self, answer, is_there):
+        request = a_line("k0", "Hi")["request"] | {"tools": [{"googleSearch": {"excludeDomains": ["example.invalid"]}}]}
+        world = a_world(grounding=answer, lines=[{"key": "k0", "request": request}])
+        (candidate,) = world.output(world.ended(world.create()))[0]["response"]["candidates"]
+        assert ("groundingMetadata" in candidate, "avgLogprobs" in candidate) == (is_there, not is_there)
+
+    @pytest.mark.parametrize(("answer", "names"), [("absent", {"text"}), ("present", {"text", "thoughtSignature"})])
+    def test_27_a_signature_beside_the_text(self, answer, names):
+        line = (world := a_world(thought_signature=answer)).output(world.ended(world.create()))[0]
+        assert line["response"]["candidates"][0]["content"]["parts"][0].keys() == names
+
     def test_say_their_evidence_and_are_all_tested(self):
         tested = {
             name.split("_")[1] for name in dir(type(self)) if name.startswith("test_") and name.split("_")[1].isdigit()
         }
         assert len(tested) == len(Switches.__struct_fields__)
         source = Path(__file__).parents[2] / "airflow_vertex_batch" / "emulator" / "scenario.py"
-        numbers = [f"#: {number}. " for number in range(1, 14)]
-        assert all(number in source.read_text() for number in numbers)
+        assert all(f"#: {number}. " in source.read_text() for number in range(1, 14))
 
 
 class TestFaultsOfACall:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.classify import Form, classify, time_or_nothing
+from airflow_vertex_batch.core.collect.echo import mark_of
 from airflow_vertex_batch.core.collect.inputs import input_requests
 from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row, plain_time
 from airflow_vertex_batch.core.errors import ResultError
@@ -122,7 +123,8 @@ class TestOutput:
         for key, text in texts:
             doc = an_output(key, text, request=a_request(text, **MIME), processed_time=f"{text}")
             raw = encode({name: doc[name] for name in members}) + b"\n"
-            assert lines.read(raw) == (key, text, encode(doc["response"]), Form(json=True))
+            found = mark_of(encode(doc["request"]))
+            assert lines.read(raw) == (key, text, encode(doc["response"]), Form(json=True), found)
             found = lines._shapes.match(raw)
             shapes.add(found and found[0])
         assert len(shapes) == 1
@@ -171,8 +173,8 @@ class TestInput:
             found = list(input_requests(store, MemoryWarehouse(), ["gs://in/r.jsonl"]))
             digester = Digester("m")
             return [
-                (key, request, (digester if labelled else digester.unlabelled)(request))
-                for key, request, labelled in found
+                (key, request, (digester if labelled else digester.unlabelled)(request), mark)
+                for key, request, labelled, mark in found
             ]
 
         docs = [{"key": key, "request": request} for key, request in asked]
@@ -190,8 +192,9 @@ class TestInput:
             assert None in alone
             return
         assert together == alone
-        for _, request, digest in together:
+        for _, request, digest, found in together:
             assert digest.hex() == request_digest(request, "m")
+            assert found == mark_of(request)
 
 
 class TestDigests:

@@ -11,6 +11,7 @@ Memory is bounded by one job, which the service bounds at 200,000 requests: see 
 from __future__ import annotations
 
 import contextlib
+import logging
 from datetime import UTC, datetime
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -19,30 +20,37 @@ import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
-from airflow_vertex_batch.core.collect.expected import BAD, FAILED, GOOD, NOTHING, Expected, KeyTable, digest_at
+from airflow_vertex_batch.core.collect.aside import Columns, Spool
+from airflow_vertex_batch.core.collect.echo import NO_MARK, is_same, mark_of, members
+from airflow_vertex_batch.core.collect.expected import (
+    BAD,
+    FAILED,
+    GOOD,
+    NOTHING,
+    Expected,
+    KeyTable,
+    digest_at,
+    mark_at,
+)
+from airflow_vertex_batch.core.collect.files import FileReader, file_lines, lost_lines, result_files, table_line
 from airflow_vertex_batch.core.collect.inputs import input_requests
 from airflow_vertex_batch.core.collect.join import Evidence, Joiner
 from airflow_vertex_batch.core.collect.owed import OnLostOutput, Seen, check_output
 from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row
-from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.jsonl import (
-    OutputLine,
-    decode,
-    encode,
-    read_blocks,
-    read_lines,
-    read_output,
-)
+from airflow_vertex_batch.core.jsonl import OutputLine, encode, read_output
+from airflow_vertex_batch.core.lines import read_blocks
 from airflow_vertex_batch.core.model import BatchJob, Phase
 from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Tally
-from airflow_vertex_batch.core.temporary import temporary_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from airflow_vertex_batch.core.errors import ResultError
     from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
 
 __all__ = ["Anomalies", "Batch", "Collector", "OnLostOutput", "file_lines", "result_files"]
+
+log = logging.getLogger(__name__)
 
 #: What a request without a line ended as, by how its job ended.
 _UNANSWERED = {
@@ -51,6 +59,7 @@ _UNANSWERED = {
     Phase.FAILED: (RowStatus.FAILED, "The job failed before this row was answered"),
 }
 _NO_LINE = (RowStatus.MISSING, "The job ended without a line for this row")
+_SPOOLED = "as much as the output lines of one job that have no good answer"
 #: Keys named in a message.
 _SAMPLES = 3
 
@@ -78,6 +87,10 @@ class Anomalies(msgspec.Struct):
     duplicate_count: int = 0
     foreign_count: int = 0
     rejoined_count: int = 0
+    #: Lines that are no JSON, or too long.
+    unreadable_count: int = 0
+    #: Lines with a key of ours and another request than was sent under it.
+    unmatched_count: int = 0
 
 
 class Collector:
@@ -111,8 +124,8 @@ class Collector:
         expected = self._expected(batch)
         self.expected_count += len(expected)
         self._batches.append(batch)
-        with _Spool() as strays, _Spool() as bad, _Columns(self._store, batch.columns_uri) as columns:
-            sorting = _Sorting(batch, expected, strays, bad, self.anomalies, self._check)
+        with _Aside() as aside, Columns(self._store, batch.columns_uri) as columns:
+            sorting = _Sorting(batch, expected, aside, self.anomalies, self._check)
             for rows in self._sorted(sorting, batch.job):
                 yield from map(columns.join, rows) if batch.columns_uri else rows
 
@@ -125,7 +138,7 @@ class Collector:
         for batch in self._batches:
             expected = self._expected(batch)
             surplus += (name for name, _ in expected.named() if not seen.add(name, b""))
-            with _Columns(self._store, batch.columns_uri) as columns:
+            with Columns(self._store, batch.columns_uri) as columns:
                 missing += (key for key in columns if expected.find(key) is None)
         return "; ".join(
             f"{len(keys):,} {what}: {', '.join(keys[:_SAMPLES])}"
@@ -139,21 +152,38 @@ class Collector:
 
     def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[Iterable[ResultRow]]:
         """Yield the rows, some at a time: for each that a generator hands to the next, every row pays."""
-        file_count = 0
+        file_count, before = 0, self.anomalies.unmatched_count
         if job.output_uri.startswith("bq://"):
             table = TableId.parse(job.output_uri)
             file_count = int(self._warehouse.count(table) is not None)
             for number, row in enumerate(self._warehouse.rows(table) if file_count else (), start=1):
-                yield sorting.line(encode(_table_line(row)), job.output_uri, number)
+                yield sorting.line(table_line(row), job.output_uri, number)
         elif job.output_uri:
-            for file_count, uri in enumerate(result_files(self._store, Uri.parse(job.output_uri)), start=1):  # noqa: B007 - the last number is the count
+            for uri in result_files(self._store, Uri.parse(job.output_uri)):
                 with self._store.open_read(uri) as stream:
                     yield from sorting.file(stream, str(uri))
+        yield sorting.doubtful()
         yield sorting.rejoined()
+        file_count = file_count or sorting.file_count
         if self._on_lost_output is OnLostOutput.FAIL:
             check_output(job, sorting.seen(file_count), self._now())
+        if sorting.lost:
+            log.warning("In the output of %s, %s cannot be read", job.name, sorting.lost)
+        if unmatched := self.anomalies.unmatched_count - before:
+            log.warning(
+                "%s has %s answers to other requests than were sent under their keys", job.name, f"{unmatched:,}"
+            )
         yield sorting.bad_rows()
         yield sorting.unanswered()
+
+
+class _Aside(contextlib.ExitStack):
+    """Lines without a known key, rows that may be bettered, and lines whose request has to be compared."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.strays, self.bad, self.doubtful = (self.enter_context(Spool(_SPOOLED)) for _ in range(3))
+        return self
 
 
 class _Sorting:
@@ -163,43 +193,70 @@ class _Sorting:
         self,
         batch: Batch,
         expected: Expected,
-        strays: _Spool,
-        bad: _Spool,
+        aside: _Aside,
         anomalies: Anomalies,
         check: Callable[[Any], str] | None,
     ) -> None:
         self._job, self._is_resumed, self._expected = batch.job, batch.resumed, expected
-        self._strays, self._bad, self._anomalies, self._check = strays, bad, anomalies, check
+        self._strays, self._bad, self._doubtful = aside.strays, aside.bad, aside.doubtful
+        self._anomalies, self._check = anomalies, check
         self._lines = PlainLines()
         #: Lines of no request of ours that report no error, and that report one.
         self._other_answered = self._other_failed = 0
+        #: Lines that cannot be read, and the first of them; whole lines among them: what is cut may still grow.
+        self._lost_count = self._lost_whole = 0
+        self._first_lost: ResultError | None = None
+        #: Result files, and what the first object is that is none in spite of its name.
+        self.file_count, self._no_output = 0, ""
 
     def seen(self, file_count: int) -> Seen:
         """Return what the output held, once all of it has been read."""
         counts = self._expected.counts
         return Seen(
             file_count=file_count,
-            answered=counts[GOOD] + counts[BAD] + self._other_answered,
+            answered=counts[GOOD] + counts[BAD] + self._other_answered + self._lost_whole,
             failed=counts[FAILED] + self._other_failed,
             unseen=counts[NOTHING],
+            no_output=self._no_output,
         )
 
-    def file(self, stream: IO[bytes], uri: str) -> Iterator[list[ResultRow]]:
-        """Yield the good rows of a file, some at a time. A torn last line is a row that is missing, not a file that
-        cannot be read.
-        """
-        reader = _FileReader(uri)
+    def file(self, stream: IO[bytes], uri: str) -> Iterator[Iterator[ResultRow]]:
+        """Yield the good rows of a file, some at a time. A line that cannot be read costs that line."""
+        reader = FileReader(uri)
         for first, block in read_blocks(stream):
-            rows: list[ResultRow] = []
-            for number, raw in enumerate(block, start=first):
-                row = self._plain_row(raw) if reader.torn is None else None
-                if row is not None:
-                    reader.count += 1
-                    rows.append(row)
-                elif (stripped := raw.strip()) and (line := reader.read(stripped, number)) is not None:
-                    rows += self._row(line, stripped)
-            yield rows
-        reader.end()
+            rows = self._block(block, first, reader)
+            # A line is not kept while its row lands.
+            block.clear()
+            yield _handed_out(rows)
+        self._note(reader)
+
+    def _block(self, block: list[bytes], first: int, reader: FileReader) -> list[ResultRow]:
+        """Return the good rows of some lines."""
+        rows: list[ResultRow] = []
+        for number, raw in enumerate(block, start=first):
+            row = self._plain_row(raw)
+            if row is not None:
+                reader.count += 1
+                rows.append(row)
+            elif not raw.isspace() and (line := reader.read(raw, number)) is not None:
+                rows += self._row(line, raw.strip())
+        return rows
+
+    def _note(self, reader: FileReader) -> None:
+        """Add up what a file's lines were."""
+        if not reader.is_output:
+            self._no_output = self._no_output or str(reader.error)
+            return
+        self.file_count += 1
+        self._lost_count += reader.lost_count
+        self._lost_whole += reader.whole_count
+        self._first_lost = self._first_lost or reader.error
+        self._anomalies.unreadable_count += reader.lost_count
+
+    @property
+    def lost(self) -> str:
+        """Name the lines that could not be read."""
+        return lost_lines(self._lost_count, self._first_lost)
 
     def line(self, raw: bytes, uri: str, number: int) -> Iterator[ResultRow]:
         """Yield the row of a line if it is a good one."""
@@ -212,7 +269,7 @@ class _Sorting:
             return None
         expected = self._expected
         place = expected.find(line[0])
-        if place is None or place[0][place[1]] != NOTHING:
+        if place is None or place[0][place[1]] != NOTHING or line[4] not in {NO_MARK, mark_at(place)}:
             return None
         row = plain_row(line, self._job.name, digest_at(place), self._check)
         if row is not None:
@@ -221,12 +278,40 @@ class _Sorting:
 
     def _row(self, line: OutputLine, raw: bytes) -> Iterator[ResultRow]:
         name = self._expected.name_of(line.key) if isinstance(line.key, str) else None
-        if name is not None:
+        if name is not None and self._may_be_other(line, name):
+            self._doubtful.add(raw)
+        elif name is not None:
             yield from self._named(line, name)
         elif self._is_resumed and isinstance(line.key, str):
             self._count_other(line)
         else:
             self._strays.add(raw)
+
+    def _may_be_other(self, line: OutputLine, name: str) -> bool:
+        """Whether the request that came back with an answer looks like another one than was sent under its key."""
+        # A line that reports an error has no answer that could land in the wrong place.
+        if line.status or self._expected.is_shared(str(line.key)):
+            return False
+        return mark_of(bytes(line.request)) not in {NO_MARK, mark_at(self._expected.place(name))}
+
+    def doubtful(self) -> Iterator[ResultRow]:
+        """Yield the good rows of lines whose request turned out to be the one that was sent, if not to the byte.
+
+        A line with another request answers that one, whatever its key says.
+        """
+        if not self._doubtful.count:
+            return
+        lines = (read_output(raw, "", 0) for raw in self._doubtful.read())
+        echoes = [(str(line.key), members(bytes(line.request))) for line in lines]
+        names = {name for name, _ in echoes}
+        sent = {name: members(request) for name, request in self._expected.named() if name in names}
+        for raw, (name, echo) in zip(self._doubtful.read(), echoes, strict=True):
+            line = read_output(raw, "", 0)
+            if is_same(sent[name], echo):
+                yield from self._named(line, name)
+            else:
+                self._count_other(line)
+                self._anomalies.unmatched_count += 1
 
     def _count_other(self, line: OutputLine) -> None:
         self._other_failed += bool(line.status)
@@ -275,6 +360,8 @@ class _Sorting:
         status, reason = _UNANSWERED.get(job.state.phase, _NO_LINE)
         if job.error_message:
             reason = f"{reason}: {job.error_message}"
+        if self.lost:
+            reason = f"{reason}. It may have been {self.lost} which cannot be read"
         for name in self._expected.unseen():
             yield ResultRow(
                 key=name,
@@ -287,132 +374,14 @@ class _Sorting:
             )
 
 
+def _handed_out(rows: list[ResultRow]) -> Iterator[ResultRow]:
+    """Yield rows and let each go: one may be as long as a line may be."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
+
+
 _decode_row = msgspec.json.Decoder(ResultRow).decode
-
-
-def result_files(store: ObjectStore, folder: Uri) -> list[Uri]:
-    """Return the result files of an output folder; what a job wrote on its way counts if there is nothing else."""
-    found = [info.uri for info in store.list(folder / "") if ".jsonl" in info.uri.basename]
-    final = [uri for uri in found if not uri.basename.startswith("incremental_")]
-    return final or found
-
-
-def file_lines(store: ObjectStore, files: Iterable[Uri]) -> Iterator[OutputLine]:
-    """Yield the output lines of files. A torn last line is a row that is missing, not a file that cannot be read."""
-    for uri in files:
-        with store.open_read(uri) as stream:
-            reader = _FileReader(str(uri))
-            for number, raw in read_lines(stream):
-                if (line := reader.read(raw, number)) is not None:
-                    yield line
-            reader.end()
-
-
-class _FileReader:
-    """Lets one line pass that is torn, if it is the last of its file."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri, self.count, self._is_cut = uri, 0, False
-        self.torn: ResultError | None = None
-
-    def read(self, raw: bytes, number: int) -> OutputLine | None:
-        """Decode a line; None when it is torn. :raises ResultError: when a torn line came before."""
-        if self.torn is not None:
-            raise self.torn
-        try:
-            line = read_output(raw, self._uri, number)
-        except ResultError as error:
-            self.torn, self._is_cut = error, raw.startswith(b"{")
-            return None
-        self.count += 1
-        return line
-
-    def end(self) -> None:
-        """Check the whole. :raises ResultError: when no line was one of an output: that file never was one."""
-        if self.torn is not None and not (self.count or self._is_cut):
-            raise self.torn
-
-
-def _table_line(row: dict[str, Any]) -> dict[str, Any]:
-    """Bring a row of an output table into the shape of an output line."""
-    made = {**row, "processed_time": str(row.get("processed_time") or "")}
-    return {**made, "request": _json_or_text(row.get("request")), "response": _json_or_text(row.get("response"))}
-
-
-def _json_or_text(value: Any) -> Any:
-    """Decode what is JSON; a column of type JSON or STRING may hold either."""
-    if isinstance(value, str | bytes):
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            return decode(value)
-    return value
-
-
-class _Spool:
-    """Lines put aside, in a temporary file."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> Self:
-        self._file = temporary_file("as much as the output lines of one job that have no good answer")
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
-
-    def add(self, line: bytes) -> None:
-        """Append one."""
-        self.count += 1
-        self._file.write(line + b"\n")
-
-    def read(self) -> Iterator[bytes]:
-        """Yield them in order."""
-        self._file.seek(0)
-        yield from self._file
-
-
-class _Columns:
-    """The user's columns by key, found by offset in a local copy of their file."""
-
-    _WIDTH = 8
-
-    def __init__(self, store: ObjectStore, uri: str) -> None:
-        self._store, self._uri, self._offsets = store, uri, KeyTable(self._WIDTH)
-
-    def __enter__(self) -> Self:
-        self._file = temporary_file("as much as the columns of the rows of one job")
-        if self._uri:
-            offset = 0
-            with self._store.open_read(Uri.parse(self._uri)) as stream:
-                for line in stream:
-                    self._offsets.add(_decode_columns(line).key, offset.to_bytes(self._WIDTH))
-                    offset += self._file.write(line)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield every key of the file."""
-        self._file.seek(0)
-        return (_decode_columns(line).key for line in self._file)
-
-    def join(self, row: ResultRow) -> ResultRow:
-        """Return the row with its columns."""
-        place = self._offsets.find(row.key)
-        if place is None:
-            return row
-        bucket, at = place
-        self._file.seek(int.from_bytes(bucket[at : at + self._WIDTH]))
-        return msgspec.structs.replace(row, columns=_decode_columns(self._file.readline()).columns)
-
-
-class _ColumnsLine(msgspec.Struct, gc=False):
-    key: str
-    columns: dict[str, Any]
-
-
-_decode_columns = msgspec.json.Decoder(_ColumnsLine).decode
 
 
 def tally(rows: Iterable[ResultRow]) -> Tally:

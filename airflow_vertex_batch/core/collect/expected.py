@@ -1,8 +1,8 @@
 """Which requests does a job have, and what has been seen of each?
 
 Every request has a name: its key, its content where it has no key, and a number behind where it shares a key. A name
-keeps the digest of its request and one byte of state, in some 30 bytes a request: keys themselves are not kept, they
-are read again from the input where they are wanted.
+keeps the digest of its request, its mark and one byte of state, in some 40 bytes a request: keys themselves are not
+kept, they are read again from the input where they are wanted.
 
 A key is known by its 64-bit hash. Of the 200,000 requests that the service takes in a job, two meet in one hash once in
 a thousand million jobs; they would be treated as requests that share a key.
@@ -22,12 +22,12 @@ from airflow_vertex_batch.core.request import Digester, content_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    #: Key as it stands in the input, the bytes of the request, and whether they may hold our label.
-    Request = tuple[object, bytes, bool]
+    #: Key as it stands in the input, the bytes of the request, whether they may hold our label, and its mark.
+    Request = tuple[object, bytes, bool, int]
     #: Where the bytes beside a key are.
     Place = tuple[bytearray, int]
 
-_HASH = Struct("q").pack
+_HASH, _UNHASH = Struct("q").pack, Struct("q").unpack_from
 _HASH_BYTES = 8
 #: A power of two: some dozen keys in each bucket of a full job.
 _BUCKETS = 1 << 14
@@ -98,7 +98,7 @@ class Expected:
         self._requests = requests
         #: The names of requests that share a key, by key.
         self._sharing: dict[str, list[str]] = {}
-        self._table = KeyTable(1 + _DIGEST_BYTES)
+        self._table = KeyTable(1 + _DIGEST_BYTES + _HASH_BYTES)
         self._read(model)
         #: Requests by what they have.
         self.counts = [len(self._table), 0, 0, 0]
@@ -113,8 +113,8 @@ class Expected:
     def _read(self, model: str) -> None:
         add, state, digester = self._table.add, bytes([NOTHING]), Digester(model)
         digest, digest_unlabelled = digester, digester.unlabelled
-        for key, request, is_labelled in self._requests():
-            data = state + (digest(request) if is_labelled else digest_unlabelled(request))
+        for key, request, is_labelled, mark in self._requests():
+            data = state + (digest(request) if is_labelled else digest_unlabelled(request)) + _HASH(mark)
             own = key if type(key) is str and key else own_key(key, request)
             if not add(own, data):
                 self._sharing.setdefault(own, [own]).append(_free_name(own, self._table, data))
@@ -122,7 +122,7 @@ class Expected:
     def named(self) -> Iterator[tuple[str, bytes]]:
         """Yield every name with its request, once more from the input."""
         taken = KeyTable(0) if self._sharing else None
-        for key, request, _ in self._requests():
+        for key, request, *_ in self._requests():
             name = own_key(key, request)
             if taken is not None and not taken.add(name, b""):
                 name = _free_name(name, taken, b"")
@@ -137,6 +137,10 @@ class Expected:
         place = self._table.find(name)
         assert place is not None, "names come from the input"
         return place
+
+    def is_shared(self, key: str) -> bool:
+        """Whether several requests have this key."""
+        return key in self._sharing
 
     def name_of(self, key: str) -> str | None:
         """Return the name that a line with this key is for; of those that share it, the one that wants it most."""
@@ -168,6 +172,13 @@ def digest_at(place: Place) -> str:
     return bucket[at + 1 : at + 1 + _DIGEST_BYTES].hex()
 
 
+def mark_at(place: Place) -> int:
+    """Return the mark of the request (`collect.echo`) that is kept at a place."""
+    bucket, at = place
+    mark: int = _UNHASH(bucket, at + 1 + _DIGEST_BYTES)[0]
+    return mark
+
+
 def own_key(key: object, request: bytes) -> str:
     """Return the key of a request before it is told from others; one without a key goes by its content."""
     return str(key) if key not in (None, "") else content_key(_compact(request))
@@ -177,7 +188,7 @@ def _compact(request: bytes) -> bytes:
     """Write JSON without the spaces that its author may have put in."""
     try:
         return encode(decode(request))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError):
         return request
 
 

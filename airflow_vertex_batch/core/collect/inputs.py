@@ -7,15 +7,16 @@ Invariants: requests come as the bytes that stand in the file; a line that is no
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
+from airflow_vertex_batch.core.collect.echo import is_content, mark, mark_of, parts_of
 from airflow_vertex_batch.core.collect.shapes import Place, Shape, Shapes, texts_of
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.jsonl import NULL, decode, encode, read_blocks
+from airflow_vertex_batch.core.jsonl import NULL, encode, loose
+from airflow_vertex_batch.core.lines import read_blocks, too_long
 from airflow_vertex_batch.core.request import KEY_LABEL
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[str]) -> Iterator[Request]:
-    """Yield the key, as it stands there, and the bytes of every request of a job's input, and whether it may be
-    labelled.
+    """Yield the key, as it stands there, and the bytes of every request of a job's input, whether it may be labelled,
+    and its mark.
 
     :raises ResultError: when a line is no request.
     """
@@ -45,7 +46,8 @@ def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[st
         if address.startswith("bq://"):
             for row in warehouse.rows(TableId.parse(address)):
                 request = row.get("request")
-                yield row.get("key"), request.encode() if isinstance(request, str) else encode(request), True
+                made = request.encode() if isinstance(request, str) else encode(request)
+                yield row.get("key"), made, True, mark_of(made)
             continue
         for info in store.list(Uri.parse(address)):
             with store.open_read(info.uri, info.version) as stream:
@@ -59,7 +61,7 @@ def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[st
 class _RequestShape(Shape):
     """A line of a key and a request, in this order. Its core is the last text."""
 
-    __slots__ = ("_begin", "_between", "_end", "_is_labelled")
+    __slots__ = ("_begin", "_between", "_contents", "_end", "_form", "_is_labelled")
 
     def __init__(self, raw: bytes, texts: list[Place], request: Place, *, is_labelled: bool) -> None:
         super().__init__(raw, texts, len(texts) - 1)
@@ -69,10 +71,20 @@ class _RequestShape(Shape):
         self._between = raw[key_end : request.start + 1]
         self._begin, self._end = request.start - key_end, request.end - len(raw)
         self._is_labelled = is_labelled
+        #: Which of the texts, the last one among them, are those of the contents.
+        self._contents = [index for index, place in enumerate(texts) if is_content(place.path)]
+        self._form, found = parts_of(raw[request.start : request.end])
+        if len(found) != len(self._contents):
+            self._form = 0  # a member is there twice
 
-    def request(self, raw: bytes, key: str) -> Request:
-        """Return what `input_requests` yields of a line that matches."""
-        return key, raw[raw.find(self._between) + self._begin : self._end], self._is_labelled
+    def request(self, raw: bytes, texts: list[str]) -> Request:
+        """Return what `input_requests` yields of a line that matches.
+
+        :param texts: all of them.
+        """
+        request = raw[raw.find(self._between) + self._begin : self._end]
+        found = mark(self._form, [texts[index] for index in self._contents]) if self._form else mark_of(request)
+        return texts[0], request, self._is_labelled, found
 
 
 def _request_shape(raw: bytes, places: list[Place]) -> _RequestShape | None:
@@ -98,8 +110,7 @@ class _RequestLines:
         if found is not None:
             shape, texts, core = found
             try:
-                _decode_text(core)
-                return shape.request(raw, texts[0])
+                return shape.request(raw, [*texts, _decode_text(core)])
             except (msgspec.DecodeError, UnicodeDecodeError):
                 pass  # it has more parts than the line that the shape was learnt from
         try:
@@ -107,22 +118,22 @@ class _RequestLines:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         self._shapes.learn(raw)
-        return line.key, bytes(line.request), True
+        request = bytes(line.request)
+        return line.key, request, True, mark_of(request)
 
 
 def _odd_line(raw: bytes, uri: str, number: int) -> Request | None:
     """Read a line in the lenient way; None where it is blank."""
     if not raw:
         return None
-    doc: Any = None
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-        doc = decode(raw)
+    doc = loose(raw)
     if not isinstance(doc, dict):
         raise ResultError(
             f"Line {number} of {uri} is no request",
             uri=uri,
             line=number,
-            why="not a JSON object",
+            why=too_long(raw) or "not a JSON object",
             todo="Restore the file as it was when the job was created",
         )
-    return doc.get("key"), encode(doc.get("request")), True
+    request = encode(doc.get("request"))
+    return doc.get("key"), request, True, mark_of(request)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.jsonl import contents_fingerprint, decode, read_echo, repaired
+from airflow_vertex_batch.core.jsonl import contents_fingerprint, decode, loose, read_echo
+from airflow_vertex_batch.core.mend import is_deep
 from airflow_vertex_batch.core.request import KEY_LABEL, key_label
 
 if TYPE_CHECKING:
@@ -122,9 +123,9 @@ def _echo_fingerprint(raw: bytes) -> str:
     """Return the fingerprint of a request's contents; nothing where it has none."""
     doc: Any = None
     try:
-        doc = decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        doc = decode(repaired(raw) or b"null")
+        doc = loose(raw) if is_deep(raw) else decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        doc = loose(raw)
     if isinstance(doc, str):  # a text column of BigQuery
         return _echo_fingerprint(doc.encode("utf-8", "replace"))
     contents = doc.get("contents") if isinstance(doc, dict) else None

@@ -46,12 +46,14 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     :param answered: requests, and lines of no known request, with a line that reports no error.
     :param failed: those with a line that reports one.
     :param unseen: requests without a line.
+    :param no_output: what an object holds that is named like a result file and is none.
     """
 
     file_count: int
     answered: int
     failed: int
     unseen: int
+    no_output: str = ""
 
 
 def check_output(job: BatchJob, seen: Seen, now: datetime) -> None:
@@ -65,11 +67,17 @@ def check_output(job: BatchJob, seen: Seen, now: datetime) -> None:
     raise LostOutputError(
         f"The output of {job.name} is not whole: {lost}",
         uri=job.output_uri,
-        why=f"{job.output_uri} has {seen.file_count:,} result files" if job.output_uri else "it names no output",
+        why=_found(job, seen),
         left="Nothing was landed or bought for it, and nothing overwritten",
         todo="Retry: an output may appear minutes after its job's end. If it was deleted, restore it (Cloud Storage "
         "keeps deleted objects for 7 days where soft delete is on); if it is lost for good, set on_lost_output='land'",
     )
+
+
+def _found(job: BatchJob, seen: Seen) -> str:
+    if not job.output_uri:
+        return "it names no output"
+    return "; ".join(filter(None, [f"{job.output_uri} has {seen.file_count:,} result files", seen.no_output]))
 
 
 def lost_text(job: BatchJob, seen: Seen, now: datetime) -> str:
@@ -82,8 +90,8 @@ def lost_text(job: BatchJob, seen: Seen, now: datetime) -> str:
         return f"the service counted {answered:,} answered rows, and {seen.answered:,} are there"
     if is_young and seen.answered + seen.failed < answered + failed:
         return f"the service counted {answered + failed:,} rows, and {seen.answered + seen.failed:,} are there"
-    if job.state is JobState.SUCCEEDED and not seen.file_count:
-        return "it succeeded, and no result file is there"
+    if not seen.file_count and (job.state is JobState.SUCCEEDED or seen.no_output):
+        return "no result file is there" if seen.no_output else "it succeeded, and no result file is there"
     return ""
 
 

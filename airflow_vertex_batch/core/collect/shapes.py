@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -26,10 +27,15 @@ if TYPE_CHECKING:
 _NAMES = frozenset({"text", "fileUri", "file_uri"})
 #: Shapes kept; a job has one or two. And how often to learn at all, for files where every line is another shape.
 _KEPT, _LEARNED = 4, 64
+#: The longest line worth learning: a longer one is mostly texts, and each shape keeps what is none.
+_LEARNED_BYTES = 1 << 18
 #: Bytes of a constant that are searched for where a text holds quotation marks: a longer needle takes longer to
 #: prepare, a shorter one finds more that is not the constant.
 _NEEDLE = 16
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s{}\[\],:"]+', re.DOTALL)
+#: Possessive: to go back into a text would keep a note of each of its characters, 120 bytes for one.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]|[^\s{}\[\],:"]++', re.DOTALL)
+#: Values of a line that is worth learning: each is kept for a moment, at ten times its size where it is short.
+_MOST_VALUES = 4096
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -118,12 +124,13 @@ class Shapes(Generic[S]):
 
     def learn(self, raw: bytes) -> None:
         """Keep the shape of a line that was read in full."""
-        if not self._budget:
+        if not self._budget or len(raw) > _LEARNED_BYTES:
             return
         self._budget -= 1
         # Whatever the full way reads without a look at every byte.
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, RuntimeError):
-            shape = self._make(raw, list(_values(raw)))
+            values = list(islice(_values(raw), _MOST_VALUES + 1))
+            shape = self._make(raw, values) if len(values) <= _MOST_VALUES else None
             if shape is not None:
                 self._shapes.insert(0, shape)
                 del self._shapes[_KEPT:]
@@ -151,13 +158,19 @@ def _values(raw: bytes) -> Iterator[Place]:
 
 def _below(tokens: Iterator[re.Match[bytes]], first: re.Match[bytes], path: Path) -> Iterator[Place]:
     """Yield the values below one, then itself."""
-    last = first
-    if first[0] == b"{":
-        while (last := next(tokens))[0] != b"}":
+    last, mark = first, _mark(first)
+    if mark == ord("{"):
+        while _mark(last := next(tokens)) != ord("}"):
             yield from _below(tokens, next(tokens), (*path, _decode_text(last[0])))
-    elif first[0] == b"[":
+    elif mark == ord("["):
         for index, last in enumerate(tokens):
-            if last[0] == b"]":
+            if _mark(last) == ord("]"):
                 break
             yield from _below(tokens, last, (*path, index))
     yield Place(path, first.start(), last.end())
+
+
+def _mark(token: re.Match[bytes]) -> int:
+    """Return the first byte of a token, without a copy of it."""
+    mark: int = token.string[token.start()]
+    return mark

@@ -29,6 +29,8 @@ _KEY, _LABEL = "the key", "a label"
 _CHECKS: dict[str, ValueCheck] = {"fileUri": file_uri, "file_uri": file_uri, _LABEL: label_value}
 #: Shapes kept; a job has one or two. And how often to learn at all, for files where every line is another shape.
 _KEPT, _LEARNED = 4, 64
+#: The longest line worth learning: a longer one is mostly texts, and each shape keeps what is none.
+_LEARNED_BYTES = 1 << 18
 _decode = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -105,7 +107,7 @@ class Shapes:
 
     def learn(self, raw: bytes, line: Any) -> None:
         """Keep the shape of a line that was walked and found clean."""
-        if self._budget <= 0 or self.match(raw) is not None:
+        if self._budget <= 0 or len(raw) > _LEARNED_BYTES or self.match(raw) is not None:
             return
         self._budget -= 1
         shape = _shape(raw, line)
@@ -142,7 +144,7 @@ def _shape(raw: bytes, line: dict[str, Any]) -> Shape | None:
 def _spans(raw: bytes, labels: dict[str, Any]) -> list[tuple[int, int]]:
     """Return start and end of the texts whose names may stand for varying ones, quotation marks left out."""
     names = b"|".join([*_NAMES, *(re.escape(name.encode()) for name in labels)])
-    pattern = re.compile(rb'"(?:' + names + rb')"\s*:\s*"((?:[^"\\]|\\.)+)"', re.DOTALL)
+    pattern = re.compile(rb'"(?:' + names + rb')"\s*:\s*"((?!")[^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
     return [found.span(1) for found in pattern.finditer(raw)]
 
 

@@ -32,6 +32,7 @@ from airflow_vertex_batch.core.prepare.lines import ReadyMaker, TemplateMaker
 from airflow_vertex_batch.core.prepare.plan import PreparePlan
 from airflow_vertex_batch.core.prepare.shards import ShardWriter
 from airflow_vertex_batch.core.request import KEY_LABEL, Correlation, RequestTemplate, key_label
+from airflow_vertex_batch.core.sources import LARGE_BYTES, LargeRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -54,7 +55,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 def prepare(
@@ -105,8 +106,19 @@ def write_set(
 def _feed(stream: Iterable[T], add: Callable[[list[T]], int]) -> None:
     """Hand on a stream in chunks of the size that is asked for."""
     items, size = iter(stream), FIRST_CHUNK_ROWS
-    while chunk := list(islice(items, size)):
+    while chunk := _chunk(items, size):
         size = add(chunk)
+
+
+def _chunk(items: Iterator[T], size: int) -> list[T]:
+    """Take some of a stream: a large one is the last."""
+    taken: list[T] = []
+    for item in islice(items, size):
+        taken.append(item)
+        last = item[-1]
+        if type(last) is LargeRow or (type(last) is bytes and len(last) >= LARGE_BYTES):
+            break
+    return taken
 
 
 @contextlib.contextmanager
