@@ -130,7 +130,7 @@ def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> LandedRow:
         row.reason or None,
         row.text,
         row.answer,
-        row.columns,
+        row.columns or None,
         row.finish_reason or None,
         row.model_version or None,
         usage.prompt_tokens if usage else None,

@@ -12,7 +12,7 @@ from airflow_vertex_batch.base import (
 )
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
-from airflow_vertex_batch.core.unrendered import check_table
+from airflow_vertex_batch.core.unrendered import check_table, refuse_idle
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
 from airflow_vertex_batch.operators.shared import CheckingOperator, LandingOperator, ReadingOperator, read_manifest
 
@@ -92,6 +92,12 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         if file_format not in {"jsonl", "parquet"}:
             raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
         check_table(dead_letter_table, "dead_letter_table", self.project_id)
+        if self.destination_uri is not None:
+            files = "Leave it out: dead letters have a folder of their own beside the answers"
+            refuse_idle(self.task_id, {"dead_letter_table": dead_letter_table}, why="it lands files", todo=files)
+        else:
+            chosen = {"file_format": None if file_format == "jsonl" else file_format}
+            refuse_idle(self.task_id, chosen, why="it lands in a table", todo="Give destination_uri, or leave it out")
         self.thresholds()
 
     def execute(self, context: Context) -> dict[str, Any]:
