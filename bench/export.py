@@ -29,7 +29,8 @@ import msgspec
 
 from airflow_vertex_batch.core.address import Uri
 from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.export import FileSink, LandPlan, land
+from airflow_vertex_batch.core.export import LandPlan, land
+from airflow_vertex_batch.core.files import FileSink
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.model import BatchJob, JobState
 from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo

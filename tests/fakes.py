@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_vertex_batch.core.address import JobName, TableId, Uri
 from airflow_vertex_batch.core.errors import AmbiguousError, InputError, ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobSpec, JobState
-from airflow_vertex_batch.core.ports import ANY_VALUE, ObjectInfo
+from airflow_vertex_batch.core.ports import ANY_VALUE, ObjectInfo, replaced
 from airflow_vertex_batch.gcp.storage import glob_pattern
 from tests.builders import NIGHT, a_job_doc
 
@@ -29,6 +29,8 @@ class MemoryStore:
 
     def __init__(self, **objects: bytes) -> None:
         self.objects: dict[str, bytes] = dict(objects)
+        self._written = 0
+        self._versions: dict[str, int] = {}
         #: Its own clock, which no worker reads but here.
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -48,13 +50,31 @@ class MemoryStore:
     def open_read(self, uri: Uri, version: str = "") -> Iterator[IO[bytes]]:
         if str(uri) not in self.objects:
             raise InputError(f"{uri} does not exist")
+        if version and version != self.version(uri):
+            raise replaced(uri)
         yield io.BytesIO(self.objects[str(uri)])
 
     @contextlib.contextmanager
     def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:
         stream = io.BytesIO()
         yield stream
+        self._written += 1
+        self._versions[str(uri)] = self._written
         self.objects[str(uri)] = stream.getvalue()
+
+    def version(self, uri: Uri) -> str:
+        """An object that a test put there has a version, too: that of its content."""
+        data = self.objects.get(str(uri))
+        return "" if data is None else f"{self._versions.get(str(uri), 0)}-{hash(data)}"
+
+    @contextlib.contextmanager
+    def open_replace(self, uri: Uri, version: str, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:
+        stream = io.BytesIO()
+        yield stream
+        if self.version(uri) != version:
+            raise replaced(uri)
+        with self.open_write(uri) as target:
+            target.write(stream.getvalue())
 
     def read(self, uri: Uri) -> bytes | None:
         return self.objects.get(str(uri))
@@ -249,7 +269,7 @@ class Mortal:
         method = getattr(self._port, name)
         if name == "at":
             return lambda location: Mortal(self._lives, method(location), self._effects)
-        if name == "open_write":
+        if name in {"open_write", "open_replace"}:
             return lambda *args: self._closing(method, *args)
         return self._dying(method) if name in self._effects else method
 

@@ -17,6 +17,7 @@ import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.export import ensure_table
+from airflow_vertex_batch.core.files import ANSWERS
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.prepare import read_manifest
 from airflow_vertex_batch.core.request import Digester
@@ -68,7 +69,7 @@ class TableAnswers(msgspec.Struct, frozen=True):
 
 
 class FileAnswers(msgspec.Struct, frozen=True):
-    """Those of the answer files in a folder."""
+    """Those of the answer files in a folder, all days of it."""
 
     store: ObjectStore
     folder: Uri
@@ -78,11 +79,12 @@ class FileAnswers(msgspec.Struct, frozen=True):
         return (record["request_digest"] for record in self._records())
 
     def rows(self) -> Iterator[ResultRow]:
-        """Yield the answers of the folder's files, in the order of their names."""
+        """Yield the answers of the folder's files, those of the newest day first."""
         return map(_row, self._records())
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        for info in self.store.list(self.folder / "answers-"):
+        # In the order of names, days are in their order.
+        for info in reversed(list(self.store.list(self.folder / f"{ANSWERS}/partition_date="))):
             read = _READERS.get(info.uri.basename.rpartition(".")[2])
             if read is not None:
                 with self.store.open_read(info.uri) as stream:

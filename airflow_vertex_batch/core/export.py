@@ -1,11 +1,10 @@
-"""How do rows land, so that landing twice is landing once? Files in Cloud Storage, or a BigQuery table.
+"""How do rows land, so that landing twice is landing once? In a BigQuery table; `core.files` does it in files.
 
 Good rows land at the destination, the others beside it as dead letters with their reasons.
 
-- Files have names made from the batch's identity, never from the attempt: landing again replaces them.
-- Tables are changed by one MERGE on ``(partition_date, row_key)`` from a staging table, so a row is there once whatever
-  ran before. A row that turned good leaves the dead letters by the same statement that would have put it there, and the
-  other way round. Dying between the two MERGEs leaves a state that landing again completes.
+Tables are changed by one MERGE on ``(partition_date, row_key)`` from a staging table, so a row is there once whatever
+ran before. A row that turned good leaves the dead letters by the same statement that would have put it there, and the
+other way round. Dying between the two MERGEs leaves a state that landing again completes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from uuid import uuid4
 import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import InputError, ResultError
+from airflow_vertex_batch.core.errors import ResultError
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.prices import PriceTable
 from airflow_vertex_batch.core.report import Report, Totals
@@ -73,8 +72,6 @@ SCHEMA: tuple[dict[str, str], ...] = tuple(
         ("attempts", "INT64", "NULLABLE", "How often the row was sent; 0 when an earlier run's answer was used"),
     )
 )
-#: Those that may be long.
-_LONG = ("text", "answer", "response", "columns")
 _COLUMNS = tuple(field["name"] for field in SCHEMA)
 
 
@@ -82,7 +79,7 @@ class LandPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Where and as what rows land.
 
     :param batch_id: names this batch's files: the same for every run of the same task for the same day.
-    :param partition_date: ISO date.
+    :param partition_date: ISO date of the day with whose rows these merge.
     :param replace_partition: also remove rows of this day that this batch does not have.
     """
 
@@ -93,9 +90,12 @@ class LandPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LandedRow(msgspec.Struct, frozen=True, gc=False):
-    """A row as it lands: one member for each column of `SCHEMA`, in its order."""
+    """A row as it lands: one member for each column of `SCHEMA` but `partition_date`, in its order.
 
-    partition_date: str
+    A table gets the day as a column. Files have it in their folder's name: readers of such folders refuse a file that
+    has a column of the same name.
+    """
+
     row_key: str
     status: str
     code: str | None
@@ -124,14 +124,13 @@ def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> LandedRow:
     """Return a row as the flat record that lands. Its tokens are those of all its attempts, like its cost."""
     usage = sum(row.earlier, row.usage or Usage()) if row.earlier else row.usage
     return LandedRow(
-        plan.partition_date,
         row.key,
         row.status.value,
         row.code or None,
         row.reason or None,
         row.text,
         row.answer,
-        row.columns,
+        row.columns or None,
         row.finish_reason or None,
         row.model_version or None,
         usage.prompt_tokens if usage else None,
@@ -201,53 +200,35 @@ def land(
     return report
 
 
-def rejected_rows(store: ObjectStore, uri: str) -> Iterator[ResultRow]:
-    """Yield the rows that prepare refused, as rows."""
+def rejected_rows(store: ObjectStore, uri: str, run_id: str) -> Iterator[ResultRow]:
+    """Yield the rows that prepare refused, as rows. They have no keys of their own.
+
+    :param run_id: makes their keys, so that they do not replace those of another run of that day.
+    """
     if uri:
+        run = hashlib.sha256(run_id.encode()).hexdigest()[:10]
         with store.open_read(Uri.parse(uri)) as stream:
             for number, line in enumerate(stream, start=1):
                 doc = msgspec.json.decode(line)
                 where = f"{doc['source']}:{doc['line']}: {doc['reason']}"
                 yield ResultRow(
-                    key=f"rejected-{number}", status=RowStatus.REJECTED, code=doc["code"], reason=where, attempts=0
+                    key=f"rejected-{run}-{number}",
+                    status=RowStatus.REJECTED,
+                    code=doc["code"],
+                    reason=where,
+                    attempts=0,
                 )
 
 
-class FileSink:
-    """Lands in a folder, as JSONL or Parquet.
+class _StagedRows:
+    """Writes the file from which a table is loaded.
 
-    :param file_format: ``jsonl`` or ``parquet``.
+    :param day: the partition date of its rows.
     """
 
-    def __init__(self, store: ObjectStore, folder: Uri, plan: LandPlan, file_format: str = "jsonl") -> None:
-        if file_format not in _WRITERS:
-            raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
-        self._store, self._folder, self._format = store, folder, file_format
-        stem = hashlib.sha256(plan.batch_id.encode()).hexdigest()[:10]
-        self._answers = folder / f"answers-{stem}.{file_format}"
-        self._dead = folder / f"dead-letters-{stem}.{file_format}"
-        self.destination, self.dead_letters = str(self._answers), str(self._dead)
-
-    def __enter__(self) -> Self:
-        # Dead letters are entered first, so they are completed last: whoever sees answers never misses a dead letter
-        # for longer than one upload takes, and an error in either leaves both as they were.
-        self._stack = contextlib.ExitStack()
-        writer = _WRITERS[self._format]
-        self._bad = self._stack.enter_context(writer(self._store, self._dead))
-        self._good = self._stack.enter_context(writer(self._store, self._answers))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._stack.__exit__(kind, error, trace)  # type: ignore[arg-type]
-
-    def add(self, record: LandedRow, *, good: bool) -> None:
-        """Take one record."""
-        (self._good if good else self._bad).add(record)
-
-
-class _JsonlWriter:
-    def __init__(self, store: ObjectStore, uri: Uri) -> None:
+    def __init__(self, store: ObjectStore, uri: Uri, day: str) -> None:
         self._open = store.open_write(uri)
+        self._head = b'{"partition_date":' + encode(day) + b","
         self._lines: list[bytes] = []
         self._size = 0
 
@@ -259,7 +240,7 @@ class _JsonlWriter:
         _leave(self._open, self._flush, error)
 
     def add(self, record: LandedRow) -> bytes:
-        line = encode(record)
+        line = self._head + encode(record)[1:]
         self._lines.append(line)
         self._size += len(line)
         if self._size >= _FLUSH_BYTES or len(self._lines) >= _FLUSH_ROWS:
@@ -276,52 +257,6 @@ class _JsonlWriter:
         self._size = 0
 
 
-class _ParquetWriter:
-    def __init__(self, store: ObjectStore, uri: Uri) -> None:
-        self._open = store.open_write(uri, "application/vnd.apache.parquet")
-        self._records: list[dict[str, Any]] = []
-        self._size = 0
-
-    def __enter__(self) -> Self:
-        from pyarrow.parquet import ParquetWriter
-
-        self._schema = _arrow_schema()
-        # A dictionary of long texts would hold all of them, and find none twice.
-        short = [name for name in _COLUMNS if name not in _LONG]
-        self._writer = ParquetWriter(
-            self._open.__enter__(), self._schema, compression="zstd", use_dictionary=short, write_statistics=short
-        )
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            # While the stream still takes what it writes; the aborted stream forgets all of it.
-            with contextlib.suppress(Exception):
-                self._writer.close()
-        _leave(self._open, self._finish, error)
-
-    def _finish(self) -> None:
-        self._flush()
-        self._writer.close()
-
-    def add(self, record: LandedRow) -> None:
-        made = _arrow_record(record)
-        self._records.append(made)
-        self._size += sum(len(made[name] or "") for name in _LONG)
-        del record, made
-        if self._size >= _FLUSH_BYTES or len(self._records) >= _FLUSH_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        from pyarrow import RecordBatch
-
-        if self._records:
-            batch = RecordBatch.from_pylist(self._records, schema=self._schema)
-            self._records.clear()
-            self._size = 0
-            self._writer.write_batch(batch)
-
-
 def _leave(opened: AbstractContextManager[Any], finish: Callable[[], None], error: BaseException | None) -> None:
     """Leave an object's block: finish it, or abort it when there is, or comes, an error."""
     if error is None:
@@ -331,37 +266,6 @@ def _leave(opened: AbstractContextManager[Any], finish: Callable[[], None], erro
             opened.__exit__(type(late), late, late.__traceback__)
             raise
     opened.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
-
-
-_WRITERS: dict[str, Any] = {"jsonl": _JsonlWriter, "parquet": _ParquetWriter}
-
-
-def _arrow_schema() -> Any:
-    import pyarrow as pa
-
-    kinds = {
-        "STRING": pa.string(), "JSON": pa.string(), "INT64": pa.int64(), "DATE": pa.date32(),
-        "NUMERIC": pa.decimal128(38, 9), "TIMESTAMP": pa.timestamp("us", tz="UTC"),
-    }  # fmt: skip
-    return pa.schema([(field["name"], kinds[field["type"]]) for field in SCHEMA])
-
-
-def _arrow_record(record: LandedRow) -> dict[str, Any]:
-    import decimal
-    from datetime import date, datetime
-
-    made = msgspec.structs.asdict(record)
-    for name in ("answer", "columns", "response"):
-        if made[name] is not None:
-            # Bytes of UTF-8 are what Arrow makes of a text.
-            made[name] = encode(made[name])
-    made["partition_date"] = date.fromisoformat(record.partition_date)
-    made["cost_usd"] = None if record.cost_usd is None else decimal.Decimal(record.cost_usd)
-    with contextlib.suppress(TypeError, ValueError):
-        made["processed_at"] = datetime.fromisoformat(made["processed_at"])
-    if not isinstance(made["processed_at"], datetime):
-        made["processed_at"] = None
-    return made
 
 
 class TableSink:
@@ -383,7 +287,7 @@ class TableSink:
         self.destination, self.dead_letters = table.uri, dead.uri
 
     def __enter__(self) -> Self:
-        self._writer = _JsonlWriter(self._store, self._file).__enter__()
+        self._writer = _StagedRows(self._store, self._file, self._plan.partition_date).__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -455,7 +359,8 @@ def merge_sql(table: TableId, staging: TableId, condition: str, *, replace_parti
     return f"""
 MERGE `{table}` AS T USING `{staging}` AS S
 ON T.partition_date = @partition_date AND T.partition_date = S.partition_date AND T.row_key = S.row_key
-WHEN MATCHED AND S.attempts = 0 AND T.status = 'succeeded' AND T.request_digest = S.request_digest
+WHEN MATCHED AND S.attempts = 0 AND T.status = 'succeeded' AND S.status = T.status
+  AND T.request_digest = S.request_digest
   THEN UPDATE SET columns = S.columns
 WHEN MATCHED AND {condition} THEN UPDATE SET {sets}
 WHEN MATCHED THEN DELETE

@@ -21,7 +21,8 @@ from airflow_vertex_batch.core.address import JobName, TableId, Uri, model_id
 from airflow_vertex_batch.core.collect import Batch, Collector, OnLostOutput
 from airflow_vertex_batch.core.errors import InputError, JobError, ServiceError
 from airflow_vertex_batch.core.estimate import estimate_cost
-from airflow_vertex_batch.core.export import FileSink, LandPlan, Sink, TableSink, land, rejected_rows
+from airflow_vertex_batch.core.export import LandPlan, Sink, TableSink, land, rejected_rows
+from airflow_vertex_batch.core.files import FileSink
 from airflow_vertex_batch.core.given import items
 from airflow_vertex_batch.core.jsonl import decode, encode
 from airflow_vertex_batch.core.model import BatchJob, Manifest, Phase, Record
@@ -253,7 +254,7 @@ class Landing:
         rows = chain(
             self._with_duplicates(self._rounds.rows()),
             self._known_rows(),
-            rejected_rows(self._store, manifest.rejected_uri if manifest else ""),
+            rejected_rows(self._store, manifest.rejected_uri if manifest else "", self._plan.run_id),
         )
         report = land(
             rows, sink, self._plan,

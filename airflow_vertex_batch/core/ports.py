@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import stat
@@ -21,7 +22,7 @@ from airflow_vertex_batch.core.errors import ChangedError, InputError
 from airflow_vertex_batch.core.temporary import file_below, written_below
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from airflow_vertex_batch.core.address import JobName, TableId
@@ -60,6 +61,19 @@ class ObjectStore(Protocol):
 
     def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> AbstractContextManager[IO[bytes]]:
         """Stream into an object that appears when the block ends without an error, replacing what was there."""
+
+    def version(self, uri: Uri) -> str:
+        """Return the version of one object that is there now, as a listing tells it; empty when there is none."""
+
+    def open_replace(
+        self, uri: Uri, version: str, content_type: str = "application/x-ndjson"
+    ) -> AbstractContextManager[IO[bytes]]:
+        """Do as `open_write` does, but replace no other version than the one that was read. Atomic between writers.
+
+        :param version: the one that is replaced; empty where there must be none.
+        :raises ChangedError: when another is there at the block's end. So may a call that was repeated because its
+            answer was lost: it then meets its own object.
+        """
 
     def read(self, uri: Uri) -> bytes | None:
         """Return a small object, or None when there is none."""
@@ -140,18 +154,30 @@ class LocalStore:
         except OSError as error:
             raise InputError(f"Cannot read {uri}", why=error.strerror or str(error)) from error
 
-    @contextlib.contextmanager
-    def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:  # noqa: ARG002
+    def open_write(self, uri: Uri, content_type: str = "application/x-ndjson") -> AbstractContextManager[IO[bytes]]:  # noqa: ARG002
         """Write beside the target and rename: readers see the old file or the new one."""
-        stream, temporary, path = _beside(uri)
+        return _renamed(uri, lambda: None)
+
+    def version(self, uri: Uri) -> str:
+        """Return a file's version, or an empty text when there is none."""
         try:
-            with stream:
-                yield stream
-            with written_below(str(path.parent)):
-                temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            return _version(Path(uri.name).stat())
+        except FileNotFoundError:
+            return ""
+
+    def open_replace(
+        self,
+        uri: Uri,
+        version: str,
+        content_type: str = "application/x-ndjson",  # noqa: ARG002
+    ) -> AbstractContextManager[IO[bytes]]:
+        """Do as `open_write` does; writers of one folder look and rename one after the other."""
+
+        def check() -> None:
+            if self.version(uri) != version:
+                raise replaced(uri)
+
+        return _renamed(uri, check)
 
     def read(self, uri: Uri) -> bytes | None:
         """Return a file's bytes, or None."""
@@ -180,6 +206,41 @@ class LocalStore:
     def now(self, near: Uri) -> datetime:  # noqa: ARG002 - a disk has the time of its machine
         """Return this machine's time."""
         return datetime.now(UTC)
+
+
+@contextlib.contextmanager
+def _renamed(uri: Uri, check: Callable[[], None]) -> Iterator[IO[bytes]]:
+    """Yield a stream into a hidden file, which takes the name of another at the end if `check` does not raise."""
+    stream, temporary, path = _beside(uri)
+    try:
+        with stream:
+            yield stream
+        with written_below(str(path.parent)), _alone_in(path.parent):
+            check()
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until nobody else is in this block for the folder; a process that dies is out of it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def replaced(uri: Uri) -> ChangedError:
+    """Return the error of meeting another version than the one that should be replaced."""
+    return ChangedError(
+        f"{uri} was replaced, made or deleted by somebody else meanwhile",
+        left="It is as it was left",
+        todo="A retry reads it anew",
+    )
 
 
 def _beside(uri: Uri) -> tuple[BinaryIO, Path, Path]:

@@ -99,6 +99,11 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
             read[RowStatus(status)] = Action(action)
         return cls(actions=read, **members)
 
+    @property
+    def raises_tokens(self) -> bool:
+        """Whether a row of any status is sent with more tokens."""
+        return Action.MORE_TOKENS in (ACTIONS | self.actions).values()
+
     def action(self, row: ResultRow) -> Action:
         """Return what is done about one row."""
         if row.status.is_good or row.code in HOPELESS or not row.attempts:

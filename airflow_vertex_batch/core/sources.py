@@ -385,7 +385,9 @@ _READERS = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
 
 
 class Requests(msgspec.Struct, frozen=True):
-    """Ready-made request JSONL, as on the user's page: each row is one request line, with or without its key."""
+    """Ready-made request JSONL, as on the user's page: each row is one request line, with or without its key.
+    Members beside the request are columns like any other's.
+    """
 
     patterns: tuple[str, ...]
 

@@ -12,7 +12,7 @@ from airflow_vertex_batch.core.address import TableId, check_place, cloud_folder
 from airflow_vertex_batch.core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _TEMPLATE = re.compile(r"{[{%#]")
 #: Takes the place of a project that the connection may name.
@@ -74,6 +74,24 @@ def check_location(value: Any) -> None:
     """
     if isinstance(value, str) and not is_template(value):
         check_place("", value)
+
+
+def refuse_idle(task_id: str, given: Mapping[str, Any], *, why: str, todo: str) -> None:
+    """Refuse arguments that this task would never use: whoever gave them means something by them.
+
+    :param given: by name, as the author gave them; what is empty or None was not given.
+    :param why: what the task lacks, or has, that they would go with.
+    :param todo: what to do instead.
+    :raises InputError: naming those that were given.
+    """
+    names = [name for name, value in given.items() if not (value is None or value in ("", (), [], {}, False))]
+    if names:
+        raise InputError(
+            f"Task {task_id} has {', '.join(names)}, which would do nothing",
+            why=why,
+            left="Nothing was sent",
+            todo=todo,
+        )
 
 
 def _may_begin(text: str, schemes: Sequence[str]) -> bool:

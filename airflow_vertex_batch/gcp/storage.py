@@ -20,6 +20,7 @@ from airflow_vertex_batch.gcp.clock import ServerClock
 from airflow_vertex_batch.gcp.environment import default_account
 from airflow_vertex_batch.gcp.limits import LIMITS
 from airflow_vertex_batch.gcp.reading import open_pinned
+from airflow_vertex_batch.gcp.replacing import Replacement
 from airflow_vertex_batch.gcp.storage_errors import translated
 from airflow_vertex_batch.gcp.upload import CHUNK_BYTES, LostUploadError, Upload, begun_anew, session_errors
 
@@ -117,6 +118,33 @@ class GcsStore:
                 yield stream
             return
         with translated(uri), Upload(self._blob(uri), uri, content_type, **self._call) as stream:
+            yield cast("IO[bytes]", stream)
+
+    def version(self, uri: Uri) -> str:
+        """Return an object's generation, or an empty text when there is none."""
+        if uri.scheme == "file":
+            return self._local.version(uri)
+        from google.api_core.exceptions import NotFound
+
+        blob = self._blob(uri)
+        with translated(uri):
+            try:
+                blob.reload(**self._call)
+            except NotFound:
+                return ""
+        return str(blob.generation)
+
+    @contextlib.contextmanager
+    def open_replace(self, uri: Uri, version: str, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:
+        """Stream into an object that takes the place of one generation, or of none where `version` is empty.
+
+        :raises ChangedError: when another is there by then.
+        """
+        if uri.scheme == "file":
+            with self._local.open_replace(uri, version, content_type) as stream:
+                yield stream
+            return
+        with Replacement(self._blob(uri), uri, version, content_type, **self._call) as stream:
             yield cast("IO[bytes]", stream)
 
     def read(self, uri: Uri) -> bytes | None:

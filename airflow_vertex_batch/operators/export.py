@@ -12,7 +12,7 @@ from airflow_vertex_batch.base import (
 )
 from airflow_vertex_batch.budget import price_table
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
-from airflow_vertex_batch.core.unrendered import check_table
+from airflow_vertex_batch.core.unrendered import check_table, refuse_idle
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
 from airflow_vertex_batch.operators.shared import CheckingOperator, LandingOperator, ReadingOperator, read_manifest
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperator):
     """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
 
+    A row takes the place of the day's row of the same key, whichever run landed that; the day's other rows stay. Files
+    are ``<destination_uri>/answers/partition_date=YYYY-MM-DD/answers-<id>.jsonl`` and, for dead letters, the same below
+    ``dead-letters/``; the runs of a task for one day share them.
+
     Every request ends as exactly one row: with a good answer at the destination, or with its reason among the dead
     letters. Running it again leaves one copy. The task fails when a job did not end well, after landing what there is.
 
@@ -41,8 +45,8 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
     :param dead_letter_table: table for rows without a good answer; the destination's name with ``_dead_letters`` where
         not given. Templated.
     :param file_format: ``jsonl`` (default) or ``parquet``.
-    :param replace_partition: also remove rows of that day that this batch no longer has. Only for a table that one task
-        fills.
+    :param replace_partition: also remove rows of that day that this batch does not have, such as those of other runs of
+        that day. In a table, only where one task fills it; in files, each task has its own.
     :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
     :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer, 0 or more. Where not given, when
         none has one: of those that were sent, or of all where none was. 0 lets such a night pass, as does a
@@ -88,6 +92,12 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         if file_format not in {"jsonl", "parquet"}:
             raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
         check_table(dead_letter_table, "dead_letter_table", self.project_id)
+        if self.destination_uri is not None:
+            files = "Leave it out: dead letters have a folder of their own beside the answers"
+            refuse_idle(self.task_id, {"dead_letter_table": dead_letter_table}, why="it lands files", todo=files)
+        else:
+            chosen = {"file_format": None if file_format == "jsonl" else file_format}
+            refuse_idle(self.task_id, chosen, why="it lands in a table", todo="Give destination_uri, or leave it out")
         self.thresholds()
 
     def execute(self, context: Context) -> dict[str, Any]:

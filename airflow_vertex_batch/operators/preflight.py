@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing
 from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.unrendered import check_cloud_address
+from airflow_vertex_batch.core.unrendered import check_cloud_address, refuse_idle
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
@@ -81,6 +81,10 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         known = dict.fromkeys(check.name for check in CHECKS)
         if unknown := [name for name in self.allowed_failures if name not in known]:
             raise InputError(f"allowed_failures has {unknown[0]!r}, which is no check", todo=f"Use {', '.join(known)}")
+        if not self.canary:
+            names = ("prompt", "system_instruction", "generation_config", "response_schema")
+            given = {name: getattr(self, name) for name in names}
+            refuse_idle(self.task_id, given, why="only a canary asks with it", todo="Set canary=True, or leave it out")
         if self.canary_row is not None and not (self.canary and self.prompt):
             raise InputError(f"Task {self.task_id} has a canary_row to no end", todo="Set canary=True and the prompt")
         if self.prompt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.base import (
@@ -12,11 +14,12 @@ from airflow_vertex_batch.base import (
     texts,
 )
 from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.unrendered import refuse_idle
 from airflow_vertex_batch.links import VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow.sdk import BaseOperatorLink, Context
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.sources import Source
     from airflow_vertex_batch.hooks import VertexBatchHook
 
+#: What a request is made of.
+_OF_A_REQUEST = ("prompt", "system_instruction", "generation_config", "tools", "safety_settings", "media_columns")
 _SOURCES = ("sql", "table", "files", "objects", "rows", "requests")
 
 
@@ -45,7 +50,9 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         ``mime_type`` and ``size_bytes``, and a ``fileData`` part of its request. Templated.
     :param rows: dicts or texts; an iterable, the output of another task, or a callable, which may ask for context
         variables by name. Never rendered.
-    :param requests: ready-made request JSONL, by name or glob. Templated.
+    :param requests: ready-made request JSONL, by name or glob: each line has a ``request``, and may have a ``key``.
+        What else stands beside the request is a column: `key_column` may name one, and all of them, or those that
+        `columns` names, travel beside the answer. Templated.
     :param prompt: a Jinja template over the row: ``{{ column }}``, ``{{ row["odd name"] }}``, and `prompt_variables`.
         It is rendered for each row by the worker, not by Airflow; row data is never rendered itself.
     :param prompt_variables: further names for `prompt`, the same for every row. Templated, so this is where
@@ -64,8 +71,8 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         it the task fails and sends nothing.
     :param on_empty: when the source has no row: ``fail`` (default) at once; ``skip`` this task, and with it what comes
         after, for the reason in the log and in the XCom ``skip_reason``; ``succeed`` goes on without a job and lands
-        the empty day, in place of what an earlier run of that day has landed. Rows that all have an answer already, or
-        are all rejected, are not an empty source.
+        no row, in place of what earlier runs of that day have landed where `replace_partition` says so. Rows that all
+        have an answer already, or are all rejected, are not an empty source.
     :param on_null: where the prompt puts a column without a value (NULL, None, NaN): ``reject`` (default) rejects the
         row and names the column, ``empty`` puts an empty text there. ``{{ column or "none" }}`` decides in the prompt.
     :param lint_ignore: names of lint rules that let a request pass, such as ``["schema-empty-object"]``: for what the
@@ -169,8 +176,32 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         if unknown := sorted({*texts(self.lint_ignore)} - RULES.keys()):
             raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
         OnEmpty.of(self.on_empty)
+        self._refuse_idle(source)
         compile_prompt(self.prompt)
         self.wire(**{source: getattr(self, source)})
+
+    def _refuse_idle(self, source: str) -> None:
+        """Refuse what this source, or a task without a prompt, makes no use of.
+
+        :raises InputError: naming the arguments.
+        """
+        refuse = partial(refuse_idle, self.task_id)
+        on_null = {"on_null": None if self.on_null == "reject" else self.on_null}
+        if source == "requests":
+            why, todo = "what `requests` names is sent as it is", "Put it into the request lines, or prepare rows"
+            refuse(self._of(*_OF_A_REQUEST, "prompt_variables") | on_null, why=why, todo=todo)
+        if not self.prompt and source != "rows":
+            refuse(self._of("prompt_variables") | on_null, why="it has no prompt", todo="Set prompt='…'")
+        if source != "sql":
+            refuse(self._of("sql_parameters", "sql_conn_id"), why="it asks no query", todo="Give sql, or leave it out")
+        if source != "files":
+            refuse(self._of("files_format"), why="it reads no files", todo="Give files, or leave it out")
+        if self.on_rejected_row == "fail":
+            share = {"max_rejected_ratio": self.max_rejected_ratio != 1}
+            refuse(share, why="each rejected row fails the task", todo="Set on_rejected_row='dead_letter'")
+
+    def _of(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
 
     def _the_source(self) -> str:
         """Return which source is given.
@@ -284,7 +315,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         return PreparePlan(
             template=None if self.requests is not None else self._template(),
             key_column=self.key_column,
-            columns=tuple(self.columns),
+            columns=texts(self.columns),
             on_rejected_row=OnRejectedRow(self.on_rejected_row),
             max_rejected_ratio=self.max_rejected_ratio,
             max_requests=self.max_requests_per_job,
@@ -309,6 +340,6 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             response_schema=self.schema(),
             tools=self.tools or [],
             safety_settings=self.safety_settings or [],
-            media=dict(media) if isinstance(media, dict) else dict.fromkeys(media),
+            media=dict(media) if isinstance(media, Mapping) else dict.fromkeys(texts(media)),
             variables=dict(self.prompt_variables or {}),
         )

@@ -312,8 +312,12 @@ class RepairingOperator(VertexBatchBaseOperator):
             raise InputError(f"repair_max_output_tokens={repair_max_output_tokens}", todo="Use 1 to 65,536 tokens")
         if repair_by not in {"requests", "resume"}:
             raise InputError(f"repair_by={repair_by!r} is not known", todo="Use 'requests' or 'resume'")
-        if repair_actions:
-            self.repair_policy()
+        has_cap = repair_max_output_tokens != 65_536  # noqa: PLR2004 - the documented default
+        if (repair_actions or has_cap) and not self.repair_policy().raises_tokens and has_cap:
+            raise InputError(
+                f"Task {self.task_id} has repair_max_output_tokens, and repair_actions gives no row more tokens",
+                todo="Let one of the repair_actions be 'more_tokens', or leave the cap out",
+            )
 
     def repair_policy(self) -> RepairPolicy:
         """Return which rows go again, and how."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.base import failing
+from airflow_vertex_batch.core.unrendered import refuse_idle
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink
 from airflow_vertex_batch.operators.export import VertexBatchExportOperator
 from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
@@ -54,6 +55,14 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "jobs": ()})
+        if not self.repair_rounds and self.on_clear != "repair":
+            given = {
+                "repair_actions": self.repair_actions,
+                "repair_by": None if self.repair_by == "requests" else self.repair_by,
+                "repair_max_output_tokens": self.repair_max_output_tokens != 65_536,  # noqa: PLR2004 - the default
+            }
+            todo = "Set repair_rounds, or on_clear='repair'"
+            refuse_idle(self.task_id, given, why="it has no repair round", todo=todo)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Go through the whole course, and return the report."""

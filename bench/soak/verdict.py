@@ -85,8 +85,8 @@ def _landed(soak: Soak) -> dict[str, list[tuple[str, bool]]]:
     """Return each run's landed keys, and whether with a good answer."""
     rows: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     for name, text in _objects(soak, "soak/"):
-        _, run_id, file = name.split("/")
-        rows[run_id] += [(json.loads(line)["row_key"], file.startswith("answers")) for line in text.splitlines()]
+        _, run_id, kind, *_ = name.split("/")
+        rows[run_id] += [(json.loads(line)["row_key"], kind == "answers") for line in text.splitlines()]
     return rows
 
 

@@ -55,8 +55,15 @@ class Night:
 
     def landed(self, kind="answers"):
         """The rows that lie at the destination."""
-        found = [data for name, data in self.world.store.objects.items() if name.startswith(f"gs://out/landed/{kind}-")]
+        found = [data for name, data in self.world.store.objects.items() if name.startswith(f"gs://out/landed/{kind}/")]
         return [json.loads(line) for data in found for line in data.splitlines()]
+
+    def rows_by_key(self):
+        """The status of each row of both kinds; one that is there twice fails."""
+        found = [*self.landed(), *self.landed("dead-letters")]
+        by_key = {row["row_key"]: row["status"] for row in found}
+        assert len(by_key) == len(found)
+        return by_key
 
 
 class InOneTask(Night):
@@ -170,12 +177,28 @@ class TestTheSourceHasNoRow:
         assert "This task is skipped: The source has no row" in caplog.text
         assert night.contexts["prepare"]["ti"].xcoms["skip_reason"].startswith("The source has no row")
 
-    def test_or_lands_the_empty_day(self, a_night):
+    @pytest.mark.parametrize(("replaces", "left"), [(False, 6), (True, 0)])
+    def test_or_lands_the_empty_day_in_place_of_earlier_runs_where_that_is_asked_for(self, a_night, replaces, left):
         night = a_night()
         night.run()
-        report = night.run(rows=[], on_empty="succeed")
-        assert (report["request_count"], report["jobs"], night.landed()) == (0, [], [])
+        report = night.run(rows=[], on_empty="succeed", replace_partition=replaces)
+        assert (report["request_count"], report["jobs"], len(night.landed())) == (0, [], left)
         assert len(night.world.states) == 1
+
+
+class TestSeveralRunsADay:
+    RUNS = ("scheduled__2026-11-22T01", "scheduled__2026-11-22T02", "manual__1", "asset_triggered__1")
+
+    def test_each_adds_its_rows_and_one_that_is_done_again_leaves_the_same(self, a_night):
+        """The second is a hand run, and then a backfill, of an hour that ran before."""
+        night, rows = a_night(Blocked(keys=("*-bad",))), {}
+        for run_id in self.RUNS:
+            rows[run_id] = [{"id": f"{run_id}-{name}", "text": "text"} for name in ("a", "b", "bad")]
+            night.run(rows=rows[run_id])
+        before, ids = night.rows_by_key(), [row["id"] for each in rows.values() for row in each]
+        assert before == {key: "blocked" if key.endswith("-bad") else "succeeded" for key in ids}
+        night.run(rows=rows[self.RUNS[1]])
+        assert night.rows_by_key() == before
 
 
 class TestNothingIsSent:

@@ -25,6 +25,7 @@ from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
 JOB = "projects/1/locations/us-central1/batchPredictionJobs/2"
 EUROPE, MOVES = {"location": "europe-west4"}, {"on_queue_timeout": "resubmit_elsewhere"}
+WHOLE = {"model": "m", "rows": ["a"], "destination_uri": "gs://b/o"}
 OPERATORS = [
     kind
     for module in (operators, sensors)
@@ -113,6 +114,64 @@ class TestParameters:
     def test_the_others(self, kind, arguments, message):
         with pytest.raises(InputError, match=message):
             getattr(avb, f"VertexBatch{kind}")(task_id="t", **arguments)
+
+    @pytest.mark.parametrize(
+        ("kind", "arguments", "named"),
+        [
+            *(
+                ("PrepareOperator", {"requests": "gs://b/r.jsonl", name: value}, name)
+                for name, value in {
+                    "prompt": "{{ x }}",
+                    "prompt_variables": {"a": 1},
+                    "system_instruction": "Be brief.",
+                    "generation_config": {"temperature": 0},
+                    "tools": [{"googleSearch": {"a": 1}}],
+                    "safety_settings": [{"a": 1}],
+                    "media_columns": ["uri"],
+                    "on_null": "empty",
+                    "sql_parameters": {"day": "{{ ds }}"},
+                    "sql_conn_id": "pg",
+                    "files_format": "csv",
+                    "max_rejected_ratio": 0.1,
+                }.items()
+            ),
+            ("PrepareOperator", {"table": "bq://p.d.t", "prompt": "x", "sql_parameters": {"a": 1}}, "sql_parameters"),
+            ("PrepareOperator", {"files": "a.csv", "prompt": "x", "sql_conn_id": "{{ var.value.c }}"}, "sql_conn_id"),
+            ("PrepareOperator", {"sql": "select 1", "prompt": "x", "files_format": "csv"}, "files_format"),
+            ("PrepareOperator", {"objects": "gs://b/i/", "media_columns": ["uri"], "prompt_variables": {"a": 1}},
+             "prompt_variables"),
+            ("ExportOperator", {"jobs": [], "destination_table": "bq://p.d.t", "file_format": "parquet"},
+             "file_format"),
+            ("ExportOperator", {"jobs": [], "destination_uri": "gs://b/o", "dead_letter_table": "bq://p.d.t"},
+             "dead_letter_table"),
+            ("Operator", WHOLE | {"repair_by": "resume"}, "repair_by"),
+            ("Operator", WHOLE | {"repair_actions": {"blocked": "as_is"}, "on_clear": "new"}, "repair_actions"),
+            ("Operator", WHOLE | {"repair_max_output_tokens": 100}, "repair_max_output_tokens"),
+            ("PreflightOperator", {"model": "m", "generation_config": {"temperature": 0}}, "generation_config"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )  # fmt: skip
+    def test_what_would_do_nothing_is_refused(self, kind, arguments, named):
+        with pytest.raises(InputError, match=f"Task t has {named}, which would do nothing"):
+            getattr(avb, f"VertexBatch{kind}")(task_id="t", **arguments)
+
+    def test_a_cap_of_tokens_is_refused_where_no_row_gets_more(self):
+        with pytest.raises(InputError, match="has repair_max_output_tokens, and repair_actions gives no row more"):
+            avb.VertexBatchRepairOperator(
+                task_id="t", model="m", jobs=[], manifest={}, repair_max_output_tokens=100,
+                repair_actions={"truncated": "give_up"},
+            )  # fmt: skip
+
+    def test_what_may_do_something_is_not_refused(self):
+        """The repair task sends rows again when it is cleared, also without a round of its own."""
+        for arguments in ({"repair_rounds": 1}, {"on_clear": "repair"}):
+            avb.VertexBatchOperator(task_id="t", **WHOLE, repair_by="resume", **arguments)
+        with DAG("d", schedule=None):
+            avb.vertex_batch(
+                model="m", destination_uri="gs://b/o", file_format="parquet", replace_partition=True, rows=["a"],
+                prompt_variables={"a": 1}, on_null="empty", repair_by="resume", on_rejected_row="dead_letter",
+                max_rejected_ratio=0.1,
+            )  # fmt: skip
 
     def test_an_unknown_argument_of_the_group_is_named_with_a_guess(self):
         with (

@@ -8,7 +8,8 @@ import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers, known_digests
-from airflow_vertex_batch.core.export import FileSink, LandPlan, flat, land
+from airflow_vertex_batch.core.export import LandPlan, flat, land
+from airflow_vertex_batch.core.files import FileSink
 from airflow_vertex_batch.core.jsonl import decode, encode
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate, request_digest

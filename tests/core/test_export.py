@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
-from typing import Any
 
 import msgspec
-import pyarrow.parquet
 import pytest
 
 from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import InputError, ResultError, ServiceError
+from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.export import (
     SCHEMA,
-    FileSink,
     LandPlan,
     TableSink,
     flat,
@@ -28,7 +24,7 @@ from airflow_vertex_batch.core.export import (
 )
 from airflow_vertex_batch.core.jsonl import encode
 from airflow_vertex_batch.core.prices import Price, PriceTable
-from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
+from airflow_vertex_batch.core.rows import RowStatus, Usage
 from tests.builders import a_response, a_row, jsonl
 from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
 
@@ -38,7 +34,7 @@ TABLE, DEAD = TableId("p", "d", "answers"), TableId("p", "d", "answers_dead_lett
 PRICES = PriceTable(
     [Price("gemini-3.8-flash", Decimal("0.375"), Decimal("1.875"), Decimal("0.075"), "test", "2026-11-22")]
 )
-COLUMNS = [field["name"] for field in SCHEMA]
+COLUMNS = [field["name"] for field in SCHEMA if field["name"] != "partition_date"]
 
 GOOD = a_row(
     "r1",
@@ -58,26 +54,6 @@ BARE = a_row("r3", RowStatus.MISSING, code="JOB_STATE_SUCCEEDED", reason="No lin
 ROWS = [GOOD, BAD, BARE]
 
 
-def _land(
-    store: MemoryStore,
-    rows: list[ResultRow] = ROWS,
-    *,
-    file_format: str = "jsonl",
-    expected: int | None = None,
-    **plan: Any,
-):
-    sink = FileSink(store, FOLDER, LandPlan(**{"batch_id": "b", "partition_date": "2026-11-22"} | plan), file_format)
-    return land(rows, sink, PLAN, expected=lambda: len(rows) if expected is None else expected, prices=PRICES)
-
-
-def _jsonl(store: MemoryStore, uri: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in store.objects[uri].splitlines()]
-
-
-def _parquet(store: MemoryStore, uri: str) -> list[dict[str, Any]]:
-    return pyarrow.parquet.read_table(io.BytesIO(store.objects[uri])).to_pylist()
-
-
 @pytest.fixture
 def store() -> MemoryStore:
     return MemoryStore()
@@ -91,7 +67,7 @@ class TestFlat:
     def test_what_is_not_known_is_null_not_empty(self):
         record = msgspec.structs.asdict(flat(BARE, PLAN, None))
         assert {name for name, value in record.items() if value is not None} == {
-            "partition_date", "row_key", "status", "code", "reason", "run_id", "attempts",
+            "row_key", "status", "code", "reason", "run_id", "attempts",
         }  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -117,111 +93,6 @@ class TestFlat:
         assert (record.request_digest, record.same_as, record.attempts) == ("ab" * 16, "r1", 0)
 
 
-class TestFiles:
-    def test_jsonl_reads_back_equal(self, store):
-        report = _land(store)
-        (good,) = _jsonl(store, report.destination)
-        assert good == {
-            "partition_date": "2026-11-22", "row_key": "r1", "status": "succeeded", "code": None, "reason": None,
-            "text": "two\nlines é😀", "answer": {"mood": "glad", "n": [1, 2.5, None]},
-            "columns": {"id": 7, "name": "Ä"}, "finish_reason": "STOP",
-            "model_version": "gemini-3.8-flash", "prompt_tokens": 10, "output_tokens": 5,
-            "thinking_tokens": 2, "cached_tokens": 1, "total_tokens": 17, "cost_usd": "0.000016575",
-            "response": a_response("two\nlines é😀"), "job_name": GOOD.job_name,
-            "processed_at": "2026-11-22T03:04:05.678901+00:00", "run_id": "scheduled__2026-11-22",
-            "request_digest": "0f" * 16, "same_as": None, "attempts": 1,
-        }  # fmt: skip
-        assert [(row["row_key"], row["status"], row["code"]) for row in _jsonl(store, report.dead_letters)] == [
-            ("r2", "blocked", "SAFETY"),
-            ("r3", "missing", "JOB_STATE_SUCCEEDED"),
-        ]
-
-    def test_parquet_reads_back_equal_with_types(self, store):
-        report = _land(store, file_format="parquet")
-        (good,) = _parquet(store, report.destination)
-        assert list(good) == COLUMNS
-        assert (good["text"], good["total_tokens"]) == (GOOD.text, 17)
-        assert good["partition_date"] == date(2026, 11, 22)
-        assert good["cost_usd"] == Decimal("0.000016575")
-        assert good["processed_at"] == datetime(2026, 11, 22, 3, 4, 5, 678901, tzinfo=UTC)
-        assert json.loads(good["answer"]) == GOOD.answer
-        assert json.loads(good["columns"]) == GOOD.columns
-        assert json.loads(good["response"]) == json.loads(GOOD.response)
-        assert [row["row_key"] for row in _parquet(store, report.dead_letters)] == ["r2", "r3"]
-
-    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
-    def test_no_rows_make_files_without_rows(self, store, file_format):
-        report = _land(store, [], file_format=file_format)
-        read = _jsonl if file_format == "jsonl" else _parquet
-        assert read(store, report.destination) == read(store, report.dead_letters) == []
-
-    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
-    def test_more_rows_than_one_flush_holds(self, store, file_format):
-        rows = [a_row(f"r{n}", text=f"answer {n}") for n in range(4_500)]
-        report = _land(store, rows, file_format=file_format)
-        read = _jsonl if file_format == "jsonl" else _parquet
-        assert [row["row_key"] for row in read(store, report.destination)] == [row.key for row in rows]
-
-    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
-    def test_landing_twice_leaves_the_same_bytes(self, store, file_format):
-        _land(store, file_format=file_format)
-        before = dict(store.objects)
-        _land(store, file_format=file_format)
-        assert store.objects == before
-        assert len(before) == 2
-
-    def test_another_batch_lands_beside(self, store):
-        assert _land(store).destination != _land(store, batch_id="another").destination
-        assert len(store.objects) == 4
-
-    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
-    def test_an_error_leaves_what_was_there(self, store, file_format):
-        _land(store, file_format=file_format)
-        before = dict(store.objects)
-
-        def breaking():
-            yield from [a_row(f"other{n}") for n in range(3_000)]
-            raise ServiceError("Cloud Storage went away", status=503)
-
-        with pytest.raises(ServiceError, match="went away"):
-            land(
-                breaking(),
-                FileSink(store, FOLDER, LandPlan(batch_id="b", partition_date="2026-11-22"), file_format),
-                PLAN,
-                expected=lambda: 0,
-            )
-        assert store.objects == before
-
-    @pytest.mark.parametrize("expected", [2, 4])
-    def test_counts_that_do_not_reconcile_land_nothing(self, store, expected):
-        with pytest.raises(ResultError, match=rf"{expected} rows went in and 3 came out. Nothing was landed.*Restore"):
-            _land(store, expected=expected)
-        assert store.objects == {}
-
-    def test_the_error_names_the_keys_where_somebody_knows_them(self, store):
-        sink = FileSink(store, FOLDER, PLAN)
-        with pytest.raises(ResultError, match=r"4 rows went in and 3 came out. 1 missing: r4. Nothing was landed"):
-            land(ROWS, sink, PLAN, expected=lambda: 4, amiss=lambda: "1 missing: r4")
-        land(ROWS, sink, PLAN, expected=lambda: 3, amiss=lambda: pytest.fail("nobody asked"))
-
-    def test_an_unknown_format_is_refused_before_anything_is_read(self, store):
-        with pytest.raises(InputError, match="file_format='xlsx' is not known"):
-            _land(store, file_format="xlsx")
-
-    def test_a_time_that_is_none_is_null_in_parquet(self, store):
-        report = _land(store, [a_row("r1", processed_at="soon")], file_format="parquet")
-        assert _parquet(store, report.destination)[0]["processed_at"] is None
-
-
-class TestReport:
-    def test_it_counts_what_landed_and_where(self, store):
-        report = _land(store)
-        assert report.statuses == {"succeeded": 1, "blocked": 1, "missing": 1}
-        assert (report.request_count, report.good_count) == (3, 1)
-        assert report.partition_date == "2026-11-22"
-        assert {report.destination, report.dead_letters} == set(store.objects)
-
-
 class TestRejectedRows:
     def test_rows_that_were_never_sent_are_rows_too(self, store):
         store.objects["gs://b/rejected.jsonl"] = jsonl(
@@ -234,13 +105,19 @@ class TestRejectedRows:
             },
             {"source": "rows", "line": 9, "status": "rejected", "code": "no-key", "reason": "No key"},
         )
-        first, second = rejected_rows(store, "gs://b/rejected.jsonl")
-        assert (first.key, first.status, first.code) == ("rejected-1", RowStatus.REJECTED, "empty-prompt")
+        first, second = rejected_rows(store, "gs://b/rejected.jsonl", "run 1")
+        assert (first.status, first.code) == (RowStatus.REJECTED, "empty-prompt")
         assert first.reason == "gs://in/x.csv:7: The prompt is empty"
-        assert (second.key, second.repairable) == ("rejected-2", False)
+        assert not second.repairable
+        assert len({first.key, second.key}) == 2
+
+    def test_those_of_two_runs_of_a_day_have_other_keys_and_those_of_a_retry_the_same(self, store):
+        store.objects["gs://b/r.jsonl"] = jsonl({"source": "rows", "line": 1, "code": "no-key", "reason": "No key"})
+        keys = [next(rejected_rows(store, "gs://b/r.jsonl", run)).key for run in ("run 1", "run 2", "run 1")]
+        assert keys[0] == keys[2] != keys[1]
 
     def test_no_file_is_no_rows(self, store):
-        assert list(rejected_rows(store, "")) == []
+        assert list(rejected_rows(store, "", "run 1")) == []
 
 
 class TestMergeSql:
@@ -251,15 +128,15 @@ class TestMergeSql:
         assert "T.partition_date = @partition_date" in lines[1]
         assert "T.row_key = S.row_key" in lines[1]
         assert lines[2].startswith("WHEN MATCHED AND S.attempts = 0 AND T.status = 'succeeded'")
-        assert lines[3] == "  THEN UPDATE SET columns = S.columns"
-        assert lines[4].startswith(
+        assert lines[3:5] == ["  AND T.request_digest = S.request_digest", "  THEN UPDATE SET columns = S.columns"]
+        assert lines[5].startswith(
             "WHEN MATCHED AND S.status = 'succeeded' THEN UPDATE SET partition_date = S.partition_date, "
         )
-        assert lines[5] == "WHEN MATCHED THEN DELETE"
-        assert lines[6].startswith(
+        assert lines[6] == "WHEN MATCHED THEN DELETE"
+        assert lines[7].startswith(
             "WHEN NOT MATCHED BY TARGET AND S.status = 'succeeded' THEN INSERT (partition_date, row_key, "
         )
-        assert len(lines) == 7
+        assert len(lines) == 8
 
     def test_replacing_a_partition_touches_that_day_only(self):
         sql = merge_sql(TABLE, TableId("p", "d", "staging"), "true", replace_partition=True)

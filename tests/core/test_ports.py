@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.errors import ChangedError, InputError
 
 
 def _names(store, uri):
@@ -78,3 +78,36 @@ class TestLocalStore:
         with local.open_write(uri) as stream:
             stream.write(b"2")
         assert next(local.list(uri)).checksum != before
+
+
+class TestReplacingOneVersion:
+    def test_the_version_that_was_read_is_replaced_and_no_other(self, local, folder):
+        uri = folder / "a.txt"
+        assert local.version(uri) == ""
+        with local.open_replace(uri, "") as stream:
+            stream.write(b"one")
+        read = local.version(uri)
+        with local.open_replace(uri, read) as stream:
+            stream.write(b"two")
+        for stale in ("", read):
+            with pytest.raises(ChangedError, match="was replaced"), local.open_replace(uri, stale) as stream:
+                stream.write(b"three")
+        assert local.read(uri) == b"two"
+        assert [path.name for path in Path(folder.name).iterdir()] == ["a.txt"]
+
+    def test_exactly_one_of_sixteen_writers_wins(self, local, folder):
+        uri, start = folder / "a.txt", threading.Barrier(16)
+        local.write_new(uri, b"old")
+        read = local.version(uri)
+
+        def write(number: int) -> bool:
+            start.wait()
+            with contextlib.suppress(ChangedError), local.open_replace(uri, read) as stream:
+                stream.write(f"{number:03}".encode())
+                return True
+            return False
+
+        with ThreadPoolExecutor(16) as pool:
+            won = list(pool.map(write, range(16)))
+        assert won.count(True) == 1
+        assert local.read(uri) == f"{won.index(True):03}".encode()

@@ -98,7 +98,7 @@ class TestOneTask:
 
     def test_a_schema_for_ready_made_requests(self):
         world = World({f"a{number}": [answers('"a text"')] for number in range(3)})
-        task = Task(world, _ready(3), plan={"template": None, "schema": {"type": "string"}})
+        task = Task(world, _ready(3), plan={"template": None, "key_column": "key", "schema": {"type": "string"}})
         assert task.land(task.to_the_end()).statuses == {"succeeded": 3}
         task.plan["schema"] = {"type": "object"}
         task.clear()

@@ -128,12 +128,10 @@ class TestSweeping:
         (finding,) = world.sweep()
         assert finding.action == "harvest"
         folder = f"{HARVEST}/nightly/create/global/1"
-        assert finding.done.startswith(f"harvested 2 good rows to {folder}/answers-")
+        assert finding.done.startswith(f"harvested 2 good rows to {folder}/answers/partition_date=2026-11-22/answers-")
         rows = [json.loads(line) for line in world.store.objects[finding.done.split(" to ")[1]].splitlines()]
         assert sorted(row["row_key"] for row in rows) == ["k0", "k1"]
-        assert {(row["job_name"], row["run_id"], row["partition_date"]) for row in rows} == {
-            (job.name, "scheduled__2026-11-22", "2026-11-22")
-        }
+        assert {(row["job_name"], row["run_id"]) for row in rows} == {(job.name, "scheduled__2026-11-22")}
         assert json.loads(world.store.objects[f"{folder}/report.json"])["statuses"] == {"succeeded": 2, "cancelled": 1}
         before = dict(world.store.objects)
         assert [finding.why for finding in world.sweep()] == ["it was harvested already"]

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
+from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo, replaced
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Call, Fault, Reply
 from airflow_vertex_batch.emulator.rest import Rest
@@ -67,6 +67,17 @@ class MemoryStore:
         yield stream
         self.objects[str(uri)] = stream.getvalue()
         self.write_count += 1
+
+    def version(self, uri: Uri) -> str:
+        data = self.objects.get(str(uri))
+        return "" if data is None else str(hash(data))
+
+    @contextlib.contextmanager
+    def open_replace(self, uri: Uri, version: str, content_type: str = "application/x-ndjson") -> Iterator[IO[bytes]]:
+        with self.open_write(uri, content_type) as stream:
+            yield stream
+            if self.version(uri) != version:
+                raise replaced(uri)
 
     def read(self, uri: Uri) -> bytes | None:
         return self.objects.get(str(uri))

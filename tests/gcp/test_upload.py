@@ -10,6 +10,7 @@ import contextlib
 import gc
 import hashlib
 import io
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,10 @@ from google.cloud.storage import Client
 from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.export import FileSink, LandPlan, land
+from airflow_vertex_batch.core.errors import ChangedError, InputError, ServiceError
+from airflow_vertex_batch.core.export import LandPlan, land
+from airflow_vertex_batch.core.files import FileSink
+from airflow_vertex_batch.gcp.replacing import ONE_REQUEST_BYTES
 from airflow_vertex_batch.gcp.storage import GcsStore
 from airflow_vertex_batch.gcp.upload import BEGINNINGS, COPY_BYTES, Upload
 from tests.builders import a_row
@@ -42,6 +45,7 @@ class Session:
     faults: dict[int, Answer] = field(default_factory=dict)
     begun: int = 0
     requests: list[str] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
     kept: bytes = b""
     stored: bytes | None = None
     port: int = 0
@@ -55,6 +59,7 @@ class Session:
             return self.faults[number]
         if asked.method == "POST":
             self.begun, self.kept = self.begun + 1, b""
+            self.conditions.append(asked.query.get("ifGenerationMatch", ""))
             return Answer(headers={"Location": f"http://127.0.0.1:{self.port}/session/{self.begun}"})
         return self._part(asked)
 
@@ -158,10 +163,33 @@ class TestASession:
         assert session.begun == 0
 
     def test_a_landing_does_not_notice(self, serve):
-        store = serve(session := Session({1: refused(404)}))
+        """The dead letters go in one request, the answers in a session, whose first part is lost."""
+        store = serve(session := Session({2: refused(404)}))
         plan = LandPlan(batch_id="b", partition_date="2026-11-22")
-        land([a_row("r1")], FileSink(store, Uri.parse("gs://b/out"), plan), plan, expected=lambda: 1)
+        row = a_row("r1", text="x" * ONE_REQUEST_BYTES)
+        land([row], FileSink(store, Uri.parse("gs://b/out"), plan), plan, expected=lambda: 1)
         assert session.begun == 3
+        assert json.loads(session.stored)["text"] == row.text
+
+
+class TestReplacing:
+    """What is too large for one request goes in a session, which may be refused at its beginning or at any part."""
+
+    DATA = bytes(range(256)) * (ONE_REQUEST_BYTES // 256 + 3)
+
+    @pytest.mark.parametrize("number", range(6))
+    def test_what_is_no_longer_the_version_that_was_read_is_not_replaced(self, serve, number):
+        store = serve(session := Session({number: refused(412)}))
+        with pytest.raises(ChangedError, match=f"{URI} was replaced"), store.open_replace(URI, "17") as stream:
+            stream.writelines(self.DATA[start : start + (1 << 20)] for start in range(0, len(self.DATA), 1 << 20))
+        assert session.stored is None
+
+    def test_a_session_names_the_version(self, serve):
+        store = serve(session := Session())
+        with store.open_replace(URI, "17") as stream:
+            stream.write(self.DATA)
+        assert session.stored == self.DATA
+        assert session.conditions == ["17"]
 
 
 WRITERS = {

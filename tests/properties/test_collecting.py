@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.classify import classify
 from airflow_vertex_batch.core.collect import Batch, Collector
 from airflow_vertex_batch.core.collect.join import KEY_LABEL, key_label
 from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row
 from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.export import FileSink, LandPlan, TableSink, land
 from airflow_vertex_batch.core.jsonl import encode, read_output
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.request import request_digest
 from airflow_vertex_batch.core.rows import RowStatus
-from tests.builders import a_failed_output, a_job, a_line, a_request, a_row, an_output, jsonl
+from tests.builders import a_failed_output, a_job, a_line, a_request, an_output, jsonl
 from tests.fakes import MemoryStore, MemoryWarehouse
 
 
@@ -350,96 +346,3 @@ def test_bytes_that_are_no_line_are_a_named_error(raw, cut, noise):
     except ResultError as error:
         caught = error
     assert caught.line == 3 if caught else json.loads(encode(row))
-
-
-ROWS = st.lists(
-    st.builds(
-        a_row,
-        st.uuids().map(lambda key: f"r{key}"),
-        st.sampled_from(RowStatus),
-        text=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
-        answer=st.none() | st.lists(st.integers(), max_size=2),
-        processed_at=st.sampled_from(["", "2026-11-22T03:04:05+00:00"]),
-        columns=st.none() | st.fixed_dictionaries({"id": st.integers()}),
-    ),
-    max_size=12,
-)
-
-
-@given(ROWS, st.sampled_from(["jsonl", "parquet"]))
-def test_landing_twice_is_landing_once(rows, file_format):
-    store, plan = MemoryStore(), LandPlan(batch_id="b", partition_date="2026-11-22")
-
-    def run():
-        return land(rows, FileSink(store, Uri.parse("gs://out"), plan, file_format), plan, expected=lambda: len(rows))
-
-    first = run()
-    before = dict(store.objects)
-    assert run() == first
-    assert store.objects == before
-    assert Counter(first.statuses) == Counter(str(row.status) for row in rows)
-    if file_format == "jsonl":
-        good = [json.loads(line) for line in store.objects[first.destination].splitlines()]
-        dead = [json.loads(line) for line in store.objects[first.dead_letters].splitlines()]
-        assert [line["row_key"] for line in good] == [row.key for row in rows if row.status.is_good]
-        assert [line["row_key"] for line in dead] == [row.key for row in rows if not row.status.is_good]
-
-
-class MergingWarehouse(MemoryWarehouse):
-    """Also does what our one statement says, read from its text."""
-
-    _STATEMENT = re.compile(
-        r"MERGE `(?P<table>\S+)` AS T USING `(?P<staging>\S+)` AS S\n.*"
-        r"WHEN MATCHED AND S\.status (?P<is>!?=) 'succeeded' THEN UPDATE .*WHEN MATCHED THEN DELETE\n"
-        r"WHEN NOT MATCHED BY TARGET AND S\.status (?P=is) 'succeeded' THEN INSERT .*?\)"
-        r"(?P<stale>\nWHEN NOT MATCHED BY SOURCE AND T.partition_date = @partition_date THEN DELETE)?",
-        re.DOTALL,
-    )
-
-    def execute(self, sql, *, job_id, parameters=None):
-        found = self._STATEMENT.fullmatch(sql)
-        day = str(parameters["partition_date"])
-        staged = {row["row_key"]: row for row in self.rows(TableId.parse(found["staging"]))}
-        kept = [
-            row
-            for row in self.rows(TableId.parse(found["table"]))
-            if row["partition_date"] != day or (row["row_key"] not in staged and not found["stale"])
-        ]
-        wanted = [row for row in staged.values() if (row["status"] == "succeeded") is (found["is"] == "=")]
-        self.put(found["table"], kept + wanted)
-        return len(wanted)
-
-
-LANDINGS = st.lists(
-    st.tuples(
-        st.sampled_from(["2026-11-22", "2026-11-23"]),
-        st.dictionaries(st.sampled_from(["r1", "r2", "r3", "r4"]), st.sampled_from(RowStatus)),
-        st.booleans(),
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-@given(LANDINGS, st.integers(1, 2))
-def test_a_table_says_of_every_row_what_was_landed_last_and_says_it_once(landings, times):
-    store = MemoryStore()
-    warehouse = MergingWarehouse(store)
-    table, dead = TableId("p", "d", "answers"), TableId("p", "d", "dead")
-    model: dict[tuple[str, str], str] = {}
-    for day, rows, replaces in landings:
-        plan = LandPlan(batch_id="b", partition_date=day, replace_partition=replaces)
-        for _ in range(times):
-            sink = TableSink(store, warehouse, table, dead, plan, Uri.parse("gs://stage/run"))
-            made = [a_row(key, status) for key, status in rows.items()]
-            report = land(made, sink, plan, expected=lambda made=made: len(made))
-            assert report.tally.total == sum(report.statuses.values()) == len(rows)
-        model = {at: status for at, status in model.items() if not (replaces and at[0] == day)}
-        model |= {(day, key): str(status) for key, status in rows.items()}
-    for name, is_good in ((table, True), (dead, False)):
-        there = [(row["partition_date"], row["row_key"], row["status"]) for row in warehouse.rows(name)]
-        assert sorted(there) == sorted(
-            (*at, status) for at, status in model.items() if (status == "succeeded") is is_good
-        )
-    assert warehouse.tables == [str(table), str(dead)]
-    assert store.objects == {}

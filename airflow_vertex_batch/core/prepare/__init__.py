@@ -75,7 +75,7 @@ def prepare(
     :raises InputError: when a row is rejected and the plan says "fail", or too many are; no file is left behind.
     """
     maker, is_cured = _maker(plan)
-    with _open(maker, plan, store, folder / f"requests-{token}") as (intake, writer):
+    with _open(maker, plan, store, folder / f"requests-{token}", has_columns=_keeps(plan)) as (intake, writer):
         if known is not None:
             intake.skip(known())
         _feed(rows, intake.add)
@@ -97,7 +97,8 @@ def write_set(
     plan = msgspec.structs.replace(
         plan, template=None, columns=(), lint=False, deduplicate=False, correlation=Correlation.CONTENTS
     )
-    with _open(ReadyMaker(plan.correlation), plan, store, folder / f"requests-{token}") as (intake, writer):
+    maker = ReadyMaker(plan.correlation)
+    with _open(maker, plan, store, folder / f"requests-{token}", has_columns=False) as (intake, writer):
         _feed(lines, intake.add_made)
         writer.roll()
         return _publish(intake, writer, plan, store, folder, **members)
@@ -122,9 +123,14 @@ def _chunk(items: Iterator[T], size: int) -> list[T]:
 
 
 @contextlib.contextmanager
-def _open(maker: Maker, plan: PreparePlan, store: ObjectStore, folder: Uri) -> Iterator[tuple[Intake, ShardWriter]]:
-    """Open what a batch needs, and leave no file behind when it fails."""
-    writer = ShardWriter(maker.frame, store, folder, plan.max_requests, plan.max_bytes, has_columns=bool(plan.columns))
+def _open(
+    maker: Maker, plan: PreparePlan, store: ObjectStore, folder: Uri, *, has_columns: bool
+) -> Iterator[tuple[Intake, ShardWriter]]:
+    """Open what a batch needs, and leave no file behind when it fails.
+
+    :param has_columns: whether something of the rows travels beside their answers.
+    """
+    writer = ShardWriter(maker.frame, store, folder, plan.max_requests, plan.max_bytes, has_columns=has_columns)
     with contextlib.ExitStack() as stack:
         try:
             yield Intake(maker, plan, writer, stack), writer
@@ -133,10 +139,14 @@ def _open(maker: Maker, plan: PreparePlan, store: ObjectStore, folder: Uri) -> I
             raise
 
 
+def _keeps(plan: PreparePlan) -> bool:
+    return bool(plan.columns) or plan.template is None
+
+
 def _maker(plan: PreparePlan) -> tuple[Maker, bool]:
     """Return what makes the lines, and whether the template had to be cured for it."""
     if plan.template is None:
-        return ReadyMaker(plan.correlation), False
+        return ReadyMaker(plan.correlation, plan.key_column, plan.columns), False
     members = plan.template.constant_members()
     made = members
     if plan.lint:

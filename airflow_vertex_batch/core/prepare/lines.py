@@ -230,26 +230,49 @@ class TemplateMaker:
 
 
 class ReadyMaker:
-    """Takes request lines as they are; only a missing or unsafe key is replaced."""
+    """Takes request lines as they are; only a missing or unsafe key is replaced. What stands beside a request travels
+    beside its answer.
+
+    :param key_column: the member that names a line; ``key`` where not given.
+    :param columns: the members that travel; all but the request and its key where there are none.
+    """
 
     frame = READY_MADE
 
-    def __init__(self, correlation: Correlation) -> None:
+    def __init__(self, correlation: Correlation, key_column: str | None = None, columns: tuple[str, ...] = ()) -> None:
         self._is_labelled = correlation is Correlation.LABEL
+        self._key_column, self._columns = key_column, columns
 
     def make(self, chunk: list[Placed], rejected: Rejected) -> Lines:
         """Return the lines of a chunk of rows, all but `cores`."""
         lines = Lines()
         for placed in chunk:
             try:
-                key, request = _ready_made(placed[2])
+                key, request, columns = self._one(placed[2])
             except RowProblem as problem:
                 rejected.add(placed, problem)
                 continue
             lines.placed.append(placed)
             lines.keys.append(key)
             lines.bodies.append(request)
+            lines.columns.append(columns)
         return lines
+
+    def _one(self, row: Row | InputError) -> tuple[str, bytes, bytes]:
+        request = _ready_made(row)
+        assert isinstance(row, dict)
+        columns = carried(row, self._columns or [name for name in row if name not in {"request", self._own_key}])
+        if self._key_column is not None:
+            return row_key(row.get(self._key_column)), request, columns
+        key = row.get("key")
+        if isinstance(key, dict | list):
+            raise RowProblem("odd-key", "The line's key is neither a text nor a number")
+        return content_key(request) if key in {None, ""} else row_key(key), request, columns
+
+    @property
+    def _own_key(self) -> str:
+        """The member that is nothing but the key; a column of the user's is more than that."""
+        return "key" if self._key_column is None else ""
 
     def complete(self, lines: Lines) -> None:
         """Fill in `cores`, and labels, now that the keys are final."""
@@ -266,19 +289,15 @@ class ReadyMaker:
             scale.add_request(request)
 
 
-def _ready_made(row: Row | InputError) -> tuple[str, bytes]:
+def _ready_made(row: Row | InputError) -> bytes:
     if isinstance(row, InputError):
         raise RowProblem("not-a-row", str(row))
     if not isinstance(row.get("request"), dict):
         raise RowProblem("no-request", "The line has no `request` object")
     try:
-        request = encode(row["request"])
+        return encode(row["request"])
     except (TypeError, UnicodeEncodeError) as error:
         raise RowProblem("not-json", f"The request cannot be JSON: {type(error).__name__}") from None
-    key = row.get("key")
-    if isinstance(key, dict | list):
-        raise RowProblem("odd-key", "The line's key is neither a text nor a number")
-    return content_key(request) if key in {None, ""} else row_key(key), request
 
 
 def _labelled(request: dict[str, Any], key: str) -> dict[str, Any]:

@@ -14,8 +14,9 @@ class PreparePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to prepare.
 
     :param template: what the requests have in common; None when the rows are ready-made request lines.
-    :param key_column: the column that names a row; None to go by content.
-    :param columns: the user's own columns to keep beside each answer.
+    :param key_column: the column that names a row; None to go by content, or by the ``key`` of ready-made lines.
+    :param columns: the user's own columns to keep beside each answer; of ready-made lines, all members that stand
+        beside the request where none are named.
     :param max_rejected_ratio: the share of rejected rows above which dead letters fail the task after all, 0 to 1.
     :param max_requests: most requests in a shard, 1 to `MAX_REQUESTS`.
     :param max_bytes: most bytes in a shard, 1 to `MAX_BYTES`.
