@@ -70,9 +70,6 @@ with a_dag("chaos_mapped"):
     # Two parts of the same rows, each with a ledger, an output and an answers file of its own.
     VertexBatchOperator.partial(task_id="batch", **BATCH).expand(max_requests_per_job=[100, 200])
 
-with a_dag("chaos_often"):
-    VertexBatchOperator(task_id="batch", deferrable=False, **BATCH)
-
 with a_dag("chaos_daily", schedule="@daily", start_date=FIRST_DAY, end_date=FIRST_DAY):
     VertexBatchOperator(task_id="batch", **BATCH)
 
