@@ -100,7 +100,7 @@ class Batch:
     def go(self, fault: Fault | None = None, at: str = "") -> Outcome:
         """Go through the batch; the fault happens at the call of that title."""
         random.seed(f"{fault} {at} {self._to_table}")
-        self._cloud.begin(self._name, is_large=fault is not None and fault.needs_large)
+        self._cloud.begin(self._name, is_large=fault is not None and fault.needs_large, to_table=self._to_table)
         emulator = _emulator(self._cloud)
         self._gateway.run = run = Run(self._name, self._cloud, emulator, fault, at)
         began = self._clock.elapsed_s
@@ -115,7 +115,7 @@ class Batch:
             ]
         self._gateway.run = None
         emulator.stop()
-        self._cloud.end(self._name)
+        self._cloud.end(self._name, to_table=self._to_table)
         return Outcome(
             attempts=tuple(self._attempts),
             clears=clears,
@@ -196,7 +196,11 @@ class Batch:
             f"landed {dict(landed)}, dead letters {dict(dead)}": (landed, dead) in _rightly_landed(),
         }
         broken = self._gateway.run.broken if self._gateway.run is not None else []
-        return [text for text, holds in checks.items() if not holds] + self._cloud.left_over(self._name) + broken
+        return (
+            [text for text, holds in checks.items() if not holds]
+            + self._cloud.left_over(self._name, to_table=self._to_table)
+            + broken
+        )
 
 
 def _rightly_landed() -> list[tuple[Counter[str], Counter[str]]]:

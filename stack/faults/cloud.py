@@ -36,14 +36,16 @@ class Cloud:
         self.storage = client(storage.Client, STORAGE)
         self.bigquery = client(bigquery.Client, BIGQUERY) if BIGQUERY in urls else None
 
-    def begin(self, name: str, *, is_large: bool) -> None:
-        """Make what a batch begins with: a bucket of its name with the rows, and a dataset of its name.
+    def begin(self, name: str, *, is_large: bool, to_table: bool) -> None:
+        """Make what a batch begins with: a bucket of its name with the rows, and if need be a dataset of its name.
 
         :param is_large: whether the rows are to be read in several pieces.
+        :param to_table: whether they are in a table, and land in one.
         """
         self.storage.create_bucket(name)
         self.put_rows(name, is_large=is_large)
-        if self.bigquery is not None:
+        if to_table:
+            assert self.bigquery is not None
             self.bigquery.create_dataset(name)
             self.bigquery.load_table_from_json(_rows(), f"{PROJECT}.{name}.source").result()
 
@@ -76,10 +78,11 @@ class Cloud:
 
         return put_back
 
-    def end(self, name: str) -> None:
+    def end(self, name: str, *, to_table: bool) -> None:
         """Remove what belongs to a batch."""
         self.storage.bucket(name).delete_blobs([*self.storage.list_blobs(name)])
-        if self.bigquery is not None:
+        if to_table:
+            assert self.bigquery is not None
             self.bigquery.delete_dataset(name, delete_contents=True)
 
     def files(self, name: str) -> tuple[Counter[str], Counter[str]]:
@@ -92,19 +95,23 @@ class Cloud:
 
     def table(self, name: str) -> tuple[Counter[str], Counter[str]]:
         """Return the same of the tables."""
-        assert self.bigquery is not None
         found: list[Counter[str]] = []
-        tables = {table.table_id for table in self.bigquery.list_tables(name)}
+        tables = {table.table_id for table in self._tables(name)}
         for table in ("answers", "answers_dead_letters"):
+            assert self.bigquery is not None
             rows = self.bigquery.list_rows(f"{PROJECT}.{name}.{table}") if table in tables else []
             found.append(Counter(_told(dict(row.items())) for row in rows))
         return found[0], found[1]
 
-    def left_over(self, name: str) -> list[str]:
+    def _tables(self, name: str) -> Any:
+        assert self.bigquery is not None
+        return self.bigquery.list_tables(name)
+
+    def left_over(self, name: str, *, to_table: bool) -> list[str]:
         """Return what should not be there any more: tables beside the two that were asked for, and files that a
         manifest names and nobody has.
         """
-        tables = [table.table_id for table in self.bigquery.list_tables(name)] if self.bigquery is not None else []
+        tables = [table.table_id for table in self._tables(name)] if to_table else []
         surplus = [f"table {table}" for table in tables if table not in {"source", "answers", "answers_dead_letters"}]
         blobs = {f"gs://{name}/{blob.name}": blob for blob in self.storage.list_blobs(name, prefix="staging/")}
         manifests = [json.loads(blob.download_as_bytes()) for uri, blob in blobs.items() if "/manifests/" in uri]
