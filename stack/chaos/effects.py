@@ -12,7 +12,7 @@ _OBJECTS: tuple[tuple[str, str, str], ...] = (
     (r"/ledger/", r'"kind":"(intent|submission|refusal)"', "{}"),
     (r"/course/", r'"kind":"(begun|asked)"', "course ({})"),
     (r"/manifests/", r"()", "manifest"),
-    (r"/([a-z]+(?:-[a-z]+)*)(?:-[0-9a-f]+)?\.[a-z]+$", r"()", "{}"),
+    (r"/([a-z]+(?:-[a-z]+)*)(?:-[0-9a-f]+)*\.[a-z]+$", r"()", "{}"),
 )
 #: What lands, and the file from which a table is loaded.
 _EXPORTED = frozenset({"answers", "dead-letters", "rows"})

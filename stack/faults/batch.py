@@ -75,7 +75,8 @@ class Task:
         ti = SimpleNamespace(
             id=str(uuid4()), dag_id="nightly", task_id="batch", run_id="scheduled__2026-11-22", map_index=-1,
             try_number=self.try_number, max_tries=self.max_tries,
-            xcom_push=self._push, xcom_pull=lambda **_: [], get_first_reschedule_date=lambda _: None,
+            start_date=Clock.now(), xcom_push=self._push,
+            xcom_pull=lambda **_: [], get_first_reschedule_date=lambda _: None,
         )  # fmt: skip
         return {"ti": ti, "dag_run": SimpleNamespace(logical_date=BEGIN), "params": {}}
 

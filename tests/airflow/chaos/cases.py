@@ -223,7 +223,7 @@ SCENARIOS: tuple[Misfortune, ...] = (
     Misfortune("task and its supervisor killed", CREATED, struck(CREATED, strike=kill_task_and_supervisor)),
     Misfortune("task and its supervisor killed", ANSWERS, struck(ANSWERS, strike=kill_task_and_supervisor)),
     Misfortune("task killed", QUESTION, struck(QUESTION), modes=("sync",)),
-    Misfortune("task killed again and again", EVERY, lambda _: Plan(each=True), modes=("sync",), dag_id="chaos_often"),
+    Misfortune("task killed again and again", EVERY, lambda _: Plan(each=True), modes=("sync",)),
     Misfortune(
         "two at once: supervisor killed, its task works on", INTENT, struck(INTENT, strike=kill_supervisor),
         modes=_BESIDE,
