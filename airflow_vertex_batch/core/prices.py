@@ -100,7 +100,9 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         if (images and self.image_output is None) or usage.total_tokens > told:
             return None
         fresh = max(usage.prompt_tokens - usage.cached_tokens, 0) + usage.tool_tokens
-        audio = min(usage.audio_tokens - usage.cached_audio_tokens, fresh) if self.audio_input is not None else 0
+        audio = 0
+        if usage.audio_tokens and self.audio_input is not None:
+            audio = min(max(usage.audio_tokens - usage.cached_audio_tokens, 0), fresh)
         spent = (fresh - audio) * rates.input
         spent += (usage.output_tokens - images + usage.thinking_tokens) * rates.output
         # Most rows have none of these, and every row passes here.

@@ -35,7 +35,7 @@ class TestKeyTable:
 
 
 def _expected(*keys: object) -> Expected:
-    return Expected(lambda: [(key, b"%d" % number, False) for number, key in enumerate(keys)], "m", "the input")
+    return Expected(lambda: [(key, b"%d" % number, False, 0) for number, key in enumerate(keys)], "m", "the input")
 
 
 class TestNames:
