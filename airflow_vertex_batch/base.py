@@ -7,12 +7,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from uuid import uuid4
 
 from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.bases.operator import BaseOperatorMeta
 
+from airflow_vertex_batch.arguments import DrawingPartial, check_arguments
 from airflow_vertex_batch.compat import default_retries, fail_exception, skip_exception, task_states
 from airflow_vertex_batch.core.address import Uri, cloud_folder
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
@@ -20,6 +21,7 @@ from airflow_vertex_batch.core.given import Origin, given_nothing, nothing
 from airflow_vertex_batch.core.model import Identity
 from airflow_vertex_batch.core.unrendered import check_folder, check_location
 from airflow_vertex_batch.links import LINKS_KEY
+from airflow_vertex_batch.rendering import TextsStayTexts
 from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,10 +51,11 @@ class _MadeByAirflow(BaseOperatorMeta):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - a metaclass
         """Make one; Airflow says when it is one of a mapped task."""
         with failing() if kwargs.get("_airflow_from_mapped") else contextlib.nullcontext():
+            check_arguments(cls, kwargs)
             return super().__call__(*args, **kwargs)
 
 
-class VertexBatchBaseOperator(BaseOperator, metaclass=_MadeByAirflow):
+class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAirflow):
     """Base of the operators and the sensor.
 
     :param gcp_conn_id: Airflow connection of type ``google_cloud_platform``. Templated.
@@ -68,6 +71,8 @@ class VertexBatchBaseOperator(BaseOperator, metaclass=_MadeByAirflow):
     """
 
     template_fields: Sequence[str] = COMMON_TEMPLATE_FIELDS
+    #: Arguments that may hold the output of a task, and are never rendered.
+    resolved_fields: ClassVar[tuple[str, ...]] = ()
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -95,7 +100,11 @@ class VertexBatchBaseOperator(BaseOperator, metaclass=_MadeByAirflow):
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
         """Do as for every operator; Airflow below 3.3.2 does not see that an operator has a default of its own."""
-        made = super().partial(**kwargs)
+        check_arguments(cls, kwargs)
+        plain = super().partial(**kwargs)
+        made = DrawingPartial(operator_class=plain.operator_class, kwargs=plain.kwargs, params=plain.params)
+        # It is this one that is mapped.
+        plain._expand_called = True  # noqa: SLF001
         levels = (made.kwargs["dag"], made.kwargs["task_group"])
         said = [kwargs, kwargs.get("default_args"), *(level.default_args for level in levels if level is not None)]
         if not any("retries" in (each or ()) for each in said):

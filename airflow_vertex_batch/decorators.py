@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator, _TaskDecorator
 
+from airflow_vertex_batch.arguments import check_arguments, run_after
 from airflow_vertex_batch.base import DEFAULT_RETRIES
 from airflow_vertex_batch.operators import VertexBatchOperator
 
@@ -55,7 +56,10 @@ class _BatchDecorator(_TaskDecorator[..., Any, _DecoratedBatch]):
 
     def _expand(self, *args: Any, **kwargs: Any) -> Any:
         made: Any = super()._expand(*args, **kwargs)
-        made.operator.partial_kwargs.setdefault("retries", DEFAULT_RETRIES)
+        given = made.operator.partial_kwargs
+        check_arguments(_DecoratedBatch, given)
+        given.setdefault("retries", DEFAULT_RETRIES)
+        run_after(made.operator, given, _DecoratedBatch)
         return made
 
 

@@ -19,6 +19,7 @@ again completes. Memory does not grow with the rows: they wait on disk.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -107,10 +108,10 @@ class _Jsonl:
 
     def write(self, stream: IO[bytes], records: Iterator[bytes]) -> None:
         for lines in _chunks(records, len):
-            # Joined, a long line would be there twice.
-            if len(lines) > 1:
+            if sum(map(len, lines)) < _FLUSH_BYTES:
                 stream.write(b"".join(lines))
             else:
+                # Joined, a long line would be there twice.
                 stream.writelines(lines)
 
     def record(self, line: bytes) -> bytes:
@@ -163,8 +164,9 @@ class _Parquet:
         from datetime import datetime
 
         made = msgspec.structs.asdict(_line(line))
+        # Bytes of UTF-8 are what Arrow makes of a text; Python's may be four times as long.
+        made["text"] = None if made["text"] is None else made["text"].encode()
         for name in _JSON_COLUMNS:
-            # Bytes of UTF-8 are what Arrow makes of a text.
             made[name] = bytes(made[name]) if made[name] != NULL else None
         made["cost_usd"] = None if made["cost_usd"] is None else decimal.Decimal(made["cost_usd"])
         with contextlib.suppress(TypeError, ValueError):
@@ -278,9 +280,12 @@ class FileSink:
 
     def _landing(self, waiting: _Waiting, kept: Shelf) -> Iterator[Any]:
         """Yield the records of this batch, in its order."""
-        for line in waiting.lines():
-            old = kept.last(_brief(line).row_key) if kept.count else None
-            yield self._format.record(_with_columns(old, line) if old else line)
+        # Unlike a loop, `map` holds neither a line nor its record while the record is written.
+        return map(functools.partial(self._record, kept), waiting.lines())
+
+    def _record(self, kept: Shelf, line: bytes) -> Any:
+        old = kept.last(_brief(line).row_key) if kept.count else None
+        return self._format.record(_with_columns(old, line) if old else line)
 
 
 def _is_same_answer(old: bytes, new: bytes) -> bool:

@@ -157,7 +157,9 @@ class Rows(msgspec.Struct, frozen=True):
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the rows."""
         values: Any = self.values() if callable(self.values) else self.values
-        _refuse_no_rows(values)
+        refuse_no_rows(values)
+        if callable(values):
+            raise InputError("rows gave a function, not rows", todo="Return a list of rows, or yield them")
         for number, value in enumerate(values, start=1):
             if isinstance(value, dict):
                 yield "rows", number, value
@@ -168,20 +170,21 @@ class Rows(msgspec.Struct, frozen=True):
                 yield "rows", number, InputError(wrong, todo="Yield dicts, or texts")
 
 
-def _refuse_no_rows(values: Any) -> None:
-    """Refuse what is no series of rows.
+def refuse_no_rows(values: Any) -> None:
+    """Refuse what is no series of rows, and no function that may give one.
 
     :raises InputError: saying what it is, and what to do.
     """
     kind = type(values).__name__
     if isinstance(values, str | bytes | dict):
         raise InputError(f"rows is one {kind}, not a list of rows", todo="Wrap it in a list: each item is one request")
-    if inspect.isawaitable(values) or isinstance(values, AsyncIterable):
+    is_async = inspect.iscoroutinefunction(values) or inspect.isasyncgenfunction(values)
+    if is_async or inspect.isawaitable(values) or isinstance(values, AsyncIterable):
         raise InputError(f"rows gave a {kind}", why="it is asynchronous", todo="Use def, not async def")
     if hasattr(values, "to_dict") and hasattr(values, "columns"):
         # Iterating over it gives the names of its columns.
         raise InputError(f"rows is a {kind}", todo="Pass frame.to_dict('records')")
-    if not isinstance(values, Iterable):
+    if not isinstance(values, Iterable) and not callable(values):
         why = "a function without a return gives None" if values is None else ""
         raise InputError(f"rows gave {kind}, not rows", why=why, todo="Return a list of rows, or yield them")
 

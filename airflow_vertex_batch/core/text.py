@@ -71,6 +71,8 @@ def _refuse_unstable(value: Any) -> None:
         _refuse(value, "bytes are no text")
     if isinstance(value, type) or callable(value) or type(value).__module__.startswith("jinja2."):
         _refuse(value, "it is code, not a value")
+    if hasattr(value, "iter_references"):
+        _refuse(value, "it stands for the output of a task, and is not that output")
     if isinstance(value, list | tuple | dict):
         for item in (*value, *(value.values() if isinstance(value, dict) else ())):
             if type(item) not in PLAIN_TYPES:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_vertex_batch.arguments import comes_later, is_one_of_mapped, put_in, run_after
 from airflow_vertex_batch.base import (
     COMMON_TEMPLATE_FIELDS,
     attempt_token,
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.sources import Source
     from airflow_vertex_batch.hooks import VertexBatchHook
 
+#: Of what kind arguments are that may come from a task before.
+_KINDS_OF: dict[str, tuple[type, ...]] = {
+    "prompt": (str,),
+    "tools": (list, tuple),
+    "safety_settings": (list, tuple),
+    "media_columns": (list, tuple, dict, str),
+}
 #: What a request is made of.
 _OF_A_REQUEST = ("prompt", "system_instruction", "generation_config", "tools", "safety_settings", "media_columns")
 _SOURCES = ("sql", "table", "files", "objects", "rows", "requests")
@@ -49,12 +57,13 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
     :param objects: media in Cloud Storage by prefix or glob: each object is a row with the columns ``uri``, ``name``,
         ``mime_type`` and ``size_bytes``, and a ``fileData`` part of its request. Templated.
     :param rows: dicts or texts; an iterable, the output of another task, or a callable, which may ask for context
-        variables by name. Never rendered.
+        variables by name. A list may hold outputs of tasks, at any depth. Never rendered.
     :param requests: ready-made request JSONL, by name or glob: each line has a ``request``, and may have a ``key``.
         What else stands beside the request is a column: `key_column` may name one, and all of them, or those that
         `columns` names, travel beside the answer. Templated.
     :param prompt: a Jinja template over the row: ``{{ column }}``, ``{{ row["odd name"] }}``, and `prompt_variables`.
-        It is rendered for each row by the worker, not by Airflow; row data is never rendered itself.
+        It is rendered for each row by the worker, not by Airflow; row data is never rendered itself. It may be the
+        output of another task, as may `tools`, `safety_settings` and `media_columns`, in whole or in part.
     :param prompt_variables: further names for `prompt`, the same for every row. Templated, so this is where
         ``{{ params.tone }}`` and the like go.
     :param system_instruction: text, or a ``Content`` object. Templated.
@@ -95,7 +104,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         *("prompt_variables", "system_instruction", "generation_config", "key_column", "columns"),
         *("model", "destination_uri", "destination_table", "partition_date"),
     )
-    template_ext: Sequence[str] = (".sql",)
+    resolved_fields: ClassVar[tuple[str, ...]] = ("rows", "prompt", "tools", "safety_settings", "media_columns")
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "generation_config": "json"}
     operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchOutputLink(),)
 
@@ -145,13 +154,13 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         self.deduplicate, self.skip_answered, self.correlation = deduplicate, skip_answered, correlation
         self.on_null, self.lint_ignore = on_null, lint_ignore
         self._check()
-        self._wait_for_rows()
+        if not is_one_of_mapped(self):
+            run_after(self, vars(self), type(self))
 
     def _check(self) -> None:
         """Find what is wrong where the author is looking: when the DAG file is read."""
         from airflow_vertex_batch.core.empty import OnEmpty
         from airflow_vertex_batch.core.lint import RULES
-        from airflow_vertex_batch.core.prompt import compile_prompt
         from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow
         from airflow_vertex_batch.core.text import OnNull
 
@@ -177,8 +186,31 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
         OnEmpty.of(self.on_empty)
         self._refuse_idle(source)
-        compile_prompt(self.prompt)
+        for name in self.resolved_fields:
+            if comes_later(getattr(self, name)):
+                self.wire(**{name: getattr(self, name)})
+            else:
+                self._check_come(name)
         self.wire(**{source: getattr(self, source)})
+
+    def _check_come(self, name: str) -> None:
+        """Check an argument that is there: when the DAG file is read, or once it has come.
+
+        :raises InputError: when it is not of its kind.
+        """
+        from airflow_vertex_batch.core.prompt import compile_prompt
+        from airflow_vertex_batch.core.sources import refuse_no_rows
+
+        value, kinds = getattr(self, name), _KINDS_OF.get(name)
+        if value is not None and kinds is not None and not isinstance(value, kinds):
+            raise InputError(
+                f"{name} of task {self.task_id} is a {type(value).__name__}",
+                todo=f"Give a {' or a '.join(kind.__name__ for kind in kinds)}",
+            )
+        if name == "prompt":
+            compile_prompt(value)
+        elif name == "rows" and value is not None:
+            refuse_no_rows(value)
 
     def _refuse_idle(self, source: str) -> None:
         """Refuse what this source, or a task without a prompt, makes no use of.
@@ -218,12 +250,6 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             raise InputError(f"Task {self.task_id} has no prompt", todo="Set prompt='… {{ column }} …'")
         return given[0]
 
-    def _wait_for_rows(self) -> None:
-        """Run after the task whose output `rows` is. It is no template field, so that its texts are never rendered."""
-        from airflow.sdk import XComArg
-
-        XComArg.apply_upstream_relationship(self, self.rows)
-
     def execute(self, context: Context) -> dict[str, Any]:
         """Prepare, and return the manifest."""
         with failing():
@@ -237,6 +263,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         from airflow_vertex_batch.core.answers import known_digests
         from airflow_vertex_batch.core.prepare import prepare
 
+        self._put_in(context)
         self.check_destination(context, hook)
         store, folder = hook.store(), self.folder(context)
         rows = self._source(context).rows(store, hook.warehouse())
@@ -249,6 +276,15 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         )
         self.log.info("%s; manifest %s", manifest.summary(), manifest.uri)
         return manifest
+
+    def _put_in(self, context: Context) -> None:
+        """Put in what tasks before this one gave, but for rows, which stream."""
+        for name in self.resolved_fields:
+            value = getattr(self, name)
+            if name != "rows" and comes_later(value):
+                setattr(self, name, put_in(value, context))
+                self.given(name)
+                self._check_come(name)
 
     def see_to_emptiness(self, context: Context, manifest: Manifest, leave: Callable[[], str] | None = None) -> None:
         """End the task, as its author wants it, when there is no row.
@@ -302,11 +338,11 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         return BaseHook.get_hook(str(self.sql_conn_id)).get_conn()
 
     def _rows(self, context: Context) -> Any:
-        from airflow.sdk import XComArg
         from airflow.sdk.bases.decorator import determine_kwargs
 
-        rows = self.rows.resolve(context) if isinstance(self.rows, XComArg) else self.rows
-        return rows(**determine_kwargs(rows, (), context)) if callable(rows) else rows
+        if not callable(self.rows) and comes_later(self.rows):
+            return put_in(self.rows, context)
+        return self.rows(**determine_kwargs(self.rows, (), context)) if callable(self.rows) else self.rows
 
     def _plan(self) -> Any:
         from airflow_vertex_batch.core.prepare import PreparePlan

@@ -16,13 +16,12 @@ from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.__main__ import main
 from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ChangedError, InputError, LedgerError, ServiceError
+from airflow_vertex_batch.core.errors import InputError, LedgerError, ServiceError
 from airflow_vertex_batch.core.export import LandPlan, land
 from airflow_vertex_batch.core.files import FileSink
 from airflow_vertex_batch.core.ledger import Ledger
 from airflow_vertex_batch.core.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.request import RequestTemplate
-from airflow_vertex_batch.core.rows import RowStatus
 from airflow_vertex_batch.core.sources import Files, Objects, Rows
 from airflow_vertex_batch.gcp.storage import CHUNK_BYTES, GcsStore, glob_pattern
 from tests.builders import a_failed_output, a_request, a_row, an_output, jsonl
@@ -114,53 +113,6 @@ class TestWriteNew:
             won = list(pool.map(write, range(16)))
         assert won.count(True) == 1
         assert gcs.read(claim) == str(won.index(True)).encode()
-
-
-class TestReplacingOneVersion:
-    def test_the_version_that_was_read_is_replaced_and_no_other(self, gcs, bucket):
-        uri = bucket / "day/a.jsonl"
-        assert gcs.version(uri) == ""
-        with gcs.open_replace(uri, "") as stream:
-            stream.write(b"one")
-        read = gcs.version(uri)
-        assert [info.version for info in gcs.list(uri)] == [read]
-        with gcs.open_replace(uri, read, "text/plain") as stream:
-            stream.write(b"two")
-        for stale in ("", read):
-            with pytest.raises(ChangedError, match="was replaced"), gcs.open_replace(uri, stale) as stream:
-                stream.write(b"three")
-        assert gcs.read(uri) == b"two"
-        assert gcs.client.bucket(bucket.bucket).get_blob(uri.name).content_type == "text/plain"
-
-    def test_a_block_that_fails_leaves_no_trace(self, gcs, bucket):
-        with contextlib.suppress(ValueError), gcs.open_replace(bucket / "a", "") as stream:
-            stream.write(b"x")
-            raise ValueError
-        assert gcs.version(bucket / "a") == ""
-
-    def test_landings_at_the_same_moment_lose_no_row(self, gcs, bucket):
-        start = threading.Barrier(4)
-
-        def run(number: int) -> None:
-            plan = LandPlan(batch_id="b", partition_date="2026-11-22", run_id=f"run {number}")
-            rows = [a_row(f"r{number}"), a_row(f"bad{number}", RowStatus.FAILED), a_row("shared", text=str(number))]
-            start.wait()
-            land(rows, FileSink(gcs, bucket / "out", plan), plan, expected=lambda: 3)
-
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(run, range(4)))
-        keys = {
-            kind: sorted(
-                json.loads(line)["row_key"]
-                for info in gcs.list(bucket / f"out/{kind}/")
-                for line in gcs.read(info.uri).splitlines()
-            )
-            for kind in ("answers", "dead-letters")
-        }
-        assert keys == {
-            "answers": [*(f"r{number}" for number in range(4)), "shared"],
-            "dead-letters": [f"bad{number}" for number in range(4)],
-        }
 
 
 class TestListing:
