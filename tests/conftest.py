@@ -67,16 +67,19 @@ def _loopback_only(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_loopback_only)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares servers, where tests run side by side (`-n`).
-
-    One process drives the real Airflow, and begins at once, for that takes longest; the others take file by file.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share out the tests where they run side by side (`-n 2`): the real Airflow is driven by one process, and begun at
+    once, for that takes longest; the other takes file by file.
     """
-    for item in items:
-        in_airflow = "stack" in getattr(item, "fixturenames", ()) or item.get_closest_marker("airflow") is not None
-        item.add_marker(pytest.mark.xdist_group("airflow" if in_airflow else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("airflow",))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServers(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "airflow" if file.startswith("tests/airflow/") else file
+
+    return ByServers(config, log)
 
 
 @pytest.fixture
