@@ -95,7 +95,8 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         from airflow_vertex_batch.core.preflight import preflight
 
         with failing():
-            self.day(context)
+            if self.destination_uri is not None or self.destination_table is not None:
+                self.day(context)
             hook = self.hook()
             report = preflight(self._plan(hook), hook.doctor())
             self.log.info("Preflight of %s in %s:\n%s", report.model, report.location, report.text())

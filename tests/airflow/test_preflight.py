@@ -51,7 +51,8 @@ class TestParameters:
             ({"model": "m", "allowed_failures": ["weather"]}, "'weather', which is no check"),
             ({"model": "m", "canary_row": {"a": 1}}, "canary_row to no end"),
             ({"model": "m", "canary": True, "canary_row": {"a": 1}}, "canary_row to no end"),
-            ({"model": "m", "prompt": "{{ x"}, "mistake in line 1"),
+            ({"model": "m", "prompt": "x"}, "prompt, which would do nothing"),
+            ({"model": "m", "canary": True, "prompt": "{{ x"}, "mistake in line 1"),
         ],
     )
     def test_what_is_wrong_is_said_when_the_file_is_read(self, arguments, message):
