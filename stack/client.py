@@ -20,6 +20,8 @@ RUN_ENDED = frozenset({"success", "failed"})
 TASK_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 #: Seconds between two looks. The API server answers in 20 ms, and shares two cores with the scheduler.
 POLL_S = 0.5
+#: Seconds for which anything is waited for, where nothing else is said: a busy machine is slow, and not wrong.
+LONGEST_WAIT_S = 900.0
 #: Most entries of one page (Airflow's ``maximum_page_limit``).
 PAGE = 100
 
@@ -57,7 +59,7 @@ class AirflowClient:
         """All DAGs Airflow has read."""
         return [dag["dag_id"] for dag in self._pages("dags", "dags")]
 
-    def wait_for_dag(self, dag_id: str, timeout_s: float = 90) -> Json:
+    def wait_for_dag(self, dag_id: str, timeout_s: float = LONGEST_WAIT_S) -> Json:
         """Wait until a DAG has been read from its file.
 
         :raises AirflowError: with the import errors, if it does not appear.
@@ -68,7 +70,9 @@ class AirflowClient:
             # A file can be read and its DAG listed a moment before the version that a run needs is stored.
             return answer if answer.get("dag_id") and self._has_version(dag_id) else None
 
-        return self._wait(f"DAG {dag_id} to be read", look, timeout_s, lambda: "\n".join(self.import_errors().values()))
+        return self.wait_for(
+            f"DAG {dag_id} to be read", look, lambda: "\n".join(self.import_errors().values()), timeout_s
+        )
 
     def unpause(self, dag_id: str) -> None:
         """Let the scheduler start runs of this DAG, those it owes included."""
@@ -101,7 +105,11 @@ class AirflowClient:
         return self._send("GET", _run(dag_id, run_id))
 
     def wait_for_run(
-        self, dag_id: str, run_id: str, timeout_s: float = 180, watch: Callable[[list[Json]], None] | None = None
+        self,
+        dag_id: str,
+        run_id: str,
+        timeout_s: float = LONGEST_WAIT_S,
+        watch: Callable[[list[Json]], None] | None = None,
     ) -> Json:
         """Wait until a run has ended, well or badly, and return it.
 
@@ -115,7 +123,7 @@ class AirflowClient:
             run = self.run(dag_id, run_id)
             return run if run["state"] in RUN_ENDED else None
 
-        return self._wait(f"run {run_id} of {dag_id} to end", look, timeout_s, lambda: self._states(dag_id, run_id))
+        return self.wait_for(f"run {run_id} of {dag_id} to end", look, lambda: self._states(dag_id, run_id), timeout_s)
 
     def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
         """Mark a run ``success`` or ``failed``, or put it back to ``queued``."""
@@ -143,7 +151,7 @@ class AirflowClient:
         states: set[str] | frozenset[str] = TASK_ENDED,
         *,
         map_index: int = -1,
-        timeout_s: float = 120,
+        timeout_s: float = LONGEST_WAIT_S,
     ) -> Json:
         """Wait until a task instance is in one of ``states`` and return it.
 
@@ -155,7 +163,7 @@ class AirflowClient:
             return task if task["state"] in states else None
 
         what = f"task {task_id} of {dag_id} {run_id} to be {' or '.join(sorted(states))}"
-        return self._wait(what, look, timeout_s, lambda: self._states(dag_id, run_id))
+        return self.wait_for(what, look, lambda: self._states(dag_id, run_id), timeout_s)
 
     def set_task_state(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
         """Mark a task instance ``success``, ``failed`` or ``skipped``, as the UI's buttons do."""
@@ -197,7 +205,7 @@ class AirflowClient:
         dates = {"from_date": from_date.isoformat(), "to_date": to_date.isoformat()}
         return int(self._send("POST", "backfills", json={"dag_id": dag_id, **dates, **more})["id"])
 
-    def wait_for_backfill(self, backfill_id: int, timeout_s: float = 300) -> Json:
+    def wait_for_backfill(self, backfill_id: int, timeout_s: float = LONGEST_WAIT_S) -> Json:
         """Wait until all runs of a backfill have ended.
 
         :raises AirflowError: if they do not end in time.
@@ -207,7 +215,7 @@ class AirflowClient:
             answer = self._send("GET", f"backfills/{backfill_id}")
             return answer if answer["completed_at"] else None
 
-        return self._wait(f"backfill {backfill_id} to complete", look, timeout_s, lambda: "")
+        return self.wait_for(f"backfill {backfill_id} to complete", look, lambda: "", timeout_s)
 
     # -- plumbing
 
@@ -217,7 +225,20 @@ class AirflowClient:
     def _states(self, dag_id: str, run_id: str) -> str:
         return ", ".join(f"{_task_name(task)}: {task['state']}" for task in self.tasks(dag_id, run_id))
 
-    def _wait(self, what: str, look: Callable[[], Json | None], timeout_s: float, why: Callable[[], str]) -> Json:
+    def wait_for(
+        self,
+        what: str,
+        look: Callable[[], Json | None],
+        why: Callable[[], str],
+        timeout_s: float = LONGEST_WAIT_S,
+    ) -> Json:
+        """Look until there is something to see, and return it.
+
+        :param what: what is waited for, for the error.
+        :param look: returns what is there, None for nothing yet.
+        :param why: says how things stand when it was in vain.
+        :raises AirflowError: when there is nothing in time.
+        """
         deadline = time.monotonic() + timeout_s
         while (seen := look()) is None:
             if time.monotonic() > deadline:

@@ -332,7 +332,7 @@ class TestInARealAirflow:
 
         # No person answers in the second in which a task was parked: on Airflow 3.3.2 the scheduler may then meet the
         # end of its worker with the task queued again, and fail the try (apache/airflow#67287).
-        airflow._wait("the ends of the workers", lambda: self.noticed(stack, runs), 120, lambda: "")
+        airflow.wait_for("the ends of the workers", lambda: self.noticed(stack, runs), lambda: "")
         self.answer(airflow, runs[0], "Reject")
         assert airflow.wait_for_run("over_budget_ask", runs[0], timeout_s=120)["state"] == "failed"
         task = airflow.task("over_budget_ask", runs[0], "create")

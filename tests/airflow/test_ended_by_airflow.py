@@ -46,7 +46,7 @@ def said(airflow, runs):
             tries = range(1, airflow.task(*where)["try_number"] + 1)
             return True if any(words in airflow.log(*where, number) for number in tries) else None
 
-        airflow._wait(f"{words!r} in the log of {dag_id}", look, 400, lambda: str(airflow.task(*where)))
+        airflow.wait_for(f"{words!r} in the log of {dag_id}", look, lambda: str(airflow.task(*where)))
 
     return wait
 
@@ -59,7 +59,7 @@ def is_cancelled(airflow, cloud):
         def look():
             return True if "CANCEL" in cloud.jobs(dag_id)[0]["state"] else None
 
-        airflow._wait(f"the cancel of {dag_id}", look, 120, lambda: str(cloud.jobs(dag_id)))
+        airflow.wait_for(f"the cancel of {dag_id}", look, lambda: str(cloud.jobs(dag_id)))
 
     return wait
 

@@ -99,7 +99,7 @@ class TestTheNightlyDag:
             twice = [run for run in done if exports(airflow, run) >= 2]
             return runs if len(done) == len(runs) == count and len(twice) >= cleared else None
 
-        return airflow._wait(f"{count} runs of {NIGHTLY}", look, 420, lambda: str(airflow.runs(NIGHTLY)))
+        return airflow.wait_for(f"{count} runs of {NIGHTLY}", look, lambda: str(airflow.runs(NIGHTLY)))
 
 
 def exports(airflow, run):
@@ -179,12 +179,12 @@ class TestWaiting:
         assert "/batch-predictions/" in links["Batch job"]
 
         airflow.clear("hold", run_id, ["batch.create"])
-        airflow._wait("the second wait", lambda: self.deferred_again(airflow, run_id), 90, lambda: "")
+        airflow.wait_for("the second wait", lambda: self.deferred_again(airflow, run_id), lambda: "")
         [job] = cloud.jobs("hold")
         assert job["state"] == "JOB_STATE_PENDING"
 
         airflow.set_task_state("hold", run_id, "batch.wait", "failed")
-        airflow._wait("the cancel", lambda: self.cancelled(cloud), 60, lambda: str(cloud.jobs("hold")))
+        airflow.wait_for("the cancel", lambda: self.cancelled(cloud), lambda: str(cloud.jobs("hold")))
         assert len(cloud.jobs("hold")) == 1
 
     @staticmethod
