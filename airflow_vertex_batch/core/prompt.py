@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    from airflow_vertex_batch.core.sources import Row
+    from airflow_vertex_batch.core.readers import Row
 
 #: The longest text that a template may make of one row, and the longest padding in it. Far above what a model reads: a
 #: million tokens are some four million characters.

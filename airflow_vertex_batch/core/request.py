@@ -24,7 +24,7 @@ from airflow_vertex_batch.core.text import NoTextError, OnNull, is_missing, stab
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_vertex_batch.core.sources import Row
+    from airflow_vertex_batch.core.readers import Row
 
 #: The most requests one job takes, and the most bytes one input file may have; 1 GB is read as 10^9, the smaller
 #: reading (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).

@@ -7,10 +7,8 @@ of column to value; its place is a file and a 1-based line, or a table or query 
 from __future__ import annotations
 
 import contextlib
-import csv
 import gzip
 import inspect
-import io
 import mimetypes
 import zlib
 from collections.abc import AsyncIterable, Iterable
@@ -20,15 +18,13 @@ import msgspec
 
 from airflow_vertex_batch.core.address import TableId, Uri
 from airflow_vertex_batch.core.errors import InputError, VertexBatchError
-from airflow_vertex_batch.core.jsonl import decode
-from airflow_vertex_batch.core.lines import read_blocks, too_long
+from airflow_vertex_batch.core.readers import READERS, Row, format_of, read_jsonl, refuse_twice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow_vertex_batch.core.ports import ObjectInfo, ObjectStore, Warehouse
 
-Row = dict[str, Any]
 #: File or table, 1-based line or row, and the row itself; a line that is no row arrives as the error that says why.
 Placed = tuple[str, int, "Row | InputError"]
 
@@ -41,10 +37,6 @@ _MEDIA_TYPES = {
     ".wmv": "video/wmv", ".3gp": "video/3gpp", ".md": "text/md",
 }  # fmt: skip
 _PAGE_ROWS = 1_000
-#: A line that is handled alone.
-LARGE_BYTES = 1 << 20
-#: Python's own limit of 131,072 characters a CSV field is below what one prompt may hold.
-_MAX_FIELD_CHARACTERS = 100_000_000
 
 
 def media_type(name: str) -> str:
@@ -122,24 +114,10 @@ class DbApiQuery(msgspec.Struct, frozen=True):
             number = 0
             while page := cursor.fetchmany(_PAGE_ROWS):
                 names = [column[0] for column in cursor.description]
-                _refuse_twice(names, "The query")
+                refuse_twice(names, "The query")
                 for values in page:
                     number += 1
                     yield "query", number, dict(zip(names, values, strict=True))
-
-
-def _refuse_twice(names: Sequence[str], where: str) -> None:
-    """Refuse columns of one name: which of them a template means, nobody could say.
-
-    :raises InputError: naming them.
-    """
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"{where} has more than one column {', '.join(map(repr, twice))}",
-            left="Nothing was prepared",
-            todo="Give each column a name of its own",
-        )
 
 
 def _cursor(connection: Any) -> Any:
@@ -202,7 +180,7 @@ class Files(msgspec.Struct, frozen=True):
         """Yield the rows of every file, files in name order."""
         for info in matching(store, self.patterns):
             uri = info.uri
-            read = _READERS.get(self.format or _format(uri.name))
+            read = READERS.get(self.format or format_of(uri.name))
             if read is None:
                 raise InputError(
                     f"{uri} has no ending we know", todo="Name it .jsonl, .csv or .parquet, or set files_format"
@@ -271,122 +249,6 @@ def open_text(store: ObjectStore, uri: Uri, version: str = "") -> Iterator[IO[by
             yield stream
 
 
-def _format(name: str) -> str:
-    name = name.removesuffix(".gz")
-    if name.endswith((".jsonl", ".ndjson", ".json")):
-        return "jsonl"
-    if name.endswith((".csv", ".tsv")):
-        return "csv"
-    return "parquet" if name.endswith(".parquet") else ""
-
-
-class LargeRow(dict[str, Any]):
-    """A row of a line so long that it is handled alone: many of them would not fit into memory together."""
-
-
-def _read_jsonl(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
-    for first, block in read_blocks(stream):
-        for number, line in enumerate(block, start=first):
-            if not line.isspace():
-                yield number, _json_row(line)
-
-
-def _json_row(line: bytes) -> Row | InputError:
-    try:
-        row = decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = too_long(line)
-        todo = "Pass media as fileData instead of inline" if why else "Write one JSON object a line"
-        return InputError("The line is too long" if why else "Not JSON", why=why or str(error), todo=todo)
-    if not isinstance(row, dict):
-        return InputError("Not a JSON object", todo="Write one JSON object a line")
-    return row if len(line) < LARGE_BYTES else LargeRow(row)
-
-
-def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    sample = text.readline()
-    # Tabs in the head line make it tab-separated; anything odder is the user's to say in SQL or Python.
-    delimiter = "\t" if sample.count("\t") > sample.count(",") else ","
-    names = next(_csv_records([sample], delimiter, 1), (1, []))[1]
-    _refuse_twice(names, "The file")
-    # The head, read before, is line 1.
-    for number, values in _csv_records(text, delimiter, 2):
-        if len(values) == len(names):
-            yield number, dict(zip(names, values, strict=True))
-        elif values:
-            yield (
-                number,
-                InputError(
-                    f"{len(values)} values for {len(names)} columns", todo="Quote values that hold the separator"
-                ),
-            )
-
-
-def _csv_records(lines: Iterable[str], delimiter: str, first: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record with the line on which it begins; it may have several.
-
-    :param first: the number of the first line.
-    :raises InputError: where quotes do not match: what follows would be read as a part of the text before it.
-    """
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD_CHARACTERS))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    begins = first
-    while True:
-        try:
-            values = next(reader, None)
-        except csv.Error as error:
-            raise _unbalanced(begins, first + reader.line_num - 1, error) from error
-        if values is None:
-            return
-        yield begins, values
-        begins = first + reader.line_num
-
-
-def _unbalanced(begins: int, ends: int, error: csv.Error) -> InputError:
-    return InputError(
-        f"The quotes of the record that begins on line {begins} do not match",
-        why=f"{error}, on line {ends}",
-        left="Nothing was prepared",
-        todo='Close the quote that is opened there, and write a quote inside a quoted value twice: ""',
-    )
-
-
-def _read_parquet(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
-    from pyarrow.parquet import ParquetFile
-
-    file, number = ParquetFile(stream), 0
-    _refuse_twice(file.schema_arrow.names, "The file")
-    for batch in file.iter_batches(batch_size=_PAGE_ROWS):
-        for row in _arrow_rows(batch):
-            number += 1
-            yield number, row
-
-
-def _arrow_rows(batch: Any) -> list[Row | InputError]:
-    try:
-        return batch.to_pylist()  # type: ignore[no-any-return]
-    except (ValueError, OverflowError):
-        # Some value has no counterpart in Python, such as a time to the nanosecond, or in the year 20,000.
-        return [_arrow_row(batch, index) for index in range(batch.num_rows)]
-
-
-def _arrow_row(batch: Any, index: int) -> Row | InputError:
-    row = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        try:
-            row[name] = column[index].as_py()
-        except (ValueError, OverflowError):
-            return InputError(
-                f"Column {name!r} holds a {column.type} that cannot be read exactly",
-                todo="Write the column as text, or with microseconds",
-            )
-    return row
-
-
-_READERS = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
-
-
 class Requests(msgspec.Struct, frozen=True):
     """Ready-made request JSONL, as on the user's page: each row is one request line, with or without its key.
     Members beside the request are columns like any other's.
@@ -398,5 +260,5 @@ class Requests(msgspec.Struct, frozen=True):
         """Yield the lines, decoded."""
         for info in matching(store, self.patterns):
             with _readable(info.uri), open_text(store, info.uri, info.version) as stream:
-                for number, row in _read_jsonl(stream):
+                for number, row in read_jsonl(stream):
                     yield str(info.uri), number, row

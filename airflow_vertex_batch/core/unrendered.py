@@ -31,12 +31,8 @@ def check_folder(value: Any, name: str) -> None:
     :param name: the argument, for the error.
     :raises InputError: when it is none, whatever its templates become.
     """
-    if not isinstance(value, str):
-        return
-    if not is_template(value):
+    if isinstance(value, str) and not (is_template(value) and _may_begin(value, ("gs://",))):
         cloud_folder(value, name)
-    elif not _may_begin(value, ("gs://",)):
-        cloud_folder(value.partition("{")[0], name)
 
 
 def check_cloud_address(value: Any, name: str) -> None:
@@ -96,5 +92,5 @@ def refuse_idle(task_id: str, given: Mapping[str, Any], *, why: str, todo: str) 
 
 def _may_begin(text: str, schemes: Sequence[str]) -> bool:
     """Whether a text begins with one of some schemes, or may do so once it is rendered."""
-    head, mark, _ = text.partition("{")
-    return any(head.startswith(scheme) or (mark and scheme.startswith(head)) for scheme in schemes)
+    head = _TEMPLATE.split(text, maxsplit=1)[0]
+    return any(head.startswith(scheme) or (head != text and scheme.startswith(head)) for scheme in schemes)

@@ -1,4 +1,4 @@
-"""How is Vertex AI's batchPredictionJobs surface spoken to? Each endpoint is a `Call`, for a sync and an async sender.
+"""How is Vertex AI's batchPredictionJobs surface spoken to? Each `Call` is sent, by a sync and by an async sender.
 
 Invariants: what may be sent again outlasts an outage of two minutes (`core.outage`), the create POST is sent once;
 every error comes out as a `ServiceError` with Google's own words; tokens are refreshed in a thread, off the event loop.
@@ -10,7 +10,6 @@ of a full job name, the second costs seconds of import in every process, and eit
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -18,11 +17,24 @@ from urllib.parse import quote
 import msgspec
 
 from airflow_vertex_batch.core.address import JobName, api_host, check_place
-from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
+from airflow_vertex_batch.core.errors import ServiceError
 from airflow_vertex_batch.core.model import BatchJob, JobSpec
 from airflow_vertex_batch.core.outage import OUTAGE_SECONDS, may_pass, outlasting
 from airflow_vertex_batch.core.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.auth import credentials_error
+from airflow_vertex_batch.gcp.calls import (
+    Call,
+    cancel_call,
+    create_call,
+    delete_call,
+    get_call,
+    jobs_of,
+    label_filter,
+    list_call,
+    no_answer,
+    read_answer,
+    read_job,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -34,57 +46,8 @@ if TYPE_CHECKING:
 
 #: Seconds one call may take. A create must be over well before another writer's settle time (see `core.submit`).
 TIMEOUT_SECONDS = 30.0
-#: Jobs in one page of a list; the service's own maximum is undocumented, 100 is Google's general practice.
-PAGE_SIZE = 100
 #: Cancelling an ended job is 400 FAILED_PRECONDITION, a deleted one 404: either way nothing runs.
 _NOTHING_TO_CANCEL = frozenset({400, 404})
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One request as data."""
-
-    method: str
-    path: str
-    what: str
-    params: dict[str, str] = {}
-    body: dict[str, Any] | None = None
-    #: Whether sending it twice does no more than sending it once.
-    repeatable: bool = True
-
-
-def create_call(parent: str, spec: JobSpec) -> Call:
-    """``projects.locations.batchPredictionJobs.create``: never repeatable."""
-    return Call("POST", f"v1/{parent}/batchPredictionJobs", "create", body=spec.body(), repeatable=False)
-
-
-def get_call(name: JobName) -> Call:
-    """``projects.locations.batchPredictionJobs.get``."""
-    return Call("GET", f"v1/{name}", f"get {name}")
-
-
-def list_call(parent: str, query: str, page_token: str = "") -> Call:
-    """``projects.locations.batchPredictionJobs.list``."""
-    params = {"pageSize": str(PAGE_SIZE), **({"filter": query} if query else {})}
-    if page_token:
-        params["pageToken"] = page_token
-    return Call("GET", f"v1/{parent}/batchPredictionJobs", f"list jobs of {parent}", params)
-
-
-def cancel_call(name: JobName) -> Call:
-    """``projects.locations.batchPredictionJobs.cancel``."""
-    return Call("POST", f"v1/{name}:cancel", f"cancel {name}", body={})
-
-
-def delete_call(name: JobName) -> Call:
-    """``projects.locations.batchPredictionJobs.delete``."""
-    return Call("DELETE", f"v1/{name}", f"delete {name}")
-
-
-def label_filter(labels: Mapping[str, str]) -> str:
-    """Return the list filter for jobs that carry all `labels`; a value may be `ANY_VALUE`."""
-    return " AND ".join(
-        f"labels.{name}:*" if value == ANY_VALUE else f'labels.{name}="{value}"' for name, value in labels.items()
-    )
 
 
 class _Endpoint:
@@ -104,61 +67,6 @@ class _Endpoint:
         location = call.path.split("/locations/", 1)[1].split("/", 1)[0]
         base = self._fixed or f"https://{api_host(location)}"
         return f"{base}/{quote(call.path, safe='/:@')}"
-
-
-def read_answer(call: Call, status: int, text: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return the JSON of a good answer.
-
-    :raises ServiceError: for every other answer; an `AmbiguousError` when a call sent only once may have worked.
-    """
-    doc = _json(text)
-    if 200 <= status < 300 and doc is not None:  # noqa: PLR2004
-        return doc
-    error = (doc or {}).get("error") or {}
-    reason, message = str(error.get("status", "")), str(error.get("message", "")) or text[:200]
-    # 4xx are refusals: the service did not take the request. But for those that only end the call (408, and 499, the
-    # caller or a proxy went away), the others may come after the commit.
-    maybe_done = status >= 500 or 200 <= status < 300 or status in {408, 499}  # noqa: PLR2004
-    kind = AmbiguousError if not call.repeatable and maybe_done else ServiceError
-    raise kind(
-        f"Vertex AI answered HTTP {status} {reason} to: {call.what}".replace("  ", " "),
-        status=status,
-        reason=reason,
-        retry_after=_seconds(headers.get("Retry-After")),
-        why=message,
-        todo=_CURES.get(status, ""),
-    )
-
-
-def read_job(call: Call, doc: Any) -> BatchJob:
-    """Return the job of an answer.
-
-    :raises ServiceError: when the answer is no job; an `AmbiguousError` after a create, which may have made one.
-    """
-    try:
-        job = BatchJob.from_api(doc)
-        JobName.parse(job.name)
-        return job
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        kind = ServiceError if call.repeatable else AmbiguousError
-        why = f"{type(error).__name__}: {error}"
-        raise kind(f"Vertex AI's answer to {call.what} is no job", status=502, reason="BAD_ANSWER", why=why) from error
-
-
-_CURES = {
-    401: "Check the connection's credentials",
-    403: "Grant the connection's account roles/aiplatform.user, and check that the Vertex AI API is enabled",
-    404: "Check project, location and model: newer Gemini models are served for batch only in location 'global'",
-}
-
-
-def no_answer(call: Call, error: BaseException, *, was_sent: bool = True) -> ServiceError:
-    """Return the error for a call whose answer never came.
-
-    :param was_sent: False where no connection was made: then nothing can have come of it.
-    """
-    kind = AmbiguousError if was_sent and not call.repeatable else ServiceError
-    return kind(f"Vertex AI did not answer to: {call.what}", status=0, reason="UNAVAILABLE", why=type(error).__name__)
 
 
 def _was_sent(error: RequestException) -> bool:
@@ -216,7 +124,7 @@ class VertexClient(_Endpoint):
         while True:
             call = list_call(self.parent, label_filter(labels), token)
             doc = self.send(call)
-            for job in _jobs(call, doc):
+            for job in jobs_of(call, doc):
                 if all(name in job.labels and value in (ANY_VALUE, job.labels[name]) for name, value in labels.items()):
                     yield job
             token = doc.get("nextPageToken", "")
@@ -321,7 +229,7 @@ class AsyncVertexClient(_Endpoint):
         while True:
             call = list_call(self.parent, query, token)
             doc = await self.send(call)
-            yield [*_jobs(call, doc)]
+            yield [*jobs_of(call, doc)]
             token = doc.get("nextPageToken", "")
             if not token:
                 return
@@ -386,19 +294,3 @@ def _refresh_now(credentials: Credentials) -> None:
     from airflow_vertex_batch.gcp.transport import token_request
 
     credentials.refresh(token_request())  # type: ignore[no-untyped-call]
-
-
-def _jobs(call: Call, doc: dict[str, Any]) -> Iterator[BatchJob]:
-    return (read_job(call, item) for item in doc.get("batchPredictionJobs", ()))
-
-
-def _json(text: str) -> dict[str, Any] | None:
-    try:
-        doc = json.loads(text or "{}")
-    except ValueError:
-        return None
-    return doc if isinstance(doc, dict) else None
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text and text.isdigit() else None

@@ -40,11 +40,6 @@ def stop_task_and_supervisor(task: psutil.Process) -> bool:
     return False
 
 
-def spare(_task: psutil.Process) -> bool:
-    """Kill nobody."""
-    return False
-
-
 def waken(pid: int) -> None:
     """Let a stopped task and its supervisor go on where they were."""
     with suppress(psutil.NoSuchProcess):

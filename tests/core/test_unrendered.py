@@ -42,7 +42,7 @@ class TestWhatAJobReadsOrWrites:
     def test_is_in_cloud_storage_or_bigquery(self, value):
         check_cloud_address(value, "output_uri")
 
-    @pytest.mark.parametrize("value", ["", "my-bucket/a", "/tmp/a", "p.d.t", "s{{ 3 }}", "file:///a"])
+    @pytest.mark.parametrize("value", ["", "my-bucket/a", "/tmp/a", "p.d.t", "s{{ 3 }}", "file:///a", "{a}"])
     def test_elsewhere_is_refused_with_its_argument(self, value):
         with pytest.raises(InputError, match=r"output_uri='.*' is an address neither in Cloud Storage nor in BigQuery"):
             check_cloud_address(value, "output_uri")

@@ -15,7 +15,8 @@ from airflow_vertex_batch.core.lifecycle import Ended, GaveUp, OnTimeout, TimedO
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.outage import OUTAGE_SECONDS
 from airflow_vertex_batch.core.patience import ensure_job_patiently
-from airflow_vertex_batch.gcp.vertex import VertexClient, read_answer
+from airflow_vertex_batch.gcp.calls import read_answer
+from airflow_vertex_batch.gcp.vertex import VertexClient
 from tests.builders import JOB_NAME, a_job, a_job_doc, a_spec, an_order
 from tests.fakes import Clock, MemoryStore
 

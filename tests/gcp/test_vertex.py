@@ -14,11 +14,8 @@ from airflow_vertex_batch.core.errors import AmbiguousError, InputError, Service
 from airflow_vertex_batch.core.model import JobState
 from airflow_vertex_batch.core.outage import MAX_RETRY_AFTER_SECONDS, OUTAGE_SECONDS
 from airflow_vertex_batch.core.ports import ANY_VALUE
-from airflow_vertex_batch.gcp.vertex import (
+from airflow_vertex_batch.gcp.calls import (
     PAGE_SIZE,
-    TIMEOUT_SECONDS,
-    AsyncVertexClient,
-    VertexClient,
     cancel_call,
     create_call,
     delete_call,
@@ -27,6 +24,7 @@ from airflow_vertex_batch.gcp.vertex import (
     list_call,
     read_answer,
 )
+from airflow_vertex_batch.gcp.vertex import TIMEOUT_SECONDS, AsyncVertexClient, VertexClient
 from tests.builders import JOB_NAME, a_job_doc, a_spec
 from tests.gcp.scripted_server import Answer, Refreshing, ScriptedServer, refused
 

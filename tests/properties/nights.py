@@ -30,7 +30,8 @@ from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.rest import Rest
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches
 from airflow_vertex_batch.emulator.service import Emulator
-from airflow_vertex_batch.gcp.vertex import Call, VertexClient, no_answer, read_answer
+from airflow_vertex_batch.gcp.calls import Call, no_answer, read_answer
+from airflow_vertex_batch.gcp.vertex import VertexClient
 from tests.fakes import MemoryStore
 
 QUICK = Pace(pending_s=60, running_s=60)

@@ -31,8 +31,8 @@ from airflow_vertex_batch.core.prepare.kept import request_keys, with_kept_files
 from airflow_vertex_batch.core.prepare.lines import ReadyMaker, TemplateMaker
 from airflow_vertex_batch.core.prepare.plan import PreparePlan
 from airflow_vertex_batch.core.prepare.shards import ShardWriter
+from airflow_vertex_batch.core.readers import LARGE_BYTES, LargeRow
 from airflow_vertex_batch.core.request import KEY_LABEL, Correlation, RequestTemplate, key_label
-from airflow_vertex_batch.core.sources import LARGE_BYTES, LargeRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.prepare.aside import Rejected
     from airflow_vertex_batch.core.prepare.weight import Scale
-    from airflow_vertex_batch.core.sources import Placed, Row
+    from airflow_vertex_batch.core.readers import Row
+    from airflow_vertex_batch.core.sources import Placed
 
 HEAD = b'{"key":'
 _REQUEST = b',"request":'
