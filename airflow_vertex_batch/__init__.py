@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_vertex_batch.batch import vertex_batch as vertex_batch
     from airflow_vertex_batch.hooks import VertexBatchHook as VertexBatchHook
     from airflow_vertex_batch.macros import partition_date as partition_date
     from airflow_vertex_batch.operators import VertexBatchCancelJobOperator as VertexBatchCancelJobOperator
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.operators import VertexBatchPrepareOperator as VertexBatchPrepareOperator
     from airflow_vertex_batch.operators import VertexBatchRepairOperator as VertexBatchRepairOperator
     from airflow_vertex_batch.operators import VertexBatchSweepOperator as VertexBatchSweepOperator
+    from airflow_vertex_batch.operators.group import vertex_batch as vertex_batch
     from airflow_vertex_batch.sensors import VertexBatchJobSensor as VertexBatchJobSensor
     from airflow_vertex_batch.triggers import VertexBatchJobTrigger as VertexBatchJobTrigger
 
@@ -38,7 +38,7 @@ _MODULE_OF = {
     "VertexBatchRepairOperator": "operators",
     "VertexBatchSweepOperator": "operators",
     "partition_date": "macros",
-    "vertex_batch": "batch",
+    "vertex_batch": "operators.group",
 }
 __all__ = [*sorted(_MODULE_OF), "__version__"]  # noqa: PLE0604 - built from the one table of public names
 

@@ -1,5 +1,5 @@
-"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | sweep``. Loads no Airflow but
-for ``sweep --airflow-here``.
+"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | story | sweep``. Loads no
+Airflow but for ``sweep --airflow-here``.
 
 Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work; of `sweep` also 3: there
 may be more to find, because nobody could say what became of some runs.
@@ -10,116 +10,104 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch import __version__
-from airflow_vertex_batch.core.errors import VertexBatchError
-from airflow_vertex_batch.sweep_command import add_sweep
+from airflow_vertex_batch.cli.escapes import printed
+from airflow_vertex_batch.cli.lint import add_lint
+from airflow_vertex_batch.cli.report import add_report
+from airflow_vertex_batch.cli.story import add_story
+from airflow_vertex_batch.cli.sweep import add_sweep
+from airflow_vertex_batch.cli.terminal import (
+    NAME,
+    Parser,
+    given,
+    machine_error,
+    positive,
+    prepare_output,
+    stop_printing,
+    tell,
+)
+from airflow_vertex_batch.core.domain.errors import VertexBatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from airflow_vertex_batch.core.address import Uri
-    from airflow_vertex_batch.core.lint import Finding
-    from airflow_vertex_batch.core.lint.rewrite import Cure
-    from airflow_vertex_batch.core.ports import ObjectStore
-    from airflow_vertex_batch.core.preflight import Plan
+    from airflow_vertex_batch.core.upkeep.preflight import Plan
 
 _LAST_PORT = 65535
-PRICE_FILE_HELP = "price file, local or gs://, whose entries replace the shipped ones by model"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    """Run one command and return its exit status. Whatever it prints is safe for a terminal."""
+    prepare_output()
+    with printed():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        return int(options.run(options))
+        try:
+            options = _parser().parse_args(arguments)
+            status = int(options.run(options))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except VertexBatchError as error:
-        print(f"airflow-vertex-batch: {error}", file=sys.stderr)
-        return 2
+        tell(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has had enough; closing stderr keeps Python from complaining on the way out.
-        sys.stderr.close()
-        return 2
+        # Whoever read our output has had enough.
+        stop_printing()
+    except OSError as error:
+        stop_printing()
+        tell(machine_error(error))
+    else:
+        return status
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="airflow-vertex-batch", description="Gemini batches on Vertex AI for Apache Airflow."
-    )
+    parser = Parser(prog=NAME, description="Gemini batches on Vertex AI for Apache Airflow.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    lint = commands.add_parser("lint", help="is this request JSONL fit to send?", description=_lint.__doc__)
-    lint.add_argument(
-        "files", nargs="+", metavar="FILE", help="request JSONL of one job: local path, gs:// object, or glob"
-    )
-    lint.add_argument("--format", choices=("text", "json"), default="text")
-    lint.add_argument(
-        "--fix", action="store_true", help="write a cured copy of each file, name.fixed.jsonl, and lint the copies"
-    )
-    lint.add_argument(
-        "--output", default=None, metavar="DIR", help="with --fix: the folder of the copies, local or gs://"
-    )
-    lint.add_argument(
-        "--ignore", action="append", default=[], metavar="RULE", help="let what this rule finds pass; may be repeated"
-    )
-    lint.set_defaults(run=_lint)
-    _add_money(commands)
+    add_lint(commands)
+    add_report(commands)
+    add_story(commands)
     add_sweep(commands)
     _add_emulator(commands)
     _add_doctor(commands)
     return parser
 
 
-def _add_money(commands: Any) -> None:
-    report = commands.add_parser(
-        "report", help="what came of a batch, and what did it cost?", description=_report.__doc__
-    )
-    report.add_argument(
-        "predictions",
-        nargs="+",
-        metavar="PREDICTIONS",
-        help="predictions.jsonl or an output folder: local path or gs://",
-    )
-    report.add_argument("--format", choices=("text", "json", "markdown"), default="text")
-    report.add_argument("--prices", default=None, metavar="FILE", help=PRICE_FILE_HELP)
-    report.set_defaults(run=_report)
-
-    prices = commands.add_parser("prices", help="what does a token cost?", description=_prices.__doc__)
-    prices.add_argument("--file", default=None, metavar="FILE", help=PRICE_FILE_HELP)
-    prices.add_argument(
-        "--day", type=_day, default=None, metavar="YYYY-MM-DD", help="mark the prices of this day (today)"
-    )
-    prices.add_argument("--format", choices=("text", "json"), default="text")
-    prices.set_defaults(run=_prices)
-
-
 def _add_emulator(commands: Any) -> None:
     emulator = commands.add_parser(
         "emulator", help="serve batchPredictionJobs on this machine", description=_emulator.__doc__
     )
-    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    emulator.add_argument("--host", type=given, default="127.0.0.1", help="address to listen on (default: %(default)s)")
     emulator.add_argument("--port", type=_port, default=8085, help="port to listen on (default: %(default)s)")
     emulator.add_argument(
-        "--data", type=Path, default=None, metavar="DIR", help="keep jobs here over a restart (default: in memory)"
+        "--data", type=_path, default=None, metavar="DIR", help="keep jobs here over a restart (default: in memory)"
     )
     emulator.add_argument(
         "--model", default="deterministic", help="who answers: deterministic (default) or smollm2, a real local model"
     )
     emulator.add_argument(
         "--speed",
-        type=float,
+        type=positive,
         default=60.0,
         help="how many times faster than the service jobs pass their states (default: %(default)s)",
     )
-    emulator.add_argument("--scenario", type=Path, default=None, metavar="FILE", help="switches and faults as JSON")
+    emulator.add_argument("--scenario", type=_path, default=None, metavar="FILE", help="switches and faults as JSON")
     emulator.add_argument(
-        "--staging", default=None, metavar="URI", help="gs:// folder for rows on their way from BigQuery to BigQuery"
+        "--staging",
+        type=given,
+        default=None,
+        metavar="URI",
+        help="gs:// folder for rows on their way from BigQuery to BigQuery",
     )
     emulator.set_defaults(run=_emulator)
 
@@ -133,7 +121,7 @@ def _add_doctor(commands: Any) -> None:
     ):
         doctor.add_argument(name, required=True, help=what)
     for name, what in (
-        ("--staging", "gs:// folder for request files and the ledger"),
+        ("--staging", "gs:// folder for request files and logs"),
         ("--source", "what is read to make requests: bq:// table, gs:// files"),
         ("--destination", "where answers land: bq:// table or gs:// folder"),
         ("--input", "what the job itself reads, where not prepared: bq:// table, gs:// files"),
@@ -161,18 +149,17 @@ def _add_doctor(commands: Any) -> None:
 def _json_object(text: str) -> dict[str, Any]:
     try:
         doc = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        # It may be a row: what stands in it is not repeated.
+        why = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
+        raise argparse.ArgumentTypeError(f"this is no JSON{why}") from error
     if not isinstance(doc, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+        raise argparse.ArgumentTypeError("this is no JSON object")
     return doc
 
 
-def _day(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day, YYYY-MM-DD") from error
+def _path(text: str) -> Path:
+    return Path(given(text))
 
 
 def _port(text: str) -> int:
@@ -181,123 +168,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _lint(options: argparse.Namespace) -> int:
-    """Check request files as one job before they cost a queue: every finding with file, line, rule and cure.
-
-    With --fix, what can be cured without changing its meaning is cured in copies, and the findings are about those.
-    """
-    from airflow_vertex_batch.core.errors import InputError
-    from airflow_vertex_batch.core.lint import RULES, lint_files
-    from airflow_vertex_batch.core.sources import matching
-    from airflow_vertex_batch.gcp.storage import GcsStore
-
-    store, ignore = GcsStore(), frozenset(options.ignore)
-    if unknown := sorted(ignore - RULES.keys()):
-        raise InputError(f"--ignore names no rule {unknown[0]!r}", todo=f"The rules are {', '.join(RULES)}")
-    uris = (info.uri for info in matching(store, options.files))
-    found: Iterator[Finding | Cure]
-    if options.fix or options.output is not None:
-        found = _rewritten(store, uris, options)
-    else:
-        found = lint_files(((str(uri), _lines(store, uri)) for uri in uris), ignore=ignore)
-    worst = _print_json(found) if options.format == "json" else _print_text(found)
-    return 1 if worst else 0
-
-
-def _rewritten(store: ObjectStore, uris: Iterator[Uri], options: argparse.Namespace) -> Iterator[Finding | Cure]:
-    from airflow_vertex_batch.core.address import Uri as Address
-    from airflow_vertex_batch.core.errors import InputError
-    from airflow_vertex_batch.core.lint.rewrite import rewrite, targets
-
-    if not options.fix:
-        raise InputError("--output says where copies go, and there are none without --fix", todo="Add --fix")
-    copies = targets(uris, Address.parse(options.output) if options.output is not None else None)
-    return rewrite(store, copies, ignore=frozenset(options.ignore))
-
-
-def _lines(store: ObjectStore, uri: Uri) -> Iterator[bytes]:
-    from airflow_vertex_batch.core.sources import open_text
-
-    with open_text(store, uri) as stream:
-        yield from stream
-
-
-def _print_json(found: Iterator[Finding | Cure]) -> int:
-    """Print one object, finding by finding, then the cures, and return the number of errors."""
-    errors, separator, cures = 0, "\n", []
-    print('{"findings": [', end="")
-    for item in found:
-        if not hasattr(item, "severity"):
-            cures.append(item.as_dict())
-            continue
-        errors += item.severity == "error"
-        print(separator + json.dumps(item.as_dict(), ensure_ascii=False), end="")
-        separator = ",\n"
-    print("]" + (f', "cures": {json.dumps(cures, ensure_ascii=False)}' if cures else "") + "}")
-    return errors
-
-
-def _print_text(found: Iterator[Finding | Cure]) -> int:
-    errors = warnings = 0
-    for item in found:
-        severity = getattr(item, "severity", "")
-        errors += severity == "error"
-        warnings += severity == "warning"
-        print(item)
-    print(f"errors: {errors}, warnings: {warnings}" if errors or warnings else "clean")
-    return errors
-
-
-def _report(options: argparse.Namespace) -> int:
-    """Count the rows of output files by status, add up their tokens, and price them."""
-    from airflow_vertex_batch.core.classify import classify
-    from airflow_vertex_batch.core.collect import file_lines
-    from airflow_vertex_batch.core.prices import PriceTable
-    from airflow_vertex_batch.core.report import Totals
-    from airflow_vertex_batch.gcp.storage import GcsStore
-
-    store = GcsStore()
-    totals = Totals(PriceTable.load(store, options.prices))
-    for number, line in enumerate(file_lines(store, _result_files(store, options.predictions)), start=1):
-        totals.add(classify(line, str(line.key) if line.key is not None else f"line-{number}"))
-    report = totals.report()
-    written = {
-        "json": lambda: json.dumps(report.as_dict(), indent=2),
-        "markdown": report.markdown,
-        "text": report.text,
-    }
-    print(written[options.format]())
-    return 0
-
-
-def _prices(options: argparse.Namespace) -> int:
-    """List the prices, US dollars per million tokens at the batch rate, each with its days, its source and date.
-
-    Where a model has several, a star marks the one of --day.
-    """
-    import msgspec
-
-    from airflow_vertex_batch.core.prices import PriceTable, billing_day
-    from airflow_vertex_batch.gcp.storage import GcsStore
-
-    table = PriceTable.load(GcsStore(), options.file)
-    if options.format == "json":
-        # The same shape as a price file: what is printed can be edited and read back.
-        discount = {"cached_discount": table.cached} if table.cached else {}
-        prices = [msgspec.to_builtins(price) for price in table]
-        print(json.dumps({**discount, "prices": prices}, indent=1, ensure_ascii=False))
-    else:
-        print(table.text(options.day or billing_day(datetime.now(UTC))))
-    return 0
-
-
 def _doctor(options: argparse.Namespace) -> int:
     """Check in seconds what would fail a batch hours later; nothing is created, and nothing is paid but --canary.
 
     Exit status 1 when a check failed; warnings, and what cannot be known, leave it at 0. Local servers are asked where
     VERTEX_BATCH_EMULATOR_HOST, STORAGE_EMULATOR_HOST and BIGQUERY_EMULATOR_HOST name them.
     """
-    from airflow_vertex_batch.core.preflight import preflight
+    from airflow_vertex_batch.core.upkeep.preflight import preflight
     from airflow_vertex_batch.gcp.doctor import GoogleCloud, Hosts, environment_credentials
 
     hosts = Hosts.from_environment()
@@ -308,10 +185,13 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    from airflow_vertex_batch.core.preflight import Canary
-    from airflow_vertex_batch.core.preflight import Plan as Made
-    from airflow_vertex_batch.core.request import RequestTemplate
+    from airflow_vertex_batch.core.domain.address import refuse_wildcards
+    from airflow_vertex_batch.core.requests.request import RequestTemplate
+    from airflow_vertex_batch.core.upkeep.preflight import Canary
+    from airflow_vertex_batch.core.upkeep.preflight import Plan as Made
 
+    for name in ("staging", "destination", "output"):
+        refuse_wildcards(getattr(options, name), f"--{name}")
     template = RequestTemplate(
         prompt=options.prompt,
         system_instruction=options.system_instruction,
@@ -326,30 +206,19 @@ def _plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def _result_files(store: ObjectStore, names: Sequence[str]) -> Iterator[Uri]:
-    """Yield the files that were named, and the result files of folders."""
-    from airflow_vertex_batch.core.address import Uri as Address
-    from airflow_vertex_batch.core.collect import result_files
-    from airflow_vertex_batch.core.errors import InputError
-
-    for name in names:
-        uri = Address.parse(name)
-        if name.endswith("/") or (uri.scheme == "file" and Path(uri.name).is_dir()):
-            found = result_files(store, uri)
-        else:
-            found = [info.uri for info in store.list(uri)] if uri.has_glob else [uri]
-        if not found:
-            raise InputError(f"{name} has no result files", todo="Name predictions.jsonl, or the folder of outputInfo")
-        yield from found
-
-
 def _emulator(options: argparse.Namespace) -> int:
     """Serve the REST surface of batchPredictionJobs over HTTP.
 
     Request files are read from, and predictions written to, the Cloud Storage server that STORAGE_EMULATOR_HOST names,
     and the BigQuery server that BIGQUERY_EMULATOR_HOST names. Clients find the emulator by VERTEX_BATCH_EMULATOR_HOST.
     """
-    from airflow_vertex_batch.emulator.server import serve
+    from airflow_vertex_batch.core.domain.errors import InputError
+
+    try:
+        from airflow_vertex_batch.emulator.server import serve
+    except ModuleNotFoundError as error:
+        todo = "Install airflow-vertex-batch[emulator]"
+        raise InputError("The emulator's web server is not installed", why=str(error), todo=todo) from error
     from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
     from airflow_vertex_batch.gcp.storage import GcsStore
 

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator, _TaskDecorator
 
-from airflow_vertex_batch.arguments import check_arguments, run_after
-from airflow_vertex_batch.base import DEFAULT_RETRIES
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.edge.arguments import check_arguments, run_after
+from airflow_vertex_batch.edge.base import DEFAULT_RETRIES
+from airflow_vertex_batch.edge.compat import keywords_of
 from airflow_vertex_batch.operators import VertexBatchOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from typing import Unpack
 
     from airflow.sdk import Context
     from airflow.sdk.bases.decorator import TaskDecorator
+
+    from airflow_vertex_batch.parameters import DecoratorParameters
+
+
+#: What says where rows come from: here, the function does.
+_OF_A_SOURCE = frozenset(
+    ("sql", "sql_parameters", "sql_conn_id", "table", "files", "files_format", "objects", "rows", "requests")
+)
 
 
 class _DecoratedBatch(DecoratedOperator, VertexBatchOperator):
     """`VertexBatchOperator` whose rows are made by the decorated function, when the task runs."""
 
     custom_operator_name = "@task.vertex_batch"
-    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *VertexBatchOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **DecoratedOperator.template_fields_renderers,
         **VertexBatchOperator.template_fields_renderers,
@@ -45,10 +56,9 @@ class _DecoratedBatch(DecoratedOperator, VertexBatchOperator):
 
     def _rows(self, context: Context) -> Any:
         """Call the function: what it returns or yields are the rows. Nothing of it is ever rendered."""
-        from airflow.sdk.bases.decorator import determine_kwargs
-
         known = {**context, **self.op_kwargs}
-        return self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, known))
+        keywords = keywords_of(self.python_callable, self.op_args, known)
+        return self.called(self.python_callable, keywords, tuple(self.op_args))
 
 
 class _BatchDecorator(_TaskDecorator[..., Any, _DecoratedBatch]):
@@ -63,18 +73,40 @@ class _BatchDecorator(_TaskDecorator[..., Any, _DecoratedBatch]):
         return made
 
 
-def vertex_batch_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
+def vertex_batch_task(
+    python_callable: Callable[..., Any] | None = None, **kwargs: Unpack[DecoratorParameters]
+) -> TaskDecorator:
     """Make a batch of a function that yields rows (dicts) or prompts (texts).
 
     It takes the parameters of `VertexBatchOperator`, but for a source. The function's arguments may name context
     variables, and take the output of other tasks.
 
     :param python_callable: the function, when used without parentheses.
+    :raises InputError: for a source: the function is it.
     """
+    given: dict[str, Any] = {**kwargs}
+    if sources := sorted(_OF_A_SOURCE & given.keys()):
+        raise InputError(
+            f"@task.vertex_batch takes no {sources[0]}",
+            why="What the function yields are the rows",
+            todo="Leave it out, or use VertexBatchOperator",
+        ).lay_out()
     # Like Airflow's `task_decorator_factory`, which knows no decorator but its own.
-    shape = {name: kwargs.pop(name) for name in ("multiple_outputs",) if name in kwargs}
+    shape = {name: given.pop(name) for name in ("multiple_outputs",) if name in given}
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return _BatchDecorator(function=function, operator_class=_DecoratedBatch, kwargs=kwargs, **shape)
+        return _BatchDecorator(function=function, operator_class=_DecoratedBatch, kwargs=given, **shape)
 
     return decorate if python_callable is None else decorate(python_callable)  # type: ignore[return-value]
+
+
+def _signature() -> inspect.Signature:
+    """Return what ``help()`` shows of the decorator: what can be given, by its name."""
+    first, _ = inspect.signature(vertex_batch_task).parameters.values()
+    batch = inspect.signature(VertexBatchOperator).parameters.items()
+    return inspect.Signature(
+        [first, *(each for name, each in batch if name not in _OF_A_SOURCE)], return_annotation="TaskDecorator"
+    )
+
+
+vertex_batch_task.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -4,19 +4,19 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.gcp.environment import ENDPOINT_VARIABLE
+from airflow_vertex_batch.core.domain.errors import TO_DO, InputError
+from airflow_vertex_batch.gcp.environment import ENDPOINT_VARIABLE, local_server
 from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_vertex_batch.core.address import JobName
+    from airflow_vertex_batch.core.domain.address import JobName
     from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
     from airflow_vertex_batch.gcp.doctor import GoogleCloud
     from airflow_vertex_batch.gcp.storage import GcsStore
@@ -37,6 +37,7 @@ class VertexBatchHook(GoogleBaseHook):
     :param project_id: the project of the jobs; the connection's own where not given.
     :param location: ``us-central1`` and other regions, ``global``, ``us`` or ``eu``; ``[vertex_batch] location`` where
         not given.
+    :raises AirflowNotFoundException: when Airflow has no such connection.
     """
 
     def __init__(
@@ -47,7 +48,14 @@ class VertexBatchHook(GoogleBaseHook):
         location: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, **kwargs)
+        try:
+            super().__init__(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, **kwargs)
+        except AirflowNotFoundException as error:
+            # Airflow's own kind: a secrets backend that is away looks the same, so it may be tried again.
+            raise AirflowNotFoundException(
+                f"{error}.\n{TO_DO}Correct gcp_conn_id={gcp_conn_id!r}, or make the connection: "
+                f"airflow connections add {gcp_conn_id} --conn-type google_cloud_platform."
+            ) from None
         self._jobs_project: str | None = project_id
         self._jobs_location: str | None = location
         self._clients: dict[tuple[str, str], VertexClient] = {}
@@ -83,7 +91,7 @@ class VertexBatchHook(GoogleBaseHook):
     @property
     def endpoint(self) -> str:
         """The address that replaces Google's, or an empty text."""
-        return str(self._get_field(ENDPOINT_EXTRA) or os.environ.get(ENDPOINT_VARIABLE, ""))
+        return str(self._get_field(ENDPOINT_EXTRA) or local_server(ENDPOINT_VARIABLE))
 
     def store(self) -> GcsStore:
         """Return Cloud Storage as the engine's object store."""

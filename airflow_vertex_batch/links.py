@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 
-from airflow_vertex_batch.core.address import JobName, TableId, Uri
+from airflow_vertex_batch.core.domain.address import JobName, Uri
+from airflow_vertex_batch.core.landing.destination import Files, Table
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
+
+    from airflow_vertex_batch.core.landing.destination import Destination
 
 #: XCom key that holds the addresses of a task's links by link name.
 LINKS_KEY = "vertex_batch_links"
@@ -37,16 +40,18 @@ class VertexBatchJobLink(_Link):
 class VertexBatchOutputLink(_Link):
     """The folder in Cloud Storage."""
 
-    name = "Output folder"
+    name = Files.link
 
 
 class VertexBatchTableLink(_Link):
     """The table in BigQuery."""
 
-    name = "Table"
+    name = Table.link
 
 
-def addresses(*, jobs: list[str] | None = None, folder: str = "", table: str = "") -> dict[str, str]:
+def addresses(
+    *, jobs: list[str] | None = None, folder: str = "", destination: Destination | None = None
+) -> dict[str, str]:
     """Return what to store under `LINKS_KEY`."""
     made = {}
     if jobs:
@@ -55,6 +60,6 @@ def addresses(*, jobs: list[str] | None = None, folder: str = "", table: str = "
         made[VertexBatchJobLink.name] = first.console_url if len(jobs) == 1 else every
     if folder.startswith("gs://"):
         made[VertexBatchOutputLink.name] = Uri.parse(folder).console_url
-    if table:
-        made[VertexBatchTableLink.name] = TableId.parse(table).console_url
+    if destination is not None:
+        made[destination.link] = destination.console_url
     return made

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import pass_context
 
-from airflow_vertex_batch.compat import partition_key, timetable_zone
-from airflow_vertex_batch.core.days import read_day
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.domain.days import read_day
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.edge.compat import partition_key, timetable_zone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

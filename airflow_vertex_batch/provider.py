@@ -50,7 +50,7 @@ def _section() -> dict[str, Any]:
             "Location of new jobs where a task names none: a region, `global`, `us` or `eu`.", "global"
         ),
         "staging_uri": _option(
-            "Cloud Storage folder for request files and the ledger, where a task names none.",
+            "Cloud Storage folder for request files and logs, where a task names none.",
             "gs://my-bucket/vertex-batch",
         ),
         "prices_file": _option(
@@ -60,7 +60,7 @@ def _section() -> dict[str, Any]:
         ),
         "installation": _option(
             "Name of this Airflow, the same on all its machines: stamped on jobs (label `avb-installation`) and on the "
-            "ledger, so that two Airflows never take each other's jobs for their own. Derived from `[api] base_url` "
+            "log, so that two Airflows never take each other's jobs for their own. Derived from `[api] base_url` "
             "and `[core] fernet_key` where not set. Set it where machines of one Airflow differ in those, or where the "
             "key will be changed. Lower-case letters, digits, `_` and `-`, at most 63.",
             "airflow-production",

@@ -1,37 +1,51 @@
 """How does a task wait for jobs that another task created? `VertexBatchJobSensor`: asks once, then defers, blocks or
-reschedules, or begins in the triggerer; the decisions are `core.lifecycle`'s.
+reschedules, or begins in the triggerer; the decisions are `core.waiting.watch`'s.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, attempt_token, failing, generation_of
-from airflow_vertex_batch.compat import first_poke, is_out_of_time, own, skip_exception
-from airflow_vertex_batch.core.errors import InputError, JobError
+from airflow_vertex_batch.core.domain.durations import seconds
+from airflow_vertex_batch.core.domain.errors import InputError, JobError
+from airflow_vertex_batch.edge.base import failing, generation_of
+from airflow_vertex_batch.edge.compat import (
+    can_start_from_trigger,
+    first_poke,
+    is_out_of_time,
+    own,
+    skip_exception,
+    token_of,
+)
+from airflow_vertex_batch.edge.waiting import Fenced, WaitingOperator
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.settings import Settings
-from airflow_vertex_batch.waiting import Fenced, WaitingOperator, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Unpack
 
     from airflow.sdk import BaseOperator, Context
     from airflow.triggers.base import StartTriggerArgs
 
-    from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.ledger import Ledger
-    from airflow_vertex_batch.core.lifecycle import Limit, Outcome, Warn
-    from airflow_vertex_batch.core.model import BatchJob
-    from airflow_vertex_batch.core.place import Place
-    from airflow_vertex_batch.core.queue import Told
+    from airflow_vertex_batch.core.domain.address import JobName
+    from airflow_vertex_batch.core.domain.job import BatchJob
+    from airflow_vertex_batch.core.purchase.log import JobLog
+    from airflow_vertex_batch.core.purchase.place import Place
+    from airflow_vertex_batch.core.waiting.queue import Told
+    from airflow_vertex_batch.core.waiting.watch import Limit, Outcome, Warn
     from airflow_vertex_batch.hooks import VertexBatchHook
+    from airflow_vertex_batch.parameters import WaitRest
 
+#: What Airflow's `BaseSensorOperator` would do on its own, and is not to: see `VertexBatchJobSensor.refused`.
+_NEUTRAL = {"exponential_backoff": False, "max_wait": None, "silent_fail": False, "never_fail": False}
 #: XCom key under which the sensor says in which generation (see `base.generation_of`) it ran.
 GENERATION_KEY = "vertex_batch_generation"
 #: Seconds between two tries with ``mode="reschedule"``: Airflow plans them, so they cannot follow the job.
@@ -49,7 +63,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
     With ``start_from_trigger=True`` the scheduler hands the task to the triggerer: no worker begins it, one ends it.
     `jobs` is then the output of a task that is not mapped, names, or a template of them. Airflow 3.3 begins a mapped
-    sensor on a worker all the same.
+    sensor on a worker all the same, and Airflow below 3.3 every sensor: it asks once there, and defers.
 
     Airflow's `timeout` of sensors, 30 days where not given, bounds the wait too, from this attempt's start, with
     ``mode="reschedule"`` from the first question: `on_timeout` says what becomes of the jobs, and no attempt follows.
@@ -60,27 +74,44 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     :returns: the jobs, to be passed to the export task.
     """
 
-    template_fields: Sequence[str] = (*COMMON_TEMPLATE_FIELDS, "jobs")
+    templated: ClassVar[tuple[str, ...]] = ("jobs",)
+    refused: ClassVar[Mapping[str, str]] = {
+        "poke_interval": "Write poll_interval=…",
+        "exponential_backoff": "Leave it out: poll_interval follows the job where it is not given",
+        "max_wait": "Leave it out: there are never more than 5 minutes between two questions, or set poll_interval",
+        "silent_fail": "Leave it out: what passes is waited out until the deadline, and what does not fails the task",
+        "never_fail": "Write soft_fail=True: the task is skipped where no retry could help",
+    }
     operator_extra_links = (VertexBatchJobLink(),)
 
-    def __init__(self, *, jobs: Any, start_from_trigger: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, jobs: Any, start_from_trigger: bool = False, **kwargs: Unpack[WaitRest]) -> None:
         # Airflow's own sensor timeout begins with the first try; ours is anchored at the job, so theirs must come
         # later.
-        kwargs.setdefault("timeout", 30 * 24 * 3600)
-        kwargs.setdefault("poke_interval", seconds(kwargs.get("poll_interval") or _POKE_INTERVAL))
-        super().__init__(**kwargs)
+        given: dict[str, Any] = {"timeout": 30 * 24 * 3600, **kwargs, **_NEUTRAL}
+        given["poke_interval"] = seconds(given.get("poll_interval") or _POKE_INTERVAL, "poll_interval")
+        if given.get("mode") == "reschedule":
+            if given.setdefault("deferrable", False):
+                raise InputError(
+                    "mode='reschedule' with deferrable=True",
+                    why="In the triggerer nothing is rescheduled",
+                    todo="Leave out mode, which holds no worker slot either, or set deferrable=False",
+                )
+        elif start_from_trigger:
+            given.setdefault("deferrable", True)
+        super().__init__(**given)
         self.wire(jobs=jobs)
         self.jobs = jobs
         if start_from_trigger:
             if not self.deferrable:
                 raise InputError("start_from_trigger=True waits in the triggerer", todo="Leave out deferrable=False")
-            self.start_from_trigger = True
             arguments = self.trigger_arguments(as_template(jobs, self), self._first_limit())
-            self.start_trigger_args = start_args(arguments, self._own_timeout())
+            if can_start_from_trigger():
+                self.start_from_trigger = True
+                self.start_trigger_args = start_args(arguments, self._own_timeout())
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask once; wait if need be; return the jobs."""
-        with failing():
+        with self._softly(), failing():
             names = self._names()
             self._announce(context, [str(name) for name in names])
             return self._go_on(context, names)
@@ -90,26 +121,27 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
         :param told: what was seen to in this attempt.
         """
-        from airflow_vertex_batch.core.queue import Told
+        from airflow_vertex_batch.core.waiting.queue import Told
 
         told = told or Told()
         with self.answering(context, self.hook(), names):
             return self._wait_for_all(context, names, told)
 
     def _wait_for_all(self, context: Context, names: list[JobName], told: Told) -> list[dict[str, Any]]:
-        from airflow_vertex_batch.core.lifecycle import Queued
+        from airflow_vertex_batch.core.waiting.watch import Queued
 
         while True:
             outcomes = self.ended(context, names)
             if len(outcomes) == len(names):
-                return self._concluded(outcomes)
+                return self._concluded(context, outcomes)
             if self.mode == "reschedule" and not self.deferrable:
                 return self._reschedule(context)
             jobs = self._as_seen(names)
-            told = self.see_to_queue(context, jobs, told, self._give_up)
-            outcomes = self.wait(context, jobs, told)
+            told = self._see_to_queue(context, jobs, told)
+            limits = self.queue_policy().limits(jobs, told)
+            outcomes = self.wait(context, jobs, limits, told=told.as_dict())
             if not any(isinstance(outcome, Queued) for outcome in outcomes):
-                return self._concluded(outcomes)
+                return self._concluded(context, outcomes)
 
     def _reschedule(self, context: Context) -> list[dict[str, Any]]:
         """Give the slot back until the next question."""
@@ -131,8 +163,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
         Airflow does not say which limit it was: the one that comes first.
         """
-        from airflow_vertex_batch.core.drive import drive
-        from airflow_vertex_batch.core.lifecycle import Limit, watch
+        from airflow_vertex_batch.core.waiting.drive import drive
+        from airflow_vertex_batch.core.waiting.watch import Limit, watch
 
         with failing():
             hook, names, ti = self.hook(), self._names(), context["ti"]
@@ -141,11 +173,11 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             policy = msgspec.structs.replace(self._policy(context), limit=Limit(0.0, self.limit(context).name))
             flows = [(watch(name, policy), Fenced(hook.jobs(name), ti)) for name in names]
             with self.answering(context, hook, names):
-                return self._concluded(drive(*flows, seen=self._seen))
+                return self._concluded(context, drive(*flows, seen=self._seen))
 
     def limit(self, context: Context) -> Limit:
         """Return when this attempt must stop waiting: Airflow's `timeout` of sensors counts too."""
-        from airflow_vertex_batch.core.lifecycle import Limit, LimitName
+        from airflow_vertex_batch.core.waiting.watch import Limit, LimitName
 
         began = first_poke(context) if self.mode == "reschedule" and not self.deferrable else None
         if began is None:
@@ -157,8 +189,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         self, context: Context, event: dict[str, Any], told: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """Return the jobs that the trigger saw ending; see to those that queue for too long, and wait again."""
-        from airflow_vertex_batch.core.lifecycle import Queued, unpack
-        from airflow_vertex_batch.core.queue import Told
+        from airflow_vertex_batch.core.waiting.queue import Told
+        from airflow_vertex_batch.core.waiting.watch import Queued, unpack
 
         with failing():
             if error := event.get("error"):
@@ -170,11 +202,15 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             names = self._names() if is_long else []
             if self.start_from_trigger:
                 self._announce(context, [str(name) for name in names] or [outcome.name for outcome in outcomes])
-            return self._go_on(context, names, Told.from_dict(told or {})) if is_long else self._concluded(outcomes)
+            return (
+                self._go_on(context, names, Told.from_dict(told or {}))
+                if is_long
+                else self._concluded(context, outcomes)
+            )
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask once, for ``mode="reschedule"``; a deadline or an ended job ends the wait."""
-        from airflow_vertex_batch.core.queue import Told
+        from airflow_vertex_batch.core.waiting.queue import Told
 
         with failing():
             names, began = self._names(), first_poke(context)
@@ -188,41 +224,54 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             done = len(outcomes) == len(names)
             if not done:
                 only_new = None if began is None else 2 * self.poke_interval
-                self.see_to_queue(context, self._as_seen(names), Told(), self._give_up, only_new=only_new)
-            return PokeReturnValue(done, self._concluded(outcomes) if done else None)
+                self._see_to_queue(context, self._as_seen(names), Told(), only_new=only_new)
+            return PokeReturnValue(done, self._concluded(context, outcomes) if done else None)
+
+    @contextlib.contextmanager
+    def _softly(self) -> Iterator[None]:
+        """Skip the task, where its author wants that, instead of failing it for good.
+
+        Airflow itself does so only for what ends a deferral or a poke.
+        """
+        try:
+            yield
+        except AirflowFailException as error:
+            if self.soft_fail or self.never_fail:
+                raise skip_exception(str(error)) from None
+            raise
 
     def _announce(self, context: Context, names: list[str]) -> None:
         self.push_links(context, addresses(jobs=names))
         context["ti"].xcom_push(GENERATION_KEY, generation_of(context))
 
     def _names(self) -> list[JobName]:
-        from airflow_vertex_batch.core.address import job_names
+        from airflow_vertex_batch.core.domain.address import job_names
 
         return job_names(self.given("jobs"))
 
     def _as_seen(self, names: list[JobName]) -> list[BatchJob]:
         """Return the jobs as they were last seen; of one that nobody has seen yet, its name."""
-        from airflow_vertex_batch.core.model import BatchJob, JobState
+        from airflow_vertex_batch.core.domain.job import BatchJob, JobState
 
         unseen = JobState.UNSPECIFIED
         return [self.known.get(name) or BatchJob(name=str(name), state=unseen) for name in names]
 
-    def _concluded(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-        from airflow_vertex_batch.core.lifecycle import TimedOut, conclude
+    def _concluded(self, context: Context, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+        from airflow_vertex_batch.core.waiting.watch import TimedOut, conclude
 
         try:
             # Where a job may move, one that a person cancelled must not look as if it had been given up.
-            jobs = conclude(outcomes, bears=self._was_given_up, lands_part=not self.moves)
+            jobs = conclude(outcomes, bears=lambda job: self._was_given_up(job, context), lands_part=not self.moves)
             return [job.as_dict() for job in jobs]
         except JobError as error:
             # Airflow's `soft_fail` means its own kinds of errors only: it does not know that ours says "too late".
             if (self.soft_fail or self.never_fail) and any(isinstance(outcome, TimedOut) for outcome in outcomes):
-                raise skip_exception(str(error)) from error
+                raise skip_exception(str(error.lay_out())) from None
             raise
 
     def _own_timeout(self) -> timedelta | None:
         """Return after what time Airflow has to end a wait in the triggerer; None where the trigger ends it before."""
-        from airflow_vertex_batch.core.lifecycle import CANCELLING_SECONDS, DEFAULT_TIMEOUT_SECONDS
+        from airflow_vertex_batch.core.waiting.watch import CANCELLING_SECONDS, DEFAULT_TIMEOUT_SECONDS
 
         at_most = max(self.job_timeout, DEFAULT_TIMEOUT_SECONDS) + CANCELLING_SECONDS
         return timedelta(seconds=self.timeout) if self.timeout < at_most else None
@@ -232,45 +281,59 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         limits = [limit for limit in (self.queue_warning, self.queue_timeout) if limit is not None]
         return min(limits, default=None)
 
-    def _give_up(self, job: BatchJob) -> Place | None:
-        """Leave a job that queues for too long to the task that repairs; None where it is not of this package."""
-        from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL
-        from airflow_vertex_batch.core.move import move
-        from airflow_vertex_batch.core.place import Place
-        from airflow_vertex_batch.core.submit import Terms
+    def _see_to_queue(
+        self, context: Context, jobs: list[BatchJob], told: Told, *, only_new: float | None = None
+    ) -> Told:
+        """Warn of jobs that have queued for long, and leave those that have queued for too long to the next task.
 
-        if not {IDENTITY_LABEL, FINGERPRINT_LABEL} <= job.labels.keys():
+        :param only_new: leave out of the log what has been so for more than so many seconds.
+        """
+        from airflow_vertex_batch.core.waiting.queue import see_to
+
+        move = (lambda job: self._give_up(job, context)) if self.moves else None
+        told, overdue = see_to(self.queue_policy(), jobs, told, move, time.time(), only_new=only_new)
+        self.show_overdue(context, overdue)
+        return told
+
+    def _give_up(self, job: BatchJob, context: Context) -> Place | None:
+        """Leave a job that queues for too long to the task that repairs; None where it is not of this package."""
+        from airflow_vertex_batch.core.purchase.decide import Terms
+        from airflow_vertex_batch.core.purchase.move import move
+        from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, GENERATION_LABEL
+        from airflow_vertex_batch.core.purchase.place import Place
+
+        hook, terms = self.hook(), Terms(generation=job.labels.get(GENERATION_LABEL, ""))
+        log = self._log_of(job, hook, context)
+        if log is None or FINGERPRINT_LABEL not in job.labels:
             return None
-        hook = self.hook()
-        terms = Terms(edition=job.labels.get(EDITION_LABEL, ""))
-        place = move(job, self._ledger(job, hook), job.labels[FINGERPRINT_LABEL], [Place()], terms)
+        place = move(job, log, job.labels[FINGERPRINT_LABEL], [Place()], terms)
         if place is None:
             return None
         hook.jobs(job.job_name).cancel(job.job_name)
         return place
 
-    def _was_given_up(self, job: BatchJob) -> bool:
+    def _was_given_up(self, job: BatchJob, context: Context) -> bool:
         """Whether an attempt of this task has left an ended job to the task that repairs."""
-        from airflow_vertex_batch.core.claim import IDENTITY_LABEL
-        from airflow_vertex_batch.core.ledger import Moved
-        from airflow_vertex_batch.core.model import Phase
+        from airflow_vertex_batch.core.domain.job import Phase
+        from airflow_vertex_batch.core.purchase.entries import Moved
 
-        if (
-            not self.moves
-            or job.state.phase not in {Phase.CANCELLED, Phase.EXPIRED}
-            or IDENTITY_LABEL not in job.labels
-        ):
+        if not self.moves or job.state.phase not in {Phase.CANCELLED, Phase.EXPIRED}:
             return False
-        entries = self._ledger(job, self.hook()).entries()
+        log = self._log_of(job, self.hook(), context)
+        entries = log.entries() if log is not None else ()
         return any(isinstance(entry, Moved) and entry.job_name == job.name for entry in entries)
 
-    def _ledger(self, job: BatchJob, hook: VertexBatchHook) -> Ledger:
-        """Return the ledger of whoever bought a job."""
-        from airflow_vertex_batch.core.claim import IDENTITY_LABEL
-        from airflow_vertex_batch.core.ledger import Ledger
+    def _log_of(self, job: BatchJob, hook: VertexBatchHook, context: Context) -> JobLog | None:
+        """Return what the log of whoever bought a job says of it; None where the job is not of this staging folder."""
+        from airflow_vertex_batch.core.purchase.log import BatchLog
+        from airflow_vertex_batch.core.purchase.ownership import IDENTITY_LABEL, part_of
 
-        folder = self.staging() / "ledger" / job.labels[IDENTITY_LABEL]
-        return Ledger(hook.store(), folder, attempt_token(), installation=Settings.read().installation)
+        key, installation = job.labels.get(IDENTITY_LABEL, ""), Settings.read().installation
+        if not key:
+            return None
+        attempt = token_of(context["ti"])
+        log = BatchLog.of_label(hook.store(), self.staging(), key, attempt, installation=installation)
+        return None if log is None else log.of_job(part_of(job))
 
 
 def start_args(trigger_kwargs: dict[str, Any], timeout: timedelta | None) -> StartTriggerArgs:
@@ -306,7 +369,7 @@ def as_template(jobs: Any, waiter: BaseOperator) -> Any:
     if next(XComArg.iter_xcom_references(jobs), None):
         raise InputError(
             "start_from_trigger=True cannot resolve these jobs",
-            why="the triggerer renders templates and reads the output of one task that is not mapped, as it is",
+            why="The triggerer renders templates and reads the output of one task that is not mapped, as it is",
             todo="Pass create.output itself, or leave out start_from_trigger",
         )
     return jobs

@@ -1,7 +1,8 @@
 """What does the installation say where a task says nothing? The ``[vertex_batch]`` section of the Airflow
 configuration.
 
-Read when a task runs, never when a DAG file is parsed: options may come from secrets back ends, which cost time.
+All of it is read when a task runs. When a DAG file is read, a single option is (`Settings.option`), where the task does
+not give it: others may come from secrets back ends, which cost time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class Settings:
     """The options; an empty text means that nothing is set. `provider` documents each for Airflow.
 
     :param location: of new jobs: a region, ``global``, ``us`` or ``eu``.
-    :param staging_uri: ``gs://`` folder for request files and the ledger.
+    :param staging_uri: ``gs://`` folder for request files and logs.
     :param prices_file: JSON price file, local or ``gs://``, whose entries replace the shipped prices by model.
     :param installation: the name of this Airflow, as a label value; one is derived where nothing is set.
     """
@@ -26,14 +27,21 @@ class Settings:
     prices_file: str = ""
     installation: str = ""
 
+    @staticmethod
+    def option(name: str) -> str:
+        """Return one option as it is now."""
+        from airflow.providers.common.compat.sdk import conf
+
+        return str(conf.get("vertex_batch", name, fallback="") or "")
+
     @classmethod
     def read(cls) -> Settings:
         """Return the options as they are now."""
-        from airflow.sdk import conf
+        from airflow.providers.common.compat.sdk import conf
 
-        from airflow_vertex_batch.core.purchase import label_value
+        from airflow_vertex_batch.core.purchase.buyer import label_value
 
-        found = {each.name: str(conf.get("vertex_batch", each.name, fallback="") or "") for each in fields(cls)}
+        found = {each.name: cls.option(each.name) for each in fields(cls)}
         found["installation"] = label_value(found["installation"]) or _derived(conf)
         return cls(**found)
 

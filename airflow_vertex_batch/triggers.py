@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_vertex_batch.compat import on_kill_seconds, still_owns, was_ended_by_a_person
-from airflow_vertex_batch.core.address import JobName, job_names
-from airflow_vertex_batch.core.drive import AsksAsync, adrive
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.lifecycle import Limit, OnTimeout, Outcome, Queued, WaitPolicy, Warn, pack, watch
-from airflow_vertex_batch.core.model import BatchJob
-from airflow_vertex_batch.killing import end_jobs
-from airflow_vertex_batch.poller import shared_poller
+from airflow_vertex_batch.core.domain.address import JobName, job_names
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.job import BatchJob
+from airflow_vertex_batch.core.waiting.drive import AsksAsync, adrive
+from airflow_vertex_batch.core.waiting.watch import Limit, OnTimeout, Outcome, Queued, WaitPolicy, Warn, pack, watch
+from airflow_vertex_batch.edge.cancelling import end_jobs, see_through
+from airflow_vertex_batch.edge.compat import is_kill, on_kill_seconds, still_owns, was_ended_by_a_person
+from airflow_vertex_batch.edge.view import shared_poller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -70,6 +70,9 @@ class VertexBatchJobTrigger(BaseTrigger):
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
         self.cancel_on_kill, self.attempt, self.queue_limit = cancel_on_kill, attempt, queue_limit
         self.limit = limit
+        #: Whether Airflow has cancelled the wait for good, and what then ends the jobs.
+        self._is_killed = False
+        self._ending: asyncio.Future[None] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the names and numbers that bring this trigger back."""
@@ -92,15 +95,22 @@ class VertexBatchJobTrigger(BaseTrigger):
         """Yield one event when every job has ended or was given up on, or one queues for too long; at once when `jobs`
         names none.
         """
-        # Spread, so that a thousand triggers which came together do not wake in one turn of the event loop.
-        await asyncio.sleep(SETTLE_SECONDS * random.uniform(1, _SPREAD))  # noqa: S311 - no secret
+        try:
+            # Spread, so that a thousand triggers which came together do not wake in one turn of the event loop.
+            await asyncio.sleep(SETTLE_SECONDS * random.uniform(1, _SPREAD))  # noqa: S311 - no secret
+            event = await self._outcomes()
+        except asyncio.CancelledError as error:
+            self._is_killed = is_kill(error)
+            raise
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _outcomes(self) -> dict[str, Any]:
+        """Wait, and return what the event says."""
         try:
             names = job_names(self.jobs)
         except InputError as error:
-            yield TriggerEvent({"outcomes": [], "error": str(error)})  # type: ignore[no-untyped-call]
-            return
-        outcomes = await until_one_queues([self._wait(name) for name in names])
-        yield TriggerEvent({"outcomes": pack(outcomes)})  # type: ignore[no-untyped-call]
+            return {"outcomes": [], "error": str(error)}
+        return {"outcomes": pack(await until_one_queues([self._wait(name) for name in names]))}
 
     def _policy(self, name: JobName) -> WaitPolicy:
         limit = self.queue_limit
@@ -147,7 +157,21 @@ class VertexBatchJobTrigger(BaseTrigger):
         the jobs belong to somebody else, and the task's state says so.
         """
         if self.cancel_on_kill:
-            await end_jobs(job_names(self.jobs), self._may_cancel, self._poller, self.log, on_kill_seconds())
+            if self._ending is None:
+                work = end_jobs(job_names(self.jobs), self._may_cancel, self._poller, self.log, on_kill_seconds())
+                self._ending = asyncio.ensure_future(work)
+            await see_through(self._ending)
+
+    async def cleanup(self) -> None:
+        """Do what `on_kill` does, if Airflow did not come to it or knows none (below 3.3), and wait for its end.
+
+        Airflow 3.3.2 cancels a killed trigger again about once a second. Before it calls `on_kill` it waits until a
+        line is in its log (`run_trigger`, airflow/jobs/triggerer_job_runner.py, 2026-11-29), and a cancel in that
+        moment leads past the call. On Python 3.11 the second cancel also ends its wait for `on_kill`, which goes on
+        (`asyncio.wait_for`). This is what it still calls then.
+        """
+        if self._is_killed:
+            await self.on_kill()
 
     async def _may_cancel(self) -> bool:
         return await self._was_ended() and await self._owns()

@@ -27,19 +27,20 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.export import LandPlan, land
-from airflow_vertex_batch.core.files import FileSink
-from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.model import BatchJob, JobState
-from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
+from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState
+from airflow_vertex_batch.core.domain.jsonl import encode
+from airflow_vertex_batch.core.domain.ports import LocalStore, ObjectInfo
+from airflow_vertex_batch.core.landing.files import FileSink
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.landing.sink import land
 from bench import peak_megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_vertex_batch.core.collect.expected import Expected
+    from airflow_vertex_batch.core.answers.collect.expected import Expected
 
 _ROWS = 50_000
 _ROUNDS = 5

@@ -19,13 +19,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.landing import Landing, Round
-from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.sources import Requests
+from airflow_vertex_batch.core.answers.rounds import Round
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.jsonl import encode
+from airflow_vertex_batch.core.domain.ports import LocalStore, ObjectInfo
+from airflow_vertex_batch.core.landing.destination import Files
+from airflow_vertex_batch.core.landing.landing import Landing
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.sources import Requests
 from bench import peak_megabytes
 from bench.export import batch
 
@@ -105,7 +107,7 @@ class _Store(LocalStore):
 def _collect(store: _Store, folder: Uri, file_format: str) -> None:
     job = msgspec.structs.replace(batch("", "/out/folder").job, input_uris=("/in/requests.jsonl",))
     landing = Landing([Round(manifest=None, jobs=(job,))], store, None, _PLAN)  # type: ignore[arg-type] # no table is read
-    report = landing.land(landing.files(folder, file_format))
+    report = landing.land(Files(folder, file_format))
     assert report.statuses == {"succeeded": _BESIDE + 1}
 
 

@@ -25,7 +25,7 @@ import requests
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from airflow_vertex_batch.core.model import BatchJob
+    from airflow_vertex_batch.core.domain.job import BatchJob
 
 _JOBS = int(os.environ.get("BENCH_POLLER_JOBS", "2000"))
 #: What the service's clock does in a second.
@@ -161,7 +161,7 @@ async def _wait(way: str, url: str, names: list[str]) -> dict[str, float]:
 
 
 async def _waiter(way: str, url: str) -> Callable[[str], Awaitable[BatchJob]]:
-    from airflow_vertex_batch.core.lifecycle import Ended, unpack
+    from airflow_vertex_batch.core.waiting.watch import Ended, unpack
     from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
     if way == "get":
@@ -182,7 +182,7 @@ async def _asking_each(url: str) -> Callable[[str], Awaitable[BatchJob]]:
     """Every task asks for its own job, with one session for all: better than one client for each."""
     from google.auth.credentials import AnonymousCredentials
 
-    from airflow_vertex_batch.core.address import JobName
+    from airflow_vertex_batch.core.domain.address import JobName
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 
     client = await AsyncVertexClient(AnonymousCredentials(), "1", "us-central1", url).__aenter__()  # type: ignore[no-untyped-call]

@@ -18,11 +18,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import jinja2
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.ports import LocalStore
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.request import RequestTemplate
-from airflow_vertex_batch.core.sources import Rows
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.ports import LocalStore
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import RequestTemplate
+from airflow_vertex_batch.core.requests.sources import Rows
 from bench import peak_megabytes
 
 if TYPE_CHECKING:

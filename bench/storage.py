@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.collect import Collector
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.sources import Rows
+from airflow_vertex_batch.core.answers.collect import Collector
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.sources import Rows
 from airflow_vertex_batch.gcp.storage import GcsStore
 from bench import export as answers
 from bench import prepare as requests

@@ -31,7 +31,7 @@ with DAG(
         columns=["uri", "mime_type"],
         generation_config={"maxOutputTokens": 120},
         on_rejected_row="dead_letter",
-        destination_uri=f"gs://{BUCKET}/answers/describe_images",
+        destination=f"gs://{BUCKET}/answers/describe_images",
         file_format="parquet",
         poll_interval=float(os.environ.get("VERTEX_BATCH_POLL_INTERVAL", "60")),
         task_args={"retries": 2},

@@ -12,10 +12,15 @@ import os
 from datetime import UTC, datetime
 from typing import Literal
 
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG
 from pydantic import BaseModel, Field
 
 from airflow_vertex_batch import vertex_batch
+
+try:
+    from airflow.sdk import CronDataIntervalTimetable
+except ImportError:  # Airflow 3.1
+    from airflow.timetables.interval import CronDataIntervalTimetable
 
 PROJECT = os.environ.get("VERTEX_BATCH_PROJECT", "my-project")
 BUCKET = os.environ.get("VERTEX_BATCH_BUCKET", "my-bucket")
@@ -53,7 +58,7 @@ with DAG(
         prompt="Subject: {{ subject }}\n\n{{ body }}",
         response_schema=Triage,
         generation_config={"temperature": 0, "maxOutputTokens": 200},
-        destination_table=f"bq://{PROJECT}.support.triage",
+        destination=f"bq://{PROJECT}.support.triage",
         # Rows without a good answer go again, as a smaller job, twice at the most.
         repair_rounds=2,
         # Refused before anything is paid when it may cost more than this, US dollars.

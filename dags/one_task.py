@@ -31,7 +31,7 @@ with DAG(
         prompt="Translate into {{ language }}: {{ proverb }}",
         columns=["language", "proverb"],
         generation_config={"maxOutputTokens": 100},
-        destination_uri=f"gs://{BUCKET}/answers/one_task",
+        destination=f"gs://{BUCKET}/answers/one_task",
         deduplicate=True,
         repair_rounds=2,
         max_cost_usd=1.0,

@@ -34,5 +34,5 @@ with DAG(
         task_id="wait", jobs=create.output, poll_interval=float(os.environ.get("VERTEX_BATCH_POLL_INTERVAL", "60"))
     )
     VertexBatchExportOperator(
-        task_id="export", jobs=wait.output, destination_uri=f"gs://{BUCKET}/answers/requests_from_cloud_storage"
+        task_id="export", jobs=wait.output, destination=f"gs://{BUCKET}/answers/requests_from_cloud_storage"
     )

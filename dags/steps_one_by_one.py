@@ -52,7 +52,7 @@ with DAG(
         task_id="export",
         jobs=wait.output,
         manifest=prepare.output,
-        destination_uri=f"gs://{BUCKET}/answers/steps_one_by_one",
+        destination=f"gs://{BUCKET}/answers/steps_one_by_one",
     )
 
     @task

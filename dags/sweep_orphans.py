@@ -1,7 +1,7 @@
 """Daily: which batch jobs of ours does no task own any more, and what do they cost?
 
 Jobs are left behind when a worker dies at the wrong moment, when a run fails for good while its job is queued, or when
-a ledger is lost. The daily run only says what it found, in its log and its XCom. Trigger it by hand with ``apply`` to
+a log is lost. The daily run only says what it found, in its log and its XCom. Trigger it by hand with ``apply`` to
 adopt, cancel and harvest: finished jobs that no task will land leave their rows below ``swept/``, a folder for each.
 """
 
@@ -30,7 +30,7 @@ with DAG(
         task_id="sweep",
         apply="{{ params.apply }}",
         locations=["us-central1", "global"],
-        # The tasks' own staging folder: their ledgers are in it.
+        # The tasks' own staging folder: their logs are in it.
         staging_uri=f"gs://{BUCKET}/vertex-batch",
         harvest_uri=f"gs://{BUCKET}/swept",
         # Time for a person to clear a failed run in the morning, and to attach to what it has paid for.

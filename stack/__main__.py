@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -15,6 +15,15 @@ from stack.servers import LOCAL
 ROOT = LOCAL.parent
 #: The ports their makers use, so that examples in other people's documentation work. 8080 is Airflow's own.
 USUAL = {"storage": 4443, "bigquery": 9050, "bigquery_grpc": 9060, "vertex": 8090, "airflow": 8080}
+
+
+#: What breaks a night on purpose.
+BAD_NIGHT = {
+    "faults": [
+        {"do": "finish", "reason": "SAFETY", "ratio": 0.5},
+        {"do": "http", "on": "create", "status": 503, "times": 1},
+    ]
+}
 
 
 def main() -> int:
@@ -36,13 +45,28 @@ def main() -> int:
 
 
 def _help(stack: Stack) -> str:
-    exports = "\n".join(f"  export {name}={shlex.quote(value)}" for name, value in stack.env.items())
     return f"""
-Airflow's UI    {stack.airflow.url}
+Airflow's UI    {stack.airflow.url}   (no password)
 Logs            {stack.state / "logs"}
-For a client in another terminal:
-{exports}
+{elsewhere(stack, "BUCKET")}
 Ctrl-C stops everything; the data stays in {stack.state} until `make clean`."""
+
+
+def elsewhere(stack: Stack, bucket: str) -> str:
+    """Return what can be done from another terminal.
+
+    :param bucket: the name of a bucket.
+    """
+    upload = f"$STORAGE_EMULATOR_HOST/upload/storage/v1/b/{bucket}/o?uploadType=media&name=requests/mine.jsonl"
+    return f"""
+In another terminal, variables first (clients of Google, this package and Airflow then know these servers):
+  . {stack.variables}
+Upload a file   curl -X POST --data-binary @requests.jsonl "{upload}"
+Run a DAG       airflow dags unpause DAG_ID; airflow dags trigger DAG_ID
+Jobs            curl "$VERTEX_BATCH_EMULATOR_HOST/emulator/books"
+Break it        curl -X PUT "$VERTEX_BATCH_EMULATOR_HOST/emulator/scenario" -d '{json.dumps(BAD_NIGHT)}'
+                Half of the rows of the next jobs are then blocked, and the next create call meets an error: its task
+                looks for the job for up to 90 s, then sends it again. Mend it with -d '{{}}'."""
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from stack.process import Server, StackError, answers, stop_all
 from stack.servers import HOST, LOCAL, no_proxy
 
 #: Seconds until all four answer: 35 s on two idle cores, several times that on a busy machine.
-START_TIMEOUT_S = 240.0
+START_TIMEOUT_S = 900.0
 #: Seconds for a clean end. The triggerer waits for its triggers, which may wait for a job of days.
 STOP_GRACE_S = 4.0
 
@@ -150,7 +150,7 @@ class Airflow:
         """Stop all four; running tasks and waiting triggers are killed after :data:`STOP_GRACE_S`."""
         stop_all(self.servers.values(), STOP_GRACE_S)
 
-    def cli(self, *arguments: str, timeout_s: float = 120) -> str:
+    def cli(self, *arguments: str, timeout_s: float = 600) -> str:
         """Run an ``airflow`` command in this installation and return its standard output.
 
         :raises StackError: if it fails, with the end of its output.

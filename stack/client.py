@@ -21,7 +21,7 @@ TASK_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "remo
 #: Seconds between two looks. The API server answers in 20 ms, and shares two cores with the scheduler.
 POLL_S = 0.5
 #: Seconds for which anything is waited for, where nothing else is said: a busy machine is slow, and not wrong.
-LONGEST_WAIT_S = 900.0
+LONGEST_WAIT_S = 1800.0
 #: Most entries of one page (Airflow's ``maximum_page_limit``).
 PAGE = 100
 
@@ -45,7 +45,7 @@ class AirflowClient:
 
     def health(self) -> Json:
         """State of the metadata database, scheduler, triggerer and dag processor; needs no login."""
-        answer = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
+        answer = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=300)
         answer.raise_for_status()
         return answer.json()  # type: ignore[no-any-return]
 
@@ -62,13 +62,19 @@ class AirflowClient:
     def wait_for_dag(self, dag_id: str, timeout_s: float = LONGEST_WAIT_S) -> Json:
         """Wait until a DAG has been read from its file.
 
-        :raises AirflowError: with the import errors, if it does not appear.
+        :raises AirflowError: with the import errors, if it does not appear, or a file could not be imported twice.
         """
+        broken: dict[str, str] = {}
 
         def look() -> Json | None:
             answer = self._send("GET", f"dags/{dag_id}", accept=(404,))
             # A file can be read and its DAG listed a moment before the version that a run needs is stored.
-            return answer if answer.get("dag_id") and self._has_version(dag_id) else None
+            if answer.get("dag_id"):
+                return answer if self._has_version(dag_id) else None
+            for error in self._pages("importErrors", "import_errors"):
+                if broken.setdefault(error["filename"], error["timestamp"]) != error["timestamp"]:
+                    raise AirflowError(f"DAG {dag_id} cannot come from {error['filename']}:\n{error['stack_trace']}")
+            return None
 
         return self.wait_for(
             f"DAG {dag_id} to be read", look, lambda: "\n".join(self.import_errors().values()), timeout_s
@@ -205,6 +211,10 @@ class AirflowClient:
         dates = {"from_date": from_date.isoformat(), "to_date": to_date.isoformat()}
         return int(self._send("POST", "backfills", json={"dag_id": dag_id, **dates, **more})["id"])
 
+    def backfills(self, dag_id: str) -> list[Json]:
+        """All backfills of a DAG."""
+        return list(self._send("GET", "backfills", params={"dag_id": dag_id})["backfills"])
+
     def wait_for_backfill(self, backfill_id: int, timeout_s: float = LONGEST_WAIT_S) -> Json:
         """Wait until all runs of a backfill have ended.
 
@@ -258,14 +268,14 @@ class AirflowClient:
     def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> Json:
         if "Authorization" not in self._session.headers:
             self._log_in()
-        answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=60, **options)
+        answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=300, **options)
         if not answer.ok and answer.status_code not in accept:
             raise AirflowError(f"{method} {path} was answered with {answer.status_code}: {answer.text[:1000]}")
         return answer.json() if answer.content else {}
 
     def _log_in(self) -> None:
         """Take a token. With all users admins, the route asks for no password."""
-        answer = self._session.get(f"{self.url}/auth/token", timeout=30)
+        answer = self._session.get(f"{self.url}/auth/token", timeout=300)
         answer.raise_for_status()
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 

@@ -15,7 +15,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -29,6 +31,8 @@ from stack.servers import HOST, bigquery, cloud_storage, no_proxy, vertex_ai
 
 #: The project of the connection that every local client uses.
 PROJECT = "demo"
+#: A port is a number of sixteen bits.
+HIGHEST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,15 @@ class Ports:
     def from_environment(cls, **defaults: int) -> Ports:
         """Take ``PORT_STORAGE``, ``PORT_BIGQUERY``, ``PORT_BIGQUERY_GRPC``, ``PORT_VERTEX`` and ``PORT_AIRFLOW``.
 
-        :raises StackError: if one is not a number.
+        :raises StackError: if one is no port.
         """
         chosen = {}
         for name in (f.name for f in fields(cls)):
             text = os.environ.get(f"PORT_{name.upper()}") or str(defaults.get(name, 0))
-            if not text.isdecimal():
-                raise StackError(f"PORT_{name.upper()} must be a port number, but is {text!r}.")
+            if not text.isdecimal() or int(text) > HIGHEST_PORT:
+                raise StackError(
+                    f"PORT_{name.upper()} must be a port number, 0 (any free one) to {HIGHEST_PORT}, but is {text!r}."
+                )
             chosen[name] = int(text)
         return cls(**chosen)
 
@@ -128,6 +134,7 @@ class Stack:
             self._start_services()
             if self.dags and template:
                 self._start_airflow(self.dags, template)
+            self._write_variables()
         except BaseException:
             self.stop()
             raise
@@ -142,6 +149,19 @@ class Stack:
             self._postgres.discard()
         if self._lock:
             self._lock.close()
+
+    @property
+    def variables(self) -> Path:
+        """A file for shells: it sets what leads clients, and the commands of Airflow, to these servers."""
+        return self.state / "env.sh"
+
+    def _write_variables(self) -> None:
+        env = {**self.env, **(self.airflow.environment if self.dags else {})}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items()) if name != "PATH"]
+        lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+        # A key of this Airflow is among them.
+        self.variables.touch(mode=0o600)
+        self.variables.write_text("\n".join([*lines, ""]))
 
     def log(self, name: str) -> Path:
         """The log file of one server."""

@@ -26,7 +26,12 @@ from stack.process import Server, StackError
 #: A path to a Unix socket has about 100 bytes (108 on Linux, 104 on macOS), so it cannot live in any state folder.
 SOCKET_NAME = ".s.PGSQL.5432"
 #: Durability is for other people's data; Airflow's connection pools of five processes need more than a few connections.
-SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+SETTINGS = {
+    "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200",
+    # A scheduler that is killed in a transaction leaves workers behind that hold its connection open, and with it its
+    # locks: then no other scheduler goes on (Airflow 3.3.2 with LocalExecutor, seen 2026-11-29).
+    "idle_in_transaction_session_timeout": "60s",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,6 @@ class Postgres:
             argv=[str(self.programs / "postgres"), "-D", str(self.data), "-k", str(self.sockets), "-h", "", *options],
             log=log,
             healthy=self._answers,
-            timeout_s=30,
             user_id=self.user_id,
             stop_signal=signal.SIGINT,
         )

@@ -56,7 +56,7 @@ class Server:
     healthy: Callable[[], bool]
     env: Mapping[str, str] = field(default_factory=dict)
     ports: Mapping[int, str] = field(default_factory=dict)
-    timeout_s: float = 60.0
+    timeout_s: float = 300.0
     user_id: int | None = None
     stop_signal: int = signal.SIGTERM
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)

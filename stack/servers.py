@@ -44,7 +44,6 @@ def cloud_storage(data: Path, log: Path, port: int) -> Server:
         log=log,
         healthy=answers(f"http://{HOST}:{port}/_internal/healthcheck"),
         ports={port: "Cloud Storage"},
-        timeout_s=20,
     )
 
 
@@ -71,7 +70,6 @@ def bigquery(data: Path, log: Path, port: int, grpc_port: int, storage_url: str)
         healthy=answers(f"http://{HOST}:{port}/bigquery/v2/projects/health/datasets"),
         env={"HOME": str(home), "STORAGE_EMULATOR_HOST": storage_url, "PYTHONDONTWRITEBYTECODE": ""},
         ports={port: "BigQuery", grpc_port: "BigQuery's storage API"},
-        timeout_s=90,
     )
 
 
@@ -91,7 +89,6 @@ def vertex_ai(data: Path, log: Path, port: int, storage_env: dict[str, str], *, 
         healthy=answers(f"http://{HOST}:{port}/healthz"),
         env={"PYTHONUNBUFFERED": "1", "NO_PROXY": no_proxy(), **storage_env},
         ports={port: "Vertex AI"},
-        timeout_s=60,
     )
 
 

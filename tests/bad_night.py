@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_vertex_batch.emulator.faults import RowFault
+from airflow_vertex_batch.emulator.row_faults import RowFault
 from airflow_vertex_batch.emulator.scenario import fault_type
 
 #: The first budget of the answers. Each repair round doubles it for truncated rows.

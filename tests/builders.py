@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from airflow_vertex_batch.core.model import BatchJob, Identity, JobSpec, JobState
-from airflow_vertex_batch.core.rows import ResultRow, RowStatus
-from airflow_vertex_batch.core.submit import Order, Terms
-
-if TYPE_CHECKING:
-    from airflow_vertex_batch.core.ledger import Ledger
+from airflow_vertex_batch.core.domain.identity import Identity
+from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec, JobState
+from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.purchase.decide import Terms
+from airflow_vertex_batch.core.purchase.entries import Part
+from airflow_vertex_batch.core.purchase.log import BatchLog, JobLog
+from airflow_vertex_batch.core.purchase.submit import Order
 
 JOB_NAME = "projects/123/locations/global/batchPredictionJobs/456"
 NIGHT = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 SEED = Path(__file__).parent / "seed"
+
+#: The staging folder of tests, and the log of the task "me".
+STAGING = "gs://b/staging"
+LOG = f"{STAGING}/nightly/scheduled__2026-11-22/me/log"
 
 
 def seed(name: str) -> Any:
@@ -89,15 +94,29 @@ def a_spec(**members: Any) -> JobSpec:
 
 
 def an_identity(**members: Any) -> Identity:
-    return Identity(**{"dag_id": "nightly", "task_id": "create", "run_id": "scheduled__2026-11-22"} | members)
+    who = {"staging": STAGING, "dag_id": "nightly", "task_id": "create", "run_id": "scheduled__2026-11-22"}
+    return Identity(**who | members)
+
+
+def a_log(
+    store: Any,
+    attempt: str = "a",
+    now: Any = None,
+    *,
+    task: str = "me",
+    part: Part | None = None,
+    installation: str = "",
+) -> JobLog:
+    """What the log of a task's batch says of one of its jobs."""
+    return BatchLog(store, an_identity(task_id=task), attempt, now, installation=installation).of_job(part or Part())
 
 
 def a_row(key: str = "r1", status: RowStatus = RowStatus.SUCCEEDED, **members: Any) -> ResultRow:
     return ResultRow(key=key, status=status, **members)
 
 
-def an_order(ledger: Ledger, service: Any, **changes: Any) -> Order:
+def an_order(log: JobLog, service: Any, **changes: Any) -> Order:
     """One job to buy; what is no member of an order is one of its terms."""
-    members = {"spec": a_spec(), "identity_key": "me", "content": "c1", "owns": lambda: True}
+    members = {"spec": a_spec(), "content": "c1", "owns": lambda: True}
     members = {name: changes.pop(name, value) for name, value in members.items()}
-    return Order(ledger=ledger, service=service, terms=Terms(**changes), **members)
+    return Order(log=log, service=service, terms=Terms(**changes), **members)

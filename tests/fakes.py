@@ -13,10 +13,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_vertex_batch.core.address import JobName, TableId, Uri
-from airflow_vertex_batch.core.errors import AmbiguousError, InputError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobSpec, JobState
-from airflow_vertex_batch.core.ports import ANY_VALUE, ObjectInfo, replaced
+from airflow_vertex_batch.core.domain.address import JobName, TableId, Uri
+from airflow_vertex_batch.core.domain.errors import AmbiguousError, InputError, ServiceError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec, JobState
+from airflow_vertex_batch.core.domain.ports import ANY_VALUE, ObjectInfo, replaced
 from airflow_vertex_batch.gcp.storage import glob_pattern
 from tests.builders import NIGHT, a_job_doc
 
@@ -253,7 +253,7 @@ class Jobs:
 
 
 class Died(BaseException):
-    """The process was killed right after an effect."""
+    """The process was killed; the text says after which effect."""
 
 
 class Mortal:
@@ -277,7 +277,7 @@ class Mortal:
         def call(*args: Any, **kwargs: Any) -> Any:
             self._lives.check()
             result = method(*args, **kwargs)
-            self._lives.spend()
+            self._lives.spend(method.__name__)
             return result
 
         return call
@@ -287,7 +287,7 @@ class Mortal:
         with method(*args) as stream:
             yield stream
             self._lives.check()
-        self._lives.spend()
+        self._lives.spend(method.__name__)
 
 
 class Lives:
@@ -298,17 +298,17 @@ class Lives:
 
     def __init__(self, count: int | None) -> None:
         self.count = count
-        self.spent = 0
+        self.spent, self.last = 0, "none"
 
-    def spend(self) -> None:
-        """Note one effect."""
-        self.spent += 1
+    def spend(self, effect: str) -> None:
+        """Note one effect, by the name of its method."""
+        self.spent, self.last = self.spent + 1, effect
         self.check()
 
     def check(self) -> None:
         """Stop a dead process from doing anything."""
         if self.count is not None and self.spent >= self.count:
-            raise Died
+            raise Died(f"killed after effect {self.spent}: {self.last}")
 
     def store(self, port: Any) -> Any:
         """Wrap an object store."""

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "airflow_vertex_batch"
 FOLDERS = ("airflow_vertex_batch", "bench", "dags", "stack", "tests", "tools")
@@ -70,21 +68,26 @@ def test_the_google_edge_loads_google_when_it_is_used_not_when_it_is_imported():
     assert _loaded_by(*modules) & {"airflow", "google", "requests", "aiohttp"} == set()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_is_over_500_lines(path):
-    assert len(path.read_text().splitlines()) <= 500
+def test_no_file_is_too_long_to_read():
+    """400 lines in the package; 500 in tests and tools."""
+
+    def limit(path: Path) -> int:
+        return 400 if path.is_relative_to(PACKAGE) else 500
+
+    counts = {path: len(path.read_text().splitlines()) for path in SOURCES}
+    assert [f"{_name(path)}: {count}" for path, count in counts.items() if count > limit(path)] == []
 
 
 def test_functions_fit_a_screen():
-    """Of the package: half have eight lines of code or fewer, nine of ten have 25 or fewer; docstrings not counted."""
+    """Of the package: half have five lines of code or fewer, none has more than 35; docstrings not counted."""
     lengths = sorted(
         _code_lines(node)
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
-    assert statistics.median(lengths) <= 8
-    assert lengths[len(lengths) * 9 // 10] <= 25
+    assert statistics.median(lengths) <= 5
+    assert lengths[-1] <= 35
 
 
 def _code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -92,6 +95,23 @@ def _code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_module_says_which_question_it_answers(path):
-    assert len(ast.get_docstring(ast.parse(path.read_text())) or "") > 30
+def test_every_module_says_which_question_it_answers():
+    docs = {path: ast.get_docstring(ast.parse(path.read_text())) or "" for path in sorted(PACKAGE.rglob("*.py"))}
+    assert [_name(path) for path, doc in docs.items() if len(doc) <= 30] == []
+
+
+def test_every_error_that_a_test_expects_is_known_by_more_than_its_type():
+    """By its words (``match=``), or where it has none by what it holds (``check=``); ruff's PT011 skips variables."""
+    calls = [
+        (path, node)
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"pytest.raises", "raises"}
+    ]
+    assert len(calls) > 100
+    unknown = [(path, node) for path, node in calls if not {"match", "check"} & {each.arg for each in node.keywords}]
+    assert sorted(f"{_name(path)}:{node.lineno}: {ast.unparse(node)}" for path, node in unknown) == []
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))

@@ -22,8 +22,8 @@ DAYS = (+1_000, -1_000)
 
 
 @pytest.fixture(scope="module")
-def ended() -> dict[int, tuple[int, str]]:
-    """Exit status and output of the tests under each clock, side by side."""
+def ended() -> dict[int, tuple[str, int]]:
+    """Output and exit status of the tests under each clock, side by side."""
     if os.environ.get("FAKETIME"):
         pytest.skip("the clock is moved already")
     running = {}
@@ -35,7 +35,21 @@ def ended() -> dict[int, tuple[int, str]]:
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *FILES]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT, "env": env}
         running[days] = subprocess.Popen(command, **options)
-    return {days: (process.communicate()[0], process.returncode) for days, process in running.items()}
+    found = {days: (process.communicate()[0], process.returncode, process.args) for days, process in running.items()}
+    return {days: _again(days, *what) for days, what in found.items()}
+
+
+def _again(days: int, said: str, status: int, command: list[str]) -> tuple[str, int]:
+    """Return the output and the exit status; of a second run where a signal ended the first.
+
+    Preloaded into a busy interpreter, libfaketime was seen to crash it (SIGSEGV once, on a machine under load,
+    2026-11-29). That says nothing about a test.
+    """
+    if status >= 0:
+        return said, status
+    env = moved_clock.environment(days) | {"HYPOTHESIS_PROFILE": "once"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    return done.stdout + done.stderr, done.returncode
 
 
 @pytest.mark.parametrize("days", DAYS)

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from airflow_vertex_batch.core.prices import Price, PriceTable
-from tools.prices import KNOWN, Difference, Known, differences, explain, idle, main
+from airflow_vertex_batch.core.money.prices import Price, PriceTable
+from tools.known import idle
+from tools.prices import KNOWN, Difference, Known, differences, explain, main
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = PriceTable(

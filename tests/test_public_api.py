@@ -25,7 +25,7 @@ PUBLIC = {
     "VertexBatchRepairOperator": "operators",
     "VertexBatchSweepOperator": "operators",
     "partition_date": "macros",
-    "vertex_batch": "batch",
+    "vertex_batch": "operators.group",
 }
 
 
@@ -47,7 +47,7 @@ def test_editors_are_told_the_same_names():
     """What a type checker sees under TYPE_CHECKING is what is loaded lazily."""
     tree = ast.parse(Path(airflow_vertex_batch.__file__).read_text())
     told = {
-        (alias.asname or alias.name, node.module.rpartition(".")[2])
+        (alias.asname or alias.name, node.module.removeprefix("airflow_vertex_batch."))
         for branch in tree.body
         if isinstance(branch, ast.If)
         for node in branch.body

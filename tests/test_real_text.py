@@ -8,16 +8,20 @@ from importlib.metadata import distributions
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing, Round
-from airflow_vertex_batch.core.model import Identity, JobSpec
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.purchase import Buyer
-from airflow_vertex_batch.core.request import RequestTemplate
-from airflow_vertex_batch.core.rows import RowStatus
-from airflow_vertex_batch.core.sources import Rows
+from airflow_vertex_batch.core.answers.rounds import Round
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.job import JobSpec
+from airflow_vertex_batch.core.domain.row import RowStatus
+from airflow_vertex_batch.core.landing.destination import Files
+from airflow_vertex_batch.core.landing.landing import Landing
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.purchase.buyer import Buyer
+from airflow_vertex_batch.core.purchase.log import BatchLog
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import RequestTemplate
+from airflow_vertex_batch.core.requests.sources import Rows
 from airflow_vertex_batch.gcp.vertex import VertexClient
+from tests.builders import an_identity
 from tests.emulator.worlds import World, listening
 
 PROMPT = "Summarise the package {{ name }}:\n\n{{ text }}"
@@ -62,8 +66,7 @@ def test_the_descriptions_of_all_installed_packages_come_back_reconciled(gcs, bu
         client = VertexClient(AnonymousCredentials(), "demo", "us-central1", url)
         base = JobSpec(display_name="texts", model="gemini-2.5-flash", inputs=(), output=str(bucket / "output"))
         buyer = Buyer(
-            base=base, identity=Identity(dag_id="d", task_id="t", run_id="r"), store=gcs, service=client,
-            ledgers=bucket / "ledger", attempt="attempt",
+            base=base, log=BatchLog(gcs, an_identity(staging=str(bucket / "s")), "1:x"), store=gcs, service=client,
         )  # fmt: skip
         names = [job.job_name for job in buyer.buy(manifest)]
         assert len(names) == len(manifest.shards) > 1
@@ -72,7 +75,7 @@ def test_the_descriptions_of_all_installed_packages_come_back_reconciled(gcs, bu
 
     first = Round(manifest=manifest, jobs=tuple(jobs))
     landing = Landing([first], gcs, None, LandPlan(batch_id="b", partition_date="2026-11-17"))
-    report = landing.land(landing.files(bucket / "answers", "jsonl"))
+    report = landing.land(Files(bucket / "answers"))
     answered = report.tally[RowStatus.SUCCEEDED] + report.tally[RowStatus.TRUNCATED]
     assert answered == report.request_count == len(rows)
     assert report.foreign_count == report.duplicate_count == 0

@@ -25,8 +25,10 @@ from typing import Any
 import msgspec
 from tabulate import tabulate
 
-from airflow_vertex_batch.core.catalog import lives
-from airflow_vertex_batch.core.prices import Price, PriceTable, billing_day
+from airflow_vertex_batch.cli.escapes import printed
+from airflow_vertex_batch.core.domain.catalog import lives
+from airflow_vertex_batch.core.money.prices import Price, PriceTable, billing_day
+from tools.known import idle, reason_of
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = Path(__file__).with_name("known_price_differences.json")
@@ -100,7 +102,7 @@ def explain(found: Difference, known: Iterable[Known]) -> str:
     """Return why a difference is right; nothing when nobody has said so."""
     if found.theirs and found.theirs in found.other_days:
         return "their map knows no days: it is our price of another day"
-    return next((f"{each.reason} ({each.date})" for each in known if each.explains(found)), "")
+    return reason_of(found, known)
 
 
 def _of_vertex(theirs: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -173,12 +175,6 @@ def report(found: Sequence[tuple[Difference, str]], version: str, day: str) -> s
     return f"US dollars per million tokens, at the batch rate\n\n{table}\n\n{said}"
 
 
-def idle(found: Iterable[Difference], known: Iterable[Known]) -> list[Known]:
-    """Return the explanations of what is no difference any more."""
-    there = list(found)
-    return [each for each in known if not any(each.explains(difference) for difference in there)]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -193,10 +189,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = msgspec.json.decode(KNOWN.read_bytes(), type=list[Known])
     found = [(each, explain(each, known)) for each in differences(PriceTable.shipped(), theirs, options.day)]
     print(report(found, version, options.day))
-    for each in idle((difference for difference, _ in found), known):
+    for each in idle([difference for difference, _ in found], known):
         print(f"No longer needed in {KNOWN.name}: {each.model}, {each.member}")
     return 1 if any(not why for _, why in found) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with printed():
+        status = main()
+    sys.exit(status)

@@ -18,5 +18,5 @@ module                                                  answers
 :mod:`~airflow_vertex_batch.emulator.faults`            what each fault does
 ======================================================  ================================================================
 
-It imports neither Airflow nor Google: Cloud Storage and BigQuery come in through the ports of `core.ports`.
+It imports neither Airflow nor Google: Cloud Storage and BigQuery come in through the ports of `core.domain.ports`.
 """

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.emulator.wire import ApiError, invalid
 
 if TYPE_CHECKING:

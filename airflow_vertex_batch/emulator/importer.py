@@ -6,7 +6,7 @@ python-aiplatform#4110). The rules and the fragments of their messages are in se
 those leave open is decided here and said where it is.
 
 Invariants: memory grows with the number of distinct member paths, never with the number of lines. Written apart from
-`core.lint`, which checks the same rules for users: the two check each other.
+`core.requests.lint`, which checks the same rules for users: the two check each other.
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ _RESERVED = (
 #: Members of a request that hold lists: a null there is refused even if no line has a list, unless the file has shown
 #: something else there. In snake_case too.
 _LISTS = frozenset({
-    "contents", "parts", "tools", "enum", "required", "anyOf", "any_of", "propertyOrdering", "property_ordering",
-    "functionDeclarations", "function_declarations", "safetySettings", "safety_settings", "stopSequences",
-    "stop_sequences", "responseModalities", "response_modalities", "allowedFunctionNames", "allowed_function_names",
+    "contents", "parts", "tools", "functionDeclarations", "function_declarations", "safetySettings", "safety_settings",
+    "stopSequences", "stop_sequences", "responseModalities", "response_modalities", "allowedFunctionNames",
+    "allowed_function_names",
+})  # fmt: skip
+#: The same of a schema: elsewhere their names are nobody's.
+_SCHEMA_LISTS = frozenset({"enum", "required", "anyOf", "any_of", "propertyOrdering", "property_ordering"})
+_SCHEMAS = frozenset({
+    "responseSchema", "response_schema", "responseJsonSchema", "response_json_schema", "parameters",
+    "parametersJsonSchema", "parameters_json_schema",
 })  # fmt: skip
 #: Below these the names are the caller's own: one called ``parts`` says nothing about its type.
 _OWN = frozenset({
@@ -197,7 +203,7 @@ class Importer:
         if self._is_resumed:
             return
         node.null_seen = True
-        if node.repeated or (not node.shape and names == "api" and path[-1] in _LISTS):
+        if node.repeated or (not node.shape and names == "api" and _is_list(path)):
             raise _null_in_list(path)
 
     def _list(self, node: _Node, items: list[Any], path: tuple[str, ...], names: str) -> None:
@@ -241,6 +247,11 @@ def _names_below(path: tuple[str, ...], names: str) -> str:
     if names == "api":
         return "own" if path[-1] in _OWN else "map" if path[-1] in _MAPS else "api"
     return "api" if names == "map" else "own"
+
+
+def _is_list(path: tuple[str, ...]) -> bool:
+    """Whether a member holds a list by its name and its place."""
+    return path[-1] in _LISTS or (path[-1] in _SCHEMA_LISTS and not _SCHEMAS.isdisjoint(path))
 
 
 def _null_in_list(path: tuple[str, ...]) -> _RuleError:

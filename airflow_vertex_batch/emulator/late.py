@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.emulator.faults import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow_vertex_batch.core.ports import ObjectStore
+    from airflow_vertex_batch.core.domain.ports import ObjectStore
 
 _INDEX = "held.json"
 

@@ -14,7 +14,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Self
 
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.emulator.models import (
     Answer,
     Candidate,

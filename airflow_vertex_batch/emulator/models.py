@@ -22,6 +22,7 @@ from airflow_vertex_batch.emulator.schemas import fill, json_schema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 BYTES_PER_TOKEN = 4
 #: Members of a generation config that hold a schema.
 _SCHEMA_MEMBERS = ("responseSchema", "responseJsonSchema", "responseFormat")
@@ -74,18 +75,6 @@ class Model(Protocol):
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer a canonical, valid GenerateContentRequest."""
-
-
-def load_model(name: str) -> Model:
-    """Return the model of that name: ``deterministic`` or ``smollm2``.
-
-    :raises InputError: when the name is unknown or its packages are not installed.
-    """
-    if name == "deterministic":
-        return DeterministicModel()
-    from airflow_vertex_batch.emulator.local_model import LocalModel
-
-    return LocalModel.load(name)
 
 
 def text_tokens(text: str) -> int:

@@ -18,7 +18,7 @@ from airflow_vertex_batch.emulator.rows import response_of
 from airflow_vertex_batch.emulator.wire import ApiError, invalid
 
 if TYPE_CHECKING:
-    from airflow_vertex_batch.emulator.run import Tools
+    from airflow_vertex_batch.emulator.tools import Tools
 
 _PUBLISHED = re.compile(r".*?publishers/(?P<publisher>[^/]+)/models/(?P<model>[^/]+)")
 #: Where a tuned model says what it was made from (google-cloud-aiplatform, `vertexai/language_models`).
@@ -42,7 +42,8 @@ class Online:
         """Return a ``GenerateContentResponse``. :raises ApiError: 404 for the model, 400 for the request."""
         version, asked = self._version(path), canonical(request)
         # Media are not looked up: what may be read online is the caller's to know.
-        if problem := problem_of(asked, lambda _uri: True):
+        takes_contested = self._tools.script.scenario.switches.contested_settings == "taken"
+        if problem := problem_of(asked, lambda _uri: True, model=version, takes_contested=takes_contested):
             raise invalid(problem)
         digest = hashlib.blake2b(msgspec.json.encode(request, order="sorted"), digest_size=16).digest()
         return response_of(self._tools.model.answer(asked), version, digest, self._tools.clock.now())

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from airflow_vertex_batch.core.errors import InputError, ServiceError
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
 from airflow_vertex_batch.emulator.importer import JobFailedError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_vertex_batch.core.address import TableId, Uri
-    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.domain.address import TableId, Uri
+    from airflow_vertex_batch.core.domain.ports import ObjectStore, Warehouse
     from airflow_vertex_batch.emulator.scenario import Switches
     from airflow_vertex_batch.emulator.spool import Answers
 

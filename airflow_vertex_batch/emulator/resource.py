@@ -10,18 +10,17 @@ Google API; output-only members in a body are ignored.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.emulator.wire import ApiError, camel, error_info, invalid, project_number, rfc3339
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.emulator.wire import ApiError, camel, error_info, invalid, rfc3339
 
 if TYPE_CHECKING:
-    from airflow_vertex_batch.emulator.jobs import Job
+    from airflow_vertex_batch.emulator.job import Job
     from airflow_vertex_batch.emulator.scenario import Scenario, Switches
+
 
 #: Members of BatchPredictionJob (API discovery document aiplatform.v1, revision 20261106; ``endpoint`` is v1beta1).
 _INPUT_MEMBERS = frozenset(
@@ -72,36 +71,6 @@ _MODEL = re.compile(
 _MODERN = re.compile(r"gemini-([3-9]|\d\d)\b")
 #: Labels (same source): at most 64 code points, lowercase letters, digits, ``_`` and ``-``, international ones allowed.
 _MAX_NAME, _MAX_LABEL, _MAX_LABELS = 128, 64, 64
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What an accepted body asks for.
-
-    :param inputs: ``gs://`` objects (globs allowed), or one ``bq://`` table.
-    :param output: a ``gs://`` folder, or a ``bq://`` project, dataset or table.
-    """
-
-    inputs: tuple[str, ...]
-    output: str
-
-    @property
-    def reads_table(self) -> bool:
-        """Whether the input is a BigQuery table."""
-        return self.inputs[0].startswith("bq://")
-
-    @property
-    def writes_table(self) -> bool:
-        """Whether the output is a BigQuery table."""
-        return self.output.startswith("bq://")
-
-
-def plan_of(body: dict[str, Any]) -> Plan:
-    """Return what an accepted body asks for."""
-    source, sink = body["inputConfig"], body["outputConfig"]
-    inputs = source["gcsSource"]["uris"] if "gcsSource" in source else [source["bigquerySource"]["inputUri"]]
-    if "gcsDestination" in sink:
-        return Plan(tuple(inputs), sink["gcsDestination"]["outputUriPrefix"])
-    return Plan(tuple(inputs), sink["bigqueryDestination"]["outputUri"])
 
 
 def accept(body: Any, location: str, scenario: Scenario, day: str) -> dict[str, Any]:
@@ -351,8 +320,3 @@ def with_numbers(document: dict[str, Any]) -> dict[str, Any]:
     state = document.get("state")
     known = {str(state): state.number for state in JobState}
     return {**document, "state": known.get(str(state), state)} if "state" in document else document
-
-
-def full_name(project: str, location: str, collection: Literal["batchPredictionJobs", "operations"], item: str) -> str:
-    """Return a resource name as the service spells it: with the project's number."""
-    return f"projects/{project_number(project)}/locations/{location}/{collection}/{item}"

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.emulator.faults import Call, CallFault, DroppedError, Operation, Reply, Surroundings
 from airflow_vertex_batch.emulator.resource import with_numbers
 from airflow_vertex_batch.emulator.scenario import Scenario

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.emulator.rowfunctions import schema_problem
+from airflow_vertex_batch.emulator.rowmodels import model_problem
 from airflow_vertex_batch.emulator.wire import camel
 
 if TYPE_CHECKING:
@@ -160,11 +161,20 @@ def canonical(value: Any) -> Any:
     return clean
 
 
-def problem_of(request: Any, readable: Callable[[str], bool], *, takes_empty_objects: bool = False) -> str:
+def problem_of(
+    request: Any,
+    readable: Callable[[str], bool],
+    *,
+    model: str = "",
+    takes_empty_objects: bool = False,
+    takes_contested: bool = True,
+) -> str:
     """Return why the service refuses a canonical request with 400 INVALID_ARGUMENT, or an empty text.
 
     :param readable: whether a ``gs://`` address can be read.
+    :param model: that is asked, as the job names it; an unknown one takes all settings.
     :param takes_empty_objects: whether a schema may have an OBJECT without properties.
+    :param takes_contested: whether settings pass of which reports disagree (see `rowmodels`).
     """
     if not isinstance(request, dict) or not request:
         return "The request is missing or is not an object."
@@ -172,6 +182,8 @@ def problem_of(request: Any, readable: Callable[[str], bool], *, takes_empty_obj
         if text := check(request):
             return text
     if text := schema_problem(request, takes_empty_objects=takes_empty_objects):
+        return text
+    if text := model_problem(request.get("generationConfig", {}), model, takes_contested=takes_contested):
         return text
     return next((text for part in _parts(request) if (text := _bad_media(part, readable))), "")
 

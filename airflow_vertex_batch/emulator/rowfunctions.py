@@ -40,8 +40,8 @@ def schema_problem(request: dict[str, Any], *, takes_empty_objects: bool) -> str
 def _node_problem(schema: Any, where: str, takes_empty_objects: bool, level: int = 0) -> str:  # noqa: FBT001 - handed down
     if not isinstance(schema, dict) or level > _MOST_LEVELS:
         return ""
-    kind = str(schema.get("type", "")).upper()
-    if not kind and "anyOf" not in schema and "$ref" not in schema and "ref" not in schema:
+    kind = _kind(schema)
+    if kind == "" and not schema.get("anyOf") and "$ref" not in schema and "ref" not in schema:
         # lean-lsp-mcp#185, confirmed live 2026-08-28.
         return f"Unable to submit request because {where} didn't specify the schema type field."
     if kind == "OBJECT" and not schema.get("properties") and not takes_empty_objects:
@@ -60,6 +60,14 @@ def _node_problem(schema: Any, where: str, takes_empty_objects: bool, level: int
     return next(filter(None, found), "")
 
 
+def _kind(schema: dict[str, Any]) -> str | None:
+    """Return a schema's type in capitals, empty where it has none; None for a number, which protobuf's JSON takes too:
+    of those nobody has reported anything.
+    """
+    given = schema.get("type", "")
+    return given.upper() if isinstance(given, str) else None
+
+
 def _below(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if "items" in schema:
         yield "items", schema["items"]
@@ -72,9 +80,12 @@ def _below(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _function_problem(function: dict[str, Any], takes_empty_objects: bool) -> str:  # noqa: FBT001 - handed down
     where = f"{function.get('name')} functionDeclaration parameters"
     schema = function.get("parameters")
+    if schema is not None and function.get("parametersJsonSchema") is not None:
+        # "This field is mutually exclusive with parameters": FunctionDeclaration of google-genai 3.6.1, 2026-11-29.
+        return f"{where} and parameters_json_schema are mutually exclusive."
     if not isinstance(schema, dict):
         return ""
-    if str(schema.get("type", "OBJECT")).upper() != "OBJECT":
+    if (_kind(schema) or "OBJECT") != "OBJECT":
         # spring-ai#1373.
         return f"{where} schema should be of type OBJECT."
     return _node_problem(schema, where, takes_empty_objects) or _choice_problem(schema, where, 0)

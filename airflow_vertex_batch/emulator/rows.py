@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.emulator.billing import Bill, Written
-from airflow_vertex_batch.emulator.faults import KEY_MEMBERS, RowFault
 from airflow_vertex_batch.emulator.forms import written
 from airflow_vertex_batch.emulator.importer import OUTPUT_MEMBERS, decode, retyped
+from airflow_vertex_batch.emulator.row_faults import KEY_MEMBERS, RowFault
 from airflow_vertex_batch.emulator.rowcheck import canonical, problem_of
 from airflow_vertex_batch.emulator.wire import rfc3339, row_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_vertex_batch.emulator.jobs import Job
+    from airflow_vertex_batch.emulator.job import Job
     from airflow_vertex_batch.emulator.models import Answer, Candidate
-    from airflow_vertex_batch.emulator.run import Tools
     from airflow_vertex_batch.emulator.scenario import Switches
+    from airflow_vertex_batch.emulator.tools import Tools
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,14 @@ class RowMaker:
         return self._tools.script.scenario.switches
 
     def _made(self, request: Any, line: bytes) -> Written:
-        takes_empty = self._switches.empty_objects == "taken"
-        if problem := problem_of(request, self._readable, takes_empty_objects=takes_empty):
+        problem = problem_of(
+            request,
+            self._readable,
+            model=str(self._job.body["model"]),
+            takes_empty_objects=self._switches.empty_objects == "taken",
+            takes_contested=self._switches.contested_settings == "taken",
+        )
+        if problem:
             return _failed(400, problem)
         try:
             answer = self._tools.model.answer(request)
@@ -131,7 +137,16 @@ class RowMaker:
             return chosen and fault.concerns(job.display_name, job.labels) and fault.suits(request)
 
         fault = self._tools.script.take(RowFault, hits)
-        return fault.apply(row) if fault else row
+        return self._totalled(fault.apply(row)) if fault else row
+
+    def _totalled(self, row: Written) -> Written:
+        """Count the tokens of tools in the total, or leave them out."""
+        if self._switches.tool_total == "without" or not row.bill.tool:
+            return row
+        usage = row.lines[0]["response"]["usageMetadata"]
+        counted = usage | {"totalTokenCount": usage["totalTokenCount"] + row.bill.tool}
+        first = row.lines[0] | {"response": row.lines[0]["response"] | {"usageMetadata": counted}}
+        return msgspec.structs.replace(row, lines=(first, *row.lines[1:]))
 
     def _finished(self, row: Written) -> Written:
         """Write the ``response`` of failed rows in the way that was chosen."""

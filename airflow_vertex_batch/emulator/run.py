@@ -12,14 +12,13 @@ from __future__ import annotations
 import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import InputError, ServiceError, VertexBatchError
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError, VertexBatchError
 from airflow_vertex_batch.emulator.importer import OUTPUT_MEMBERS, Importer, JobFailedError, import_failure, read_lines
 from airflow_vertex_batch.emulator.output import FolderOutput, Output, TableOutput
 from airflow_vertex_batch.emulator.resource import table_of
@@ -30,12 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.domain.ports import Warehouse
     from airflow_vertex_batch.emulator.billing import Account
-    from airflow_vertex_batch.emulator.clock import Clock
-    from airflow_vertex_batch.emulator.jobs import Job
-    from airflow_vertex_batch.emulator.models import Model
-    from airflow_vertex_batch.emulator.scenario import Script
+    from airflow_vertex_batch.emulator.job import Job
+from airflow_vertex_batch.emulator.tools import Tools
 
 #: Lines imported in one piece of work.
 _IMPORT_LINES = 2_000
@@ -50,21 +47,6 @@ _PUBLIC_BUCKETS = ("cloud-samples-data",)
 #: Column types that do not pass through (S3, read 2026-11-22).
 _REFUSED_TYPES = ("ARRAY", "STRUCT", "RANGE", "DATETIME", "GEOGRAPHY")
 _API_TYPES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
-
-
-@dataclass
-class Tools:
-    """What all jobs share. `script` is replaced when a new scenario arrives; the rest stays.
-
-    :param staging: a ``gs://`` folder for rows on their way into BigQuery; the input's bucket by default.
-    """
-
-    store: ObjectStore
-    warehouse: Warehouse | None
-    model: Model
-    clock: Clock
-    script: Script
-    staging: Uri | None = None
 
 
 class Run:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
-from airflow_vertex_batch.core.catalog import life_of, misspelt
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.emulator.faults import CallFault, Fault, JobFault, RowFault
+from airflow_vertex_batch.core.domain.catalog import life_of, misspelt
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.emulator.faults import CallFault, Fault, JobFault
 from airflow_vertex_batch.emulator.forms import Form
 from airflow_vertex_batch.emulator.late import OutputFault
+from airflow_vertex_batch.emulator.row_faults import RowFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +58,10 @@ class Switches(Data, frozen=True, kw_only=True):
     #: Not numbered: ``groundingMetadata`` of a request that searches: in all of twenty real lines (o03, o04),
     #: which have no ``avgLogprobs`` either.
     grounding: Literal["absent", "present"] = "present"
+    #: Not numbered: whether ``totalTokenCount`` has the tokens of tools (``toolUsePromptTokenCount``) in it. Left out
+    #: in all of twenty real lines (o03, o04); in it on Google's page of grounding with Parallel (o17), and by the API's
+    #: definition of the member (S6).
+    tool_total: Literal["without", "with"] = "without"
     #: Not numbered: a ``thoughtSignature`` beside the text. One line of Gemini 3.1 has it (o09), none of 2.5.
     thought_signature: Literal["absent", "present"] = "absent"
     #: 6. Other top-level members in the output. Echoed in three captures (F1, F2, F3), numeric texts re-typed (F1);
@@ -86,9 +91,13 @@ class Switches(Data, frozen=True, kw_only=True):
     #: Not numbered: a schema with an OBJECT without properties. Refused with 400 (browser-use#3786, on the Developer
     #: API); others saw ``{}`` for every row (pydantic-ai#1203, python-genai#2889).
     empty_objects: Literal["refused", "taken"] = "refused"
+    #: Not numbered: settings of which reports disagree, or that only the Developer API was seen to refuse, by model:
+    #: several candidates of Gemini 3 (refused in js-genai#1609, taken by Vertex AI in python-genai#1723), penalties of
+    #: 2.5 (vercel/ai#8943), a budget of 0 for 3.5 Flash-Lite (python-genai#2936), the level XHIGH before Gemini 4 Neon.
+    contested_settings: Literal["taken", "refused"] = "taken"
     #: Not numbered: which names the service does not know (404). It knows its own models alone, and this package not
     #: those of next year: a name that is one slip away from a known one is refused, or every name that is not in
-    #: `core.catalog`, or none that the table of models serves.
+    #: `core.domain.catalog`, or none that the table of models serves.
     unknown_names: Literal["misspelt", "all", "none"] = "misspelt"
     #: Not numbered: a model after its last day. "API requests referencing a retired model ID typically returns a 404"
     #: (Google's page of model versions, 2026-11-28); of 2.5, Google wrote to customers that those who used it before
@@ -169,7 +178,7 @@ class Scenario(Data, frozen=True, kw_only=True):
         """
         try:
             doc = msgspec.json.decode(text, type=_Document)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(
                 "The scenario cannot be read", why=str(error), todo="Correct the member it names"
             ) from error

@@ -19,22 +19,22 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.domain.address import cloud_folder
+from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.emulator.clock import SystemClock
 from airflow_vertex_batch.emulator.faults import Call, DroppedError, Reply
-from airflow_vertex_batch.emulator.models import load_model
+from airflow_vertex_batch.emulator.named_model import load_model
 from airflow_vertex_batch.emulator.rest import Rest
 from airflow_vertex_batch.emulator.scenario import Scenario
 from airflow_vertex_batch.emulator.service import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from starlette.requests import Request
 
-    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.domain.ports import ObjectStore, Warehouse
 
 __all__ = ["Emulator", "create_app", "make_server", "serve"]
 
@@ -141,18 +141,38 @@ def serve(
     :param staging: a ``gs://`` folder for rows on their way from BigQuery to BigQuery.
     :raises InputError: when the port is taken, the model is not installed or the scenario cannot be read.
     """
-    emulator = Emulator(
-        store=store,
-        warehouse=warehouse,
-        model=load_model(model),
-        speed=speed,
-        data=data,
-        scenario=_read_scenario(scenario),
-        staging=Uri.parse(staging) if staging else None,
-    )
+    with _kept_in(data):
+        emulator = Emulator(
+            store=store,
+            warehouse=warehouse,
+            model=load_model(model),
+            speed=speed,
+            data=data,
+            scenario=_read_scenario(scenario),
+            staging=cloud_folder(staging, "staging") if staging else None,
+        )
     server = make_server(emulator)
     with contextlib.closing(_listen(host, port)) as listener, _ending_on_signals(server):
         server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path | None) -> Iterator[None]:
+    """Make the folder of the jobs, and name it in errors of what it holds."""
+    if folder is None:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise InputError(
+            f"--data {folder} cannot be used", why=why, todo="Name a folder that may be written"
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        todo = "Name another folder, or remove the job that it holds"
+        raise InputError(f"--data {folder} holds a job that cannot be read", why=str(error), todo=todo) from error
 
 
 def _read_scenario(path: Path | None) -> Scenario | None:
@@ -177,7 +197,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InputError(
             f"The emulator cannot listen on {host}:{port}",
             why=error.strerror or "",
-            todo="Choose another port with --port",
+            todo="Choose another address with --host, or another port with --port",
         ) from error
     return listener
 

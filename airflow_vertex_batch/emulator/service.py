@@ -9,8 +9,6 @@ never for a job's work; a deleted job leaves the API and stays in the books.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 import random
 import shutil
@@ -26,23 +24,24 @@ import msgspec
 from airflow_vertex_batch.emulator.clock import Clock, SystemClock, VirtualClock
 from airflow_vertex_batch.emulator.faults import Hold, JobFault
 from airflow_vertex_batch.emulator.filters import parse_filter
-from airflow_vertex_batch.emulator.jobs import Job, Machine
+from airflow_vertex_batch.emulator.job import Job
+from airflow_vertex_batch.emulator.jobs import Machine
 from airflow_vertex_batch.emulator.models import DeterministicModel, Model
 from airflow_vertex_batch.emulator.online import Online
-from airflow_vertex_batch.emulator.resource import accept, full_name, masked, resource_of
-from airflow_vertex_batch.emulator.run import Tools
+from airflow_vertex_batch.emulator.plan import full_name
+from airflow_vertex_batch.emulator.resource import accept, masked, resource_of
 from airflow_vertex_batch.emulator.scenario import Scenario, Script
 from airflow_vertex_batch.emulator.spool import bills
-from airflow_vertex_batch.emulator.wire import ApiError, failed_precondition, invalid, project_number, rfc3339
+from airflow_vertex_batch.emulator.tools import Tools
+from airflow_vertex_batch.emulator.wire import ApiError, failed_precondition, project_number, rfc3339
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow_vertex_batch.core.address import Uri
-    from airflow_vertex_batch.core.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.domain.address import Uri
+    from airflow_vertex_batch.core.domain.ports import ObjectStore, Warehouse
+from airflow_vertex_batch.emulator.listing import age_of, book_entry, page_token, read_page_size, read_page_token
 
-#: Most jobs of one page, and the default. Not documented for this resource; Google's usual number.
-MAX_PAGE = 100
 #: Longest sleep of the driver while a job is running: how stale a row count may be.
 _RUNNING_PAUSE_S, _IDLE_PAUSE_S = 0.1, 1.0
 #: Longest wait for the driver's last piece of work when the emulator is stopped.
@@ -155,23 +154,23 @@ class Emulator:
         :raises ApiError: 400 on a bad filter, size or token.
         """
         matches = parse_filter(query.get("filter", ""))
-        size, after = _page_size(query.get("pageSize", "")), _read_token(query.get("pageToken", ""))
+        size, after = read_page_size(query.get("pageSize", "")), read_page_token(query.get("pageToken", ""))
         newest = self.clock.now() - timedelta(seconds=hidden_s)
         found: list[tuple[tuple[str, str], dict[str, Any]]] = []
         with self._lock:
             jobs = [
                 job for job in self._jobs.values() if (job.project, job.location) == (project_number(project), location)
             ]
-            for job in sorted(jobs, key=_age, reverse=True):
-                if job.is_deleted or (after and _age(job) >= after) or (hidden_s and job.created_at > newest):
+            for job in sorted(jobs, key=age_of, reverse=True):
+                if job.is_deleted or (after and age_of(job) >= after) or (hidden_s and job.created_at > newest):
                     continue
                 document = resource_of(job, self.script.scenario.switches)
                 if matches(document):
-                    found.append((_age(job), document))
+                    found.append((age_of(job), document))
                 if len(found) > size:
                     break
         page = {"batchPredictionJobs": [masked(document, query.get("readMask", "")) for _, document in found[:size]]}
-        return page | ({"nextPageToken": _token(found[size - 1][0])} if len(found) > size else {})
+        return page | ({"nextPageToken": page_token(found[size - 1][0])} if len(found) > size else {})
 
     def cancel(self, project: str, location: str, job_id: str) -> dict[str, Any]:
         """Start to cancel a job. :raises ApiError: 400 FAILED_PRECONDITION when it is over or being cancelled."""
@@ -243,8 +242,8 @@ class Emulator:
             them when it is over.
         """
         with self._lock:
-            known = sorted(self._jobs.values(), key=_age)
-            jobs = [_entry(job) for job in known]
+            known = sorted(self._jobs.values(), key=age_of)
+            jobs = [book_entry(job) for job in known]
             calls, replies = dict(self._calls), {name: dict(counts) for name, counts in self._replies.items()}
         if rows:
             for job, entry in zip(known, jobs, strict=True):
@@ -384,48 +383,4 @@ class Emulator:
 
     def _load(self) -> dict[str, Job]:
         jobs = [msgspec.json.decode(path.read_bytes(), type=Job) for path in self._home.glob("jobs/*/job.json")]
-        return {job.id: job for job in sorted(jobs, key=_age)}
-
-
-def _age(job: Job) -> tuple[str, str]:
-    return rfc3339(job.created_at), job.id
-
-
-def _token(age: tuple[str, str]) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(age)).decode()
-
-
-def _read_token(token: str) -> tuple[str, str] | None:
-    if not token:
-        return None
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, str])
-    except (binascii.Error, msgspec.DecodeError, ValueError) as error:
-        raise invalid("The page token is not valid.", field="page_token") from error
-
-
-def _page_size(text: str) -> int:
-    if not text.lstrip("-").isdigit() and text:
-        raise invalid(f"Invalid value at 'page_size': {text!r}.", field="page_size")
-    size = int(text or 0)
-    if size < 0:
-        raise invalid("The page size must not be negative.", field="page_size")
-    return min(size or MAX_PAGE, MAX_PAGE)
-
-
-def _entry(job: Job) -> dict[str, Any]:
-    return {
-        "name": job.name,
-        "displayName": job.display_name,
-        "labels": job.labels,
-        "model": job.body["model"],
-        "location": job.location,
-        "state": job.state,
-        "createTime": rfc3339(job.created_at),
-        "deleted": job.is_deleted,
-        "inputUris": list(job.plan.inputs),
-        "output": job.plan.output,
-        "outputInfo": job.output_info,
-        "requests": job.request_count,
-        **job.account.as_dict(),
-    }
+        return {job.id: job for job in sorted(jobs, key=age_of)}

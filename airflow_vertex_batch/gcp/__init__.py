@@ -1,1 +1,1 @@
-"""The Google edge: implements the ports of `core.ports`. Only here is `google.*` imported; Airflow never is."""
+"""The Google edge: implements the ports of `core.domain.ports`. Only here is `google.*` imported; Airflow never is."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.domain.errors import ServiceError
 
 if TYPE_CHECKING:
     from google.auth.exceptions import GoogleAuthError
@@ -27,7 +27,7 @@ def credentials_error(subject: str, error: GoogleAuthError) -> ServiceError:
         reason="UNAVAILABLE" if passing else "UNAUTHENTICATED",
         why=str(error.args[0] if error.args else type(error).__name__),
         left="Nothing was changed",
-        todo=""
+        todo="Check the network, and try again"
         if passing
         else "Check the connection's credentials; on a laptop, run gcloud auth application-default login",
     )

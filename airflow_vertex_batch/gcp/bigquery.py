@@ -12,10 +12,10 @@ import decimal
 import functools
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.core.address import TableId
-from airflow_vertex_batch.core.errors import ChangedError, ServiceError
+from airflow_vertex_batch.core.domain.address import TableId
+from airflow_vertex_batch.core.domain.errors import ChangedError, ServiceError
 from airflow_vertex_batch.gcp.bigquery_errors import translated
-from airflow_vertex_batch.gcp.environment import default_account
+from airflow_vertex_batch.gcp.environment import BIGQUERY_VARIABLE, default_account
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -86,7 +86,7 @@ class BigQueryWarehouse:
 
             project, credentials = self._project, self._credentials
             if credentials is None:
-                found, credentials = default_account("BIGQUERY_EMULATOR_HOST")
+                found, credentials = default_account(BIGQUERY_VARIABLE)
                 project = project or found
             self._client = Client(project or None, credentials, _http=bounded_session(credentials))
         return self._client
@@ -117,7 +117,9 @@ class BigQueryWarehouse:
         :param query: a table, or SQL with ``@name`` parameters.
         :raises ChangedError: at the end, when the table is another one than at the beginning.
         """
-        with translated(str(query) if isinstance(query, TableId) else "the source query"):
+        is_table = isinstance(query, TableId)
+        # A table is read as it is: nothing is converted, so no message quotes a value.
+        with translated(str(query) if is_table else "the source query", reads_rows=not is_table):
             if isinstance(query, TableId):
                 yield from self._table_rows(query)
             else:
@@ -231,15 +233,22 @@ class BigQueryWarehouse:
         :param job_id: begins the job's id, for the project's history; every call runs, for a table may have changed
             since.
         """
-        with translated(job_id):
+        with translated(job_id, reads_rows=True):
             job = self._query(sql, parameters, job_id_prefix=f"{job_id}-")
             job.result(**self._job)
             return int(job.num_dml_affected_rows or 0)
 
     def drop(self, table: TableId) -> None:
         """Delete a table; one that does not exist is no error."""
+        from google.api_core.exceptions import NotFound
+
         with translated(str(table)):
-            self.client.delete_table(str(table), not_found_ok=True, **self._call)
+            try:
+                self.client.delete_table(str(table), **self._call)
+            except NotFound:
+                # A server may not have heard of a young table. Of one that is there it says so twice.
+                if self.count(table) is not None:
+                    self.client.delete_table(str(table), not_found_ok=True, **self._call)
 
     def _once(self, start: Any, job_id: str, *, still_valid: Any, subject: str) -> Any:
         """Run a job under `job_id`; an id that exists is waited for, and used again only if its effect still stands."""
@@ -247,7 +256,7 @@ class BigQueryWarehouse:
 
         for attempt in range(MAX_JOB_ATTEMPTS):
             attempt_id = f"{job_id}-{attempt}"
-            with translated(subject):
+            with translated(subject, reads_rows=True):
                 try:
                     job = start(attempt_id)
                 except Conflict:

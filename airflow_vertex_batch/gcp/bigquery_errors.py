@@ -9,7 +9,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
-from airflow_vertex_batch.core.errors import InputError, ServiceError, VertexBatchError
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError, VertexBatchError
 from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:
@@ -52,8 +52,18 @@ PASSING = {
 #: What BigQuery says, with a reason that is no help, to statements that met on one table or on rows that have just been
 #: streamed into it, and what the local server says to the same (same page, 2026-11-28).
 _BUSY = re.compile(
-    r"could not serialize access|concurrent update|write-write conflict|rows in the streaming buffer", re.IGNORECASE
+    r"could not serialize access|concurrent update|write-write conflict|rows in the streaming buffer|"
+    r"failed to commit DuckLake transaction",
+    re.IGNORECASE,
 )
+#: What BigQuery says of names and syntax, before it has read a row. Whatever else is wrong with a statement, or with a
+#: file, may quote a value: "Bad int64 value: …", "Could not convert value 'string_value: "…"' to integer".
+_ABOUT_NAMES = re.compile(
+    r"Syntax error|Unrecognized name|Function not found|Table-valued function not found|Type not found|Not found|"
+    r"No matching signature|Query parameter|Column name|Name \S+ (is ambiguous|not found)|Provided Schema|"
+    r"SELECT list expression|Cannot (access field|query over|use)|Dataset|Table|Access Denied"
+)
+_JOB = re.compile(r"Job ID: (\S+)")
 _CURES = {
     "quotaExceeded": "Wait for free quota, or raise it: https://console.cloud.google.com/iam-admin/quotas",
     "blocked": "A retry may help; if it does not, ask Google's support",
@@ -61,15 +71,17 @@ _CURES = {
     "timeout": "A retry runs it anew; if it does not help, give the project more slots",
     "accessDenied": "Grant the connection's account roles/bigquery.dataEditor on the dataset, and "
     "roles/bigquery.jobUser on the project",
+    "invalidQuery": "Correct the query; [line:column] says where, and sql_parameters holds what it calls @name",
     "responseTooLarge": "Write the query's result to a table, and name that table instead of the query",
 }
 
 
 @contextlib.contextmanager
-def translated(subject: str) -> Iterator[None]:
+def translated(subject: str, *, reads_rows: bool = False) -> Iterator[None]:
     """Turn the client's exceptions into ours.
 
     :param subject: what was asked for.
+    :param reads_rows: whether BigQuery reads rows for it, and may then quote one: such a message is not handed on.
     """
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
@@ -78,6 +90,8 @@ def translated(subject: str) -> Iterator[None]:
     try:
         yield
     except GoogleAPICallError as error:
+        if reads_rows and _may_quote(error):
+            raise _unquoted(subject, error) from None
         raise refusal(subject, error) from error
     except RetryError as error:
         # The client's deadline; what it met last says more.
@@ -101,7 +115,7 @@ def refusal(subject: str, error: GoogleAPICallError) -> VertexBatchError:
     if isinstance(error, NotFound | BadRequest) and not passing:
         return InputError(
             f"BigQuery refused {subject}",
-            why=message,
+            why=_once(message),
             todo=_CURES.get(reason)
             or "Check the names of project, dataset and table, and that the dataset is in the job's region",
         )
@@ -110,8 +124,32 @@ def refusal(subject: str, error: GoogleAPICallError) -> VertexBatchError:
         status=status,
         reason=reason,
         retryable=passing or None,
-        why=message,
+        why=_once(message),
         todo=_CURES.get(reason, ""),
+    )
+
+
+def _once(message: str) -> str:
+    """Return what the client says of a job, on one line and without saying it twice, as it does in ``; reason: …``."""
+    lines = [line for line in message.splitlines() if line]
+    return ". ".join([re.sub(r"; reason: .*", "", line).rstrip(".") for line in lines])
+
+
+def _may_quote(error: GoogleAPICallError) -> bool:
+    """Whether BigQuery's words may hold the value that it stumbled on."""
+    from google.api_core.exceptions import BadRequest
+
+    is_busy = PASSING.get(_reason(error), False) or _BUSY.search(error.message)
+    return isinstance(error, BadRequest) and not is_busy and not _ABOUT_NAMES.match(error.message)
+
+
+def _unquoted(subject: str, error: GoogleAPICallError) -> InputError:
+    job = _JOB.search(error.message)
+    where = f"job {job[1]}" if job else "the job"
+    return InputError(
+        f"BigQuery refused {subject}" + (f" ({reason})" if (reason := _reason(error)) else ""),
+        why="Its own words are not shown, because they may quote a row",
+        todo=f"Look at {where} in BigQuery's history of jobs, which has them",
     )
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobSpec
-from airflow_vertex_batch.core.ports import ANY_VALUE
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import AmbiguousError, ServiceError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
+from airflow_vertex_batch.core.domain.ports import ANY_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,6 +110,7 @@ def read_job(call: Call, doc: Any) -> BatchJob:
 
 
 _CURES = {
+    400: "Correct what it names in the task's arguments",
     401: "Check the connection's credentials",
     403: "Grant the connection's account roles/aiplatform.user, and check that the Vertex AI API is enabled",
     404: "Check project, location and model: newer Gemini models are served for batch only in location 'global'",
@@ -122,7 +123,13 @@ def no_answer(call: Call, error: BaseException, *, was_sent: bool = True) -> Ser
     :param was_sent: False where no connection was made: then nothing can have come of it.
     """
     kind = AmbiguousError if was_sent and not call.repeatable else ServiceError
-    return kind(f"Vertex AI did not answer to: {call.what}", status=0, reason="UNAVAILABLE", why=type(error).__name__)
+    return kind(
+        f"Vertex AI did not answer to: {call.what}",
+        status=0,
+        reason="UNAVAILABLE",
+        why=type(error).__name__,
+        todo="Check the network, and where Vertex AI is a local server, that it runs",
+    )
 
 
 def jobs_of(call: Call, doc: dict[str, Any]) -> Iterator[BatchJob]:

@@ -1,4 +1,4 @@
-"""How is Google asked what a batch will meet? `core.preflight.Cloud` over plain REST calls.
+"""How is Google asked what a batch will meet? `core.upkeep.preflight.Cloud` over plain REST calls.
 
 Invariants: every question is asked once, and its answer, or error, kept; a host that did not answer is not asked again,
 so a dead network costs one timeout a host; a local server is never asked about rights: it has none, and some say yes
@@ -8,15 +8,15 @@ to everything. Only `generate` costs.
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from airflow_vertex_batch.core.address import TableId, Uri, api_host
-from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
+from airflow_vertex_batch.core.domain.address import TableId, Uri, api_host
+from airflow_vertex_batch.core.domain.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.gcp.auth import credentials_error
+from airflow_vertex_batch.gcp.environment import BIGQUERY_VARIABLE, ENDPOINT_VARIABLE, STORAGE_VARIABLE, local_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -48,11 +48,12 @@ class Hosts(msgspec.Struct, frozen=True):
         """Read ``VERTEX_BATCH_EMULATOR_HOST``, ``STORAGE_EMULATOR_HOST`` and ``BIGQUERY_EMULATOR_HOST``.
 
         :param vertex: wins over the first of them.
+        :raises InputError: when one is no address.
         """
         found = {
-            "vertex": vertex or os.environ.get("VERTEX_BATCH_EMULATOR_HOST", ""),
-            "storage": os.environ.get("STORAGE_EMULATOR_HOST", ""),
-            "bigquery": os.environ.get("BIGQUERY_EMULATOR_HOST", ""),
+            "vertex": vertex or local_server(ENDPOINT_VARIABLE),
+            "storage": local_server(STORAGE_VARIABLE),
+            "bigquery": local_server(BIGQUERY_VARIABLE),
         }
         addresses = {name: _address(host) for name, host in found.items() if host}
         return cls(**addresses, local=frozenset(addresses))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.gcp.auth import credentials_error
 
 if TYPE_CHECKING:
@@ -14,18 +16,42 @@ if TYPE_CHECKING:
 
 #: Points every Vertex AI call at another server, as ``STORAGE_EMULATOR_HOST`` does for Cloud Storage.
 ENDPOINT_VARIABLE = "VERTEX_BATCH_EMULATOR_HOST"
+#: The same for the other services, as their own clients read them.
+STORAGE_VARIABLE, BIGQUERY_VARIABLE = "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-def job_service(project: str, location: str) -> VertexClient:
+def local_server(variable: str) -> str:
+    """Return the address that a variable of the environment names, without a slash at its end, or an empty text.
+
+    :raises InputError: when it is no address: every call would fail, and say nothing of the variable.
+    """
+    if not (address := os.environ.get(variable, "")):
+        return ""
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise InputError(
+            f"{variable} is {address!r}, which is no address",
+            todo=f"Set it to the local server, such as {variable}=http://localhost:9000, or unset it",
+        )
+    return address.rstrip("/")
+
+
+def job_service(project: str, location: str, outage_seconds: float) -> VertexClient:
     """Return the job service of a project and location, with the application default credentials.
 
+    :param outage_seconds: for which a call that fails is repeated.
     :raises ServiceError: when there are no credentials.
     """
     from airflow_vertex_batch.gcp.vertex import VertexClient
 
-    endpoint = os.environ.get(ENDPOINT_VARIABLE, "")
-    return VertexClient(_credentials(f"jobs of {project}", emulated=bool(endpoint)), project, location, endpoint)
+    endpoint = local_server(ENDPOINT_VARIABLE)
+    credentials = _credentials(f"jobs of {project}", emulated=bool(endpoint))
+    return VertexClient(credentials, project, location, endpoint, outage_seconds=outage_seconds)
 
 
 def default_account(emulator_variable: str) -> tuple[str, Credentials]:
@@ -36,7 +62,7 @@ def default_account(emulator_variable: str) -> tuple[str, Credentials]:
     import google.auth
     from google.auth.credentials import AnonymousCredentials
 
-    if os.environ.get(emulator_variable):
+    if local_server(emulator_variable):
         return "emulator", AnonymousCredentials()  # type: ignore[no-untyped-call]
     credentials, project = google.auth.default(scopes=[_SCOPE])
     return project or "", credentials

@@ -15,14 +15,14 @@ import io
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.core.errors import ChangedError, InputError, ServiceError
+from airflow_vertex_batch.core.domain.errors import ChangedError, InputError, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from google.cloud.storage import Blob
 
-    from airflow_vertex_batch.core.address import Uri
+    from airflow_vertex_batch.core.domain.address import Uri
 
 _TODO_RANGES = "A retry may help; if not, a proxy on the way may not know ranges"
 _BUFFER_BYTES = 1 << 20

@@ -14,8 +14,8 @@ import io
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.ports import replaced
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.domain.ports import replaced
 from airflow_vertex_batch.gcp.storage_errors import translated
 from airflow_vertex_batch.gcp.upload import Upload
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from google.cloud.storage import Blob
 
-    from airflow_vertex_batch.core.address import Uri
+    from airflow_vertex_batch.core.domain.address import Uri
 
 #: Most bytes that go in one request, as Google's client has it (google-cloud-storage 3.17); so many are held in memory.
 ONE_REQUEST_BYTES = 8 * 1024 * 1024
@@ -52,7 +52,7 @@ class Replacement(io.BufferedIOBase):
             if self._upload is not None:
                 self._upload.__exit__(kind, error, trace)
             elif kind is None:
-                with translated(self._uri):
+                with translated(self._uri, asks_bucket=True):
                     self._blob.upload_from_string(bytes(self._held), content_type=self._content_type, **self._call)
 
     def write(self, data: Any) -> int:

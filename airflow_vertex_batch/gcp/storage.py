@@ -13,11 +13,11 @@ import functools
 import re
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.domain.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.gcp.clock import ServerClock
-from airflow_vertex_batch.gcp.environment import default_account
+from airflow_vertex_batch.gcp.environment import STORAGE_VARIABLE, default_account
 from airflow_vertex_batch.gcp.limits import LIMITS
 from airflow_vertex_batch.gcp.reading import open_pinned
 from airflow_vertex_batch.gcp.replacing import Replacement
@@ -63,7 +63,7 @@ class GcsStore:
     def client(self) -> Client:
         """The underlying client, made on first use."""
         if self._client is None:
-            self._client = self.of(*default_account("STORAGE_EMULATOR_HOST")).client
+            self._client = self.of(*default_account(STORAGE_VARIABLE)).client
         if not self._is_heard:
             # google-cloud-storage hands out no headers; its session, one of `requests`, shows every answer.
             self._client._http.hooks["response"].append(self._clock.hear)  # noqa: SLF001
@@ -88,7 +88,7 @@ class GcsStore:
             return
         # Patterns are matched here: not every local server knows `matchGlob`.
         matches = glob_pattern(folder.name).fullmatch if folder.has_glob else None
-        with translated(folder):
+        with translated(folder, asks_bucket=True):
             for blob in self.client.list_blobs(folder.bucket, prefix=folder.glob_prefix, **self._call):
                 if not blob.name.endswith("/") and (matches is None or matches(blob.name)):
                     yield ObjectInfo(
@@ -117,7 +117,7 @@ class GcsStore:
             with self._local.open_write(uri, content_type) as stream:
                 yield stream
             return
-        with translated(uri), Upload(self._blob(uri), uri, content_type, **self._call) as stream:
+        with translated(uri, asks_bucket=True), Upload(self._blob(uri), uri, content_type, **self._call) as stream:
             yield cast("IO[bytes]", stream)
 
     def version(self, uri: Uri) -> str:
@@ -126,8 +126,8 @@ class GcsStore:
             return self._local.version(uri)
         from google.api_core.exceptions import NotFound
 
-        blob = self._blob(uri)
         with translated(uri):
+            blob = self._blob(uri)
             try:
                 blob.reload(**self._call)
             except NotFound:
@@ -144,7 +144,9 @@ class GcsStore:
             with self._local.open_replace(uri, version, content_type) as stream:
                 yield stream
             return
-        with Replacement(self._blob(uri), uri, version, content_type, **self._call) as stream:
+        with translated(uri):
+            blob = self._blob(uri)
+        with Replacement(blob, uri, version, content_type, **self._call) as stream:
             yield cast("IO[bytes]", stream)
 
     def read(self, uri: Uri) -> bytes | None:
@@ -165,7 +167,7 @@ class GcsStore:
             return self._local.write_new(uri, data)
         from google.api_core.exceptions import PreconditionFailed
 
-        with translated(uri):
+        with translated(uri, asks_bucket=True):
             try:
                 self._send_new(uri, data)
             except PreconditionFailed:
@@ -210,7 +212,7 @@ class GcsStore:
             raise ServiceError(
                 "Cloud Storage does not tell its time",
                 status=0,
-                why="its answers carry no Date header, which every server must send",
+                why="Its answers carry no Date header, which every server must send",
                 todo="Look for a proxy between this machine and Cloud Storage that removes it",
             )
         return told

@@ -15,8 +15,8 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_vertex_batch.core.errors import DiskError, ServiceError
-from airflow_vertex_batch.core.temporary import temporary_file
+from airflow_vertex_batch.core.domain.errors import DiskError, ServiceError
+from airflow_vertex_batch.core.domain.temporary import temporary_file
 from airflow_vertex_batch.gcp.storage_errors import translated
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from google.cloud.storage import Blob
 
-    from airflow_vertex_batch.core.address import Uri
+    from airflow_vertex_batch.core.domain.address import Uri
 
 _LOG = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Upload(io.BufferedIOBase):
     def _sent(self, send: Callable[[], object], then: Callable[[], object] | None = None) -> None:
         """Send a part; where the session is lost, send everything from the start, and do what comes after it."""
         # Here, for a writer that is kept for long is not written to within its block.
-        with translated(self._uri):
+        with translated(self._uri, asks_bucket=True):
             try:
                 with session_errors():
                     send()
@@ -208,7 +208,7 @@ class _Copy:
         :raises LostUploadError: when it is not there any more.
         """
         if not self._is_whole:
-            raise LostUploadError(f"there was no room for a copy of its {self.size_bytes:,} bytes")
+            raise LostUploadError(f"There was no room for a copy of its {self.size_bytes:,} bytes")
         self._file.seek(0)
         while block := self._file.read(_BLOCK_BYTES):
             yield block

@@ -1,7 +1,8 @@
 """How is Vertex AI's batchPredictionJobs surface spoken to? Each `Call` is sent, by a sync and by an async sender.
 
-Invariants: what may be sent again outlasts an outage of two minutes (`core.outage`), the create POST is sent once;
-every error comes out as a `ServiceError` with Google's own words; tokens are refreshed in a thread, off the event loop.
+Invariants: what may be sent again outlasts an outage of two minutes (`core.domain.outage`), the create POST is sent
+once; every error comes out as a `ServiceError` with Google's own words; tokens are refreshed in a thread, off the event
+loop.
 
 REST with google-auth, not google-genai or google-cloud-aiplatform: the first takes no job labels and drops the region
 of a full job name, the second costs seconds of import in every process, and either may repeat a paid create.
@@ -16,11 +17,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from airflow_vertex_batch.core.address import JobName, api_host, check_place
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobSpec
-from airflow_vertex_batch.core.outage import OUTAGE_SECONDS, may_pass, outlasting
-from airflow_vertex_batch.core.ports import ANY_VALUE
+from airflow_vertex_batch.core.domain.address import JobName, api_host, check_place
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
+from airflow_vertex_batch.core.domain.outage import OUTAGE_SECONDS, may_pass, outlasting
+from airflow_vertex_batch.core.domain.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.auth import credentials_error
 from airflow_vertex_batch.gcp.calls import (
     Call,
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from google.auth.transport.requests import AuthorizedSession
     from requests.exceptions import RequestException
 
-#: Seconds one call may take. A create must be over well before another writer's settle time (see `core.submit`).
+#: Seconds one call may take. A create must be over well before another writer's settle time (see
+#: `core.purchase.submit`).
 TIMEOUT_SECONDS = 30.0
 #: Cancelling an ended job is 400 FAILED_PRECONDITION, a deleted one 404: either way nothing runs.
 _NOTHING_TO_CANCEL = frozenset({400, 404})
@@ -85,6 +87,7 @@ class VertexClient(_Endpoint):
     :param credentials: google-auth credentials.
     :param endpoint: replaces the Google host, such as ``http://127.0.0.1:8085`` for the emulator.
     :param timeout: seconds one call may take.
+    :param outage_seconds: for which a call that may be sent again is, 0 or more.
     :param sleep: waits between two tries of a call that may be sent again, replaced in tests.
     """
 
@@ -96,10 +99,12 @@ class VertexClient(_Endpoint):
         endpoint: str = "",
         *,
         timeout: float = TIMEOUT_SECONDS,
+        outage_seconds: float = OUTAGE_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(project, location, endpoint)
         self._credentials, self._timeout, self._sleep = credentials, timeout, sleep
+        self._outage_seconds = outage_seconds
         self._session: AuthorizedSession | None = None
         #: Whether the last call gave up on an outage: the next one does not wait for its end once more.
         self._is_down = False
@@ -153,7 +158,7 @@ class VertexClient(_Endpoint):
         if not call.repeatable:
             return self._send_once(call)
         try:
-            doc = outlasting(self._sleep, 0.0 if self._is_down else OUTAGE_SECONDS)(self._send_once, call)
+            doc = outlasting(self._sleep, 0.0 if self._is_down else self._outage_seconds)(self._send_once, call)
         except ServiceError as error:
             self._is_down = may_pass(error)
             raise

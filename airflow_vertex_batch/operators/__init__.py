@@ -2,13 +2,13 @@
 plugs the engine to the hook; the decisions are in `core`.
 """
 
+from airflow_vertex_batch.operators.batch import VertexBatchOperator
+from airflow_vertex_batch.operators.create import VertexBatchCancelJobOperator, VertexBatchCreateJobOperator
 from airflow_vertex_batch.operators.export import VertexBatchExportOperator
-from airflow_vertex_batch.operators.jobs import VertexBatchCancelJobOperator, VertexBatchCreateJobOperator
 from airflow_vertex_batch.operators.preflight import VertexBatchPreflightOperator
 from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
 from airflow_vertex_batch.operators.repair import VertexBatchRepairOperator
 from airflow_vertex_batch.operators.sweep import VertexBatchSweepOperator
-from airflow_vertex_batch.operators.whole import VertexBatchOperator
 
 __all__ = [
     "VertexBatchCancelJobOperator",

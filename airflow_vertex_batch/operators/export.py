@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_vertex_batch.base import (
-    COMMON_TEMPLATE_FIELDS,
-    LEFT_OUT,
-    failing,
-    identity_of,
-)
-from airflow_vertex_batch.budget import price_table
-from airflow_vertex_batch.core.errors import InputError, VertexBatchError
-from airflow_vertex_batch.core.unrendered import check_table, refuse_idle
+from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
+from airflow_vertex_batch.core.landing.destination import Said
+from airflow_vertex_batch.edge.base import LEFT_OUT, failing, identity_of, plain
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
-from airflow_vertex_batch.operators.shared import CheckingOperator, LandingOperator, ReadingOperator, read_manifest
+from airflow_vertex_batch.operators.shared import (
+    CheckingOperator,
+    LandingOperator,
+    ReadingOperator,
+    price_table,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Literal, Unpack
 
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.address import JobName
-    from airflow_vertex_batch.core.export import LandPlan
-    from airflow_vertex_batch.core.landing import Round
-    from airflow_vertex_batch.core.model import BatchJob
-    from airflow_vertex_batch.core.report import Report, Thresholds
+    from airflow_vertex_batch.core.answers.report import Report, Thresholds
+    from airflow_vertex_batch.core.answers.rounds import Round
+    from airflow_vertex_batch.core.domain.address import JobName
+    from airflow_vertex_batch.core.domain.job import BatchJob
+    from airflow_vertex_batch.core.landing.record import LandPlan
     from airflow_vertex_batch.hooks import VertexBatchHook
+    from airflow_vertex_batch.parameters import ExportRest, Text
 
 
 class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperator):
     """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
 
     A row takes the place of the day's row of the same key, whichever run landed that; the day's other rows stay. Files
-    are ``<destination_uri>/answers/partition_date=YYYY-MM-DD/answers-<id>.jsonl`` and, for dead letters, the same below
+    are ``<destination>/answers/partition_date=YYYY-MM-DD/answers-<id>.jsonl`` and, for dead letters, the same below
     ``dead-letters/``; the runs of a task for one day share them.
 
     Every request ends as exactly one row: with a good answer at the destination, or with its reason among the dead
@@ -42,9 +44,10 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
     :param jobs: what the sensor returned, or job names. Templated.
     :param manifest: what the prepare task returned; the jobs' own input is read where not given. Templated.
     :param repairs: what the repair task returned: the rounds in which rows were sent again. Templated.
-    :param dead_letter_table: table for rows without a good answer; the destination's name with ``_dead_letters`` where
-        not given. Templated.
-    :param file_format: ``jsonl`` (default) or ``parquet``.
+    :param dead_letters: where rows without a good answer go: a ``gs://`` folder where answers land in files, a ``bq://``
+        table where they land in a table. Where not given, beside the answers: in ``<destination>/dead-letters/``, or
+        the table ``<table>_dead_letters``. Templated.
+    :param file_format: of files: ``jsonl`` (default) or ``parquet``.
     :param replace_partition: also remove rows of that day that this batch does not have, such as those of other runs of
         that day. In a table, only where one task fills it; in files, each task has its own.
     :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
@@ -55,10 +58,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
     :returns: the report: counts by status, tokens and cost.
     """
 
-    template_fields: Sequence[str] = (
-        *COMMON_TEMPLATE_FIELDS,
-        *("jobs", "manifest", "repairs", "destination_uri", "destination_table", "dead_letter_table", "partition_date"),
-    )
+    templated: ClassVar[tuple[str, ...]] = ("jobs", "manifest", "repairs", "dead_letters")
     operator_extra_links: Sequence[BaseOperatorLink] = (
         VertexBatchOutputLink(),
         VertexBatchTableLink(),
@@ -71,39 +71,33 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         jobs: Any,
         manifest: Any = LEFT_OUT,
         repairs: Any = LEFT_OUT,
-        dead_letter_table: str | None = None,
-        file_format: str = "jsonl",
+        dead_letters: Text | None = None,
+        file_format: Literal["jsonl", "parquet"] | None = None,
         replace_partition: bool = False,
         max_failed_ratio: float | None = None,
         min_succeeded_rows: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ExportRest],
     ) -> None:
         super().__init__(**kwargs)
         self.wire(jobs=jobs, manifest=manifest, repairs=repairs)
         self.jobs = jobs
         self.manifest, self.repairs = (None if value is LEFT_OUT else value for value in (manifest, repairs))
-        self.dead_letter_table, self.file_format = dead_letter_table, file_format
+        self.dead_letters, self.file_format = plain(dead_letters), file_format
         self.replace_partition = replace_partition
         self.max_failed_ratio, self.min_succeeded_rows = max_failed_ratio, min_succeeded_rows
-        if (self.destination_uri is None) == (self.destination_table is None):
+        if self.destination is None:
             raise InputError(
-                f"Task {self.task_id} needs one destination", todo="Give destination_uri or destination_table, not both"
+                f"Task {self.task_id} has no destination",
+                todo="Set destination='gs://bucket/folder' for files, or destination='bq://project.dataset.table'",
             )
-        if file_format not in {"jsonl", "parquet"}:
-            raise InputError(f"file_format={file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
-        check_table(dead_letter_table, "dead_letter_table", self.project_id)
-        if self.destination_uri is not None:
-            files = "Leave it out: dead letters have a folder of their own beside the answers"
-            refuse_idle(self.task_id, {"dead_letter_table": dead_letter_table}, why="it lands files", todo=files)
-        else:
-            chosen = {"file_format": None if file_format == "jsonl" else file_format}
-            refuse_idle(self.task_id, chosen, why="it lands in a table", todo="Give destination_uri, or leave it out")
+        self._said().check(self.task_id)
         self.thresholds()
+        self.insist("staging_uri")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Land, and return the report."""
         with failing():
-            from airflow_vertex_batch.core.landing import Round, read_jobs, read_round
+            from airflow_vertex_batch.core.answers.rounds import Round, read_jobs, read_round
 
             hook = self.hook()
 
@@ -121,24 +115,22 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         :raises ResultError: when too many rows are without a good answer; the others have landed.
         :raises JobError: when a job ended badly and left rows without an answer; what it answered has landed.
         """
-        from airflow_vertex_batch.core.landing import Landing, refuse_bad_end
-        from airflow_vertex_batch.core.report import only_hopeless
+        from airflow_vertex_batch.core.answers.report import only_hopeless
+        from airflow_vertex_batch.core.landing.landing import Landing, landed, refuse_bad_end
 
         store = hook.store()
         landing = Landing(
             rounds, store, hook.warehouse(), self._land_plan(context),
-            schema=self.schema(), answers=self.answers(hook), prices=price_table(store),
-            on_lost_output=self.lost_output(),
+            schema=self.schema(), prices=price_table(store), on_lost_output=self.lost_output(),
         )  # fmt: skip
+        destination = self._said().read(self.task_id, self.staging())
         jobs = [job for asked in rounds for job in asked.jobs]
         self.push_links(
             context,
-            addresses(
-                jobs=[job.name for job in jobs], folder=self.destination_uri or "", table=self.destination_table or ""
-            ),
+            addresses(jobs=[job.name for job in jobs], destination=destination),
         )
         try:
-            report = landing.land(self._sink(landing))
+            report = landing.land(destination)
         except VertexBatchError as error:
             error.supplement(
                 left="The answers are safe where the jobs wrote them, and stay paid",
@@ -147,6 +139,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             raise
         self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
         context["ti"].xcom_push("report", report.as_dict())
+        self.log_of(context, hook).add(landed(report, len(rounds) - 1))
         self.thresholds().check(report)
         refuse_bad_end(rounds, report)
         if quiet := only_hopeless(report):
@@ -155,12 +148,12 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
 
     def thresholds(self) -> Thresholds:
         """Return how many rows may fail."""
-        from airflow_vertex_batch.core.report import Thresholds
+        from airflow_vertex_batch.core.answers.report import Thresholds
 
         return Thresholds.of(self.max_failed_ratio, self.min_succeeded_rows)
 
     def _land_plan(self, context: Context) -> LandPlan:
-        from airflow_vertex_batch.core.export import LandPlan
+        from airflow_vertex_batch.core.landing.record import LandPlan
 
         identity, day = identity_of(context), self.day(context)
         return LandPlan(
@@ -170,15 +163,5 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             replace_partition=self.replace_partition,
         )
 
-    def _sink(self, landing: Any) -> Any:
-        from airflow_vertex_batch.core.address import TableId, cloud_folder
-
-        if self.destination_uri is not None:
-            return landing.files(cloud_folder(self.destination_uri, "destination_uri"), self.file_format)
-        table = TableId.parse(str(self.destination_table), self.project_id or "")
-        dead = (
-            TableId.parse(self.dead_letter_table, self.project_id or "")
-            if self.dead_letter_table
-            else table.sibling(f"{table.table}_dead_letters")
-        )
-        return landing.table(table, dead, self.staging() / "landing")
+    def _said(self) -> Said:
+        return Said(self.destination, self.project_id, self.dead_letters, self.file_format)

@@ -1,21 +1,24 @@
-"""Will tonight's batch run? Asked before anything is prepared; the checks are in `core.preflight`."""
+"""Will tonight's batch run? Asked before anything is prepared; the checks are in `core.upkeep.preflight`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, failing
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.unrendered import check_cloud_address, refuse_idle
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.unrendered import check_cloud_address, check_labels, check_output, refuse_idle
+from airflow_vertex_batch.edge.base import failing, plain
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping
+    from typing import Unpack
 
     from airflow.sdk import Context
+    from airflow.sdk.definitions.xcom_arg import XComArg
 
-    from airflow_vertex_batch.core.preflight import Canary, Plan, Report
+    from airflow_vertex_batch.core.upkeep.preflight import Canary, Plan, Report
     from airflow_vertex_batch.hooks import VertexBatchHook
+    from airflow_vertex_batch.parameters import PrepareRest, Text
 
 
 class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOperator):
@@ -33,16 +36,16 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
     :param canary: ask one row online, at the online rate, and judge its answer like a row's.
     :param canary_row: the row, a dict of the columns that `prompt` names. Templated.
     :param prompt: the batch's own prompt, a Jinja template over the row; ``Hello`` where not given.
+    :param prompt_variables: the batch's own: further names for `prompt`. Templated.
     :param system_instruction: the batch's own. Templated.
     :param generation_config: the batch's own. Templated.
     :param allowed_failures: names of checks that may fail and then only warn, such as ``["model"]``.
     :returns: counts by verdict, the texts of what was not ok, and the seconds it took.
     """
 
-    template_fields: Sequence[str] = (
-        *COMMON_TEMPLATE_FIELDS,
-        *("model", "source_uri", "input_uri", "output_uri", "destination_uri", "destination_table", "partition_date"),
-        *("labels", "display_name", "canary_row", "system_instruction", "generation_config"),
+    templated: ClassVar[tuple[str, ...]] = (
+        *("source_uri", "input_uri", "output_uri", "labels", "display_name"),
+        *("canary_row", "prompt_variables", "system_instruction", "generation_config"),
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"generation_config": "json"}
 
@@ -51,30 +54,34 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         *,
         source_uri: str | None = None,
         input_uri: str | None = None,
-        output_uri: str | None = None,
-        labels: dict[str, str] | None = None,
-        display_name: str | None = None,
+        output_uri: Text | None = None,
+        labels: dict[str, str] | XComArg | None = None,
+        display_name: Text | None = None,
         canary: bool = False,
         canary_row: dict[str, Any] | None = None,
-        prompt: str = "",
-        system_instruction: str | dict[str, Any] | None = None,
-        generation_config: dict[str, Any] | None = None,
+        prompt: Text = "",
+        prompt_variables: Mapping[str, Any] | XComArg | None = None,
+        system_instruction: Text | dict[str, Any] | None = None,
+        generation_config: dict[str, Any] | XComArg | None = None,
         allowed_failures: Collection[str] = (),
-        **kwargs: Any,
+        **kwargs: Unpack[PrepareRest],
     ) -> None:
         super().__init__(**kwargs)
-        self.source_uri, self.input_uri, self.output_uri = source_uri, input_uri, output_uri
-        self.labels, self.display_name = labels, display_name
-        self.canary, self.canary_row, self.prompt = canary, canary_row, prompt
-        self.system_instruction, self.generation_config = system_instruction, generation_config
+        self.source_uri, self.input_uri, self.output_uri = source_uri, input_uri, plain(output_uri)
+        self.labels, self.display_name = plain(labels), plain(display_name)
+        self.canary, self.canary_row, self.prompt = canary, canary_row, plain(prompt)
+        self.prompt_variables = plain(prompt_variables)
+        self.system_instruction, self.generation_config = plain(system_instruction), plain(generation_config)
         self.allowed_failures = tuple(allowed_failures)
-        check_cloud_address(output_uri, "output_uri")
+        check_output(output_uri, "output_uri")
         check_cloud_address(input_uri, "input_uri")
+        check_labels(labels)
         self._check()
+        self.insist("staging_uri", "location")
 
     def _check(self) -> None:
-        from airflow_vertex_batch.core.preflight import CHECKS
-        from airflow_vertex_batch.core.prompt import compile_prompt
+        from airflow_vertex_batch.core.requests.prompt import compile_prompt
+        from airflow_vertex_batch.core.upkeep.preflight import CHECKS
 
         if not self.model:
             raise InputError(f"Task {self.task_id} has no model", todo="Set model='gemini-…'")
@@ -82,9 +89,9 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         if unknown := [name for name in self.allowed_failures if name not in known]:
             raise InputError(f"allowed_failures has {unknown[0]!r}, which is no check", todo=f"Use {', '.join(known)}")
         if not self.canary:
-            names = ("prompt", "system_instruction", "generation_config", "response_schema")
+            names = ("prompt", "prompt_variables", "system_instruction", "generation_config", "response_schema")
             given = {name: getattr(self, name) for name in names}
-            refuse_idle(self.task_id, given, why="only a canary asks with it", todo="Set canary=True, or leave it out")
+            refuse_idle(self.task_id, given, why="Only a canary asks with it", todo="Set canary=True, or leave it out")
         if self.canary_row is not None and not (self.canary and self.prompt):
             raise InputError(f"Task {self.task_id} has a canary_row to no end", todo="Set canary=True and the prompt")
         if self.prompt:
@@ -92,10 +99,10 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the checks."""
-        from airflow_vertex_batch.core.preflight import preflight
+        from airflow_vertex_batch.core.upkeep.preflight import preflight
 
         with failing():
-            if self.destination_uri is not None or self.destination_table is not None:
+            if self.destination is not None:
                 self.day(context)
             hook = self.hook()
             report = preflight(self._plan(hook), hook.doctor())
@@ -105,7 +112,7 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
             return self._summary(report)
 
     def _summary(self, report: Report) -> dict[str, Any]:
-        from airflow_vertex_batch.core.preflight import Verdict
+        from airflow_vertex_batch.core.upkeep.preflight import Verdict
 
         told = {verdict: [str(each) for each in report.of(verdict)] for verdict in Verdict if verdict is not Verdict.OK}
         for text in (*told[Verdict.FAILED], *told[Verdict.WARNING]):
@@ -115,7 +122,7 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         }
 
     def _plan(self, hook: VertexBatchHook) -> Plan:
-        from airflow_vertex_batch.core.preflight import Plan
+        from airflow_vertex_batch.core.upkeep.preflight import Plan
 
         return Plan(
             project=hook.project,
@@ -123,7 +130,7 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
             model=str(self.model),
             staging=str(self.staging()),
             source=self.source_uri or "",
-            destination=self.destination_table or self.destination_uri or "",
+            destination=destination.uri if (destination := self.lands_at()) is not None else "",
             input=self.input_uri or "",
             output=self.output_uri or "",
             labels=self.labels or {},
@@ -132,13 +139,14 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         )
 
     def _canary(self) -> Canary:
-        from airflow_vertex_batch.core.preflight import Canary
-        from airflow_vertex_batch.core.request import RequestTemplate
+        from airflow_vertex_batch.core.requests.request import RequestTemplate
+        from airflow_vertex_batch.core.upkeep.preflight import Canary
 
         template = RequestTemplate(
             prompt=self.prompt or "Hello",
             system_instruction=self.system_instruction,
             generation_config=self.generation_config or {},
             response_schema=self.schema(),
+            variables=dict(self.prompt_variables or {}),
         )
         return Canary(template=template, row=self.canary_row or {})

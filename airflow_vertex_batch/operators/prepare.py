@@ -6,37 +6,35 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_vertex_batch.arguments import comes_later, is_one_of_mapped, put_in, run_after
-from airflow_vertex_batch.base import (
-    COMMON_TEMPLATE_FIELDS,
-    attempt_token,
-    failing,
-    skip,
-    texts,
-)
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.unrendered import refuse_idle
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.unrendered import check_plain, refuse_idle
+from airflow_vertex_batch.edge.arguments import comes_later, is_one_of_mapped, put_in, run_after
+from airflow_vertex_batch.edge.base import attempt_token, failing, plain, skip, texts
+from airflow_vertex_batch.edge.compat import airflows_own, keywords_of
 from airflow_vertex_batch.links import VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Literal, Unpack
 
     from airflow.sdk import BaseOperatorLink, Context
+    from airflow.sdk.definitions.xcom_arg import XComArg
 
-    from airflow_vertex_batch.core.model import Manifest
-    from airflow_vertex_batch.core.sources import Source
+    from airflow_vertex_batch.core.domain.manifest import Manifest
+    from airflow_vertex_batch.core.requests.sources import Source
     from airflow_vertex_batch.hooks import VertexBatchHook
+    from airflow_vertex_batch.parameters import PrepareRest, Text, Texts
 
 #: Of what kind arguments are that may come from a task before.
 _KINDS_OF: dict[str, tuple[type, ...]] = {
-    "prompt": (str,),
-    "tools": (list, tuple),
+    "prompt": (str,), "media_columns": (list, tuple, dict, str), "tools": (list, tuple),
     "safety_settings": (list, tuple),
-    "media_columns": (list, tuple, dict, str),
-}
+}  # fmt: skip
 #: What a request is made of.
 _OF_A_REQUEST = ("prompt", "system_instruction", "generation_config", "tools", "safety_settings", "media_columns")
+#: Parts of every request that are sent as they are.
+_PLAIN = ("system_instruction", "generation_config", "tools", "safety_settings")
 _SOURCES = ("sql", "table", "files", "objects", "rows", "requests")
 
 
@@ -98,11 +96,9 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
     :returns: the manifest: files, counts and fingerprint, no rows.
     """
 
-    template_fields: Sequence[str] = (
-        *COMMON_TEMPLATE_FIELDS,
+    templated: ClassVar[tuple[str, ...]] = (
         *("sql", "sql_parameters", "sql_conn_id", "table", "files", "objects", "requests"),
         *("prompt_variables", "system_instruction", "generation_config", "key_column", "columns"),
-        *("model", "destination_uri", "destination_table", "partition_date"),
     )
     resolved_fields: ClassVar[tuple[str, ...]] = ("rows", "prompt", "tools", "safety_settings", "media_columns")
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "generation_config": "json"}
@@ -111,80 +107,72 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
     def __init__(
         self,
         *,
-        prompt: str = "",
-        sql: str | None = None,
-        sql_parameters: Mapping[str, Any] | None = None,
-        sql_conn_id: str | None = None,
-        table: str | None = None,
-        files: str | Sequence[str] | None = None,
-        files_format: str = "",
-        objects: str | None = None,
+        prompt: Text = "",
+        sql: Text | None = None,
+        sql_parameters: Mapping[str, Any] | Sequence[Any] | XComArg | None = None,
+        sql_conn_id: Text | None = None,
+        table: Text | None = None,
+        files: Texts | None = None,
+        files_format: Literal["", "jsonl", "csv", "parquet"] = "",
+        objects: Text | None = None,
         rows: Any = None,
-        requests: str | Sequence[str] | None = None,
-        prompt_variables: Mapping[str, Any] | None = None,
-        system_instruction: str | dict[str, Any] | None = None,
-        generation_config: dict[str, Any] | None = None,
-        tools: list[dict[str, Any]] | None = None,
-        safety_settings: list[dict[str, Any]] | None = None,
-        media_columns: Sequence[str] | Mapping[str, str] | None = None,
-        key_column: str | None = None,
-        columns: Sequence[str] = (),
-        on_rejected_row: str = "fail",
+        requests: Texts | None = None,
+        prompt_variables: Mapping[str, Any] | XComArg | None = None,
+        system_instruction: Text | dict[str, Any] | None = None,
+        generation_config: dict[str, Any] | XComArg | None = None,
+        tools: list[dict[str, Any]] | XComArg | None = None,
+        safety_settings: list[dict[str, Any]] | XComArg | None = None,
+        media_columns: Sequence[str] | Mapping[str, str] | XComArg | None = None,
+        key_column: Text | None = None,
+        columns: Sequence[str] | XComArg = (),
+        on_rejected_row: Literal["fail", "dead_letter"] = "fail",
         max_rejected_ratio: float = 1.0,
-        on_empty: str = "fail",
-        on_null: str = "reject",
+        on_empty: Literal["fail", "skip", "succeed"] = "fail",
+        on_null: Literal["reject", "empty"] = "reject",
         lint_ignore: Sequence[str] = (),
         fix_requests: bool = False,
         deduplicate: bool = False,
         skip_answered: bool = False,
-        correlation: str = "contents",
+        correlation: Literal["contents", "label"] = "contents",
         max_requests_per_job: int = 200_000,
-        **kwargs: Any,
+        **kwargs: Unpack[PrepareRest],
     ) -> None:
         super().__init__(**kwargs)
-        self.prompt, self.prompt_variables = prompt, prompt_variables
-        self.sql, self.sql_parameters, self.sql_conn_id = sql, sql_parameters, sql_conn_id
-        self.table, self.files, self.files_format = table, files, files_format
-        self.objects, self.rows, self.requests = objects, rows, requests
-        self.system_instruction, self.generation_config = system_instruction, generation_config
-        self.tools, self.safety_settings = tools, safety_settings
-        self.media_columns, self.key_column, self.columns = media_columns, key_column, columns
+        self.prompt, self.prompt_variables = plain(prompt), plain(prompt_variables)
+        self.sql, self.sql_parameters, self.sql_conn_id = plain(sql), plain(sql_parameters), plain(sql_conn_id)
+        self.table, self.files, self.files_format = plain(table), plain(files), files_format
+        self.objects, self.rows, self.requests = plain(objects), rows, plain(requests)
+        self.system_instruction, self.generation_config = plain(system_instruction), plain(generation_config)
+        self.tools, self.safety_settings = plain(tools), plain(safety_settings)
+        self.media_columns, self.key_column, self.columns = plain(media_columns), plain(key_column), plain(columns)
         self.on_rejected_row, self.max_requests_per_job = on_rejected_row, max_requests_per_job
         self.max_rejected_ratio, self.on_empty, self.fix_requests = max_rejected_ratio, on_empty, fix_requests
         self.deduplicate, self.skip_answered, self.correlation = deduplicate, skip_answered, correlation
         self.on_null, self.lint_ignore = on_null, lint_ignore
         self._check()
+        self.insist("staging_uri", *(["location"] if self.destination else []))
         if not is_one_of_mapped(self):
             run_after(self, vars(self), type(self))
 
     def _check(self) -> None:
         """Find what is wrong where the author is looking: when the DAG file is read."""
-        from airflow_vertex_batch.core.empty import OnEmpty
-        from airflow_vertex_batch.core.lint import RULES
-        from airflow_vertex_batch.core.request import MAX_REQUESTS, OnRejectedRow
-        from airflow_vertex_batch.core.text import OnNull
+        from airflow_vertex_batch.core.requests.request import MAX_REQUESTS
 
         source = self._the_source()
-        if self.on_rejected_row not in set(OnRejectedRow):
-            raise InputError(
-                f"on_rejected_row={self.on_rejected_row!r} is not known", todo="Use 'fail' or 'dead_letter'"
-            )
+        self._check_words()
         if not 1 <= self.max_requests_per_job <= MAX_REQUESTS:
             raise InputError(f"max_requests_per_job={self.max_requests_per_job}", todo=f"Use 1 to {MAX_REQUESTS:,}")
         if not 0 <= self.max_rejected_ratio <= 1:
             raise InputError(f"max_rejected_ratio={self.max_rejected_ratio}", todo="Use a share from 0 to 1")
-        if self.correlation not in {"contents", "label"}:
-            raise InputError(f"correlation={self.correlation!r} is not known", todo="Use 'contents' or 'label'")
-        if self.skip_answered and not (self.model and (self.destination_uri or self.destination_table)):
+        if self.skip_answered and not (self.model and self.destination):
             raise InputError(
                 f"Task {self.task_id} cannot know what has been answered",
-                todo="With skip_answered=True, also give model and destination_uri or destination_table",
+                todo="With skip_answered=True, also give model and destination",
             )
-        if self.on_null not in set(OnNull):
-            raise InputError(f"on_null={self.on_null!r} is not known", todo="Use 'reject' or 'empty'")
-        if unknown := sorted({*texts(self.lint_ignore)} - RULES.keys()):
-            raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
-        OnEmpty.of(self.on_empty)
+        if isinstance(self.sql_parameters, list | tuple) and self.sql_conn_id is None:
+            raise InputError("sql_parameters is a list", why="BigQuery's have names", todo="Give a dict: {'day': …}")
+        for name in _PLAIN:
+            check_plain(getattr(self, name), name)
         self._refuse_idle(source)
         for name in self.resolved_fields:
             if comes_later(getattr(self, name)):
@@ -193,13 +181,31 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
                 self._check_come(name)
         self.wire(**{source: getattr(self, source)})
 
+    def _check_words(self) -> None:
+        from airflow_vertex_batch.core.landing.on_empty import OnEmpty
+        from airflow_vertex_batch.core.requests.lint import RULES
+        from airflow_vertex_batch.core.requests.readers import READERS
+        from airflow_vertex_batch.core.requests.request import Correlation, OnRejectedRow
+        from airflow_vertex_batch.core.requests.values import OnNull
+
+        OnEmpty.of(self.on_empty)
+        words = {
+            "on_rejected_row": OnRejectedRow, "correlation": Correlation, "on_null": OnNull,
+            "files_format": READERS if self.files_format else [""],
+        }  # fmt: skip
+        for name, known in words.items():
+            if (word := getattr(self, name)) not in set(known):
+                raise InputError(f"{name}={word!r} is not known", todo=f"Use {' or '.join(map(repr, map(str, known)))}")
+        if unknown := sorted({*texts(self.lint_ignore)} - RULES.keys()):
+            raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
+
     def _check_come(self, name: str) -> None:
         """Check an argument that is there: when the DAG file is read, or once it has come.
 
         :raises InputError: when it is not of its kind.
         """
-        from airflow_vertex_batch.core.prompt import compile_prompt
-        from airflow_vertex_batch.core.sources import refuse_no_rows
+        from airflow_vertex_batch.core.requests.prompt import compile_prompt, refuse_single_braces
+        from airflow_vertex_batch.core.requests.sources import refuse_no_rows
 
         value, kinds = getattr(self, name), _KINDS_OF.get(name)
         if value is not None and kinds is not None and not isinstance(value, kinds):
@@ -208,6 +214,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
                 todo=f"Give a {' or a '.join(kind.__name__ for kind in kinds)}",
             )
         if name == "prompt":
+            refuse_single_braces(value)
             compile_prompt(value)
         elif name == "rows" and value is not None:
             refuse_no_rows(value)
@@ -220,17 +227,17 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         refuse = partial(refuse_idle, self.task_id)
         on_null = {"on_null": None if self.on_null == "reject" else self.on_null}
         if source == "requests":
-            why, todo = "what `requests` names is sent as it is", "Put it into the request lines, or prepare rows"
+            why, todo = "What `requests` names is sent as it is", "Put it into the request lines, or prepare rows"
             refuse(self._of(*_OF_A_REQUEST, "prompt_variables") | on_null, why=why, todo=todo)
         if not self.prompt and source != "rows":
-            refuse(self._of("prompt_variables") | on_null, why="it has no prompt", todo="Set prompt='…'")
+            refuse(self._of("prompt_variables") | on_null, why="It has no prompt", todo="Set prompt='…'")
         if source != "sql":
-            refuse(self._of("sql_parameters", "sql_conn_id"), why="it asks no query", todo="Give sql, or leave it out")
+            refuse(self._of("sql_parameters", "sql_conn_id"), why="It asks no query", todo="Give sql, or leave it out")
         if source != "files":
-            refuse(self._of("files_format"), why="it reads no files", todo="Give files, or leave it out")
+            refuse(self._of("files_format"), why="It reads no files", todo="Give files, or leave it out")
         if self.on_rejected_row == "fail":
             share = {"max_rejected_ratio": self.max_rejected_ratio != 1}
-            refuse(share, why="each rejected row fails the task", todo="Set on_rejected_row='dead_letter'")
+            refuse(share, why="Each rejected row fails the task", todo="Set on_rejected_row='dead_letter'")
 
     def _of(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}
@@ -252,29 +259,34 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Prepare, and return the manifest."""
+        from airflow_vertex_batch.core.purchase.entries import Prepared
+
         with failing():
             self.push_links(context, addresses(folder=str(self.folder(context))))
-            manifest = self.prepare(context, self.hook())
-            self.see_to_emptiness(context, manifest)
+            hook = self.hook()
+            manifest = self.prepare(context, hook)
+            self.log_of(context, hook).add(Prepared.of(manifest))
+            self._see_to_emptiness(context, manifest)
             return manifest.as_dict()
 
     def prepare(self, context: Context, hook: VertexBatchHook) -> Manifest:
         """Write the request files, or find those that an earlier attempt wrote from the same rows."""
-        from airflow_vertex_batch.core.answers import known_digests
-        from airflow_vertex_batch.core.prepare import prepare
+        from airflow_vertex_batch.core.landing.landed import known_digests
+        from airflow_vertex_batch.core.requests.prepare import prepare
 
         self._put_in(context)
-        self.check_destination(context, hook)
+        destination = self.check_destination(context, hook)
         store, folder = hook.store(), self.folder(context)
         rows = self._source(context).rows(store, hook.warehouse())
 
-        def known() -> Iterator[str]:
-            return known_digests(self.answers(hook), store, folder, self.model or "")
-
-        manifest = prepare(
-            rows, self._plan(), store, folder, attempt_token(), known=known if self.skip_answered else None
-        )
-        self.log.info("%s; manifest %s", manifest.summary(), manifest.uri)
+        known = None
+        if self.skip_answered and destination is not None:
+            answers = destination.answers(store, hook.warehouse())
+            known = partial(known_digests, answers, store, folder, self.model or "")
+        manifest = prepare(rows, self._plan(), store, folder, attempt_token(), known=known)
+        made = f"; request file {manifest.shards[0].uri}" if manifest.shards else ""
+        more = " and those beside it" if len(manifest.shards) > 1 else ""
+        self.log.info("%s%s%s; manifest %s", manifest.summary(), made, more, manifest.uri)
         return manifest
 
     def _put_in(self, context: Context) -> None:
@@ -286,33 +298,31 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
                 self.given(name)
                 self._check_come(name)
 
-    def see_to_emptiness(self, context: Context, manifest: Manifest, leave: Callable[[], str] | None = None) -> None:
+    def _see_to_emptiness(self, context: Context, manifest: Manifest) -> None:
         """End the task, as its author wants it, when there is no row.
 
-        :param leave: sees to jobs that run for rows which the source had before, and says what becomes of them.
         :raises InputError: with `on_empty` "fail".
         :raises AirflowSkipException: with "skip".
         """
-        from airflow_vertex_batch.core.empty import MAY_RUN, OnEmpty, emptiness
+        from airflow_vertex_batch.core.landing.on_empty import OnEmpty, emptiness
 
-        policy = OnEmpty(self.on_empty)
-        if policy is OnEmpty.SUCCEED or emptiness(manifest) is None:
+        policy, empty = OnEmpty(self.on_empty), emptiness(manifest)
+        if policy is OnEmpty.SUCCEED or empty is None:
             return
-        empty = emptiness(manifest, leave() if leave else MAY_RUN)
-        if empty is not None and policy is OnEmpty.FAIL:
+        if policy is OnEmpty.FAIL:
             raise empty
         skip(context, str(empty))
 
     def _source(self, context: Context) -> Source:
         from airflow.sdk import XComArg
 
-        from airflow_vertex_batch.core import sources
+        from airflow_vertex_batch.core.requests import sources
 
         if self.rows is not None:
             rows = self._rows(context)
             if rows is None and isinstance(self.rows, XComArg):
                 raise self.given_nothing("rows")
-            return sources.Rows(rows)
+            return sources.Rows(rows, passing=airflows_own())
         if (sql := self.given("sql")) is not None:
             if self.sql_conn_id:
                 return sources.DbApiQuery(self._connect, sql, self.sql_parameters)
@@ -320,10 +330,10 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         return self._stored_source()
 
     def _stored_source(self) -> Source:
-        from airflow_vertex_batch.core import sources
+        from airflow_vertex_batch.core.requests import sources
 
         if (table := self.given("table")) is not None:
-            from airflow_vertex_batch.core.address import TableId
+            from airflow_vertex_batch.core.domain.address import TableId
 
             return sources.Table(TableId.parse(table, self.project_id or ""))
         if (requests := self.given("requests")) is not None:
@@ -338,15 +348,20 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         return BaseHook.get_hook(str(self.sql_conn_id)).get_conn()
 
     def _rows(self, context: Context) -> Any:
-        from airflow.sdk.bases.decorator import determine_kwargs
-
         if not callable(self.rows) and comes_later(self.rows):
             return put_in(self.rows, context)
-        return self.rows(**determine_kwargs(self.rows, (), context)) if callable(self.rows) else self.rows
+        return self.called(self.rows, keywords_of(self.rows, (), context)) if callable(self.rows) else self.rows
+
+    @staticmethod
+    def called(function: Callable[..., Any], keywords: Mapping[str, Any], arguments: Sequence[Any] = ()) -> Any:
+        """Call the author's function; Airflow's own errors, such as a skip, go on as they are."""
+        from airflow_vertex_batch.core.requests.sources import rows_of
+
+        return rows_of(function, *arguments, passing=airflows_own(), **keywords)
 
     def _plan(self) -> Any:
-        from airflow_vertex_batch.core.prepare import PreparePlan
-        from airflow_vertex_batch.core.request import Correlation, OnRejectedRow
+        from airflow_vertex_batch.core.requests.prepare import PreparePlan
+        from airflow_vertex_batch.core.requests.request import Correlation, OnRejectedRow
 
         return PreparePlan(
             template=None if self.requests is not None else self._template(),
@@ -364,9 +379,11 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         )
 
     def _template(self) -> Any:
-        from airflow_vertex_batch.core.request import RequestTemplate
-        from airflow_vertex_batch.core.text import OnNull
+        from airflow_vertex_batch.core.requests.request import RequestTemplate
+        from airflow_vertex_batch.core.requests.values import OnNull
 
+        for name in _PLAIN:
+            check_plain(getattr(self, name), name)
         media = self.media_columns or (("uri",) if self.objects is not None else ())
         return RequestTemplate(
             prompt=self.prompt or ("{{ prompt }}" if self.rows is not None and not media else ""),

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_vertex_batch.answering import AnsweringOperator, Noting
-from airflow_vertex_batch.base import VertexBatchBaseOperator, attempt_token, generation_of, identity_of, skip, texts
-from airflow_vertex_batch.budget import BudgetGate, price_table
-from airflow_vertex_batch.compat import own, still_owns, timetable_zone
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.unrendered import check_cloud_address, check_folder, check_table
+from airflow_vertex_batch.core.domain.durations import seconds
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.unrendered import (
+    check_labels,
+    check_model,
+    check_output,
+)
+from airflow_vertex_batch.core.landing.destination import Said
+from airflow_vertex_batch.edge.answering import AnsweringOperator, Noting
+from airflow_vertex_batch.edge.asking import Answer
+from airflow_vertex_batch.edge.base import (
+    VertexBatchBaseOperator,
+    failing,
+    generation_of,
+    plain,
+    texts,
+)
+from airflow_vertex_batch.edge.compat import own, still_owns, timetable_zone
 from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import date
+    from typing import Literal
 
     from airflow.sdk import Context
+    from airflow.sdk.definitions.xcom_arg import XComArg
 
-    from airflow_vertex_batch.core.answers import Answers
-    from airflow_vertex_batch.core.collect import OnLostOutput
-    from airflow_vertex_batch.core.estimate import Budget
-    from airflow_vertex_batch.core.model import Manifest
-    from airflow_vertex_batch.core.ports import ObjectStore
-    from airflow_vertex_batch.core.purchase import Buyer
-    from airflow_vertex_batch.core.repair import RepairPolicy
-    from airflow_vertex_batch.core.submit import Reuse
+    from airflow_vertex_batch.core.answers.collect import OnLostOutput
+    from airflow_vertex_batch.core.answers.repair import RepairPolicy
+    from airflow_vertex_batch.core.batch import Batch
+    from airflow_vertex_batch.core.domain.manifest import Manifest
+    from airflow_vertex_batch.core.domain.ports import ObjectStore
+    from airflow_vertex_batch.core.landing.destination import Destination
+    from airflow_vertex_batch.core.money.estimate import Budget
+    from airflow_vertex_batch.core.money.prices import PriceTable
+    from airflow_vertex_batch.core.progress import Attempt, Policy
+    from airflow_vertex_batch.core.purchase.buyer import Buyer
+    from airflow_vertex_batch.core.purchase.fold import Start
     from airflow_vertex_batch.hooks import VertexBatchHook
+    from airflow_vertex_batch.parameters import Duration, Text
 
 
 class AskingOperator(VertexBatchBaseOperator):
@@ -36,9 +54,12 @@ class AskingOperator(VertexBatchBaseOperator):
         Templated.
     """
 
-    def __init__(self, *, model: str | None = None, **kwargs: Any) -> None:
+    templated: ClassVar[tuple[str, ...]] = ("model",)
+
+    def __init__(self, *, model: Text | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.model = model
+        self.model = plain(model)
+        check_model(model)
 
 
 class CheckingOperator(VertexBatchBaseOperator):
@@ -48,18 +69,18 @@ class CheckingOperator(VertexBatchBaseOperator):
         answer is checked against it. Where only answers are read, the manifest's own is used if this is not given.
     """
 
-    def __init__(self, *, response_schema: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, response_schema: dict[str, Any] | type[Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.response_schema = response_schema
         if response_schema is not None:
-            from airflow_vertex_batch.core.schema import json_schema
-            from airflow_vertex_batch.core.schema import response_schema as api_schema
+            from airflow_vertex_batch.core.requests.schema import json_schema
+            from airflow_vertex_batch.core.requests.schema import response_schema as api_schema
 
             api_schema(json_schema(response_schema))
 
     def schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of answers, or None."""
-        from airflow_vertex_batch.core.schema import json_schema
+        from airflow_vertex_batch.core.requests.schema import json_schema
 
         return json_schema(self.response_schema) if self.response_schema is not None else None
 
@@ -67,64 +88,54 @@ class CheckingOperator(VertexBatchBaseOperator):
 class LandingOperator(VertexBatchBaseOperator):
     """Base of what must know where answers land.
 
-    :param destination_uri: ``gs://`` folder for files. Templated.
-    :param destination_table: ``bq://project.dataset.table``, made if it does not exist, partitioned by
-        ``partition_date``. Rows are merged on ``partition_date`` and ``row_key``. Templated.
+    :param destination: where answers land: ``gs://bucket/folder`` for files, or ``bq://project.dataset.table`` for a
+        table, which is made if it does not exist, partitioned by ``partition_date``. A row takes the place of the row
+        of the same ``partition_date`` and ``row_key``. Templated.
     :param partition_date: the day the rows belong to: YYYY-MM-DD, or what ``{{ ds_nodash }}`` and ``{{ ts }}`` become;
         the run's own (`macros.partition_date`) where not given. Templated.
     """
 
+    templated: ClassVar[tuple[str, ...]] = ("destination", "partition_date")
+
     def __init__(
-        self,
-        *,
-        destination_uri: str | None = None,
-        destination_table: str | None = None,
-        partition_date: str | None = None,
-        **kwargs: Any,
+        self, *, destination: Text | None = None, partition_date: Text | date | int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.destination_uri, self.destination_table = destination_uri, destination_table
-        self.partition_date = partition_date
-        check_folder(destination_uri, "destination_uri")
-        check_table(destination_table, "destination_table", self.project_id)
+        self.destination, self.partition_date = plain(destination), plain(partition_date)
+        Said(self.destination, self.project_id).check(self.task_id)
 
     def day(self, context: Context) -> str:
         """Return the day that the rows belong to, as YYYY-MM-DD.
 
         :raises InputError: when what was given is no day.
         """
-        from airflow_vertex_batch.core.days import read_day
+        from airflow_vertex_batch.core.domain.days import read_day
         from airflow_vertex_batch.macros import partition_date
 
         if self.partition_date is None:
             return partition_date(context)
         return read_day(self.partition_date, timetable_zone(context.get("dag")), "partition_date")
 
-    def check_destination(self, context: Context, hook: VertexBatchHook) -> None:
-        """Ask whether answers can land, and for which day, if this task knows where.
+    def lands_at(self) -> Destination | None:
+        """Return where answers land, now that its address is rendered; None where this task was not told.
+
+        :raises InputError: when it is no destination.
+        """
+        if self.destination is None:
+            return None
+        return Said(self.destination, self.project_id).read(self.task_id, self.staging())
+
+    def check_destination(self, context: Context, hook: VertexBatchHook) -> Destination | None:
+        """Ask whether answers can land, and for which day, if this task knows where; return where.
 
         :raises InputError: when they cannot, or the day is none.
         """
-        from airflow_vertex_batch.core.address import TableId, cloud_folder
-        from airflow_vertex_batch.core.preflight import check_destination
+        from airflow_vertex_batch.core.upkeep.preflight import check_destination
 
-        if self.destination_table is not None:
-            destination = TableId.parse(self.destination_table, self.project_id or "").uri
-        elif self.destination_uri is not None:
-            destination = str(cloud_folder(self.destination_uri, "destination_uri"))
-        else:
-            return
-        self.day(context)
-        check_destination(destination, hook.doctor(), project=hook.project, location=hook.location)
-
-    def answers(self, hook: VertexBatchHook) -> Answers:
-        """Return the good answers that have landed at the destination."""
-        from airflow_vertex_batch.core.address import TableId, cloud_folder
-        from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers
-
-        if self.destination_table is not None:
-            return TableAnswers(hook.warehouse(), TableId.parse(self.destination_table, self.project_id or ""))
-        return FileAnswers(hook.store(), cloud_folder(str(self.destination_uri), "destination_uri"))
+        if (destination := self.lands_at()) is not None:
+            self.day(context)
+            check_destination(destination.uri, hook.doctor(), project=hook.project, location=hook.location)
+        return destination
 
 
 class ReadingOperator(VertexBatchBaseOperator):
@@ -136,7 +147,7 @@ class ReadingOperator(VertexBatchBaseOperator):
         `repair_rounds` says so.
     """
 
-    def __init__(self, *, on_lost_output: str = "fail", **kwargs: Any) -> None:
+    def __init__(self, *, on_lost_output: Literal["fail", "land"] = "fail", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.on_lost_output = on_lost_output
         if on_lost_output not in {"fail", "land"}:
@@ -144,7 +155,7 @@ class ReadingOperator(VertexBatchBaseOperator):
 
     def lost_output(self) -> OnLostOutput:
         """Return what to do about an output that does not hold what the service counted."""
-        from airflow_vertex_batch.core.collect import OnLostOutput
+        from airflow_vertex_batch.core.answers.collect import OnLostOutput
 
         return OnLostOutput(self.on_lost_output)
 
@@ -163,7 +174,8 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
         ``new`` buys the whole again, cancels the job before it if that still runs, and says in the log which one it
         replaces. A retry is never taken for a clear. Where create and repair are tasks of their own, ``repair`` is the
         repair task's doing and ``new`` the create task's: clear it with the tasks after it.
-    :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600 seconds.
+    :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600
+        seconds or a timedelta.
     :param max_cost_usd: the most the batch may cost, US dollars; no limit where not given. The upper figure of the
         estimate is compared with it before anything is paid, so set ``maxOutputTokens`` too. Once a job of the batch
         was bought, its other jobs always pass. Needs a manifest.
@@ -173,25 +185,30 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
         a person who was asked approves it.
     """
 
+    templated: ClassVar[tuple[str, ...]] = ("output_uri", "display_name", "labels")
+    #: Of those that repair: see `RepairingOperator`.
+    repair_rounds = 0
+
     def __init__(
         self,
         *,
-        output_uri: str | None = None,
-        display_name: str | None = None,
-        labels: dict[str, str] | None = None,
-        on_changed_input: str = "resubmit",
-        on_clear: str = "attach",
-        settle_seconds: float = 90.0,
+        output_uri: Text | None = None,
+        display_name: Text | None = None,
+        labels: dict[str, str] | XComArg | None = None,
+        on_changed_input: Literal["resubmit", "fail"] = "resubmit",
+        on_clear: Literal["attach", "repair", "new"] = "attach",
+        settle_seconds: Duration = 90.0,
         max_cost_usd: float | None = None,
-        on_over_budget: str = "fail",
+        on_over_budget: Literal["fail", "skip", "ask"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.output_uri, self.display_name, self.labels = output_uri, display_name, labels
-        self.on_changed_input, self.on_clear, self.settle_seconds = on_changed_input, on_clear, settle_seconds
+        self.output_uri, self.display_name, self.labels = plain(output_uri), plain(display_name), plain(labels)
+        self.on_changed_input, self.on_clear = on_changed_input, on_clear
         self.max_cost_usd, self.on_over_budget = max_cost_usd, on_over_budget
         self.budget()
-        check_cloud_address(output_uri, "output_uri")
+        check_output(output_uri, "output_uri")
+        check_labels(labels)
         if not self.model:
             raise InputError(f"Task {self.task_id} has no model", todo="Set model='gemini-…'")
         if on_changed_input not in {"resubmit", "fail"}:
@@ -199,11 +216,12 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
         if on_clear not in {"attach", "repair", "new"}:
             raise InputError(f"on_clear={on_clear!r} is not known", todo="Use 'attach', 'repair' or 'new'")
         # One create call may take 30 s; before that is over, an absent job says nothing.
-        if not 30 <= settle_seconds <= 3600:  # noqa: PLR2004 - the documented range
-            raise InputError(f"settle_seconds={settle_seconds}", todo="Use 30 to 3600 seconds")
+        self.settle_seconds = seconds(settle_seconds, "settle_seconds", least=30, most=3600)
+        self.insist("staging_uri", "location")
 
     def output_of(self, context: Context) -> str:
         """Return where the jobs of this task write."""
+        check_output(self.output_uri, "output_uri")
         return self.output_uri or str(self.folder(context) / "output")
 
     def buyer(self, context: Context, hook: VertexBatchHook, inputs: str | Sequence[str] | None = None) -> Buyer:
@@ -211,14 +229,14 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
 
         :param inputs: ready input, where there is no manifest.
         """
-        from airflow_vertex_batch.core.model import JobSpec
-        from airflow_vertex_batch.core.purchase import Buyer, display_name
-        from airflow_vertex_batch.core.submit import OnChangedInput, Terms
+        from airflow_vertex_batch.core.domain.job import JobSpec
+        from airflow_vertex_batch.core.purchase.buyer import Buyer, display_name
+        from airflow_vertex_batch.core.purchase.decide import OnChangedInput, Terms
 
-        identity, ti = identity_of(context, str(self.staging())), context["ti"]
+        log, ti = self.log_of(context, hook), context["ti"]
         token = own(ti)
         spec = JobSpec(
-            display_name=self.display_name or display_name(identity),
+            display_name=self.display_name or display_name(log.identity),
             model=str(self.model),
             inputs=texts(inputs) if inputs else (),
             output=self.output_of(context),
@@ -226,57 +244,77 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
         )
         return Buyer(
             base=spec,
-            identity=identity,
+            log=log,
             store=hook.store(),
             service=Noting(hook.jobs(), self.known),
-            ledgers=self.staging() / "ledger",
-            attempt=attempt_token(),
             terms=Terms(
                 settle_seconds=self.settle_seconds,
                 on_changed_input=OnChangedInput(self.on_changed_input),
-                edition=generation_of(context),
+                generation=generation_of(context),
                 renew=self.on_clear == "new",
             ),
             at=lambda location: Noting(self.hook(location).jobs(), self.known),
             owns=lambda: still_owns(ti, token),
             note=self.known.note,
-            installation=Settings.read().installation,
+        )
+
+    def batch(self, context: Context, hook: VertexBatchHook, **parts: Any) -> Batch:
+        """Return this task's batch.
+
+        :param parts: further arguments of `core.batch.Batch`.
+        """
+        from airflow_vertex_batch.core.batch import Batch
+
+        given = {"start": self.start(context), "folder": self.folder(context), "policy": self.policy(hook)}
+        buyer = self.buyer(context, hook)
+        return Batch(buyer=buyer, warehouse=hook.warehouse(), tell=context["ti"].xcom_push, **{**given, **parts})
+
+    def policy(self, hook: VertexBatchHook) -> Policy:
+        """Return what the author wants of the batch."""
+        from airflow_vertex_batch.core.progress import Policy
+
+        return Policy(budget=self.budget(), prices=price_table(hook.store()))
+
+    def start(self, context: Context, upstream: str | None = None) -> Start:
+        """Return what an attempt begins with.
+
+        :param upstream: the generation of the task whose jobs are taken over; None where this task buys them.
+        """
+        from airflow_vertex_batch.core.purchase.decide import OnClear
+        from airflow_vertex_batch.core.purchase.fold import Start
+
+        return Start(
+            generation=generation_of(context),
+            upstream=upstream or "",
+            rounds=self.repair_rounds,
+            on_clear=OnClear(self.on_clear),
+            alone=upstream is not None,
         )
 
     def budget(self) -> Budget | None:
         """Return the limit, if there is one."""
-        from airflow_vertex_batch.core.estimate import Budget
+        from airflow_vertex_batch.core.money.estimate import Budget
 
         return Budget.of(self.max_cost_usd, self.on_over_budget)
 
-    def gate(self, context: Context, store: ObjectStore) -> BudgetGate:
-        """Return what stands between this task and spending more than its limit."""
-        return BudgetGate(self.budget(), store, self.staging(), identity_of(context))
+    def execute_answered(
+        self, context: Context, event: dict[str, Any], question: str, of_round: int, attempt: dict[str, Any]
+    ) -> Any:
+        """Go on with a person's answer to `question`: about the whole batch, or about repair round `of_round`."""
+        from airflow_vertex_batch.core.progress import Attempt
 
-    def warn(self, sentences: Sequence[str]) -> None:
-        """Say what the author should know before a job is created; it does not stop the task."""
-        for sentence in sentences:
-            self.log.warning("%s.", sentence)
+        with failing():
+            answer = Answer.of(event)
+            batch = self.batch(context, self.hook())
+            batch.answered(question, answer.by, approved=answer.approved, of_round=of_round, why=answer.why)
+            return self.go_on(context, Attempt.from_dict(attempt), since=answer.at)
 
-    def check_budget(self, context: Context, manifest: Manifest, buyer: Buyer, reuse: Reuse) -> None:
-        """Say what the batch will cost, and stop above the limit unless a job of it was bought."""
-        from airflow.sdk.exceptions import AirflowSkipException
+    def go_on(self, context: Context, attempt: Attempt, *, since: float | None = None) -> Any:
+        """Go as far as possible, and answer for the jobs meanwhile.
 
-        from airflow_vertex_batch.core.estimate import estimate_cost
-
-        estimate = estimate_cost(manifest, str(self.model), price_table(buyer.store), datetime.now(UTC))
-        self.log.info("%s.", estimate)
-        self.warn(estimate.warnings)
-        context["ti"].xcom_push("estimate", estimate.as_dict())
-        try:
-            self.gate(context, buyer.store).check(
-                context,
-                estimate,
-                purchase=f"{manifest.fingerprint} {buyer.terms.edition}" if buyer.terms.renew else manifest.fingerprint,
-                would_buy=lambda: buyer.would_begin(manifest, reuse=reuse),
-            )
-        except AirflowSkipException as over:
-            skip(context, str(over))
+        :param since: when a person answered, seconds since the epoch: the time of this attempt began anew then.
+        """
+        raise NotImplementedError
 
 
 class RepairingOperator(VertexBatchBaseOperator):
@@ -298,9 +336,9 @@ class RepairingOperator(VertexBatchBaseOperator):
         self,
         *,
         repair_rounds: int = 0,
-        repair_actions: Mapping[str, str] | None = None,
+        repair_actions: Mapping[str, Literal["as_is", "more_tokens", "give_up"]] | None = None,
         repair_max_output_tokens: int = 65_536,
-        repair_by: str = "requests",
+        repair_by: Literal["requests", "resume"] = "requests",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -321,7 +359,7 @@ class RepairingOperator(VertexBatchBaseOperator):
 
     def repair_policy(self) -> RepairPolicy:
         """Return which rows go again, and how."""
-        from airflow_vertex_batch.core.repair import RepairPolicy
+        from airflow_vertex_batch.core.answers.repair import RepairPolicy
 
         return RepairPolicy.of(
             self.repair_actions,
@@ -332,6 +370,16 @@ class RepairingOperator(VertexBatchBaseOperator):
 
 def read_manifest(value: Any) -> Manifest | None:
     """Return the manifest that a task was given, if any."""
-    from airflow_vertex_batch.core.model import Manifest
+    from airflow_vertex_batch.core.domain.manifest import Manifest
 
     return Manifest.from_dict(value) if value is not None else None
+
+
+def price_table(store: ObjectStore, prices_file: str | None = None) -> PriceTable:
+    """Return the prices in force: the shipped ones, overridden by a task's file or by ``[vertex_batch] prices_file``.
+
+    :raises InputError: when the file cannot be read as prices.
+    """
+    from airflow_vertex_batch.core.money.prices import PriceTable
+
+    return PriceTable.load(store, prices_file or Settings.read().prices_file)

@@ -1,36 +1,44 @@
 """How does a task sweep? The connection's jobs in, what was left behind out; what becomes of each is decided in
-`core.sweep`.
+`core.upkeep.sweep`.
 """
 
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_vertex_batch.base import COMMON_TEMPLATE_FIELDS, VertexBatchBaseOperator, attempt_token, failing, texts
-from airflow_vertex_batch.budget import price_table
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.unrendered import check_folder
+from airflow_vertex_batch.core.domain.durations import seconds
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.unrendered import check_folder
+from airflow_vertex_batch.edge.base import (
+    VertexBatchBaseOperator,
+    attempt_token,
+    failing,
+    texts,
+)
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
+from airflow_vertex_batch.operators.shared import price_table
 from airflow_vertex_batch.settings import Settings
-from airflow_vertex_batch.waiting import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import timedelta
+    from typing import Unpack
 
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_vertex_batch.core.model import Identity
-    from airflow_vertex_batch.core.sweep import Owner, Sweeper, SweepPolicy
+    from airflow_vertex_batch.core.domain.identity import Identity
+    from airflow_vertex_batch.core.upkeep.judge import Owner, SweepPolicy
+    from airflow_vertex_batch.core.upkeep.sweep import Sweeper
+    from airflow_vertex_batch.parameters import TaskOfOurs
 
 
 class VertexBatchSweepOperator(VertexBatchBaseOperator):
     """Find jobs that carry our labels and that no task owns; on demand adopt, cancel or harvest them.
 
-    A running job that the ledger names with another in its place is cancelled; so is one whose DAG run has failed or
+    A running job that the log names with another in its place is cancelled; so is one whose DAG run has failed or
     was deleted, or that is older than `owner_timeout` while no run of its own is active. One that its task meant to buy
-    and has not recorded is adopted: the next attempt attaches to it. A running job that no ledger names is told of:
+    and has not recorded is adopted: the next attempt attaches to it. A running job that no log names is told of:
     only a person may cancel it. A finished job with rows that no task lands is harvested. Everything else is kept, as
     are all jobs that other installations bought and those without our labels. A retry does what is left to do.
 
@@ -47,7 +55,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
     :returns: counts by action, reasons, costs, and up to a hundred jobs.
     """
 
-    template_fields: Sequence[str] = (*COMMON_TEMPLATE_FIELDS, "apply", "harvest_uri", "locations")
+    templated: ClassVar[tuple[str, ...]] = ("apply", "harvest_uri", "locations")
     operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchJobLink(),)
 
     def __init__(
@@ -59,20 +67,22 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
         lookback: timedelta | float = 7 * 24 * 3600.0,
         harvest_uri: str | None = None,
         locations: str | Sequence[str] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TaskOfOurs],
     ) -> None:
         super().__init__(**kwargs)
         # Not `dry_run`: every Airflow operator has a method of that name.
         self.apply, self.harvest_uri, self.locations = apply, harvest_uri, locations
-        self.older_than, self.owner_timeout = seconds(older_than), seconds(owner_timeout)
-        self.lookback = seconds(lookback)
+        self.older_than = seconds(older_than, "older_than")
+        self.owner_timeout = seconds(owner_timeout, "owner_timeout", is_limit=True)
+        self.lookback = seconds(lookback, "lookback", is_limit=True)
         check_folder(harvest_uri, "harvest_uri")
         self.policy()
+        self.insist("staging_uri", *(() if locations else ("location",)))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Sweep, and return what was found."""
         with failing():
-            from airflow_vertex_batch.core.leftovers import Swept
+            from airflow_vertex_batch.core.upkeep.left_behind import Swept
 
             only_look = not _truth(self.apply)
             found = chain.from_iterable(each.sweep(dry_run=only_look) for each in self._sweepers())
@@ -88,14 +98,14 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
 
     def policy(self) -> SweepPolicy:
         """Return what counts as old."""
-        from airflow_vertex_batch.core.sweep import SweepPolicy
+        from airflow_vertex_batch.core.upkeep.judge import SweepPolicy
 
         return SweepPolicy(older_than=self.older_than, owner_timeout=self.owner_timeout, lookback=self.lookback)
 
     def _sweepers(self) -> Iterator[Sweeper]:
         """Yield one sweeper for each location."""
-        from airflow_vertex_batch.core.address import Uri
-        from airflow_vertex_batch.core.sweep import Sweeper
+        from airflow_vertex_batch.core.domain.address import cloud_folder
+        from airflow_vertex_batch.core.upkeep.sweep import Sweeper
 
         for location in texts(self.locations) if self.locations else (self.location,):
             hook = self.hook(location)
@@ -103,15 +113,15 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
             yield Sweeper(
                 hook.jobs(), store, hook.warehouse(), self.staging(), self.policy(),
                 prices=price_table(store),
-                harvest=Uri.parse(self.harvest_uri) if self.harvest_uri else None,
+                harvest=cloud_folder(self.harvest_uri, "harvest_uri") if self.harvest_uri else None,
                 ask=_owner, installation=Settings.read().installation, attempt=attempt_token(),
             )  # fmt: skip
 
 
 def _owner(identity: Identity) -> Owner:
     """Ask this Airflow about the run that a job was bought for."""
-    from airflow_vertex_batch.compat import run_state
-    from airflow_vertex_batch.core.sweep import Owner
+    from airflow_vertex_batch.core.upkeep.judge import Owner
+    from airflow_vertex_batch.edge.compat import run_state
 
     return Owner.of_run(run_state(identity.dag_id, identity.run_id))
 

@@ -4,7 +4,7 @@ little.
 
 from __future__ import annotations
 
-from airflow.sdk.plugins_manager import AirflowPlugin
+from airflow.providers.common.compat.sdk import AirflowPlugin
 
 from airflow_vertex_batch.macros import partition_date
 

@@ -29,7 +29,7 @@ for deferrable in (False, True):
     with a_dag("ours", deferrable=deferrable):
         VertexBatchOperator(
             task_id="batch", model=MODEL, requests=INPUT, staging_uri=FOLDER, poll_interval=1, settle_seconds=30,
-            destination_uri=f"gs://{BUCKET}/landed/{{{{ run_id }}}}", deferrable=deferrable,
+            destination=f"gs://{BUCKET}/landed/{{{{ run_id }}}}", deferrable=deferrable,
         )  # fmt: skip
 
     with a_dag("vertex_ai", deferrable=deferrable):

@@ -71,7 +71,7 @@ if {"scheduler", "triggerer"} & set(sys.argv):
     import google.cloud.bigquery
     import google.cloud.storage
 
-    import airflow_vertex_batch.core.course
+    import airflow_vertex_batch.core.batch
     import airflow_vertex_batch.hooks
     import airflow_vertex_batch.operators
 

@@ -22,7 +22,7 @@ BATCH: dict[str, Any] = {
     "settle_seconds": 60,
     # A bucket for each run: the local Cloud Storage looks at every object of a bucket to list a few.
     "staging_uri": "gs://{{ run_id }}/vertex-batch",
-    "destination_uri": f"gs://{os.environ['VERTEX_BATCH_BUCKET']}/soak/{{{{ run_id }}}}",
+    "destination": f"gs://{os.environ['VERTEX_BATCH_BUCKET']}/soak/{{{{ run_id }}}}",
 }
 TASK: dict[str, Any] = {"retries": 8, "retry_delay": 3.0}
 MANY: dict[str, Any] = {"max_active_runs": 200, "max_active_tasks": 200}

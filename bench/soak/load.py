@@ -180,7 +180,7 @@ class Soak:
                     task_id, why = self._why(dag_id, run["dag_run_id"])
                     self.failed.append(Ending(dag_id, run["dag_run_id"], why))
                     self.say(f"{self.failed[-1]}")
-                    # What has landed, and rows that no job came to: the README says to clear the repair task.
+                    # What has landed, and rows that no job came to: docs/outcomes.md says to clear the repair task.
                     client.clear(dag_id, run["dag_run_id"], ["batch.repair"] if task_id == "batch.export" else None)
 
     def _why(self, dag_id: str, run_id: str) -> tuple[str, str]:

@@ -7,16 +7,17 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-#: What an object is for, by its name and (for the journals) by what it says.
+#: What an object is for, by its name and (for a log) by what it says.
 _OBJECTS: tuple[tuple[str, str, str], ...] = (
-    (r"/ledger/", r'"kind":"(intent|submission|refusal)"', "{}"),
-    (r"/course/", r'"kind":"(begun|asked)"', "course ({})"),
+    (r"/log/", r'"kind":"([a-z]+)"', "{}"),
+    (r"/owners/", r"()", "whose log"),
     (r"/manifests/", r"()", "manifest"),
     (r"/([a-z]+(?:-[a-z]+)*)(?:-[0-9a-f]+)*\.[a-z]+$", r"()", "{}"),
 )
 #: What lands, and the file from which a table is loaded.
 _EXPORTED = frozenset({"answers", "dead-letters", "rows"})
-_LEDGER = frozenset({"intent", "submission", "refusal"})
+#: Entries about one job.
+_OF_A_JOB = frozenset({"intent", "submission", "refusal"})
 #: A question about a job is no effect, but a moment at which one can die.
 QUESTION = "wait: question"
 
@@ -110,7 +111,7 @@ class Call:
 
 def _step(what: str, jobs: int) -> str:
     """Return the step of a batch's life in which an object is written or deleted."""
-    if what in _LEDGER:
+    if what in _OF_A_JOB:
         # An intent comes before its job, the other two after it.
         return "repair" if jobs > (what != "intent") else "create"
     if what in _EXPORTED:

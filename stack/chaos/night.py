@@ -147,10 +147,11 @@ class Scene:
         """Delete the file that the batch reads."""
         self.night.bucket.blob(f"input/{self.place}.jsonl").delete()
 
-    def forget(self, folder: str) -> None:
-        """Delete everything in a folder of this case's staging folder."""
-        for blob in self.night.bucket.list_blobs(prefix=f"staging/{self.place}/{folder}/"):
-            blob.delete()
+    def forget_logs(self) -> None:
+        """Delete the logs of this case's batches, and what leads to them."""
+        for blob in self.night.bucket.list_blobs(prefix=f"staging/{self.place}/"):
+            if "/log/" in blob.name or "/owners/" in blob.name:
+                blob.delete()
 
     def until(self, what: str, look: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
         """Look until there is something to see, and return it.
@@ -306,7 +307,7 @@ class Night:
 
     def books(self) -> list[dict[str, Any]]:
         """Every job the service ever created."""
-        answer = requests.get(f"{self._vertex}/emulator/books", timeout=60)
+        answer = requests.get(f"{self._vertex}/emulator/books", timeout=300)
         return answer.json()["jobs"]  # type: ignore[no-any-return]
 
     def run(self, cases: Sequence[Case]) -> list[Outcome]:
@@ -371,7 +372,7 @@ class Night:
         # A repair job's name goes on after that of the case.
         faults += [{**bad, "job": f"*case-{case.name}"} for case in cases] + [{**bad, "labels": {"avb-round": "0"}}]
         scenario: dict[str, Any] = {"pace": {"pending_s": pending_s, "running_s": RUNNING_S}, "faults": faults}
-        answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=30)
+        answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=300)
         if not answer.ok:
             raise ValueError(answer.text)
 
@@ -381,7 +382,7 @@ class Night:
         :param job: a glob on their display names.
         :raises ValueError: when no such job is held.
         """
-        answer = requests.post(f"{self._vertex}/emulator/release", json={"job": job}, timeout=30)
+        answer = requests.post(f"{self._vertex}/emulator/release", json={"job": job}, timeout=300)
         if not answer.ok:
             raise ValueError(answer.text)
 
@@ -397,7 +398,7 @@ class Night:
 
     def _open(self, dag_ids: Iterable[str]) -> None:
         for dag_id in sorted(set(dag_ids) - self._dags):
-            self._airflow.wait_for_dag(dag_id, timeout_s=180)
+            self._airflow.wait_for_dag(dag_id)
             self._airflow.unpause(dag_id)
             self._dags.add(dag_id)
 

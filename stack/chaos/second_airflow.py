@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -51,7 +52,7 @@ class _Instance(SimpleNamespace):
 
 def main() -> int:
     """Make the attempt."""
-    from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+    from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
     from airflow_vertex_batch import VertexBatchOperator
     from stack.laptop import PROJECT
@@ -63,10 +64,11 @@ def main() -> int:
     operator = VertexBatchOperator(
         task_id=given.task_id, project_id=PROJECT, location="us-central1", model="gemini-2.5-flash",
         files=given.files, prompt="{{ text }}",
-        key_column="id", staging_uri=given.staging, destination_uri=f"{given.staging}/landed",
+        key_column="id", staging_uri=given.staging, destination=f"{given.staging}/landed",
         partition_date="2026-11-24", settle_seconds=30,
     )  # fmt: skip
-    ti = _Instance(dag_id=given.dag_id, task_id=given.task_id, run_id=given.run_id)
+    began = datetime.now(UTC)
+    ti = _Instance(dag_id=given.dag_id, task_id=given.task_id, run_id=given.run_id, start_date=began)
     context: Any = {"ti": ti, "dag_run": SimpleNamespace(conf={}, logical_date=None), "params": {}}
     try:
         operator.execute(context)

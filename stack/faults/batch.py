@@ -150,9 +150,9 @@ class Batch:
 
     def _attempt(self) -> str:
         """Make one attempt, and say how it ended."""
-        from airflow.sdk.exceptions import AirflowFailException
+        from airflow.providers.common.compat.sdk import AirflowFailException
 
-        from airflow_vertex_batch.core.errors import VertexBatchError
+        from airflow_vertex_batch.core.domain.errors import VertexBatchError
 
         self._clock.begin_attempt()
         try:
@@ -174,11 +174,12 @@ class Batch:
     def _operator(self) -> Any:
         from airflow_vertex_batch import VertexBatchOperator
 
-        place, source = f"gs://{self._name}", {"files": f"gs://{self._name}/{SOURCE_NAME}"}
-        where = {"destination_uri": f"{place}/landed"}
+        place = f"gs://{self._name}"
+        source: dict[str, Any] = {"files": f"{place}/{SOURCE_NAME}"}
+        where: dict[str, Any] = {"destination": f"{place}/landed"}
         if self._to_table:
             source = {"table": f"bq://{PROJECT}.{self._name}.source"}
-            where = {"destination_table": f"bq://{PROJECT}.{self._name}.answers"}
+            where = {"destination": f"bq://{PROJECT}.{self._name}.answers"}
         return VertexBatchOperator(
             task_id="batch", deferrable=False, model="gemini-2.5-flash", prompt="{{ text }}", key_column="id",
             location="us-central1", staging_uri=f"{place}/staging", partition_date="2026-11-22", repair_rounds=1,
@@ -213,7 +214,7 @@ def _rightly_landed() -> list[tuple[Counter[str], Counter[str]]]:
 def _emulator(cloud: Cloud) -> Emulator:
     """Return a Vertex AI of a batch's own."""
     from airflow_vertex_batch.emulator.clock import VirtualClock
-    from airflow_vertex_batch.emulator.faults import Blocked, RowError
+    from airflow_vertex_batch.emulator.row_faults import Blocked, RowError
     from airflow_vertex_batch.emulator.scenario import Scenario
     from airflow_vertex_batch.emulator.service import Emulator
     from airflow_vertex_batch.gcp.storage import GcsStore

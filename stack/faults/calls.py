@@ -17,8 +17,8 @@ STORAGE, BIGQUERY, VERTEX = "Cloud Storage", "BigQuery", "Vertex AI"
 SOURCE_NAME = "source.jsonl"
 #: What an object is, by its name.
 _OBJECTS = (
-    (r"/ledger/", "ledger entry"),
-    (r"/course/", "course entry"),
+    (r"/log/", "log entry"),
+    (r"/owners/", "whose log"),
     (r"/manifests/", "manifest"),
     (r"/([a-z]+(?:-[a-z]+)*)[^/]*\.[a-z]+$", ""),
 )

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from airflow_vertex_batch.edge import answering, cancelling
 from stack import demo
 from stack.laptop import PROJECT, Stack
 from tests.airflow.waiting import serve, warnings  # noqa: F401 - fixtures of the tests that need no Airflow
+from tests.conftest import REAL_AIRFLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Jobs end about ten seconds after their creation: long enough that every wait defers.
@@ -45,6 +47,20 @@ BAD_REQUEST = {
 }
 
 
+@pytest.fixture(autouse=True)
+def time_to_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a worker's `on_kill` all the time it needs: what it does with the 3.5 s that it has is tested by itself."""
+    monkeypatch.setattr(cancelling, "WORKER_SECONDS", 600.0)
+    monkeypatch.setattr(answering, "_OUT_OF_TIME_SECONDS", 600.0)
+
+
+@pytest.fixture(autouse=True)
+def configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say where, for the tasks of tests that do not: what is not said is refused when a DAG file is read."""
+    monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__STAGING_URI", "gs://configured/staging")
+    monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__LOCATION", "us-central1")
+
+
 class Cloud:
     """The Google side as the tests look at it: the emulator's books, the tables, the bucket."""
 
@@ -62,7 +78,7 @@ class Cloud:
 
     def books(self, *, rows: bool = False) -> dict:
         """What was asked of the service, and billed; with `rows` also the bill of every request."""
-        return requests.get(f"{self._vertex}/emulator/books", params={"rows": int(rows)}, timeout=30).json()
+        return requests.get(f"{self._vertex}/emulator/books", params={"rows": int(rows)}, timeout=300).json()
 
     def jobs(self, dag_id: str, *, rows: bool = False) -> list[dict]:
         """The jobs that a DAG has created, in order."""
@@ -70,18 +86,18 @@ class Cloud:
 
     def behave(self, **scenario: object) -> None:
         """Let the service behave differently from now on; nothing restores its defaults."""
-        answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=10)
+        answer = requests.put(f"{self._vertex}/emulator/scenario", json=scenario, timeout=300)
         assert answer.ok, answer.text
 
     @contextlib.contextmanager
     def misbehaving(self, faults: list[dict]) -> Iterator[None]:
         """Add faults to those of the scenario for the length of a block; insist that each was met."""
         address = f"{self._vertex}/emulator/scenario"
-        before = [entry["fault"] for entry in requests.get(address, timeout=10).json()["faults"]]
+        before = [entry["fault"] for entry in requests.get(address, timeout=300).json()["faults"]]
         self.behave(faults=[*faults, *before])
         try:
             yield
-            used = requests.get(address, timeout=10).json()["faults"][: len(faults)]
+            used = requests.get(address, timeout=300).json()["faults"][: len(faults)]
             assert [entry["fault"] for entry in used if not entry["used"]] == []
         finally:
             self.behave(faults=before)
@@ -172,7 +188,7 @@ def begun(stack: Stack) -> dict[str, str]:
     conf = {"bad_request": {"input_uri": cloud.upload("requests/bad.jsonl", dumps([BAD_REQUEST]))}}
     runs = {}
     for dag_id in (*EXAMPLES, *CASES):
-        client.wait_for_dag(dag_id, timeout_s=180)
+        client.wait_for_dag(dag_id)
         client.unpause(dag_id)
         runs[dag_id] = client.trigger(dag_id, conf=conf.get(dag_id))
     return runs
@@ -184,7 +200,13 @@ def dumps(lines: list[dict]) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the running Airflow, so that it can be left out."""
+    """Mark what needs the running Airflow, so that it can be left out, and run in one process.
+
+    :raises pytest.UsageError: for a file that needs it and does not say so.
+    """
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.airflow)
+        file = item.nodeid.partition("::")[0]
+        if item.get_closest_marker("airflow") and file not in REAL_AIRFLOW:
+            raise pytest.UsageError(f"{file} drives a real Airflow: name it in REAL_AIRFLOW of tests/conftest.py")

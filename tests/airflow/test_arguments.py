@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, task, task_group
 from airflow.sdk.bases.operator import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.text import NoTextError, stable_text
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.requests.values import NoTextError, stable_text
 from airflow_vertex_batch.decorators import vertex_batch_task
 from tests.airflow.test_edge import OPERATORS, _ours
 from tests.airflow.test_wiring import Finds
@@ -100,12 +101,14 @@ class TestTheOutputOfATask:
     @pytest.mark.parametrize(("name", "gives"), [("prompt", 3), ("tools", {"a": 1}), ("media_columns", 3)])
     def test_that_is_of_another_kind_is_refused_before_anything_is_read(self, name, gives):
         given = {"rows": ["one"], "prompt": "x"}
-        with pytest.raises(AirflowFailException, match=f"{name} of task batch is a {type(gives).__name__}. Give a "):
+        with pytest.raises(
+            AirflowFailException, match=rf"{name} of task batch is a {type(gives).__name__}\.\nTo do: Give a "
+        ):
             prepared(lambda up, _: given | {name: up.output}, gives)
 
     @pytest.mark.parametrize("name", ["rows", "prompt", "tools", "safety_settings", "media_columns"])
     def test_that_never_came_is_said(self, name):
-        words = rf"was given nothing as its {name} \(None\). It is the output of task up.*Clear the task that gave"
+        words = rf"(?s)was given nothing as its {name} \(None\). It is the output of task up.*Clear the task that gave"
         with pytest.raises(AirflowFailException, match=words):
             prepared(lambda up, _: {"rows": ["one"], "prompt": "x"} | {name: up.output}, None)
 
@@ -139,7 +142,7 @@ class TestAMappedTask:
         with DAG("d", schedule=None) as dag:
             up = Up(task_id="up")
 
-            @vertex_batch_task(model="m", destination_uri="gs://b/o", prompt=up.output)
+            @vertex_batch_task(model="m", destination="gs://b/o", prompt=up.output)
             def ask(x):
                 yield {"x": x}
 
@@ -187,28 +190,103 @@ class TestWhatIsRefusedWhenTheFileIsRead:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"columns": None}, "columns=None. Leave it out"),
-            ({"prompt": None}, "prompt=None. Leave it out"),
+            ({"columns": None}, "columns=None.\nTo do: Leave it out"),
+            ({"prompt": None}, "prompt=None.\nTo do: Leave it out"),
             ({"lint_ignore": None}, "lint_ignore=None"),
             ({"max_rejected_ratio": None}, "max_rejected_ratio=None"),
             (
                 {"max_requests_per_job": "{{ params.n }}"},
-                r"'{{ params.n }}' is a text. it is no template",
+                r"'{{ params.n }}' is a text. This argument is not templated.*\nTo do: Give a value \(int\)",
             ),
             ({"skip_answered": "false"}, "skip_answered='false' is a text"),
-            ({"tools": "search"}, "tools of task t is a str"),
-            ({"tools": {"a": 1}}, "tools of task t is a dict. Give a list or a tuple"),
-            ({"prompt": 3}, "prompt of task t is a int. Give a str"),
+            ({"prompt": "How is {body}?"}, r"\{body\} in single braces.*\nTo do: Write \{\{ body \}\}"),
+            ({"tools": "search"}, "tools is a str"),
+            ({"tools": {"a": 1}}, r"tools is a dict.\nTo do: Give a value \(list\[dict"),
+            ({"prompt": 3}, "prompt is a int.\nTo do: Give a value"),
             ({"rows": "one text"}, "rows is one str, not a list of rows"),
             ({"rows": {"x": 1}}, "rows is one dict, not a list of rows"),
-            ({"rows": SimpleNamespace(to_dict=None, columns=[])}, r"rows is a SimpleNamespace. Pass frame.to_dict"),
+            (
+                {"rows": SimpleNamespace(to_dict=None, columns=[])},
+                r"rows is a SimpleNamespace.\nTo do: Pass frame.to_dict",
+            ),
             ({"rows": 3}, "rows gave int, not rows"),
+            ({"key_column": 5}, r"key_column is a int.\nTo do: Give a value \(str \| None\)"),
+            ({"columns": ["id", 5]}, "columns is a list with a int"),
+            ({"tools": [TOOL, "search"]}, "tools is a list with a str"),
+            ({"generation_config": "temperature"}, "generation_config is a str"),
+            ({"generation_config": {"temperature": float("nan")}}, "generation_config.temperature is nan. it cannot"),
+            ({"generation_config": {"stopSequences": [{"a"}]}}, r"generation_config.stopSequences\[0\] is a set"),
+            (
+                {"tools": [{"functionDeclarations": [Up]}]},
+                r"tools\[0\].functionDeclarations\[0\] is a .*cannot be JSON",
+            ),
+            ({"safety_settings": [{1: 2}]}, r"safety_settings\[0\] is a member whose name is no text"),
+            ({"max_requests_per_job": 1.5}, "max_requests_per_job is a float"),
+            ({"max_rejected_ratio": True}, "max_rejected_ratio is a bool"),
+            ({"deduplicate": 1}, "deduplicate is a int"),
+            ({"on_null": ["reject"]}, "on_null is a list"),
+            ({"correlation": "labels"}, r"correlation='labels' is not known.\nTo do: Use 'contents' or 'label'"),
+            ({"files_format": "xlsx"}, r"files_format='xlsx' is not known.\nTo do: Use 'jsonl' or 'csv' or 'parquet'"),
+            ({"project_id": 123456}, "project_id is a int"),
+            ({"project_id": "my project"}, "'my project' is no project"),
+            ({"model": "gemini 3"}, "'gemini 3' is not a model name"),
+            ({"staging_uri": "gs://b/x\n"}, "holds a line end"),
+            (
+                {"rows": None, "sql": "SELECT 1", "sql_parameters": ["a"]},
+                "sql_parameters is a list. BigQuery's have names",
+            ),
+            ({"rows": None, "sql": ["SELECT 1"]}, "sql is a list"),
+            ({"rows": None, "files": ["a.csv", None]}, "files is a list with a NoneType"),
         ],
         ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
     )
     def test_what_is_of_no_use(self, arguments, message):
         with pytest.raises(InputError, match=message):
             avb.VertexBatchPrepareOperator(task_id="t", **{"rows": ["a"], "prompt": "x"} | arguments)
+
+    @pytest.mark.parametrize(
+        "labels", [{"Team": "support"}, {"team": "Support"}, {"team": "x" * 65}, {"": "x"}, {"n": 1}]
+    )
+    def test_a_label_that_the_service_refuses(self, labels):
+        with pytest.raises(InputError, match=r"labels=\{.*is no label.\nTo do: Use a text of lower-case letters"):
+            avb.VertexBatchCreateJobOperator(task_id="t", model="m", input_uri="gs://b/x.jsonl", labels=labels)
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ({f"l{number}": "x" for number in range(58)}, "labels has 58 members. A job has at most 64 .* 8 are our"),
+            ({"avb-identity": "mine"}, r"labels=\{'avb-identity': 'mine'\} is one of our own"),
+        ],
+        ids=["too many", "ours"],
+    )  # fmt: skip
+    def test_labels_that_leave_no_room_for_ours(self, labels, message):
+        for kind, needs in ((avb.VertexBatchCreateJobOperator, {"input_uri": "gs://b/x.jsonl"}),
+                            (avb.VertexBatchPreflightOperator, {})):  # fmt: skip
+            with pytest.raises(InputError, match=message):
+                kind(task_id="t", model="m", labels=labels, **needs)
+
+    def test_not_a_label_that_a_template_makes(self):
+        labels = {"team": "{{ params.Team }}", "{{ A }}": "support", "straße": ""}
+        avb.VertexBatchCreateJobOperator(task_id="t", model="m", input_uri="gs://b/x.jsonl", labels=labels)
+
+    def test_of_another_library_is_told_what_to_give(self):
+        thing = SimpleNamespace(model_dump=None)
+        for arguments in ({"tools": [thing]}, {"generation_config": thing}, {"generation_config": {"a": thing}}):
+            with pytest.raises(InputError, match=r"is a .*\nTo do: Give what .model_dump\(mode='json'"):
+                avb.VertexBatchPrepareOperator(task_id="t", rows=["a"], **arguments)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"columns": "id", "model": "{{ params.model }}", "project_id": "123456", "max_rejected_ratio": 1},
+            {"generation_config": "{{ params.config }}", "system_instruction": {"parts": [{"text": "x"}]}},
+            {"rows": None, "files": Path("/data/a.csv"), "impersonation_chain": ("a", "b")},
+            {"rows": None, "sql": "SELECT 1", "sql_conn_id": "shop", "sql_parameters": ["a"]},
+        ],
+        ids="-".join,
+    )
+    def test_what_is_of_use_is_not(self, arguments):
+        avb.VertexBatchPrepareOperator(task_id="t", **{"rows": ["a"], "prompt": "x"} | arguments)
 
     def test_an_async_function(self):
         async def rows():
@@ -218,10 +296,10 @@ class TestWhatIsRefusedWhenTheFileIsRead:
             return []
 
         for function in (rows, returns_rows):
-            with pytest.raises(InputError, match=r"it is asynchronous. Use def, not async def"):
+            with pytest.raises(InputError, match=r"It is asynchronous.\nTo do: Use def, not async def"):
                 avb.VertexBatchPrepareOperator(task_id="t", rows=function, prompt="x")
-        with DAG("d", schedule=None), pytest.raises(InputError, match="it is asynchronous"):
-            vertex_batch_task(model="m", destination_uri="gs://b/o")(rows)()
+        with DAG("d", schedule=None), pytest.raises(InputError, match="It is asynchronous"):
+            vertex_batch_task(model="m", destination="gs://b/o")(rows)()
 
 
 class TestFilesOfSql:
@@ -260,7 +338,7 @@ class TestNativeRendering:
         }
         with DAG("d", schedule=None, render_template_as_native_obj=True):
             made = avb.VertexBatchOperator(
-                task_id="t", rows=["a"], destination_uri="gs://b/o", sql=None, **texts,
+                task_id="t", rows=["a"], destination="gs://b/o", sql=None, **texts,
                 generation_config={"maxOutputTokens": "{{ ds_nodash }}"}, prompt="{{ tone }}",
                 prompt_variables={"tone": "{{ ds_nodash }}"},
             )  # fmt: skip

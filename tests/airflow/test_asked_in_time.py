@@ -6,11 +6,11 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.sdk.exceptions import TaskAwaitingInput
 
-from airflow_vertex_batch.core.errors import OutOfTimeError
-from airflow_vertex_batch.emulator.faults import RowError
+from airflow_vertex_batch.core.domain.errors import OutOfTimeError
+from airflow_vertex_batch.emulator.row_faults import RowError
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario
+from tests.airflow.versions import Parked
 from tests.airflow.waiting import SlowWorld, a_context, a_whole, deferred, resumed
 
 HOUR = timedelta(hours=1)
@@ -37,7 +37,7 @@ def approved(task, context, at):
 
     :param at: when it was given; as Airflow hands it on, or as text.
     """
-    with pytest.raises(TaskAwaitingInput) as asked:
+    with pytest.raises(Parked, check=lambda asked: asked.method_name == "execute_answered") as asked:
         task.execute(context)
     kept = json.loads(json.dumps(asked.value.kwargs))
     event = {"chosen_options": ["Approve"], "responded_by_user": {"id": "7", "name": "alice"}, "responded_at": at}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_vertex_batch.core.errors import JobError
-from airflow_vertex_batch.emulator.faults import Blocked, Hold, RowError
+from airflow_vertex_batch.core.domain.errors import JobError
+from airflow_vertex_batch.emulator.faults import Hold
+from airflow_vertex_batch.emulator.row_faults import Blocked, RowError
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario
 from tests.airflow.waiting import AGroup, SlowWorld, a_context, a_whole
 
@@ -98,7 +99,7 @@ class TestNoRowHasAGoodAnswer:
 
     @pytest.mark.parametrize(
         ("fault", "says"),
-        [(Blocked(), "6 blocked (a"), (RowError(code=400), "6 failed (a")],
+        [(Blocked(), "6 blocked (6 SAFETY; a"), (RowError(code=400), "6 failed (6 INVALID_ARGUMENT; a")],
         ids=["all blocked", "all failed"],
     )
     def test_all_were_sent(self, a_night, fault, says):
@@ -248,7 +249,7 @@ class TestAfterTheDeadline:
     def test_without_a_repair_round_the_group_lands_what_is_paid_and_fails(self, serve):
         night = InTheGroup(serve, self.HOLD, hours=100)
         self.after_the_deadline(night)
-        words = r"ended as JOB_STATE_CANCELLED\..*What it answered has landed.*Clear the repair task"
+        words = r"(?s)ended as JOB_STATE_CANCELLED\..*What it answered has landed.*Clear the repair task"
         with pytest.raises(AirflowFailException, match=words):
             night.run(again=True, **self.LATE)
         assert sorted(row["row_key"] for row in night.landed()) == ["a0", "a1", "a2"]

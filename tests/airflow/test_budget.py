@@ -9,15 +9,16 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.estimate import Estimate
-from airflow_vertex_batch.core.model import Manifest, Shard, Weight
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
+from airflow_vertex_batch.core.domain.manifest import Manifest, Shard, Weight
+from airflow_vertex_batch.core.money.estimate import Estimate
 from airflow_vertex_batch.provider import get_provider_info
 from airflow_vertex_batch.settings import Settings
-from tests.fakes import Clock, Jobs, MemoryStore
+from tests.airflow.versions import PARKED_STATE, Parked
+from tests.fakes import Clock, Jobs, MemoryStore, MemoryWarehouse
 
 ALICE = {"id": "7", "name": "alice"}
 
@@ -30,14 +31,16 @@ class CreateInMemory(avb.VertexBatchCreateJobOperator):
         self.world = world
 
     def hook(self):
-        return SimpleNamespace(store=lambda: self.world.store, jobs=lambda: self.world.service)
+        return SimpleNamespace(
+            store=lambda: self.world.store, jobs=lambda: self.world.service, warehouse=MemoryWarehouse
+        )
 
 
 class World:
     """A store and a service, and attempts of one task against them; two jobs of 50 requests each."""
 
     def __init__(self) -> None:
-        self.store, self.service, self.pushed = MemoryStore(), Jobs(Clock()), {}
+        self.store, self.service, self.pushed, self.max_tries = MemoryStore(), Jobs(Clock()), {}, 2
         self.store.objects |= {f"gs://b/{n}.jsonl": b"9 bytes.\n" for n in range(2)}
 
     def manifest(self, **members):
@@ -62,7 +65,7 @@ class World:
             task_id="create",
             run_id="r",
             map_index=-1,
-            max_tries=2,
+            max_tries=self.max_tries,
             try_number=1,
             xcom_push=self.pushed.__setitem__,
         )
@@ -107,7 +110,7 @@ class TestTheGate:
         with pytest.raises(AirflowFailException, match=r"may cost up to \$1\.25; the limit, max_cost_usd, is \$1\.00"):
             world.attempt()
         assert world.service.paid == []
-        assert not [name for name in world.store.objects if "ledger" in name]
+        assert not [name for name, data in world.store.objects.items() if b'"kind":"intent"' in data]
 
     def test_or_is_skipped_with_the_same_words(self, world):
         with pytest.raises(AirflowSkipException, match=r"may cost up to \$1\.25; the limit, max_cost_usd, is \$1\.00"):
@@ -129,9 +132,9 @@ class TestTheGate:
 
     def test_what_is_bought_already_passes_any_limit(self, world):
         names = world.attempt(limit=None)
-        assert world.attempt(limit=0) == names
+        assert world.attempt(limit=0.000001) == names
         world.store.objects.clear()
-        assert world.attempt(limit=0) == names, "the ledger is lost, the service has the jobs"
+        assert world.attempt(limit=0.000001) == names, "the log is lost, the service has the jobs"
         assert len(world.service.paid) == 2
 
     @pytest.mark.parametrize("policy", ["fail", "skip", "ask"])
@@ -149,7 +152,7 @@ class TestTheGate:
             world.attempt(limit=1)
 
     def test_nothing_to_send_is_within_a_limit_of_nothing(self, world):
-        assert world.attempt(limit=0, request_count=0, row_count=0, shards=(), weight=None) == []
+        assert world.attempt(limit=0.000001, request_count=0, row_count=0, shards=(), weight=None) == []
 
     def test_prices_of_the_installation_are_in_force(self, world, monkeypatch, tmp_path):
         entry = {"model": "gemini-2.5-flash", "input": 0, "output": 0.5, "cached_input": 0}
@@ -162,7 +165,7 @@ class TestTheGate:
 
 
 class TestWarnings:
-    def test_a_price_that_changes_while_the_job_may_run_is_logged_with_both_figures(self, world, monkeypatch, capsys):
+    def test_a_price_that_changes_while_the_job_may_run_is_logged_with_both_figures(self, world, monkeypatch, caplog):
         """The task reads the clock, so the change lies two days from whatever today is."""
         entry = {"model": "dated", "cached_input": 0, "source": "a contract", "date": "2026-11-28"}
         today = datetime.now(UTC).date()
@@ -174,15 +177,15 @@ class TestWarnings:
         world.store.objects["gs://b/prices.json"] = json.dumps({"prices": prices}).encode()
         monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__PRICES_FILE", "gs://b/prices.json")
         assert len(world.attempt(limit=2.0, model="dated")) == 2
-        warned = capsys.readouterr().out
+        warned = caplog.text
         assert f"The price of dated changes on {first}" in warned
         assert "$1.00) before, $0.20 ($0.0002 to $2.00) from then on" in warned
         with pytest.raises(AirflowFailException, match=r"may cost up to \$2\.00"):
             world.attempt(limit=1.5, model="dated", fingerprint="g")
 
-    def test_a_misspelt_model_is_logged_with_the_near_name_and_stops_nothing(self, world, capsys):
+    def test_a_misspelt_model_is_logged_with_the_near_name_and_stops_nothing(self, world, caplog):
         assert len(world.attempt(limit=None, model="gemini-3.8-flahs")) == 2
-        assert "gemini-3.8-flahs is no model that is known here, and gemini-3.8-flash is" in capsys.readouterr().out
+        assert "gemini-3.8-flahs is no model that is known here, and gemini-3.8-flash is" in caplog.text
 
     def test_so_it_is_for_ready_input(self, world, capsys):
         world.store.objects["gs://b/in.jsonl"] = b"{}"
@@ -196,9 +199,8 @@ class TestWarnings:
 
 class TestAsking:
     def ask(self, world, **more):
-        with pytest.raises(TaskAwaitingInput) as caught:
+        with pytest.raises(Parked, check=lambda asked: asked.method_name == "execute_answered") as caught:
             world.attempt(policy="ask", **more)
-        assert caught.value.method_name == "execute_answered"
         assert world.service.paid == []
         return json.loads(json.dumps(caught.value.kwargs))
 
@@ -231,6 +233,7 @@ class TestAsking:
         with pytest.raises(AirflowFailException, match=message):
             world.attempt(policy="ask", answer=(event, question))
         assert world.service.paid == []
+        world.max_tries += 1
         self.ask(world)
         assert len(asked) == 2, "a clear asks again"
 
@@ -278,7 +281,7 @@ class TestParameters:
     @pytest.mark.parametrize("arguments", [{"max_failed_ratio": 2}, {"min_succeeded_rows": -1}])
     def test_so_are_thresholds_out_of_range(self, arguments):
         with pytest.raises(InputError, match=next(iter(arguments))):
-            avb.VertexBatchExportOperator(task_id="t", jobs=[], destination_uri="gs://b/o", **arguments)
+            avb.VertexBatchExportOperator(task_id="t", jobs=[], destination="gs://b/o", **arguments)
 
 
 def test_every_option_of_the_settings_is_documented_for_airflow():
@@ -291,7 +294,7 @@ class TestInARealAirflow:
 
     @staticmethod
     def begin(airflow, dag_id):
-        airflow.wait_for_dag(dag_id, timeout_s=180)
+        airflow.wait_for_dag(dag_id)
         airflow.unpause(dag_id)
         return airflow.trigger(dag_id)
 
@@ -303,11 +306,14 @@ class TestInARealAirflow:
 
     def test_too_dear_fails_at_once_and_no_job_is_created(self, airflow, cloud, stack):
         run_id = self.begin(airflow, "over_budget_fail")
-        assert airflow.wait_for_run("over_budget_fail", run_id, timeout_s=240)["state"] == "failed"
+        assert airflow.wait_for_run("over_budget_fail", run_id)["state"] == "failed"
         task = airflow.task("over_budget_fail", run_id, "create")
-        assert (task["state"], task["try_number"]) == ("failed", 1)
-        log = airflow.log("over_budget_fail", run_id, "create")
-        assert "may cost up to $0.245762; the limit, max_cost_usd, is $0.10" in log
+        assert task["state"] == "failed"
+        # The try that says it is the last. On a busy machine Airflow may have failed one before it.
+        said = "may cost up to $0.245762; the limit, max_cost_usd, is $0.10"
+        tries = range(1, task["try_number"] + 1)
+        logs = [airflow.log("over_budget_fail", run_id, "create", number) for number in tries]
+        assert [said in log for log in logs] == [number == task["try_number"] for number in tries]
         assert cloud.jobs("over_budget_fail") == []
         assert airflow.xcom("over_budget_fail", run_id, "create", "estimate")["request_count"] == 3
 
@@ -321,10 +327,8 @@ class TestInARealAirflow:
     def test_a_person_rejects_one_run_and_approves_another(self, airflow, cloud, stack):
         runs = [self.begin(airflow, "over_budget_ask"), self.begin(airflow, "over_budget_ask")]
         for run_id in runs:
-            task = airflow.wait_for_task(
-                "over_budget_ask", run_id, "create", {"awaiting_input", "failed"}, timeout_s=240
-            )
-            assert task["state"] == "awaiting_input", airflow.log("over_budget_ask", run_id, "create")
+            task = airflow.wait_for_task("over_budget_ask", run_id, "create", {PARKED_STATE, "failed"})
+            assert task["state"] == PARKED_STATE, airflow.log("over_budget_ask", run_id, "create")
         waiting = airflow._send("GET", "dags/~/dagRuns/~/hitlDetails")["hitl_details"]
         assert {each["task_instance"]["dag_run_id"] for each in waiting} >= set(runs)
         assert all("may cost up to $0.245762" in each["subject"] for each in waiting)
@@ -333,18 +337,19 @@ class TestInARealAirflow:
         # No person answers in the second in which a task was parked: on Airflow 3.3.2 the scheduler may then meet the
         # end of its worker with the task queued again, and fail the try (apache/airflow#67287).
         airflow.wait_for("the ends of the workers", lambda: self.noticed(stack, runs), lambda: "")
+        tries = airflow.task("over_budget_ask", runs[0], "create")["try_number"]
         self.answer(airflow, runs[0], "Reject")
-        assert airflow.wait_for_run("over_budget_ask", runs[0], timeout_s=120)["state"] == "failed"
+        assert airflow.wait_for_run("over_budget_ask", runs[0])["state"] == "failed"
         task = airflow.task("over_budget_ask", runs[0], "create")
-        assert (task["state"], task["try_number"]) == ("failed", 1)
-        assert "rejected this batch" in airflow.log("over_budget_ask", runs[0], "create")
+        assert (task["state"], task["try_number"]) == ("failed", tries)
+        assert "rejected this batch" in airflow.log("over_budget_ask", runs[0], "create", tries)
         assert cloud.jobs("over_budget_ask") == []
 
         self.answer(airflow, runs[1], "Approve")
-        assert airflow.wait_for_run("over_budget_ask", runs[1], timeout_s=120)["state"] == "success"
+        assert airflow.wait_for_run("over_budget_ask", runs[1])["state"] == "success"
         [job] = cloud.jobs("over_budget_ask")
         assert airflow.xcom("over_budget_ask", runs[1], "create") == [job["name"]]
 
         airflow.clear("over_budget_ask", runs[1], ["create"])
-        assert airflow.wait_for_run("over_budget_ask", runs[1], timeout_s=120)["state"] == "success"
+        assert airflow.wait_for_run("over_budget_ask", runs[1])["state"] == "success"
         assert len(cloud.jobs("over_budget_ask")) == 1, "a clear attaches, and asks nobody"

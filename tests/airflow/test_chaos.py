@@ -1,13 +1,14 @@
 """The chaos table: real processes die after every single effect, and the books say what was paid for.
 
-`make chaos` runs every case and writes `docs/chaos.md`. Without it the kills after each effect are tried in deferrable
-mode, everything else in one mode, deferrable where it can be, and of what hurts everybody the first act; the page must
-say what was measured.
+`make chaos` runs every case and writes `docs/chaos.md`. Otherwise a part is tried, chosen by a seed: kills
+after single effects in deferrable mode, everything else in one mode, deferrable where it can be, and of what hurts
+everybody the first act; the page must say what was measured.
 """
 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,14 +25,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "chaos.md"
 HEADERS = ("what happened", "after", "mode", "jobs billed", "rows landed", "jobs left running")
 #: Every case, as against those that a change must pass.
 ALL = os.environ.get("CHAOS") == "all"
-#: The page was measured before the engine changed (identity, retries, what an attempt goes on from): until `make chaos`
-#: has written it anew, a part of the table would be held to figures of other code.
-pytestmark = [
-    pytest.mark.airflow,
-    pytest.mark.skipif(not ALL, reason="docs/chaos.md is to be measured on today's engine: run make chaos"),
-]
+pytestmark = pytest.mark.airflow
 KILLED_IN = (*(MODES if ALL else ("deferrable",)), TO_TABLE)
 ACTS = (1, 2, 3) if ALL else (1,)
+#: So many kills in each way, and so many other misfortunes, are tried for every change: all of them take a quarter
+#: of an hour of both cores.
+KILLS, OTHERS, SEED = 4, 12, 10
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,35 @@ class Result:
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """Everything that happened in one night."""
     with a_night(tmp_path_factory.mktemp("chaos"), Path(__file__).parent / "chaos" / "dags") as night:
-        others = [line for line in scenarios() if ALL or (is_for_every_change(line) and is_measured(line))]
+        others = list(scenarios()) if ALL else chosen_scenarios()
         night.behave([line.case for line in others])
         with ThreadPoolExecutor(1) as pool:
             beside = pool.submit(_run, night, [line for line in others if not line.misfortune.act])
             quiet = _run(night, list(quiet_runs()))
             effects = {result.line.mode: result.outcome.record.effects for result in quiet}
-            killed = _run(night, [line for mode in KILLED_IN for line in kills(mode, effects[mode])])
+            killed = _run(
+                night, [line for mode in KILLED_IN for line in chosen(list(kills(mode, effects[mode])), KILLS)]
+            )
             found = [*quiet, *killed, *beside.result()]
         for act in ACTS:
             found += _run(night, [line for line in others if line.misfortune.act == act])
         return found
+
+
+def chosen(lines: Sequence[Line], count: int) -> Sequence[Line]:
+    """So many lines by the seed, or all of them."""
+    return lines if ALL or len(lines) <= count else random.Random(SEED).sample(lines, count)
+
+
+def chosen_scenarios() -> list[Line]:
+    """What a change must pass: what kills after every effect, and some of all others."""
+    measured = [line for line in scenarios() if is_for_every_change(line) and is_measured(line)]
+    often = [line for line in measured if line.misfortune.after == EVERY]
+    return [*often, *chosen([line for line in measured if line not in often], OTHERS)]
+
+
+#: Entries of a log whose place among the steps is not told by the jobs that there are.
+_LOGGED = ("whose log", "landed")
 
 
 def is_for_every_change(line: Line) -> bool:
@@ -112,7 +129,11 @@ def all_but(results: Sequence[Result], holds) -> list[str]:
 class TestEveryCase:
     def test_each_step_has_effects_in_each_mode(self, effects):
         for mode, titles in effects.items():
-            steps = [step for step, _ in groupby(title.partition(":")[0] for title in titles)]
+            # Each task says whose its log is when it first writes there, and that rows have landed when all is done.
+            named = (
+                title.partition(":")[0] for title in titles if not title.partition("write ")[2].startswith(_LOGGED)
+            )
+            steps = [step for step, _ in groupby(named)]
             assert steps == ["prepare", "create", "repair", "export"], mode
 
     def test_somebody_died_where_somebody_was_to_die(self, results):
@@ -125,7 +146,8 @@ class TestEveryCase:
 
     def test_the_task_that_died_again_and_again_died_after_every_effect(self, results, effects):
         [often] = [result.outcome.record for result in results if result.line.misfortune.after == EVERY]
-        assert set(effects["sync"]) <= set(often.struck)
+        # It is struck once for each title; the proxy numbers an effect that comes again, and lets it pass.
+        assert {title for title in effects["sync"] if "(again" not in title} <= set(often.struck)
 
     def test_the_run_ended_as_it_should(self, results):
         assert all_but(results, lambda result: result.outcome.ended == result.line.misfortune.ends) == []

@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_vertex_batch import poller
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobState
-from airflow_vertex_batch.poller import _pollers, shared_poller
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState
+from airflow_vertex_batch.edge import poller
+from airflow_vertex_batch.edge.view import _pollers, shared_poller
+from airflow_vertex_batch.hooks import VertexBatchHook
 
 NAME = JobName("1", "us-central1", "1")
 
@@ -93,3 +94,12 @@ class TestTrouble:
         first.cancel()
         assert (await second).name == str(NAME)
         assert len(tries) == 2
+
+
+class TestAConnectionThatIsNotThere:
+    def test_is_named_with_what_to_do(self):
+        """Airflow's own kind of error: a secrets backend that is away for a moment looks the same."""
+        words = r"my_gcp.*\nTo do: Correct gcp_conn_id='my_gcp', or make the connection: airflow connections add my_gcp"
+        with pytest.raises(AirflowNotFoundException, match=words) as raised:
+            VertexBatchHook("my_gcp")
+        assert raised.value.__suppress_context__

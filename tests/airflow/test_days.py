@@ -7,15 +7,15 @@ from types import SimpleNamespace
 
 import pendulum
 import pytest
-from airflow.sdk import DAG, CronDataIntervalTimetable, CronTriggerTimetable
-from airflow.sdk.definitions.timetables.trigger import MultipleCronTriggerTimetable
+from airflow.sdk import DAG
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable as IntervalSchedule
 from airflow.timetables.trigger import CronTriggerTimetable as TriggerSchedule
 
-from airflow_vertex_batch.core.days import read_day
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.domain.days import read_day
+from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.macros import partition_date
+from tests.airflow.versions import CronDataIntervalTimetable, CronTriggerTimetable, MultipleCronTriggerTimetable
 
 ZONES = ("Europe/London", "Europe/Berlin", "Asia/Tokyo", "Pacific/Auckland", "America/New_York")
 YEAR = 2026
@@ -72,7 +72,7 @@ class TestTheNightsOfAYear:
 
     @pytest.mark.parametrize("zone", ZONES)
     def test_a_backfill_asks_for_the_same_days(self, zone):
-        from airflow.serialization.serialized_objects import DagSerialization
+        from tests.airflow.versions import DagSerialization
 
         dag = a_dag(CronDataIntervalTimetable("@daily", timezone=zone), zone)
         planned = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
@@ -113,11 +113,28 @@ class TestADayByHand:
         assert a_day(dag, conf={"partition_date": given}) == "2026-11-22"
 
     @pytest.mark.parametrize(
-        "given", ["yesterday", "2026", 2026, "2026-11", "2026-W47-7", "22.11.2026", True, 0, [], 1.5]
+        "given",
+        [
+            "yesterday",
+            "2026",
+            2026,
+            "2026-11",
+            "2026-W47-7",
+            "22.11.2026",
+            True,
+            0,
+            [],
+            1.5,
+            "0001-01-01T00:00:00+14:00",
+        ],
     )
     def test_what_is_no_day_is_refused_by_its_name(self, given):
         with pytest.raises(InputError, match=r"ds in conf is .* which is no date\. Write it as YYYY-MM-DD"):
             a_day(None, conf={"ds": given})
+
+    def test_a_number_that_python_does_not_write_is_none(self):
+        with pytest.raises(InputError, match="ds in conf is a number of thousands of digits, which is no date"):
+            a_day(None, conf={"ds": 10**5_000})
 
     def test_a_long_value_is_cut_in_the_message(self):
         with pytest.raises(InputError, match=r"^day is 'x{36}\.\.\., which") as found:

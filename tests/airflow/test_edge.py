@@ -16,16 +16,18 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 from pydantic import BaseModel
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch import compat, operators, sensors
-from airflow_vertex_batch.base import VertexBatchBaseOperator
-from airflow_vertex_batch.core.errors import InputError, JobError, ServiceError
+from airflow_vertex_batch import operators, sensors
+from airflow_vertex_batch.core.domain.errors import InputError, JobError, ServiceError
+from airflow_vertex_batch.core.requests.prepare import check_template
+from airflow_vertex_batch.edge import compat
+from airflow_vertex_batch.edge.base import VertexBatchBaseOperator
 from airflow_vertex_batch.macros import partition_date
 from airflow_vertex_batch.provider import get_provider_info
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
 
 JOB = "projects/1/locations/us-central1/batchPredictionJobs/2"
-EUROPE, MOVES = {"location": "europe-west4"}, {"on_queue_timeout": "resubmit_elsewhere"}
-WHOLE = {"model": "m", "rows": ["a"], "destination_uri": "gs://b/o"}
+EUROPE, DAY = {"location": "europe-west4"}, 24 * 3600
+WHOLE = {"model": "m", "rows": ["a"], "destination": "gs://b/o"}
 OPERATORS = [
     kind
     for module in (operators, sensors)
@@ -79,7 +81,7 @@ class TestParameters:
             ("CreateJobOperator", {"model": "gemini-x"}, "manifest or an input_uri"),
             ("CreateJobOperator", {"model": "m", "manifest": {}, "input_uri": "gs://a/b"}, "manifest or an input_uri"),
             ("CreateJobOperator", {"model": "m", "manifest": {}, "on_changed_input": "x"}, "on_changed_input='x'"),
-            ("CreateJobOperator", {"model": "m", "manifest": {}, "settle_seconds": 29}, "Use 30 to 3600 seconds"),
+            ("CreateJobOperator", {"model": "m", "manifest": {}, "settle_seconds": 29}, "of 30 to 3,600 seconds"),
             ("CreateJobOperator", {"manifest": {}}, "has no model"),
             ("RepairOperator", {"model": "m", "jobs": [], "manifest": {}, "repair_rounds": 11}, "Use 0 to 10"),
             (
@@ -97,18 +99,17 @@ class TestParameters:
                 {"model": "m", "jobs": [], "manifest": {}, "repair_by": "prayer"},
                 "'requests' or 'resume'",
             ),
-            ("ExportOperator", {"jobs": []}, "needs one destination"),
-            ("ExportOperator", {"jobs": [], "destination_uri": "gs://a/b", "file_format": "csv"}, "file_format='csv'"),
+            ("ExportOperator", {"jobs": []}, "has no destination"),
+            ("ExportOperator", {"jobs": [], "destination": "gs://a/b", "file_format": "csv"}, "file_format='csv'"),
             ("JobSensor", {"jobs": [], "on_timeout": "x"}, "on_timeout='x'"),
             ("JobSensor", {"jobs": [], "poll_interval": 0}, "above zero"),
             ("JobSensor", {"jobs": [], "queue_warning": timedelta(0)}, "above zero"),
             ("JobSensor", {"jobs": [], "queue_timeout": 0}, "above zero"),
-            ("JobSensor", {"jobs": [], "on_queue_timeout": "x"}, "Use 'wait' or 'resubmit_elsewhere'"),
-            ("JobSensor", {"jobs": [], "elsewhere": [EUROPE]}, "Set on_queue_timeout='resubmit_elsewhere' and queue"),
-            ("JobSensor", {"jobs": [], "elsewhere": [EUROPE], **MOVES}, "without a queue_timeout never comes"),
-            ("JobSensor", {"jobs": [], "queue_timeout": 60, **MOVES}, "names no place to go to"),
-            ("JobSensor", {"jobs": [], "queue_timeout": 60, "elsewhere": [], **MOVES}, "names no place to go to"),
-            ("JobSensor", {"jobs": [], "queue_timeout": 60, "elsewhere": ["x"], **MOVES}, "is no list of places"),
+            ("JobSensor", {"jobs": [], "elsewhere": [EUROPE]}, "elsewhere without queue_timeout would do nothing"),
+            ("JobSensor", {"jobs": [], "queue_timeout": DAY}, "queue_timeout without elsewhere would do nothing"),
+            ("JobSensor", {"jobs": [], "queue_timeout": DAY, "elsewhere": []}, "elsewhere names no place"),
+            ("JobSensor", {"jobs": [], "elsewhere": []}, "elsewhere names no place"),
+            ("JobSensor", {"jobs": [], "queue_timeout": DAY, "elsewhere": ["x"]}, "elsewhere is a list with a str"),
         ],
     )
     def test_the_others(self, kind, arguments, message):
@@ -140,10 +141,8 @@ class TestParameters:
             ("PrepareOperator", {"sql": "select 1", "prompt": "x", "files_format": "csv"}, "files_format"),
             ("PrepareOperator", {"objects": "gs://b/i/", "media_columns": ["uri"], "prompt_variables": {"a": 1}},
              "prompt_variables"),
-            ("ExportOperator", {"jobs": [], "destination_table": "bq://p.d.t", "file_format": "parquet"},
+            ("ExportOperator", {"jobs": [], "destination": "bq://p.d.t", "file_format": "parquet"},
              "file_format"),
-            ("ExportOperator", {"jobs": [], "destination_uri": "gs://b/o", "dead_letter_table": "bq://p.d.t"},
-             "dead_letter_table"),
             ("Operator", WHOLE | {"repair_by": "resume"}, "repair_by"),
             ("Operator", WHOLE | {"repair_actions": {"blocked": "as_is"}, "on_clear": "new"}, "repair_actions"),
             ("Operator", WHOLE | {"repair_max_output_tokens": 100}, "repair_max_output_tokens"),
@@ -168,15 +167,22 @@ class TestParameters:
             avb.VertexBatchOperator(task_id="t", **WHOLE, repair_by="resume", **arguments)
         with DAG("d", schedule=None):
             avb.vertex_batch(
-                model="m", destination_uri="gs://b/o", file_format="parquet", replace_partition=True, rows=["a"],
+                model="m", destination="gs://b/o", file_format="parquet", replace_partition=True, rows=["a"],
                 prompt_variables={"a": 1}, on_null="empty", repair_by="resume", on_rejected_row="dead_letter",
                 max_rejected_ratio=0.1,
             )  # fmt: skip
 
+    def test_what_is_no_dict_of_arguments_is_refused(self):
+        with (
+            DAG("d", schedule=None),
+            pytest.raises(InputError, match=r"task_args is a list\. Give a dict, such as"),
+        ):
+            avb.vertex_batch(model="m", rows=["a"], task_args=["pool"])
+
     def test_an_unknown_argument_of_the_group_is_named_with_a_guess(self):
         with (
             DAG("d", schedule=None),
-            pytest.raises(InputError, match=r"knows no argument 'promt'. Did you mean prompt\?"),
+            pytest.raises(InputError, match=r"knows no argument 'promt'.\nTo do: Did you mean prompt\?"),
         ):
             avb.vertex_batch(model="m", promt="x")
 
@@ -210,7 +216,7 @@ class TestTheGroup:
             avb.vertex_batch(
                 "g", model="m", rows=[], prompt="{{ x }}", response_schema=Answer, location="global",
                 poll_interval=timedelta(minutes=2),
-                destination_uri="gs://b/o", task_args={"retries": 4},
+                destination="gs://b/o", task_args={"retries": 4},
             )  # fmt: skip
         order = ["g.prepare", "g.create", "g.wait", "g.repair", "g.export"]
         assert [task.task_id for task in dag.topological_sort()] == order
@@ -219,10 +225,20 @@ class TestTheGroup:
         assert dag.task_dict["g.wait"].poll_interval == 120
         assert dag.task_dict["g.export"].response_schema is Answer
 
-    def test_who_waits_knows_where_else_to_go(self):
-        moves = {"queue_timeout": timedelta(hours=36), "elsewhere": [EUROPE], **MOVES}
+    def test_prepare_knows_the_model_that_will_be_asked(self):
+        settings = {"thinkingConfig": {"thinkingBudget": 0}}
         with DAG("d", schedule=None) as dag:
-            avb.vertex_batch("g", model="m", rows=[], prompt="x", destination_uri="gs://b/o", **moves)
+            avb.vertex_batch(
+                "g", model="gemini-4-argon", rows=["x"], generation_config=settings, destination="gs://b/o"
+            )
+        plan = dag.task_dict["g.prepare"]._plan()
+        with pytest.raises(InputError, match=r"thinkingBudget.*\[model-refuses\]"):
+            check_template(plan.template, model=plan.model)
+
+    def test_who_waits_knows_where_else_to_go(self):
+        moves = {"queue_timeout": timedelta(hours=36), "elsewhere": [EUROPE]}
+        with DAG("d", schedule=None) as dag:
+            avb.vertex_batch("g", model="m", rows=[], prompt="x", destination="gs://b/o", **moves)
         for name in ("g.wait", "g.repair"):
             assert (dag.task_dict[name].queue_timeout, dag.task_dict[name].elsewhere) == (129_600, [EUROPE])
 
@@ -290,9 +306,9 @@ class TestErrors:
         ids=["input", "403", "503", "job", "job-ended"],
     )
     def test_only_errors_that_may_pass_are_retried(self, error, retried):
-        from airflow.sdk.exceptions import AirflowFailException
+        from airflow.providers.common.compat.sdk import AirflowFailException
 
-        from airflow_vertex_batch.base import failing
+        from airflow_vertex_batch.edge.base import failing
 
         with pytest.raises(type(error) if retried else AirflowFailException, match=r"^x"), failing():
             raise error

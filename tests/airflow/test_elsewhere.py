@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 import airflow_vertex_batch as avb
 from airflow_vertex_batch.emulator.faults import Hold, Http
@@ -25,7 +25,7 @@ def crowded(times=1, *faults, hours=36):
 def moving(*places, **arguments):
     """Return the parameters of moving after 35 hours."""
     return {
-        "queue_timeout": 35 * HOUR, "on_queue_timeout": "resubmit_elsewhere", "elsewhere": list(places or (EUROPE,)),
+        "queue_timeout": 35 * HOUR, "elsewhere": list(places or (EUROPE,)),
     } | arguments  # fmt: skip
 
 
@@ -129,19 +129,23 @@ class TestOneTaskForItAll:
         assert task.execute(a_context())["statuses"] == {"succeeded": 6}
         assert places(world) == MOVED
 
+    def test_a_model_that_refuses_the_requests_is_passed_over(self, serve):
+        world = crowded()
+        config = {"thinkingConfig": {"thinkingBudget": 0}}
+        asked = moving({"model": "gemini-4-argon"}, EUROPE)
+        task = a_whole(world, serve(world), deferrable=False, generation_config=config, **asked)
+        world.seconds_a_question = 35.5 * HOUR
+        assert task.execute(a_context())["statuses"] == {"succeeded": 6}
+        assert places(world) == MOVED
+
     def test_when_no_place_is_left_it_waits(self, serve, warnings):
         world = crowded(2)
         task, context = a_whole(world, serve(world), **moving()), a_context()
         waits = deferred(lambda: task.execute(context))
         waits = deferred(lambda: resumed(task, context, waits))
-        assert (waits.kwargs["told"]["stuck"], waits.trigger.queue_limit) == (waits.trigger.jobs, {})
+        assert (waits.kwargs["attempt"]["told"]["stuck"], waits.trigger.queue_limit) == (waits.trigger.jobs, {})
         assert "there is no place left to move it to; it goes on waiting" in warnings()[-1]
         assert world.states == ["CANCELLED", "PENDING"]
-
-    def test_to_wait_is_the_default(self, serve, warnings):
-        world = crowded()
-        waits = deferred(lambda: a_whole(world, serve(world), queue_timeout=35 * HOUR).execute(a_context()))
-        assert (world.states, waits.trigger.queue_limit, len(warnings())) == (["PENDING"], {}, 2)
 
 
 class TestTheGroup:

@@ -27,7 +27,7 @@ def runs(stack):
     with cloud.misbehaving([*faults, refusal]):
         found = {}
         for dag_id in EVERY:
-            client.wait_for_dag(dag_id, timeout_s=180)
+            client.wait_for_dag(dag_id)
             client.unpause(dag_id)
             found[dag_id] = client.trigger(dag_id)
         yield found

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from airflow.triggers.base import BaseTrigger
 
-from airflow_vertex_batch import compat, triggers
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import JobError, LedgerError
+from airflow_vertex_batch import triggers
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import JobError, LogError
+from airflow_vertex_batch.edge import compat
 from airflow_vertex_batch.emulator.faults import Http
 from airflow_vertex_batch.emulator.scenario import Scenario
 from airflow_vertex_batch.hooks import VertexBatchHook
 from airflow_vertex_batch.sensors import VertexBatchJobSensor
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
+from tests.airflow.versions import since_3_3
 from tests.airflow.waiting import SlowWorld
 from tests.emulator.worlds import a_body, listening
 
@@ -155,6 +159,17 @@ class TestAKilledTrigger:
         assert not cancelled(world)
 
 
+async def given_up(work, timeout):  # noqa: ASYNC109 - as `asyncio.wait_for` has it
+    """Wait as `asyncio.wait_for` of Python 3.11: a cancel while it cancels `work` ends it at once."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=timeout)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait({task})
+        raise
+
+
 class TestAsAirflowKills:
     """It cancels the waiting trigger, and goes on cancelling it until it is over: about once a second, here every
     50 ms.
@@ -175,16 +190,120 @@ class TestAsAirflowKills:
         assert cancelled(world)
         world.emulator.script.check_used()
 
+    async def test_who_gives_on_kill_up_still_waits_for_its_end(self, world, airflow):
+        """`asyncio.wait_for` of Python 3.11 is over at the second cancel, whatever it waits for."""
+        airflow("failed", MINE)
+        world.emulator.set_scenario(Scenario(faults=(Http(on="cancel", status=503, times=2),)))
+        trigger = VertexBatchJobTrigger([world.job], attempt=MINE)
+        trigger.task_instance = instance()
+        task = asyncio.ensure_future(self.run_trigger(trigger, wait_for=given_up))
+        while not task.done() and not world.emulator.books()["calls"].get("get"):
+            await asyncio.wait({task}, timeout=0.01)
+        while not task.done():
+            task.cancel("user-action")
+            await asyncio.wait({task}, timeout=0.05)
+        assert cancelled(world)
+        world.emulator.script.check_used()
+
+    @pytest.mark.parametrize(("state", "ends"), [("skipped", True), ("running", False)])
+    async def test_a_cancel_that_leads_past_on_kill_is_survived(self, world, airflow, state, ends):
+        """It comes while Airflow writes into its log that it is about to call it."""
+        airflow(state, MINE)
+        trigger = VertexBatchJobTrigger([world.job], attempt=MINE)
+        trigger.task_instance = instance()
+        full = asyncio.Event()
+        task = asyncio.ensure_future(self.run_trigger(trigger, full.wait))
+        while not task.done() and not world.emulator.books()["calls"].get("get"):
+            await asyncio.wait({task}, timeout=0.01)
+        while not task.done():
+            task.cancel("user-action")
+            await asyncio.wait({task}, timeout=0.05)
+        assert cancelled(world) is ends
+
+    @since_3_3
+    async def test_a_triggerer_that_stops_asks_nothing(self, world, airflow):
+        airflow("failed", MINE)
+        trigger = VertexBatchJobTrigger([world.job], attempt=MINE)
+        trigger.task_instance = instance()
+        task = asyncio.ensure_future(self.run_trigger(trigger))
+        while not task.done() and not world.emulator.books()["calls"].get("get"):
+            await asyncio.wait({task}, timeout=0.01)
+        task.cancel()
+        await asyncio.wait({task})
+        assert not cancelled(world)
+
     @staticmethod
-    async def run_trigger(trigger):
-        """As `run_trigger` of Airflow 3.3.2 (airflow/jobs/triggerer_job_runner.py)."""
+    async def run_trigger(trigger, log=lambda: asyncio.sleep(0), wait_for=asyncio.wait_for):
+        """As `run_trigger` of Airflow 3.3.2 (airflow/jobs/triggerer_job_runner.py).
+
+        :param log: writes a line.
+        """
         try:
             async for _ in trigger.run():
                 pass
         except asyncio.CancelledError as error:
             if error.args and error.args[0] == "user-action":
-                await asyncio.wait_for(trigger.on_kill(), timeout=30)
+                await log()
+                await wait_for(trigger.on_kill(), timeout=600)
             raise
+        finally:
+            with contextlib.suppress(Exception):
+                await trigger.cleanup()
+
+
+class TestAsAirflowBelow33Kills:
+    """It knows no `on_kill`: it cancels the waiting trigger without a reason, and then calls `cleanup`."""
+
+    @pytest.fixture(autouse=True)
+    def below_3_3(self, monkeypatch):
+        monkeypatch.delattr(BaseTrigger, "on_kill", raising=False)
+
+    @pytest.fixture
+    def waits(self, world):
+        """A trigger that waits for a job, and the task that runs it."""
+
+        async def begin():
+            trigger = VertexBatchJobTrigger([world.job], attempt=MINE)
+            trigger.task_instance = instance()
+            task = asyncio.ensure_future(self.run_trigger(trigger))
+            while not task.done() and not world.emulator.books()["calls"].get("get"):
+                await asyncio.wait({task}, timeout=0.01)
+            return task
+
+        return begin
+
+    @pytest.mark.parametrize(
+        ("state", "owner", "cancels"),
+        [
+            *(("failed", MINE, True), ("success", MINE, True), ("skipped", MINE, True)),
+            *(("deferred", MINE, False), ("scheduled", MINE, False), ("failed", ANOTHER, False)),
+        ],
+        ids=["failed", "success", "skipped", "moved", "cleared", "another attempt has failed"],
+    )
+    async def test_the_state_of_the_task_says_whether_a_person_ended_it(
+        self, world, airflow, waits, state, owner, cancels
+    ):
+        airflow(state, owner)
+        task = await waits()
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.05)
+        assert cancelled(world) is cancels
+
+    def test_a_triggerer_that_stops_asks_nothing(self, world, airflow, waits):
+        airflow("failed", MINE)
+        asyncio.run(waits())
+        assert not cancelled(world)
+
+    @staticmethod
+    async def run_trigger(trigger):
+        """As `run_trigger` of Airflow 3.1.8 and 3.2.2 (airflow/jobs/triggerer_job_runner.py)."""
+        try:
+            async for _ in trigger.run():
+                pass
+        finally:
+            with contextlib.suppress(Exception):
+                await trigger.cleanup()
 
 
 class TestTheDeadline:
@@ -214,12 +333,12 @@ class TestADeferral:
     """The attempt that waits says so before it leaves the worker."""
 
     def test_the_trigger_carries_its_attempt_and_airflow_knows_it(self, world):
-        from airflow.sdk.exceptions import TaskDeferred
+        from airflow.providers.common.compat.sdk import TaskDeferred
 
         pushed = {}
         ti = instance()
         ti.xcom_push = pushed.__setitem__
-        with pytest.raises(TaskDeferred) as deferred:
+        with pytest.raises(TaskDeferred, check=lambda left: left.method_name == "execute_complete") as deferred:
             VertexBatchJobSensor(task_id="wait", jobs=[world.job]).execute({"ti": ti})
         _, arguments = deferred.value.trigger.serialize()
         assert arguments["attempt"] == pushed[compat.ATTEMPT_KEY] == MINE
@@ -233,8 +352,10 @@ class TestADeadlineInAWorker:
         supervisor, ti = airflow("running", None), instance()
         # Another attempt takes over between this one's first look and its deadline.
         ti.xcom_push = lambda _key, _value: setattr(supervisor, "owner", owner)
-        sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False, job_timeout=0.001)
-        error, words = (JobError, "is being cancelled") if cancels else (LedgerError, "Try 11 of this task has begun")
+        sensor = VertexBatchJobSensor(
+            task_id="wait", jobs=[world.job], deferrable=False, job_timeout=timedelta(milliseconds=1)
+        )
+        error, words = (JobError, "is being cancelled") if cancels else (LogError, "Try 11 of this task has begun")
         with pytest.raises(error, match=words):
             sensor.execute({"ti": ti})
         assert cancelled(world) is cancels
@@ -288,5 +409,5 @@ class TestOwning:
 
     def test_an_earlier_one_stops_before_it_does_anything(self, airflow):
         airflow("running", ANOTHER)
-        with pytest.raises(LedgerError, match=r"Try 11 of this task has begun.*Nothing was sent"):
+        with pytest.raises(LogError, match=r"Try 11 of this task has begun.*Nothing was sent"):
             compat.own(SimpleNamespace(**vars(instance()), xcom_push=pytest.fail))

@@ -12,8 +12,10 @@ from markupsafe import escape
 
 import airflow_vertex_batch as avb
 from airflow_vertex_batch import triggers
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
+from tests.airflow.versions import DagSerialization, since_3_3
+from tests.airflow.waiting import SlowWorld, a_context, an_operator, deferred
 from tests.emulator.worlds import World, a_body, listening
 
 JOB = "projects/1/locations/us-central1/batchPredictionJobs/2"
@@ -52,7 +54,6 @@ def arrived(dag, context):
     """Take the sensor through the database and give it to the triggerer, which renders the trigger."""
     from airflow.models.trigger import Trigger
     from airflow.serialization.decoders import smart_decode_trigger_kwargs
-    from airflow.serialization.serialized_objects import DagSerialization
 
     task = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag)))).get_task("wait")
     assert task.start_from_trigger
@@ -76,6 +77,7 @@ class Instance:
         return self._xcoms[f"{task_ids}_{key}"]
 
 
+@since_3_3
 class TestWhatArrives:
     @pytest.mark.parametrize(
         "jobs",
@@ -102,8 +104,6 @@ class TestWhatArrives:
         ids=["a short one", "below a long job_timeout", "above it", "no scheduler could add it", "the default"],
     )
     def test_the_sensor_s_own_timeout_is_handed_to_the_scheduler_where_it_comes_first(self, arguments, handed):
-        from airflow.serialization.serialized_objects import DagSerialization
-
         with DAG("d", schedule=None) as dag:
             sensor(JOB, **arguments)
         task = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag)))).get_task("wait")
@@ -129,7 +129,7 @@ class TestWhatArrives:
 
     def test_the_group_can_be_told(self):
         with DAG("d", schedule=None) as dag:
-            avb.vertex_batch("g", model="m", rows=[], prompt="x", destination_uri="gs://b/o", start_from_trigger=True)
+            avb.vertex_batch("g", model="m", rows=[], prompt="x", destination="gs://b/o", start_from_trigger=True)
         assert (
             dag.task_dict["g.wait"].start_trigger_args.trigger_kwargs["jobs"].startswith("{{ ti.xcom_pull('g.create'")
         )
@@ -144,6 +144,35 @@ class TestWhatArrives:
         with DAG("d", schedule=None):
             plain = avb.VertexBatchJobSensor(task_id="wait", jobs=JOB)
         assert (plain.start_from_trigger, plain.start_trigger_args) == (False, None)
+
+
+class TestBelow33:
+    """The scheduler hands no task to the triggerer, and the triggerer renders nothing: a worker begins the sensor."""
+
+    @pytest.fixture(autouse=True)
+    def below_3_3(self, monkeypatch):
+        monkeypatch.setattr("airflow_vertex_batch.sensors.can_start_from_trigger", lambda: False)
+
+    def test_nothing_is_handed_to_the_scheduler(self):
+        with DAG("d", schedule=None):
+            wait = sensor(create().output)
+        assert (wait.start_from_trigger, wait.start_trigger_args) == (False, None)
+
+    def test_the_worker_asks_once_and_defers(self, serve):
+        world = SlowWorld(1)
+        name = world.create(a_body())["name"]
+        task = an_operator(avb.VertexBatchJobSensor, world, serve(world), jobs=[name], start_from_trigger=True)
+        context = a_context()
+        waits = deferred(lambda: task.execute(context))
+        assert waits.trigger.jobs == [name]
+        assert "vertex_batch_generation" in context["ti"].xcoms
+
+    def test_what_3_3_could_not_resolve_is_refused_all_the_same(self):
+        """So that the DAG file goes on when Airflow does."""
+        with DAG("d", schedule=None):
+            given = mapped().output
+            with pytest.raises(InputError, match="cannot resolve these jobs"):
+                sensor(given)
 
 
 class TestWhatIsRefused:
@@ -166,7 +195,7 @@ class TestWhatIsRefused:
     def test_outputs_that_the_triggerer_cannot_resolve(self, jobs):
         with DAG("d", schedule=None):
             given = jobs()
-            with pytest.raises(InputError, match=r"cannot resolve these jobs.*Pass create\.output itself"):
+            with pytest.raises(InputError, match=r"(?s)cannot resolve these jobs.*Pass create\.output itself"):
                 sensor(given)
 
 
@@ -205,6 +234,7 @@ class TestTheTrigger:
         }
 
 
+@since_3_3
 class TestTheEnd:
     """`execute_complete` does what `execute` never could: links and generation."""
 
@@ -222,7 +252,7 @@ class TestTheEnd:
         return result, pushed
 
     def test_links_and_generation_are_pushed(self):
-        from airflow_vertex_batch.core.lifecycle import Ended, pack
+        from airflow_vertex_batch.core.waiting.watch import Ended, pack
         from tests.builders import a_job
 
         result, pushed = self.complete({"outcomes": pack([Ended(a_job(name=JOB))])})
@@ -231,7 +261,7 @@ class TestTheEnd:
         assert any(JOB.rpartition("/")[2] in str(value) for value in pushed.values())
 
     def test_an_error_fails_the_task_for_good(self):
-        from airflow.sdk.exceptions import AirflowFailException
+        from airflow.providers.common.compat.sdk import AirflowFailException
 
         with pytest.raises(AirflowFailException, match="'None' is not the name"):
             self.complete({"outcomes": [], "error": "'None' is not the name of a batch prediction job."})

@@ -5,12 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException
 from google.auth.credentials import AnonymousCredentials
 from google.oauth2.credentials import Credentials
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch.core.errors import InputError, ServiceError
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
 from airflow_vertex_batch.gcp.doctor import GoogleCloud, Hosts
 from tests.emulator.worlds import World, listening
 
@@ -70,7 +70,7 @@ class TestExecution:
         assert (result["failed"], result["warning"], len(result["unknown"])) == ([], [], 7)
 
     def test_a_failed_check_fails_the_task_without_retries(self, operator):
-        with pytest.raises(AirflowFailException, match=r"model: batches of .* Set location='global'"):
+        with pytest.raises(AirflowFailException, match=r"(?s)model: batches of .* Set location='global'"):
             operator(location="us-central1").execute({})
 
     def test_a_failure_that_is_allowed_is_told_and_stops_nothing(self, operator):

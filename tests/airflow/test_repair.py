@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from airflow_vertex_batch.core.report import PriceTable
+from airflow_vertex_batch.core.answers.report import PriceTable
 from tests.airflow.conftest import Cloud
 from tests.bad_night import CALL, Night
 
@@ -31,7 +31,7 @@ class Run:
     def __init__(self, airflow, cloud, dag_id, report_of, conf=None):
         before = {job["name"] for job in cloud.jobs(dag_id)}
         run_id = airflow.trigger(dag_id, conf=conf)
-        state = airflow.wait_for_run(dag_id, run_id, timeout_s=600)["state"]
+        state = airflow.wait_for_run(dag_id, run_id)["state"]
         assert state == "success", airflow.tasks(dag_id, run_id)
         self.jobs = [job for job in cloud.jobs(dag_id, rows=True) if job["name"] not in before]
         self.run_id = run_id
@@ -77,7 +77,7 @@ def ready(stack):
     """A client of Airflow, once the DAGs of this module can run."""
     client = stack.airflow.client
     for dag_id in (*TABLES, "over_budget", "on_demand", "resumed", "too_many_failed"):
-        client.wait_for_dag(dag_id, timeout_s=180)
+        client.wait_for_dag(dag_id)
         client.unpause(dag_id)
     return client
 
@@ -156,7 +156,7 @@ class TestABadNight:
         """Its answers have landed since and are not known to it: it prepares the same set, and finds its jobs."""
         jobs = google.jobs("bad_night")
         ready.clear("bad_night", bad.run_id)
-        assert ready.wait_for_run("bad_night", bad.run_id, timeout_s=600)["state"] == "success"
+        assert ready.wait_for_run("bad_night", bad.run_id)["state"] == "success"
         assert [job["name"] for job in google.jobs("bad_night")] == [job["name"] for job in jobs]
         for before, table in ((bad.landed, "bad_night"), (bad.dead, "bad_night_dead_letters")):
             assert sorted(map(repr, Run.rows(google, table))) == sorted(map(repr, before))
@@ -214,14 +214,14 @@ class TestOnDemand:
         labels = {"airflow-dag": "on_demand", "avb-round": "0"}
         with google.misbehaving([{**self.FAULT, "labels": labels}]):
             run_id = ready.trigger("on_demand")
-            assert ready.wait_for_run("on_demand", run_id, timeout_s=300)["state"] == "success"
+            assert ready.wait_for_run("on_demand", run_id)["state"] == "success"
         bad = {row["row_key"] for row in Run.rows(google, "on_demand_dead_letters")}
         assert 0 < len(bad) < 50
         assert self.sent(google) == [keys(50)]
 
         for tasks, jobs in ((["batch.repair"], 2), (None, 2)):
             ready.clear("on_demand", run_id, tasks)
-            assert ready.wait_for_run("on_demand", run_id, timeout_s=300)["state"] == "success"
+            assert ready.wait_for_run("on_demand", run_id)["state"] == "success"
             assert Counter(row["row_key"] for row in Run.rows(google, "on_demand")) == once_each(keys(50))
             assert Run.rows(google, "on_demand_dead_letters") == []
             assert self.sent(google) == [keys(50), bad][:jobs]
@@ -242,7 +242,7 @@ class TestTheServicesOwnResume:
         fault = {"do": "row_error", "code": 503, "ratio": 0.2, "seed": 3}
         with google.misbehaving([{**fault, "labels": {"airflow-dag": "resumed", "avb-round": "0"}}]):
             run_id = ready.trigger("resumed")
-            assert ready.wait_for_run("resumed", run_id, timeout_s=300)["state"] == "success"
+            assert ready.wait_for_run("resumed", run_id)["state"] == "success"
         first, second = google.jobs("resumed", rows=True)
         failed = {bill["key"] for bill in first["bills"] if bill["outcome"] == "failed"}
         assert 0 < len(failed) < 50
@@ -261,7 +261,7 @@ class TestThresholds:
         fault = {"do": "row_error", "code": 400, "ratio": 0.4, "seed": 3, "labels": {"airflow-dag": "too_many_failed"}}
         with google.misbehaving([fault]):
             run_id = ready.trigger("too_many_failed")
-            assert ready.wait_for_run("too_many_failed", run_id, timeout_s=300)["state"] == "failed"
+            assert ready.wait_for_run("too_many_failed", run_id)["state"] == "failed"
         export = ready.task("too_many_failed", run_id, "batch.export")
         assert (export["state"], export["try_number"]) == ("failed", 1)
         dead = {row["row_key"] for row in Run.rows(google, "too_many_failed_dead_letters")}
@@ -277,7 +277,7 @@ class TestTheBudget:
 
     def test_makes_no_job_and_says_the_figure_and_the_limit(self, ready, google):
         run_id = ready.trigger("over_budget")
-        assert ready.wait_for_run("over_budget", run_id, timeout_s=300)["state"] == "failed"
+        assert ready.wait_for_run("over_budget", run_id)["state"] == "failed"
         assert google.jobs("over_budget") == []
         [failed] = [task for task in ready.tasks("over_budget", run_id) if task["state"] == "failed"]
         assert failed["try_number"] == 1, "asking again does not make it cheaper"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from airflow.sdk import DAG, TaskGroup, task
-from airflow.serialization.serialized_objects import DagSerialization
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch.base import DEFAULT_RETRIES, VertexBatchBaseOperator
-from airflow_vertex_batch.compat import RETRIES, default_retries
+from airflow_vertex_batch.edge.base import DEFAULT_RETRIES, VertexBatchBaseOperator
+from airflow_vertex_batch.edge.compat import RETRIES, default_retries
 from tests.airflow.test_edge import OPERATORS
+from tests.airflow.versions import DagSerialization
 
-WHERE = {"model": "m", "prompt": "x", "destination_uri": "gs://b/o"}
+WHERE = {"model": "m", "prompt": "x", "destination": "gs://b/o"}
 
 
 def a_task(**given):

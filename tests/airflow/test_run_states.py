@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.runs import PASSWORD_VARIABLE, TOKEN_VARIABLE, RestRuns, runs_here
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
+from airflow_vertex_batch.edge.runs import PASSWORD_VARIABLE, TOKEN_VARIABLE, RestRuns, runs_here
 from airflow_vertex_batch.settings import Settings
 from tests.builders import an_identity
 from tests.gcp.scripted_server import Answer, ScriptedServer

@@ -16,7 +16,7 @@ def succeeded(airflow, begun):
     """Wait for a DAG's run and insist on its success; return its id."""
 
     def wait(dag_id):
-        run = airflow.wait_for_run(dag_id, begun[dag_id], timeout_s=400)
+        run = airflow.wait_for_run(dag_id, begun[dag_id])
         assert run["state"] == "success", last_words(airflow, dag_id, begun[dag_id])
         return begun[dag_id]
 
@@ -28,7 +28,7 @@ def failed(airflow, begun):
     """Wait for a DAG's run and insist on its failure; return its id."""
 
     def wait(dag_id):
-        assert airflow.wait_for_run(dag_id, begun[dag_id], timeout_s=400)["state"] == "failed"
+        assert airflow.wait_for_run(dag_id, begun[dag_id])["state"] == "failed"
         return begun[dag_id]
 
     return wait
@@ -66,7 +66,8 @@ class TestTheNightlyDag:
             "backfill", "create", "--dag-id", NIGHTLY, "--from-date", f"{old[0]}", "--to-date", f"{old[-1]}"
         )
         runs = self.ended(airflow, 5)
-        airflow.wait_for_backfill(1)
+        [backfill] = airflow.backfills(NIGHTLY)
+        airflow.wait_for_backfill(backfill["id"])
 
         assert {run["run_type"]: run["state"] for run in runs} == {
             "scheduled": "success",

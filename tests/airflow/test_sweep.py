@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch.compat import run_state
-from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.purchase import display_name, owner_labels
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.purchase.buyer import display_name, owner_labels
+from airflow_vertex_batch.core.purchase.entries import Part
+from airflow_vertex_batch.core.purchase.log import BatchLog
+from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, IDENTITY_LABEL
+from airflow_vertex_batch.edge.compat import run_state
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Http
 from airflow_vertex_batch.emulator.scenario import Scenario
@@ -27,7 +28,8 @@ HERE = "airflow-here"
 @pytest.fixture
 def orphan(gcs, bucket, storage_url, monkeypatch):
     """A job in `global`, three hours old, in whose place its log names another; and the connection that finds it."""
-    world = World(gcs, clock=VirtualClock(datetime.now(UTC) - timedelta(hours=3)))
+    # How old a job is, Cloud Storage's clock says.
+    world = World(gcs, clock=VirtualClock(gcs.now(bucket) - timedelta(hours=3)))
     requests = bucket / "staging/nightly/requests.jsonl"
     identity = an_identity(staging=str(bucket / "staging"))
     with gcs.open_write(requests) as stream:
@@ -38,15 +40,15 @@ def orphan(gcs, bucket, storage_url, monkeypatch):
         display_name=display_name(identity),
     )  # fmt: skip
     job = world.emulator.create("demo", "global", spec.body())
-    ledger = Ledger(gcs, bucket / "staging/ledger" / identity.key, "task")
-    ledger.append(ledger.submission("f", job["name"]), 0)
-    ledger.append(ledger.submission("g", f"{job['name']}0"), 1)
+    log = BatchLog(gcs, identity, "1:task").of_job(Part())
+    log.append(log.submission("f", job["name"]))
+    log.append(log.submission("g", f"{job['name']}0"))
     with listening(world) as url:
         extra = {"is_anonymous": True, "project": "demo", "vertex_batch_endpoint": url}
         connection = {"conn_type": "google_cloud_platform", "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
-        yield SimpleNamespace(world=world, job=job, staging=bucket / "staging", key=identity.key)
+        yield SimpleNamespace(world=world, job=job, staging=bucket / "staging", identity=identity)
 
 
 @pytest.fixture
@@ -91,16 +93,16 @@ class TestSweeping:
         assert sweep(locations=None, location="global")[0]["looked_at_count"] == 1
 
     def test_an_error_about_a_job_fails_the_task_with_its_name_after_the_report_is_pushed(self, orphan, sweep):
-        from airflow_vertex_batch.core.errors import JobError
+        from airflow_vertex_batch.core.domain.errors import JobError
 
-        ledger = Ledger(orphan.world.store, orphan.staging / "ledger" / orphan.key, "task")
-        ledger.append(ledger.intent("f"), 3)
+        with orphan.world.store.open_write(orphan.staging / orphan.identity.path / "log/000009.json") as stream:
+            stream.write(b"{}")
         with pytest.raises(JobError, match=r"1 of 1 jobs could not be judged .* is damaged") as caught:
             sweep(apply=True)
         assert (caught.value.job_name, caught.value.retryable) == (orphan.job["name"], True)
 
     def test_a_list_that_is_refused_fails_the_task_at_once(self, orphan, sweep):
-        from airflow.sdk.exceptions import AirflowFailException
+        from airflow.providers.common.compat.sdk import AirflowFailException
 
         orphan.world.emulator.set_scenario(Scenario(faults=(Http(on="list", status=403),)))
         with pytest.raises(AirflowFailException, match="HTTP 403"):
@@ -116,7 +118,7 @@ class TestParameters:
             avb.VertexBatchSweepOperator(task_id="t", **given)
 
     def test_what_is_neither_yes_nor_no_is_refused_before_anything_is_touched(self, sweep):
-        from airflow.sdk.exceptions import AirflowFailException
+        from airflow.providers.common.compat.sdk import AirflowFailException
 
         with pytest.raises(AirflowFailException, match="neither true nor false"):
             sweep(apply="perhaps")
@@ -147,8 +149,9 @@ class TestADeletedRun:
         from airflow.sdk.execution_time import task_runner
 
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", _Supervisor({}), raising=False)
-        ledger = Ledger(orphan.world.store, orphan.staging / "ledger" / orphan.key, "task", installation=HERE)
-        ledger.append(ledger.submission("f", orphan.job["name"]), 2)
+        log = BatchLog(orphan.world.store, orphan.identity, "1:task", installation=HERE).of_job(Part())
+        log.entries()
+        log.append(log.submission("f", orphan.job["name"]))
         return orphan
 
     def test_the_job_is_cancelled(self, own, sweep, monkeypatch):
@@ -160,10 +163,10 @@ class TestADeletedRun:
 
     def test_but_not_where_another_airflow_bought_it(self, own, sweep, monkeypatch):
         own.world.emulator.set_scenario(Scenario())
-        first = own.staging / "ledger" / own.key / "000000.json"
-        own.world.store.delete(first)
-        ledger = Ledger(own.world.store, own.staging / "ledger" / own.key, "task", installation="airflow-there")
-        ledger.append(ledger.submission("f", own.job["name"]), 0)
+        log = BatchLog(own.world.store, own.identity, "1:task", installation="airflow-there").of_job(Part())
+        for number in range(3):
+            own.world.store.delete(log.folder / f"{number:06d}.json")
+        log.append(log.submission("f", own.job["name"]))
         monkeypatch.setenv("AIRFLOW__VERTEX_BATCH__INSTALLATION", HERE)
         returned, _ = sweep(apply=True)
         assert returned["kept"] == {"installation airflow-there bought it: its own sweep judges it": 1}

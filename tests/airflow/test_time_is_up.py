@@ -7,11 +7,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch.core.errors import JobError
+from airflow_vertex_batch.core.domain.errors import JobError
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario
+from tests.airflow.versions import TaskDeferralError, since_3_3
 from tests.airflow.waiting import SlowWorld, a_context, a_whole, an_operator, deferred, resumed
 from tests.emulator.worlds import INPUT, a_body, a_line
 
@@ -124,7 +125,7 @@ class TestInAWorker:
     def test_an_attempt_that_was_replaced_leaves_the_job_to_the_other(self, serve, monkeypatch):
         world = running_job()
         world.alarm_at_question = 3
-        monkeypatch.setattr("airflow_vertex_batch.answering.still_owns", lambda *_: False)
+        monkeypatch.setattr("airflow_vertex_batch.edge.answering.still_owns", lambda *_: False)
         task = a_whole(world, serve(world), execution_timeout=HOUR, deferrable=False)
         with pytest.raises(AirflowTaskTimeout, match="Timeout, PID"):
             task.execute(a_context())
@@ -134,8 +135,8 @@ class TestInAWorker:
         """Airflow also kills a task that has ended, and is slow to go."""
         world = running_job()
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": a_context()["ti"]})
-        monkeypatch.setattr("airflow_vertex_batch.answering.was_ended_by_a_person", lambda _ti: True)
-        task = a_sensor(world, serve(world), job_timeout=0.001, on_timeout="fail", deferrable=False)
+        monkeypatch.setattr("airflow_vertex_batch.edge.answering.was_ended_by_a_person", lambda _ti: True)
+        task = a_sensor(world, serve(world), job_timeout=timedelta(milliseconds=1), on_timeout="fail", deferrable=False)
         with pytest.raises(JobError, match="at its deadline"):
             task.execute(a_context())
         task.on_kill()
@@ -185,7 +186,7 @@ class TestASensor:
     @FATES
     def test_also_when_airflow_looks_at_the_clock_first(self, serve, capsys, on_timeout, state):
         """Its look comes right after ours: here ours was just in time."""
-        from airflow.sdk.exceptions import AirflowSensorTimeout
+        from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
         world = running_job()
         task = a_sensor(world, serve(world), on_timeout=on_timeout, mode="reschedule", deferrable=False)
@@ -210,6 +211,7 @@ class TestBegunInTheTriggerer:
             task.resume_execution(*self.TIMED_OUT, a_context())
         assert (fate(world), caught.value.retryable) == (state, True)
 
+    @since_3_3
     @FATES
     def test_the_sensor_s_own_timeout_is_named_where_it_comes_first(self, serve, on_timeout, state):
         world = running_job()
@@ -228,8 +230,6 @@ class TestBegunInTheTriggerer:
         assert job["state"] == "JOB_STATE_SUCCEEDED"
 
     def test_any_other_failure_of_the_trigger_is_airflow_s(self, serve):
-        from airflow.sdk.exceptions import TaskDeferralError
-
         world = running_job()
         task = a_sensor(world, serve(world), start_from_trigger=True)
         with pytest.raises(TaskDeferralError, match="Trigger failure"):

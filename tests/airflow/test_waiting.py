@@ -7,15 +7,16 @@ import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch.core.errors import JobError
-from airflow_vertex_batch.core.lifecycle import Ended, Queued
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.emulator.faults import Missing
+from airflow_vertex_batch.core.domain.errors import JobError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.waiting.watch import Ended, Queued
+from airflow_vertex_batch.emulator.row_faults import Missing
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger, until_one_queues
+from tests.airflow.versions import since_3_3
 from tests.airflow.waiting import AGroup, SlowWorld, a_context, a_whole, an_operator, deferred, resumed
 from tests.builders import a_job
 from tests.emulator.worlds import INPUT, a_body, a_line
@@ -41,10 +42,10 @@ class TestAfterACancelOnTimeout:
         assert world.states == ["CANCELLING"]
 
         waits = deferred(lambda: task.execute(context))
-        assert waits.kwargs["complete"] is True
+        assert waits.kwargs["attempt"]["complete"] is True
         world.emulator.advance(99 * 3600)
         waits = deferred(lambda: resumed(task, context, waits))
-        assert waits.kwargs["complete"] is False
+        assert waits.kwargs["attempt"]["complete"] is False
         world.emulator.advance(3600)
         report = resumed(task, context, waits)
         self.check(world, report)
@@ -129,6 +130,7 @@ class TestALongQueue:
         [job] = resumed(task, context, waits)
         assert job["name"] == name
 
+    @since_3_3
     def test_one_that_began_in_the_triggerer_too(self, serve, warnings):
         world = in_the_queue()
         name, task = self.sensor(world, serve(world), start_from_trigger=True)

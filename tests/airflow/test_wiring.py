@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG
 from airflow.sdk.bases.operator import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 import airflow_vertex_batch as avb
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.sensors import VertexBatchJobSensor
 from tests.airflow.waiting import AGroup, Instance, SlowWorld, a_context, an_operator, deferred
 from tests.emulator.worlds import World
 
-LANDS = {"destination_uri": "gs://out/landed", "partition_date": "2026-11-22"}
+LANDS = {"destination": "gs://out/landed", "partition_date": "2026-11-22"}
 ASKS = {"model": "gemini-2.5-flash"}
 MANIFEST = {"uri": "gs://in/m", "fingerprint": "f", "row_count": 0, "request_count": 0, "shards": []}
 #: Each operator, with all its arguments; those that come from other tasks are wired one by one.
@@ -98,7 +98,7 @@ class TestEveryArgumentThatComesFromAnotherTask:
         task, context = rendered(kind, name, wire, hook_of=(world, "http://127.0.0.1:9"), **arguments)
         with pytest.raises(
             AirflowFailException,
-            match=rf"Task after was given nothing as its {name} \('?(None)?'?\)\. It is the output of .*before.*"
+            match=rf"(?s)Task after was given nothing as its {name} \('?(None)?'?\)\. It is the output of .*before.*"
             r"Nothing was sent, cancelled or landed.*Clear the task that gave nothing",
         ):
             task.execute(context)
@@ -122,7 +122,7 @@ class TestEveryArgumentThatComesFromAnotherTask:
     def test_rows_of_a_function_that_forgot_its_return(self):
         task = an_operator(avb.VertexBatchPrepareOperator, World(), "", rows=lambda: None, prompt="x")
         with pytest.raises(
-            AirflowFailException, match=r"rows gave NoneType, not rows\. a function without a return gives"
+            AirflowFailException, match=r"rows gave NoneType, not rows\. A function without a return gives"
         ):
             task.execute(a_context())
 

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 from google.auth.credentials import AnonymousCredentials
 
 import airflow_vertex_batch as avb
 from airflow_vertex_batch import triggers
-from airflow_vertex_batch.core.address import JobName, Uri
-from airflow_vertex_batch.core.errors import CannotAskError, ServiceError
-from airflow_vertex_batch.core.model import BatchJob, JobSpec
+from airflow_vertex_batch.core.domain.address import JobName, Uri
+from airflow_vertex_batch.core.domain.errors import CannotAskError, ServiceError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.gcp.vertex import VertexClient
 from airflow_vertex_batch.triggers import VertexBatchJobTrigger
@@ -175,7 +175,7 @@ def six_rows() -> dict[str, Any]:
     rows = [{"id": f"a{number}", "text": f"text {number}"} for number in range(6)]
     return {
         "model": "gemini-2.5-flash", "rows": rows, "prompt": "{{ text }}", "key_column": "id",
-        "destination_uri": "gs://out/landed", "poll_interval": 0.01,
+        "destination": "gs://out/landed", "poll_interval": 0.01,
     }  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def event_of(waits: TaskDeferred) -> dict[str, Any]:
         trigger = VertexBatchJobTrigger(**json.loads(json.dumps(waits.trigger.serialize()[1])))
         return [event.payload async for event in trigger.run()]
 
-    [payload] = asyncio.run(asyncio.wait_for(run(), timeout=30))
+    [payload] = asyncio.run(asyncio.wait_for(run(), timeout=600))
     return json.loads(json.dumps(payload))
 
 
@@ -277,13 +277,11 @@ def serve(monkeypatch):
 
 
 @pytest.fixture
-def warnings(capsys):
-    """Return what has been said about queued jobs so far: a task's log goes to stdout here."""
-    said = []
+def warnings(caplog):
+    """Return what has been said about queued jobs so far."""
 
     def read():
-        lines = capsys.readouterr().out.splitlines()
-        said.extend(line for line in lines if "[warning" in line and "has been queued for" in line)
-        return said
+        said = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+        return [text for text in said if "has been queued for" in text]
 
     return read

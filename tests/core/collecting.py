@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.rows import ResultRow
+from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.row import ResultRow
 from tests.builders import a_failed_output, a_job, a_line, a_request, an_output, jsonl
 from tests.fakes import MemoryStore, MemoryWarehouse
 

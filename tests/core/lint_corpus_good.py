@@ -36,6 +36,7 @@ FUNCTION = {
 }
 
 GOOD: dict[str, Lines] = {
+    "any video of YouTube": [says({"fileData": {"fileUri": "https://youtu.be/abc", "mimeType": "video/*"}}, {"text": "x"})],
     "the seed page's request": [line(SEED)],
     "the seed page's request, written with blanks": [json.dumps({"key": "row-1", "request": SEED}).encode() + b"\n"],
     "no line end after the last line": [GOOD_LINE, OTHER.rstrip(b"\n")],
@@ -45,6 +46,8 @@ GOOD: dict[str, Lines] = {
     "parts as an object": [content({"role": "user", "parts": {"text": "a"}}), content({"role": "user", "parts": {"text": "b"}}, "row-2")],
     "several turns": [line({"contents": [*HELLO, {"role": "model", "parts": [{"text": "Hi"}]}, *HELLO]})],
     "the service's echo, padded with nulls": [says({"fileData": None, "text": "a"}, {"fileData": {"fileUri": "gs://bucket/o.png", "mimeType": "image/png"}, "text": None})],
+    "types by their numbers": [schema({"type": 5, "items": {"type": 6, "properties": {"a": {"type": 1}}}})],
+    "a word that only a newer client has": [config(thinkingConfig={"thinkingLevel": "XHIGH"})],
     "whole and broken numbers": [config(temperature=1), config("row-2", temperature=0.5)],
     "a null here, a text there": [calls({"a": None}), calls({"a": "x"}, "row-2")],
     "a text here, a null there": [calls({"a": "x"}), calls({"a": None}, "row-2")],

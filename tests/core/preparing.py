@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.model import Manifest
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.request import (
-    OnRejectedRow,
-    RequestTemplate,
-)
-from airflow_vertex_batch.core.sources import Requests, Rows
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.manifest import Manifest
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import OnRejectedRow, RequestTemplate
+from airflow_vertex_batch.core.requests.sources import Requests, Rows
 from tests.builders import jsonl
 from tests.fakes import MemoryStore, MemoryWarehouse
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.submit import ensure_job, would_buy
-from tests.builders import a_spec, an_order
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.purchase.submit import ensure_job, would_buy
+from tests.builders import LOG, a_log, a_spec, an_order
 from tests.fakes import Clock, Jobs, MemoryStore
 
-FOLDER = Uri.parse("gs://b/ledger/me")
+FOLDER = Uri.parse(LOG)
 
 
 class World:
@@ -23,14 +22,13 @@ class World:
         sleep, spec = options.pop("sleep", self.clock.sleep), options.pop("spec", a_spec())
         store = store or self.store
         store.clock = self.clock
-        ledger = Ledger(store, FOLDER, token, installation=options.pop("installation", ""))
-        order = an_order(ledger, service or self.service, spec=spec, content=content, **options)
+        log = a_log(store, token, installation=options.pop("installation", ""))
+        order = an_order(log, service or self.service, spec=spec, content=content, **options)
         return ensure_job(order, sleep=sleep)
 
     def would_buy(self, content: str = "c1", **options) -> bool:
-        ledger = Ledger(self.store, FOLDER, "reader")
-        return would_buy(an_order(ledger, self.service, content=content, **options))
+        return would_buy(an_order(a_log(self.store, "reader"), self.service, content=content, **options))
 
     @property
-    def ledger(self) -> list[type]:
-        return [type(entry) for entry in Ledger(self.store, FOLDER, "reader").entries()]
+    def log(self) -> list[type]:
+        return [type(entry) for entry in a_log(self.store, "reader").entries()]

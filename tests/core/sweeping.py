@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.purchase import display_name, owner_labels
-from airflow_vertex_batch.core.submit import ensure_job
-from airflow_vertex_batch.core.sweep import (
-    Owner,
-    Sweeper,
-    SweepPolicy,
-)
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.purchase.buyer import display_name, owner_labels
+from airflow_vertex_batch.core.purchase.entries import Part
+from airflow_vertex_batch.core.purchase.log import BatchLog
+from airflow_vertex_batch.core.purchase.submit import ensure_job
+from airflow_vertex_batch.core.upkeep.judge import Owner, SweepPolicy
+from airflow_vertex_batch.core.upkeep.sweep import Sweeper
 from tests.builders import a_line, a_response, a_spec, an_identity, an_order, an_output, jsonl
 from tests.fakes import Clock, Jobs, Lives, MemoryStore, MemoryWarehouse
 
@@ -34,7 +32,7 @@ class World:
         self.owners = {}
 
     def buy(self, task="create", content="c", bought_by=HERE, **options):
-        """Let a task buy its job; its ledger and labels are as in production."""
+        """Let a task buy its job; its log and labels are as in production."""
         identity = self.identity(task)
         spec = a_spec(
             display_name=display_name(identity),
@@ -43,10 +41,8 @@ class World:
             model="publishers/google/models/gemini-2.5-flash",
         )
         lives = Lives(options.pop("lives", None))
-        ledger = Ledger(lives.store(self.store), STAGING / "ledger" / identity.key, "task", installation=bought_by)
-        order = an_order(
-            ledger, lives.service(self.jobs), spec=spec, identity_key=identity.key, content=content, **options
-        )
+        log = BatchLog(lives.store(self.store), identity, "1:task", installation=bought_by).of_job(Part())
+        order = an_order(log, lives.service(self.jobs), spec=spec, content=content, **options)
         return ensure_job(order, sleep=self.clock.sleep)
 
     def end(self, name, rows=3, state=JobState.SUCCEEDED):
@@ -80,9 +76,9 @@ class World:
         """Let hours pass."""
         self.clock.sleep(hours * 3600)
 
-    def forget_ledgers(self):
-        """Lose every ledger."""
-        for name in [name for name in self.store.objects if "/ledger/" in name]:
+    def forget_logs(self):
+        """Lose every log, and what leads to it."""
+        for name in [name for name in self.store.objects if "/log/" in name or "/owners/" in name]:
             del self.store.objects[name]
 
     def state(self, name):

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.address import JobName, TableId, Uri, api_host, check_place, model_path
-from airflow_vertex_batch.core.errors import InputError
+from airflow_vertex_batch.core.domain.address import JobName, TableId, Uri, api_host, check_place, model_path
+from airflow_vertex_batch.core.domain.errors import InputError
 from tests.builders import JOB_NAME
+from tests.each_case import each_case
 
 #: What would lead a request, and the worker's token with it, to another host or path.
 NO_LOCATIONS = (
@@ -173,15 +174,13 @@ class TestJobName:
     def test_a_bare_id_is_completed(self):
         assert str(JobName.parse("456", "p", "global")) == "projects/p/locations/global/batchPredictionJobs/456"
 
-    @pytest.mark.parametrize(
-        "text",
+    @each_case(
         [
             *("", "456", f"{JOB_NAME}:cancel", f"/{JOB_NAME}", f"{JOB_NAME}\n", "projects/p/locations/l/jobs/1"),
             *(a_name_at(place) for place in NO_LOCATIONS),
             *(a_name_at("global", project=project) for project in NO_PROJECTS),
             *(a_name_at("global", job_id=job_id) for job_id in ("..", "1?x=y", "1%2F", "1#", "1@h", "a b", "é")),
         ],
-        ids=repr,
     )
     def test_what_is_no_job_s_name_is_refused(self, text):
         with pytest.raises(InputError, match="is not the name of a batch prediction job"):
@@ -214,7 +213,15 @@ class TestModelPath:
     def test_a_model_is_named_as_the_create_call_takes_it(self, model, path):
         assert model_path(model) == path
 
-    @pytest.mark.parametrize("model", ["", "gemini 3", "a/b/c", "projects/p/models/", "https://x/y"], ids=repr)
+    @pytest.mark.parametrize(
+        "model",
+        [
+            *("", "gemini 3", "a/b/c", "projects/p/models/", "https://x/y", "..", "é", "publishers/google/models/x?y"),
+            *("publishers/../models/x", "models/a b", "projects/p?/locations/l/models/5", "projects/a/b/endpoints/5"),
+            *("projects/p/locations/l/models/5#", "publishers/google/models/..", "gemini\n"),
+        ],
+        ids=repr,
+    )
     def test_what_is_no_model_is_refused(self, model):
         with pytest.raises(InputError, match="is not a model name"):
             model_path(model)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.classify import Form, asked_form, classify
-from airflow_vertex_batch.core.jsonl import encode, read_echo, read_output
-from airflow_vertex_batch.core.rows import ResultRow, RowStatus
-from airflow_vertex_batch.core.schema import answer_checker
+from airflow_vertex_batch.core.answers.classify import Form, asked_form, classify
+from airflow_vertex_batch.core.domain.jsonl import encode, read_echo, read_output
+from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.requests.schema import answer_checker
 from tests.builders import a_request, a_response, an_output
 
 CODE = {"executableCode": {"code": "print(6 * 7)", "language": "PYTHON"}}
@@ -52,7 +52,7 @@ class TestWhatIsSaid:
         row = _row(padding | part)
         assert (row.status, row.code, row.repairable) == (RowStatus.SUCCEEDED, "", False)
         assert (row.text, row.answer) == (None, None)
-        assert next(iter(part)) in row.response, "all of it is kept"
+        assert next(iter(part)).encode() in row.response, "all of it is kept"
 
     def test_in_text_among_other_parts_is_the_text(self):
         row = _row({"text": "I compute. "}, CODE, RESULT, {"text": "It is 42.", "thoughtSignature": "eA=="})

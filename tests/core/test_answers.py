@@ -6,22 +6,23 @@ from functools import partial
 
 import pytest
 
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.answers import FileAnswers, TableAnswers, known_digests
-from airflow_vertex_batch.core.export import LandPlan, flat, land
-from airflow_vertex_batch.core.files import FileSink
-from airflow_vertex_batch.core.jsonl import decode, encode
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate, request_digest
-from airflow_vertex_batch.core.rows import RowStatus, Usage
-from airflow_vertex_batch.core.sources import Rows
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.jsonl import decode, encode
+from airflow_vertex_batch.core.domain.row import RowStatus, Usage
+from airflow_vertex_batch.core.landing.files import FileSink
+from airflow_vertex_batch.core.landing.landed import FileAnswers, TableAnswers, known_digests
+from airflow_vertex_batch.core.landing.record import LandPlan, flat
+from airflow_vertex_batch.core.landing.sink import land
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import RequestBuilder, RequestTemplate, request_digest
+from airflow_vertex_batch.core.requests.sources import Rows
 from tests.builders import a_row
 from tests.fakes import MemoryStore, MemoryWarehouse
 
 FOLDER = Uri.parse("gs://out/answers")
 GOOD = a_row(
     "a", text='{"mood": "glad"}', answer={"mood": "glad"}, finish_reason="STOP", model_version="gemini-x",
-    response='{"candidates":[]}', processed_at="2026-11-22T03:04:05+00:00", job_name="j", request_digest="d1",
+    response=b'{"candidates":[]}', processed_at="2026-11-22T03:04:05+00:00", job_name="j", request_digest="d1",
     usage=Usage(3, 4), columns={"id": 1},
 )  # fmt: skip
 BAD = a_row("b", RowStatus.FAILED, request_digest="d2")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.job import JobState
 from tests.core.worlds import Task, World, fails, some_rows
 
 

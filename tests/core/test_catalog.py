@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from airflow_vertex_batch.core.catalog import (
+from airflow_vertex_batch.core.domain.catalog import (
     EXAMPLE_LOCATION,
     EXAMPLE_MODEL,
     Life,
@@ -19,7 +19,7 @@ from airflow_vertex_batch.core.catalog import (
     places,
     retirement,
 )
-from airflow_vertex_batch.core.prices import PriceTable
+from airflow_vertex_batch.core.money.prices import PriceTable
 
 
 def _at(text: str) -> datetime:

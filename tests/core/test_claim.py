@@ -5,22 +5,24 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from airflow_vertex_batch.core.claim import (
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.purchase.buyer import Buyer
+from airflow_vertex_batch.core.purchase.decide import OnChangedInput
+from airflow_vertex_batch.core.purchase.entries import Intent, Moved, Part, Refusal, Submission
+from airflow_vertex_batch.core.purchase.log import BatchLog
+from airflow_vertex_batch.core.purchase.ownership import (
     FINGERPRINT_LABEL,
-    IDENTITY_LABEL,
     INSTALLATION_LABEL,
     Claim,
     buyer_of,
     claim_on,
+    labels_of,
 )
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.leave import leave
-from airflow_vertex_batch.core.ledger import Intent, Ledger, Moved, Refusal, Submission
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.purchase import Buyer
-from airflow_vertex_batch.core.submit import OnChangedInput, ensure_job
-from tests.builders import NIGHT, a_job, a_spec, an_identity, an_order
-from tests.core.submitting import FOLDER, World
+from airflow_vertex_batch.core.purchase.submit import ensure_job
+from airflow_vertex_batch.core.purchase.withdraw import leave
+from tests.builders import LOG, NIGHT, a_job, a_log, a_spec, an_identity, an_order
+from tests.core.submitting import World
 from tests.fakes import Died, Jobs, Lives, MemoryStore
 
 
@@ -98,11 +100,13 @@ class TestWhatNoLogNames:
         assert new.created
         assert {job.name for job in world.service.running} == {old.name, new.job.name}
         assert f"{old.name} (nightly) runs for other input of this task, and bills. It was not cancelled" in caplog.text
-        assert "no entry in gs://b/ledger/me names it. Cancel it in the console" in caplog.text
+        assert f"no entry in {LOG} names it. Cancel it in the console" in caplog.text
 
     def test_nor_does_a_task_that_attaches_to_its_own(self, world):
         first = world.attempt().job
-        stray = world.service.put(labels={IDENTITY_LABEL: "me", FINGERPRINT_LABEL: "of nobody"})
+        stray = world.service.put(
+            labels={**labels_of(an_identity(task_id="me"), Part()), FINGERPRINT_LABEL: "of nobody"}
+        )
         assert world.attempt(token="b").job.name == first.name
         assert stray.name in {job.name for job in world.service.running}
 
@@ -113,8 +117,8 @@ class TestWhatNoLogNames:
 
     def test_a_crash_between_the_create_and_its_record_leaves_it_explained(self, world):
         """The intent is there: the next attempt for other input may cancel what came of it."""
-        lives = Lives(2)
-        with pytest.raises(Died):
+        lives = Lives(3)
+        with pytest.raises(Died, match="after effect 3: create"):
             world.attempt(store=lives.store(world.store), service=lives.service(world.service))
         world.clock.sleep(100)
         new = world.attempt("c2", token="b")
@@ -122,8 +126,10 @@ class TestWhatNoLogNames:
 
     def test_a_part_that_the_input_has_no_more_is_told_of(self, world, caplog):
         world.attempt()
-        stray = world.service.put(labels={IDENTITY_LABEL: "me", FINGERPRINT_LABEL: "of nobody"})
-        assert leave(Ledger(world.store, FOLDER, "b"), "me", world.service, sleep=world.clock.sleep)
+        stray = world.service.put(
+            labels={**labels_of(an_identity(task_id="me"), Part()), FINGERPRINT_LABEL: "of nobody"}
+        )
+        leave(a_log(world.store, "b"), world.service, sleep=world.clock.sleep)
         assert [job.name for job in world.service.running] == [stray.name]
         assert f"{stray.name} (nightly) runs" in caplog.text
 
@@ -152,7 +158,7 @@ class TestTwoAirflows:
 
     def test_a_clear_that_asks_for_a_new_job_is_refused_as_well(self, world, theirs):
         with pytest.raises(InputError, match="installation there bought it"):
-            world.attempt(token="b", installation="here", edition="2", renew=True)
+            world.attempt(token="b", installation="here", generation="2", renew=True)
         assert [job.name for job in world.service.running] == [theirs.name]
 
     def test_other_input_is_bought_once_the_other_s_job_has_ended(self, world, theirs):
@@ -167,8 +173,7 @@ class TestTwoAirflows:
         assert [job.name for job in world.service.running] == [theirs.name]
 
     def test_a_part_that_only_the_other_has_is_left_to_it(self, world, theirs):
-        ledger = Ledger(world.store, FOLDER, "b", installation="here")
-        assert leave(ledger, "me", world.service, sleep=world.clock.sleep)
+        leave(a_log(world.store, "b", installation="here"), world.service, sleep=world.clock.sleep)
         assert [job.name for job in world.service.running] == [theirs.name]
 
     @pytest.mark.parametrize("policy", OnChangedInput, ids=str)
@@ -181,8 +186,8 @@ class TestTwoAirflows:
         assert theirs.labels[INSTALLATION_LABEL] == "there"
 
     def test_labels_that_were_lost_before_the_record_are_those_of_who_meant_it(self, world):
-        lives = Lives(2)
-        with pytest.raises(Died):
+        lives = Lives(3)
+        with pytest.raises(Died, match="after effect 3: create"):
             world.attempt(store=lives.store(world.store), service=lives.service(world.service), installation="there")
         world.service.change(world.service.paid[0].name, labels={})
         assert world.attempt(token="b", installation="here").job.labels[INSTALLATION_LABEL] == "there"
@@ -193,11 +198,10 @@ class TestAStagingFolderOfItsOwn:
     """Two Airflows in one project, each with its folder: neither finds the other's jobs."""
 
     def test_the_same_task_of_the_same_run_is_another_one(self, world):
-        keys = [an_identity(staging=f"gs://b/{name}").key for name in ("one", "two")]
         jobs = []
-        for key, content in zip(keys, ("c1", "c2"), strict=True):
-            ledger = Ledger(world.store, FOLDER / key, "a", world.clock)
-            jobs.append(ensure_job(an_order(ledger, world.service, identity_key=key, content=content)).job)
+        for name, content in (("one", "c1"), ("two", "c2")):
+            log = BatchLog(world.store, an_identity(staging=f"gs://b/{name}"), "a", world.clock).of_job(Part())
+            jobs.append(ensure_job(an_order(log, world.service, content=content)).job)
         assert len({job.name for job in jobs}) == len(world.service.running) == 2
 
     def test_a_slash_at_the_end_is_the_same_folder(self):
@@ -212,10 +216,10 @@ class TestTheBuyer:
         for name in ("there", "here"):
             base = a_spec(inputs=("gs://in/r.jsonl",))
             buyer = Buyer(
-                base=base, identity=an_identity(), store=store, service=service, ledgers=FOLDER, attempt=name,
-                installation=name,
+                base=base, log=BatchLog(store, an_identity(task_id="me"), "a", installation=name), store=store,
+                service=service,
             )  # fmt: skip
             [*buyer.buy(None), *msgspec.structs.replace(buyer).buy(None)]
-        assert caplog.text.count("there has written gs://b/ledger/me/") == 1
+        assert caplog.text.count(f"there has written {LOG} too") == 1
         assert "this Airflow is here: they share a staging folder" in caplog.text
         assert len(service.paid) == 1

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.classify import FINISH_REASONS, PERMANENT_ERRORS, classify, row_error
-from airflow_vertex_batch.core.jsonl import encode, read_output
-from airflow_vertex_batch.core.rows import ResultRow, RowStatus, Usage
-from airflow_vertex_batch.core.schema import answer_checker
+from airflow_vertex_batch.core.answers.classify import FINISH_REASONS, PERMANENT_ERRORS, classify, row_error
+from airflow_vertex_batch.core.domain.jsonl import encode, read_output
+from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus, Usage
+from airflow_vertex_batch.core.requests.schema import answer_checker
 from tests.builders import a_failed_output, a_request, a_response, an_output, seed
 
 
@@ -50,7 +50,7 @@ class TestSeedPage:
         row = _row(seed("failed.json"))
         assert (row.status, row.code) == (RowStatus.FAILED, "INVALID_ARGUMENT")
         assert row.reason == "Please use a valid role: user, model."
-        assert (row.text, row.usage, row.response) == (None, None, "")
+        assert (row.text, row.usage, row.response) == (None, None, b"")
         assert not row.repairable
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.collect import Batch, Collector, OnLostOutput, result_files, tally
-from airflow_vertex_batch.core.errors import LostOutputError, ResultError
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.request import request_digest
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.answers.collect import Batch, Collector, OnLostOutput, result_files, tally
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.errors import LostOutputError, ResultError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.row import RowStatus
+from airflow_vertex_batch.core.requests.request import request_digest
 from tests.builders import a_failed_output, a_job, a_line, a_request, a_response, an_output, jsonl
 from tests.core.collecting import ASKED, INPUT, KEYS, OUTPUT, Case, answered, asked, failed, without_key
 from tests.fakes import MemoryStore, MemoryWarehouse
@@ -227,7 +227,7 @@ class TestFiles:
             "readme.txt", "a.jsonl.bak", "predictions.jsonl.bak", "predictions.jsonl~", "predictions.jsonl.tmp",
             "predictions.jsonl.gz", "predictions.jsonl_copy", "old-predictions.jsonl", "answers.jsonl", "x.jsonl",
             ".predictions.jsonl.x1", "Copy of predictions.jsonl", "predictions (1).jsonl", "sub/predictions.jsonl",
-            "backup/predictions.jsonl-00000-of-00001", "predictions.jsonl-00000-of-00001.temp", "predictions.jsonl\n",
+            "backup/predictions.jsonl-00000-of-00001", "predictions.jsonl-00000-of-00001.temp",
         ],
     )  # fmt: skip
     def test_other_files_are_no_results(self, name):

@@ -111,7 +111,7 @@ class TestReport:
             (None, "Cannot read .*No such file"),
             (b"not an output\n", "Line 1 of .* is no line of a batch output"),
             (b"not an output", "Line 1 of .* is no line of a batch output"),
-            (b"\x89PNG\r\n\x1a\n", "is no line of a batch output"),
+            (b"\x89PNG\r\n\x1a\n", "is no text"),
         ],
         ids=["absent", "text", "text without an end", "bytes"],
     )
@@ -334,3 +334,19 @@ class TestProgram:
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
         assert done.stderr == ""
         assert f"{file}:1: error" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "--project", "p", "--location", "us", "--staging", "gs://b/a*"],
+        ["sweep", "--project", "p", "--location", "us", "--staging", "gs://b/a", "--harvest-to", "gs://b/[h]"],
+        ["doctor", "--project", "p", "--location", "us", "--model", "m", "--staging", "gs://b/a?"],
+        ["doctor", "--project", "p", "--location", "us", "--model", "m", "--output", "gs://b/a*"],
+        ["lint", "--fix", "requests.jsonl", "--output", "out[1]"],
+    ],
+    ids=lambda arguments: f"{arguments[0]} {arguments[-2]}",
+)
+def test_a_folder_that_is_written_to_is_no_pattern(arguments, capsys):
+    assert main(arguments) == 2
+    assert f"{arguments[-2]}='{arguments[-1]}' has" in capsys.readouterr().err

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.errors import JobError
-from airflow_vertex_batch.core.lifecycle import Ended, TimedOut, conclude
-from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.domain.errors import JobError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.waiting.watch import Ended, TimedOut, conclude
 from tests.builders import JOB_NAME, a_job
 
 PAID = a_job(JobState.CANCELLED, name=f"{JOB_NAME}0", successful_count=3)

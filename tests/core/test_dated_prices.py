@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import pytest
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.ports import LocalStore
-from airflow_vertex_batch.core.prices import CachedDiscount, Price, PriceTable, billing_day
-from airflow_vertex_batch.core.report import Totals
-from airflow_vertex_batch.core.rows import RowStatus, Usage
+from airflow_vertex_batch.core.answers.report import Totals
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.ports import LocalStore
+from airflow_vertex_batch.core.domain.row import RowStatus, Usage
+from airflow_vertex_batch.core.money.prices import CachedDiscount, Price, PriceTable, billing_day
 from tests.builders import a_row
 
 #: The smallest case of the issue: a price that doubles on a day that is known.
@@ -26,7 +26,7 @@ ENTRY = {"model": "m", "input": 1, "output": 5, "cached_input": "0.1", "source":
 
 def _row(processed_at="", model="m", **members):
     return a_row(
-        "r1", RowStatus.SUCCEEDED, model_version=model, response="{}", usage=MILLION, processed_at=processed_at,
+        "r1", RowStatus.SUCCEEDED, model_version=model, response=b"{}", usage=MILLION, processed_at=processed_at,
         **members,
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ class TestAFile:
     @pytest.mark.parametrize(
         ("entries", "message"),
         [
-            ([ENTRY | {"valid_until": "2026-12-01"}, ENTRY | {"valid_from": "2026-12-01"}], "m again. two prices"),
+            ([ENTRY | {"valid_until": "2026-12-01"}, ENTRY | {"valid_from": "2026-12-01"}], "m again. Two prices"),
             ([ENTRY | {"valid_from": "2026-12-01"}, ENTRY], "Entry 2 of .* prices m again"),
             ([ENTRY | {"valid_from": "1 May"}], "valid_from is '1 May', which is not YYYY-MM-DD"),
             ([ENTRY | {"valid_until": "20261201"}], "valid_until is '20261201', which is not YYYY-MM-DD"),
@@ -183,3 +183,9 @@ class TestTheShippedTable:
             for before, after in pairwise(PriceTable.shipped().periods(model)):
                 gap = datetime.fromisoformat(after.valid_from) - datetime.fromisoformat(before.valid_until)
                 assert gap.days == 1
+
+
+def test_the_table_for_people_says_what_its_star_means():
+    text = PriceTable.shipped().text("2026-11-28")
+    assert " *" in text.partition("\n")[2]
+    assert text.endswith("\n\n* the price of 2026-11-28")

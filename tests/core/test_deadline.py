@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.drive import drive_once
-from airflow_vertex_batch.core.lifecycle import (
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState
+from airflow_vertex_batch.core.waiting.drive import drive_once
+from airflow_vertex_batch.core.waiting.watch import (
     CANCELLING_SECONDS,
     DEFAULT_TIMEOUT_SECONDS,
     Ended,
@@ -15,7 +17,6 @@ from airflow_vertex_batch.core.lifecycle import (
     WaitPolicy,
     watch,
 )
-from airflow_vertex_batch.core.model import BatchJob, JobState
 from tests.builders import NIGHT, a_job, a_job_doc
 from tests.core.waits import (
     CANCEL,
@@ -33,6 +34,7 @@ from tests.core.waits import (
     drive_one,
     timed_out,
 )
+from tests.each_case import each_case
 from tests.fakes import Clock
 
 TELEPORTED = BatchJob.from_api(a_job_doc(state="JOB_STATE_TELEPORTED", createTime=NIGHT.isoformat()))
@@ -66,8 +68,7 @@ class TestStates:
         service = Service([TELEPORTED, DONE], clock)
         assert drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep) == Ended(DONE)
 
-    @pytest.mark.parametrize("policy", OnTimeout, ids=str)
-    @pytest.mark.parametrize("job", [*map(a_job, JobState), TELEPORTED], ids=lambda job: job.state_text)
+    @each_case(itertools.product([*map(a_job, JobState), TELEPORTED], OnTimeout))
     def test_in_each_state_at_the_deadline(self, job, policy):
         """What is asked and slept from the deadline on, and how it ends: no wait is for ever."""
         clock = Clock()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.collect.echo import is_same, mark_of, members
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.answers.collect.echo import is_same, mark_of, members
+from airflow_vertex_batch.core.domain.row import RowStatus
 from tests.builders import a_line, a_request, an_output, jsonl
 from tests.core.collecting import ASKED, KEYS, Case, answered, without_key
 

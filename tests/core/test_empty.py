@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.empty import OnEmpty, emptiness
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import Manifest
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.manifest import Manifest
+from airflow_vertex_batch.core.landing.on_empty import OnEmpty, emptiness
 
 
 def a_manifest(**counts):

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from airflow_vertex_batch.core import errors
-from airflow_vertex_batch.core.errors import (
+from airflow_vertex_batch.core.domain import errors
+from airflow_vertex_batch.core.domain.errors import (
     AmbiguousError,
     InputError,
     JobError,
-    LedgerError,
+    LogError,
     ResultError,
     ServiceError,
     VertexBatchError,
@@ -41,7 +41,7 @@ def test_parts_that_are_not_known_are_left_out():
     ("error", "retryable"),
     [
         (InputError("x"), False),
-        (LedgerError("x"), True),
+        (LogError("x"), True),
         (ResultError("x", uri="gs://b/f"), False),
         (JobError("x", job_name="n", state="s"), True),
         (JobError("x", job_name="n", state="s", retryable=False), False),

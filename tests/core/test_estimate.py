@@ -10,19 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.estimate import (
-    Budget,
-    Estimate,
-    OnOverBudget,
-    Span,
-    Usd,
-    dollars,
-    estimate_cost,
-)
-from airflow_vertex_batch.core.model import Manifest, Weight
-from airflow_vertex_batch.core.prices import LongContext, Price, PriceTable
-from airflow_vertex_batch.core.rows import Usage
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.manifest import Manifest, Weight
+from airflow_vertex_batch.core.domain.row import Usage
+from airflow_vertex_batch.core.money.estimate import Budget, Estimate, OnOverBudget, Span, Usd, dollars, estimate_cost
+from airflow_vertex_batch.core.money.prices import LongContext, Price, PriceTable
 
 PRICES = PriceTable(
     [
@@ -305,6 +297,7 @@ class TestBudget:
         [
             (1, "shrug", r"on_over_budget='shrug' is not known\. Use one of fail, skip, ask"),
             (None, "ask", r"on_over_budget='ask' without a limit\. Set max_cost_usd"),
+            (0, "fail", r"max_cost_usd=0 is no limit\. No batch would pass\. Give US dollars above 0, or leave it out"),
             (-1, "fail", "max_cost_usd=-1 is no limit"),
             (float("nan"), "fail", "max_cost_usd=nan is no limit"),
             (float("inf"), "fail", "max_cost_usd=inf is no limit"),

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.collect.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
-from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.request import request_digest
+from airflow_vertex_batch.core.answers.collect.expected import BAD, GOOD, NOTHING, Expected, KeyTable, digest_at
+from airflow_vertex_batch.core.domain.errors import ResultError
+from airflow_vertex_batch.core.requests.request import request_digest
 
 
 class TestKeyTable:

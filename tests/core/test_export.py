@@ -10,21 +10,14 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.export import (
-    SCHEMA,
-    LandPlan,
-    TableSink,
-    flat,
-    is_left,
-    land,
-    merge_sql,
-    rejected_rows,
-)
-from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.prices import Price, PriceTable
-from airflow_vertex_batch.core.rows import RowStatus, Usage
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.domain.jsonl import encode
+from airflow_vertex_batch.core.domain.row import RowStatus, Usage
+from airflow_vertex_batch.core.landing.record import SCHEMA, LandPlan, flat
+from airflow_vertex_batch.core.landing.sink import land, rejected_rows
+from airflow_vertex_batch.core.landing.table import TableSink, is_left, merge_sql
+from airflow_vertex_batch.core.money.prices import Price, PriceTable
 from tests.builders import a_response, a_row, jsonl
 from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
 
@@ -227,7 +220,7 @@ class TestTable:
     def test_dying_after_any_effect_is_completed_by_landing_again(self, store, warehouse, effects):
         """Staged file, three tables, load, two merges, drop, delete: nine effects."""
         lives = Lives(effects)
-        with pytest.raises(Died):
+        with pytest.raises(Died, match=rf"after effect {effects}\b"):
             self._land(lives.store(store), lives.warehouse(warehouse))
         warehouse.executed.clear()
         self._land(store, warehouse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections import Counter
 from datetime import UTC, datetime
@@ -13,13 +14,16 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ChangedError, InputError, ResultError, ServiceError
-from airflow_vertex_batch.core.export import LandPlan, land
-from airflow_vertex_batch.core.files import FileSink
-from airflow_vertex_batch.core.rows import ResultRow, RowStatus
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import ChangedError, ResultError, ServiceError
+from airflow_vertex_batch.core.domain.jsonl import encode
+from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.landing.files import FileSink
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.landing.sink import land
 from tests.builders import a_response, a_row
 from tests.core.test_export import BAD, COLUMNS, GOOD, PLAN, PRICES, ROWS
+from tests.each_case import each_case
 from tests.fakes import Died, Lives, MemoryStore
 
 FOLDER = Uri.parse("gs://out/tickets")
@@ -59,7 +63,7 @@ class TestFiles:
             "text": "two\nlines é😀", "answer": {"mood": "glad", "n": [1, 2.5, None]},
             "columns": {"id": 7, "name": "Ä"}, "finish_reason": "STOP",
             "model_version": "gemini-3.8-flash", "prompt_tokens": 10, "output_tokens": 5,
-            "thinking_tokens": 2, "cached_tokens": 1, "total_tokens": 17, "cost_usd": "0.000016575",
+            "thinking_tokens": 2, "cached_tokens": 1, "tool_tokens": 0, "total_tokens": 17, "cost_usd": "0.000016575",
             "response": a_response("two\nlines é😀"), "job_name": GOOD.job_name,
             "processed_at": "2026-11-22T03:04:05.678901+00:00", "run_id": "scheduled__2026-11-22",
             "request_digest": "0f" * 16, "same_as": None, "attempts": 1,
@@ -80,6 +84,25 @@ class TestFiles:
         assert json.loads(good["columns"]) == GOOD.columns
         assert json.loads(good["response"]) == json.loads(GOOD.response)
         assert [row["row_key"] for row in _parquet(store, report.dead_letters)] == ["r2", "r3"]
+
+    def test_json_columns_of_parquet_say_that_they_are_json(self, store):
+        """Then DuckDB, BigQuery and others read members of them without decoding a text."""
+        report = _land(store, file_format="parquet")
+        schema = pyarrow.parquet.ParquetFile(io.BytesIO(store.objects[report.destination])).schema
+        kinds = {column.name: column.logical_type.type for column in map(schema.column, range(len(schema)))}
+        assert {name for name, kind in kinds.items() if kind == "JSON"} == {"answer", "columns", "response"}
+
+    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+    @pytest.mark.parametrize(
+        "unit",
+        ["word ", "日本語", 'a "quoted"\n\t\\ line, é😀 ', "\u0001\u007f", "\\"],
+        ids=["plain", "without a blank", "escapes", "control", "backslashes"],
+    )
+    def test_a_long_text_lands_as_it_was(self, store, file_format, unit):
+        text = unit * (3_000_000 // len(unit))
+        report = _land(store, [a_row("r1", text=text, response=encode(a_response("short")))], file_format=file_format)
+        read = _jsonl if file_format == "jsonl" else _parquet
+        assert read(store, report.destination)[0]["text"] == text
 
     @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
     def test_no_rows_make_files_without_rows(self, store, file_format):
@@ -136,9 +159,13 @@ class TestFiles:
             land(ROWS, sink, PLAN, expected=lambda: 4, amiss=lambda: "1 missing: r4")
         land(ROWS, sink, PLAN, expected=lambda: 3, amiss=lambda: pytest.fail("nobody asked"))
 
-    def test_an_unknown_format_is_refused_before_anything_is_read(self, store):
-        with pytest.raises(InputError, match="file_format='xlsx' is not known"):
-            _land(store, file_format="xlsx")
+    def test_dead_letters_may_have_a_folder_of_their_own(self, store):
+        sink = FileSink(store, FOLDER, PLAN, dead=Uri.parse("gs://bad/tickets"))
+        land(ROWS, sink, PLAN, expected=lambda: len(ROWS))
+        assert {uri.rpartition("/")[0] for uri in store.objects} == {
+            f"gs://out/tickets/answers/partition_date={PLAN.partition_date}",
+            f"gs://bad/tickets/partition_date={PLAN.partition_date}",
+        }
 
     def test_a_time_that_is_none_is_null_in_parquet(self, store):
         report = _land(store, [a_row("r1", processed_at="soon")], file_format="parquet")
@@ -198,7 +225,7 @@ class TestADaySFiles:
 
     @FORMATS
     def test_rows_that_stay_are_as_they_were(self, store, file_format):
-        odd = a_row("odd", answer={"n": 10**30, "x": 0.1, "é": None}, columns={"big": 2**70}, response='{"a": 1.0}')
+        odd = a_row("odd", answer={"n": 10**30, "x": 0.1, "é": None}, columns={"big": 2**70}, response=b'{"a": 1.0}')
         _land(store, [GOOD, BAD, odd], file_format=file_format)
         first = _read(store, _land(store, [GOOD, BAD, odd], file_format=file_format), file_format)
         report = _land(store, [a_row("later")], file_format=file_format)
@@ -279,9 +306,7 @@ OTHERS = [a_row("a", RowStatus.FAILED, reason="other"), a_row("b", text="other")
 
 
 class TestTwoAtOnce:
-    @FORMATS
-    @pytest.mark.parametrize("is_first", [True, False], ids=["no file yet", "a file"])
-    @pytest.mark.parametrize("moment", range(1, 14))
+    @each_case(itertools.product(["jsonl", "parquet"], range(1, 14), [True, False]))
     def test_every_row_of_both_is_there_once(self, file_format, moment, is_first):
         store = _Racing(moment, lambda store: _land(store, OTHERS, file_format=file_format))
         if not is_first:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.given import Origin, given_nothing, items, nothing
+from airflow_vertex_batch.core.domain.given import Origin, given_nothing, items, nothing
 
 JOB = "projects/1/locations/global/batchPredictionJobs/2"
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
-import pytest
-
-from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL
-from airflow_vertex_batch.core.errors import JobError
-from airflow_vertex_batch.core.ledger import Submission
-from airflow_vertex_batch.core.lifecycle import Ended, conclude
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import Attach, Reuse, Terms, decide
-from airflow_vertex_batch.core.sweep import Harvest, Owner, SweepPolicy, judge
+from airflow_vertex_batch.core.domain.errors import JobError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.purchase.decide import Attach, Reuse, Terms, decide
+from airflow_vertex_batch.core.purchase.entries import Submission
+from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL
+from airflow_vertex_batch.core.upkeep.judge import Harvest, Owner, SweepPolicy, judge
+from airflow_vertex_batch.core.waiting.watch import Ended, conclude
 from tests.builders import NIGHT, a_job
+from tests.each_case import each_case
 
 GOOD = {JobState.SUCCEEDED, JobState.PARTIALLY_SUCCEEDED}
 BAD = {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
 FINAL = [state for state in JobState if state.is_final]
-COUNTS = {-1: "not counted", 0: "none", 3: "three"}
+COUNTS, OUTPUTS = [-1, 0, 3], ["", "gs://out/x"]
 #: What a bad end leaves, by the service's count and whether it names an output. Where it does not count, an output that
 #: it names may hold rows that are paid.
 AFTER_A_BAD_END = {
@@ -41,18 +41,16 @@ def test_every_final_state_is_a_good_end_or_a_bad_one():
     assert set(FINAL) == GOOD | BAD
 
 
-@pytest.mark.parametrize("output", ["", "gs://out/x"], ids=["no output", "an output"])
-@pytest.mark.parametrize("count", COUNTS, ids=COUNTS.values())
 class TestEveryCase:
-    @pytest.mark.parametrize("state", FINAL, ids=str)
+    @each_case(itertools.product(FINAL, COUNTS, OUTPUTS))
     def test_the_table(self, state, count, output):
         assert _job(state, count, output).has_rows is (state in GOOD or AFTER_A_BAD_END[count, output])
 
-    @pytest.mark.parametrize("state", [state for state in JobState if not state.is_final], ids=str)
+    @each_case(itertools.product([state for state in JobState if not state.is_final], COUNTS, OUTPUTS))
     def test_a_job_that_runs_has_rows_only_where_the_service_counts_them(self, state, count, output):
         assert _job(state, count, output).has_rows is (count > 0)
 
-    @pytest.mark.parametrize("state", FINAL, ids=str)
+    @each_case(itertools.product(FINAL, COUNTS, OUTPUTS))
     def test_whoever_asks_gets_the_same_answer(self, state, count, output):
         job = _job(state, count, output)
         log = [Submission(fingerprint="f", attempt="a", at=NIGHT, job_name="mine")]

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.export import LandPlan, land
-from airflow_vertex_batch.core.files import FileSink
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.row import RowStatus
+from airflow_vertex_batch.core.landing.files import FileSink
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.landing.sink import land
 from tests.builders import a_job, jsonl
 from tests.core.collecting import INPUT, OUTPUT, answered, asked
 from tests.fakes import MemoryStore, MemoryWarehouse

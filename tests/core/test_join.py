@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.collect.join import KEY_LABEL, key_label
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.answers.collect.join import KEY_LABEL, key_label
+from airflow_vertex_batch.core.domain.row import RowStatus
 from tests.builders import a_failed_output, a_line, a_request, an_output, jsonl, seed
 from tests.core.collecting import ASKED, KEYS, Case, answered, asked, failed, without_key
 

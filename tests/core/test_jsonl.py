@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.jsonl import (
+from airflow_vertex_batch.core.domain.errors import ResultError
+from airflow_vertex_batch.core.domain.jsonl import (
     contents_fingerprint,
     decode,
     encode,
@@ -19,8 +19,8 @@ from airflow_vertex_batch.core.jsonl import (
     read_response,
     request_line,
 )
-from airflow_vertex_batch.core.lines import read_blocks, read_lines
-from airflow_vertex_batch.core.mend import repaired
+from airflow_vertex_batch.core.domain.lines import read_blocks, read_lines
+from airflow_vertex_batch.core.domain.mend import repaired
 from tests.builders import a_request, a_response, an_output
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.prepare.keys import Digests, SeenKeys, digest_sum
+from airflow_vertex_batch.core.requests.prepare.keys import Digests, SeenKeys, digest_sum
 
 FEW = st.lists(st.sampled_from([f"k{number}" for number in range(12)]), max_size=8)
 

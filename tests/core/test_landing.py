@@ -6,16 +6,19 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.address import JobName, Uri, job_names
-from airflow_vertex_batch.core.errors import InputError, JobError, ServiceError
-from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing, Round, better, read_jobs, read_round, refuse_bad_end
-from airflow_vertex_batch.core.model import JobState, Manifest, Shard
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.report import Report
-from airflow_vertex_batch.core.request import OnRejectedRow, RequestTemplate
-from airflow_vertex_batch.core.rows import RowStatus, Usage
-from airflow_vertex_batch.core.sources import Requests, Rows
+from airflow_vertex_batch.core.answers.report import Report
+from airflow_vertex_batch.core.answers.rounds import Round, better, read_jobs, read_round
+from airflow_vertex_batch.core.domain.address import JobName, Uri, job_names
+from airflow_vertex_batch.core.domain.errors import InputError, JobError, ServiceError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.manifest import Manifest, Shard
+from airflow_vertex_batch.core.domain.row import RowStatus, Usage
+from airflow_vertex_batch.core.landing.destination import Files
+from airflow_vertex_batch.core.landing.landing import Landing, refuse_bad_end
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import OnRejectedRow, RequestTemplate
+from airflow_vertex_batch.core.requests.sources import Requests, Rows
 from tests.builders import JOB_NAME, SEED, a_job, a_line, a_request, a_row, an_output, jsonl, seed
 from tests.fakes import MemoryStore, MemoryWarehouse
 
@@ -26,7 +29,7 @@ ANSWERS = Uri.parse("gs://out/answers")
 def _land(store, jobs, manifest=None, schema=None) -> Report:
     first = Round(manifest=manifest, jobs=tuple(jobs))
     landing = Landing([first], store, MemoryWarehouse(), PLAN, schema=schema)
-    return landing.land(landing.files(ANSWERS, "jsonl"))
+    return landing.land(Files(ANSWERS))
 
 
 def _prepared(store, rows, **plan) -> Manifest:
@@ -129,8 +132,8 @@ class TestBetter:
     """Of two attempts at one request the better one lands, and the bill holds both."""
 
     GOOD, ANSWERED = (
-        a_row(text="yes", response="{}", usage=Usage(1, 1)),
-        a_row(status=RowStatus.TRUNCATED, response="x"),
+        a_row(text="yes", response=b"{}", usage=Usage(1, 1)),
+        a_row(status=RowStatus.TRUNCATED, response=b"x"),
     )
     SILENT = a_row(status=RowStatus.MISSING)
 
@@ -142,7 +145,7 @@ class TestBetter:
             (ANSWERED, SILENT, ANSWERED),
             (SILENT, ANSWERED, ANSWERED),
             (SILENT, a_row(status=RowStatus.FAILED), a_row(status=RowStatus.FAILED)),
-            (ANSWERED, a_row(status=RowStatus.BLOCKED, response="y"), a_row(status=RowStatus.BLOCKED, response="y")),
+            (ANSWERED, a_row(status=RowStatus.BLOCKED, response=b"y"), a_row(status=RowStatus.BLOCKED, response=b"y")),
         ],
         ids=["silent-good", "answered-good", "answered-silent", "silent-answered", "both-silent", "both-answered"],
     )
@@ -152,7 +155,7 @@ class TestBetter:
         assert chosen.attempts == 2
 
     def test_whether_it_may_heal_is_the_later_attempt_s_word(self):
-        cut = a_row(status=RowStatus.TRUNCATED, response="x", repairable=True)
+        cut = a_row(status=RowStatus.TRUNCATED, response=b"x", repairable=True)
         refused = a_row(status=RowStatus.FAILED, code="INVALID_ARGUMENT")
         chosen = better(cut, refused)
         assert (chosen.status, chosen.repairable) == (RowStatus.TRUNCATED, False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.errors import LedgerError
-from airflow_vertex_batch.core.leave import leave
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import SETTLE_SECONDS
-from tests.core.submitting import FOLDER, World
+from airflow_vertex_batch.core.domain.errors import LogError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.purchase.decide import SETTLE_SECONDS
+from airflow_vertex_batch.core.purchase.withdraw import leave
+from tests.builders import a_log
+from tests.core.submitting import World
 
 
 @pytest.fixture
@@ -20,33 +20,32 @@ def world() -> World:
 class TestLeave:
     """What the input has no more is cancelled, also where its create call is only just under way."""
 
-    def _leave(self, world, *, owns: bool = True) -> bool:
-        ledger = Ledger(world.store, FOLDER, "b", world.clock)
-        return leave(ledger, "me", world.service, owns=lambda: owns, sleep=world.clock.sleep)
+    def _leave(self, world, *, owns: bool = True) -> None:
+        leave(a_log(world.store, "b", world.clock), world.service, owns=lambda: owns, sleep=world.clock.sleep)
 
     def test_an_attempt_that_was_replaced_cancels_nothing(self, world):
         world.attempt()
-        with pytest.raises(LedgerError, match="Another attempt has taken identity me over"):
+        with pytest.raises(LogError, match="Another attempt has taken nightly/scheduled__2026-11-22/me over"):
             self._leave(world, owns=False)
         assert len(world.service.running) == 1
 
     def test_a_running_job_is_cancelled(self, world):
         world.attempt()
-        assert self._leave(world)
+        self._leave(world)
         assert world.service.running == []
 
     def test_a_job_that_has_ended_stays_as_it_is(self, world):
         job = world.attempt().job
         world.service.change(job.name, state="JOB_STATE_SUCCEEDED")
-        assert self._leave(world)
+        self._leave(world)
         assert world.service.get(job.job_name).state is JobState.SUCCEEDED
 
     def test_nothing_was_ever_there(self, world):
-        assert not self._leave(world)
+        self._leave(world)
         assert world.clock.slept == []
 
     def test_a_job_that_may_be_on_its_way_is_waited_for(self, world):
-        ledger = Ledger(world.store, FOLDER, "a", world.clock)
-        assert ledger.append(ledger.intent("c1"), 0)
-        assert self._leave(world)
+        log = a_log(world.store, "a", world.clock)
+        assert log.append(log.intent("c1"))
+        self._leave(world)
         assert sum(world.clock.slept) == pytest.approx(SETTLE_SECONDS)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.leftovers import Finding, Money, Swept, money_of
+from airflow_vertex_batch.core.upkeep.left_behind import Finding, Money, Swept, money_of
 from tests.core.sweeping import INPUT, World
 from tests.fakes import MemoryWarehouse
 

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_vertex_batch.core.drive import adrive, drive, drive_once
-from airflow_vertex_batch.core.errors import JobError
-from airflow_vertex_batch.core.lifecycle import (
+from airflow_vertex_batch.core.domain.errors import JobError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState, Phase
+from airflow_vertex_batch.core.waiting.drive import adrive, drive, drive_once
+from airflow_vertex_batch.core.waiting.watch import (
     Cancel,
     Ended,
     GaveUp,
@@ -29,7 +30,6 @@ from airflow_vertex_batch.core.lifecycle import (
     unpack,
     watch,
 )
-from airflow_vertex_batch.core.model import JobState, Phase
 from tests.builders import JOB_NAME, NIGHT, a_job
 from tests.core.waits import (
     BUSY,
@@ -51,6 +51,7 @@ from tests.core.waits import (
     drive_one,
     timed_out,
 )
+from tests.each_case import each_case
 from tests.fakes import Clock
 
 #: What is asked of the service and how long is slept, given its answers, and how it ends.
@@ -239,11 +240,8 @@ def steady(policy, clock):
     return watch(NAME, policy, clock.seconds, luck=lambda: 0.0)
 
 
-PARAMETERS = pytest.mark.parametrize(("policy", "answers", "steps", "outcome"), SCRIPTS.values(), ids=SCRIPTS)
-
-
 class TestScripts:
-    @PARAMETERS
+    @each_case(SCRIPTS)
     def test_the_generator_alone(self, policy, answers, steps, outcome):
         clock, answers, seen = Clock(), list(answers), []
         flow, reply = steady(policy, clock), None
@@ -265,7 +263,7 @@ class TestScripts:
             ended = done.value
         assert (ended, seen, answers) == (outcome, steps, [])
 
-    @PARAMETERS
+    @each_case(SCRIPTS)
     def test_driven_blocking(self, policy, answers, steps, outcome):
         clock = Clock()
         service = Service(answers, clock)
@@ -273,7 +271,7 @@ class TestScripts:
         assert service.steps == steps
         assert service.is_used_up
 
-    @PARAMETERS
+    @each_case(SCRIPTS)
     def test_driven_on_an_event_loop(self, policy, answers, steps, outcome):
         clock = Clock()
         service = AsyncService(answers, clock)
@@ -282,7 +280,7 @@ class TestScripts:
         assert service.steps == steps
         assert service.is_used_up
 
-    @PARAMETERS
+    @each_case(SCRIPTS)
     def test_driven_once_stops_at_the_first_sleep(self, policy, answers, steps, outcome):
         clock = Clock()
         service = Service(answers, clock)
@@ -402,6 +400,22 @@ class TestPack:
 
 
 class TestConclude:
+    def test_what_the_service_calls_partial_failures_is_said_without_its_texts(self, caplog):
+        partial = [{"code": 5, "message": "a secret of the row"}, {"code": 13}]
+        job = BatchJob.from_api({"name": JOB_NAME, "state": "JOB_STATE_SUCCEEDED", "partialFailures": partial})
+        assert conclude([Ended(job)]) == [job]
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert record.getMessage().startswith(f"{JOB_NAME} had 2 partial failures, the first with google.rpc.Code 5")
+        assert "secret" not in caplog.text
+
+    @pytest.mark.parametrize("partial", [None, []], ids=["absent", "empty"])
+    def test_where_there_are_none_nothing_is_said(self, caplog, partial):
+        conclude(
+            [Ended(BatchJob.from_api({"name": JOB_NAME, "state": "JOB_STATE_SUCCEEDED", "partialFailures": partial}))]
+        )
+        assert caplog.records == []
+
     @pytest.mark.parametrize("state", [state for state in JobState if state.is_final], ids=str)
     @pytest.mark.parametrize("rows", [-1, 0, 5], ids=["unknown rows", "no rows", "rows"])
     def test_what_has_rows_is_landed_and_the_rest_is_an_error(self, state, rows):
@@ -420,7 +434,7 @@ class TestConclude:
         [
             (
                 TimedOut(JOB_NAME, RUNNING, cancelled=True),
-                "not done at its deadline.*last seen RUNNING.*being cancelled",
+                "not done at its deadline.*Last seen RUNNING.*being cancelled",
                 True,
             ),
             (

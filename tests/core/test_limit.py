@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.errors import JobError, OutOfTimeError
-from airflow_vertex_batch.core.lifecycle import (
+from airflow_vertex_batch.core.domain.errors import JobError, OutOfTimeError
+from airflow_vertex_batch.core.waiting.watch import (
     Ended,
     Limit,
     LimitName,

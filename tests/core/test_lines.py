@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from airflow_vertex_batch.core.lines import BLOCK_BYTES, TOO_LONG, read_blocks, read_lines, too_long
+from airflow_vertex_batch.core.domain.lines import BLOCK_BYTES, TOO_LONG, read_blocks, read_lines, too_long
 
 LONGEST = 2 * BLOCK_BYTES
 

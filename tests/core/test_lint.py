@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.lint import RULES, Finding, Limits, Linter, lint_files, lint_lines
+from airflow_vertex_batch.core.requests.lint import RULES, Finding, Limits, Linter, lint_files, lint_lines
+from tests.each_case import compare_each, each_case
 
 from .lint_corpus import BAD
 from .lint_corpus_good import GOOD, LIMITED, WARNED
@@ -33,30 +34,25 @@ SHORT = [row for lines, _ in BAD.values() for row in lines if len(row) < 5_000]
 
 
 class TestCorpus:
-    @pytest.mark.parametrize("name", BAD)
-    def test_a_bad_file_gives_its_findings_and_no_others(self, name: str) -> None:
-        lines, expected = BAD[name]
-        assert places(list(lint_lines("requests.jsonl", lines))) == expected
+    def test_a_bad_file_gives_its_findings_and_no_others(self) -> None:
+        compare_each(BAD, lambda lines: places(list(lint_lines("requests.jsonl", lines))))
 
-    @pytest.mark.parametrize("name", GOOD)
-    def test_a_good_file_gives_nothing(self, name: str) -> None:
-        assert list(lint_lines("requests.jsonl", GOOD[name])) == []
+    def test_a_good_file_gives_nothing(self) -> None:
+        good = {name: (lines, []) for name, lines in GOOD.items()}
+        compare_each(good, lambda lines: list(lint_lines("requests.jsonl", lines)))
 
-    @pytest.mark.parametrize("name", WARNED)
-    def test_a_legal_file_gives_warnings_at_most(self, name: str) -> None:
-        lines, rules = WARNED[name]
+    @each_case(WARNED)
+    def test_a_legal_file_gives_warnings_at_most(self, lines: list[bytes], rules: set[str]) -> None:
         findings = list(lint_lines("requests.jsonl", lines))
         assert {finding.rule for finding in findings} == rules
         assert {finding.severity for finding in findings} == {"warning"}
 
-    @pytest.mark.parametrize("name", LIMITED)
-    def test_a_file_over_a_limit_gives_its_findings_and_no_others(self, name: str) -> None:
-        limits, lines, expected = LIMITED[name]
-        assert places(lint(lines, limits=Limits(**limits))) == expected
+    def test_a_file_over_a_limit_gives_its_findings_and_no_others(self) -> None:
+        compare_each(LIMITED, lambda limits, lines: places(lint(lines, limits=Limits(**limits))))
 
-    @pytest.mark.parametrize("name", BAD)
-    def test_every_finding_says_where_what_and_how_to_cure_it(self, name: str) -> None:
-        for finding in lint_lines("requests.jsonl", BAD[name][0]):
+    @each_case(BAD)
+    def test_every_finding_says_where_what_and_how_to_cure_it(self, lines: list[bytes], expected: Any) -> None:
+        for finding in lint_lines("requests.jsonl", lines):
             assert finding.as_dict().keys() == {"file", "line", "rule", "severity", "path", "message", "cure"}
             assert finding.file == "requests.jsonl"
             assert finding.severity == RULES[finding.rule].severity
@@ -69,6 +65,7 @@ class TestCorpus:
         shown |= {rule for _, _, found in LIMITED.values() for _, rule in found}
         shown |= {rule for _, rules in WARNED.values() for rule in rules}
         shown |= {finding.rule for finding in lint_lines("requests.jsonl.gz", [GOOD_LINE])}
+        shown |= {"model-refuses", "model-may-refuse"}  # test_lint_models.py
         assert shown == RULES.keys()
 
     def test_the_corpus_is_large(self) -> None:

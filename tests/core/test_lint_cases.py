@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from airflow_vertex_batch.core.lint import fix_line, lint_files
+from airflow_vertex_batch.core.requests.lint import fix_line, lint_files
 from airflow_vertex_batch.emulator.importer import Importer, JobFailedError, decode
 from airflow_vertex_batch.emulator.rowcheck import canonical, problem_of
 

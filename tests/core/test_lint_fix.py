@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.lint import Finding, fix_line, lint_lines
+from airflow_vertex_batch.core.requests.lint import Finding, fix_line, lint_lines
+from tests.each_case import each_case
 
 from .lint_corpus import BAD
 from .lint_corpus_good import GOOD
@@ -134,15 +135,15 @@ class TestFix:
     def test_what_only_its_author_can_cure_stays_as_it_is(self, row: bytes) -> None:
         assert fix_line(row) == (row, [])
 
-    @pytest.mark.parametrize("name", GOOD)
-    def test_a_good_line_changes_at_most_its_nulls_and_single_objects(self, name: str) -> None:
-        for row in GOOD[name]:
+    @each_case(GOOD)
+    def test_a_good_line_changes_at_most_its_nulls_and_single_objects(self, rows: list[bytes]) -> None:
+        for row in rows:
             fixed, notes = fix_line(row)
             assert fixed == row or all("null" in note or "as a list" in note for note in notes)
 
-    @pytest.mark.parametrize("name", BAD)
-    def test_fixing_twice_is_fixing_once_and_adds_no_error(self, name: str) -> None:
-        for row in BAD[name][0]:
+    @each_case(BAD)
+    def test_fixing_twice_is_fixing_once_and_adds_no_error(self, rows: list[bytes], expected: object) -> None:
+        for row in rows:
             fixed, _ = fix_line(row)
             assert fix_line(fixed) == (fixed, [])
             assert errors(fixed) <= errors(row)
@@ -154,3 +155,16 @@ class TestFix:
         fixed, notes = fix_line(line(request, "7"))
         assert notes
         assert json.loads(fixed)["request"]["contents"][0]["parts"][0]["text"] == text
+
+
+def test_a_choice_inside_a_choice_is_not_left_with_company():
+    """What stood beside the outer one was moved beside the inner one: fixing twice was not fixing once."""
+    inner = {"anyOf": [{"type": "INTEGER"}, {"type": "STRING"}]}
+    given = {"type": "OBJECT", "properties": {"due": {"anyOf": [inner, {"type": "STRING"}], "description": "d"}}}
+    tools = [{"functionDeclarations": [{"name": "f", "parameters": given}]}]
+    line = {"key": "r-1", "request": {"contents": [{"role": "user", "parts": [{"text": "x"}]}], "tools": tools}}
+    fixed, _ = fix_line(json.dumps(line).encode() + b"\n")
+    (function,) = json.loads(fixed)["request"]["tools"][0]["functionDeclarations"]
+    first = {"anyOf": [{"description": "d", "type": "INTEGER"}, {"description": "d", "type": "STRING"}]}
+    assert function["parameters"]["properties"]["due"] == {"anyOf": [first, {"description": "d", "type": "STRING"}]}
+    assert fix_line(fixed) == (fixed, [])

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.lint import Finding, Linter, fix_line
+from airflow_vertex_batch.core.requests.lint import Finding, Linter, fix_line
+from tests.each_case import each_case
 
 from .lint_corpus import BAD
 from .lint_corpus_good import GOOD
@@ -95,9 +96,9 @@ class TestFuzz:
         order.shuffle(rows)
         assert lint(rows) == lint(rows, shortcut=False)
 
-    @pytest.mark.parametrize("name", BAD)
-    def test_the_shortcut_changes_no_finding_of_the_corpus(self, name: str) -> None:
-        rows = [says({"text": "first"}, key="s1"), says({"text": "second"}, key="s2"), *BAD[name][0], *BAD[name][0]]
+    @each_case(BAD)
+    def test_the_shortcut_changes_no_finding_of_the_corpus(self, lines: list[bytes], expected: Any) -> None:
+        rows = [says({"text": "first"}, key="s1"), says({"text": "second"}, key="s2"), *lines, *lines]
         assert lint(rows) == lint(rows, shortcut=False)
 
     @pytest.mark.parametrize(

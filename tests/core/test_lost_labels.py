@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.submit import ensure_job
-from tests.builders import an_order
+from airflow_vertex_batch.core.purchase.submit import ensure_job
+from tests.builders import a_log, an_order
 from tests.core.submitting import World
 from tests.fakes import Died, Lives
 
@@ -21,8 +19,8 @@ class TestLostLabels:
     """The service lost a job's labels, and its creator died before it could write the name down."""
 
     def dies_after_the_create_call(self, world, **lost):
-        lives = Lives(2)
-        with pytest.raises(Died):
+        lives = Lives(3)
+        with pytest.raises(Died, match="after effect 3: create"):
             world.attempt(store=lives.store(world.store), service=lives.service(world.service))
         [job] = world.service.paid
         world.service.change(job.name, **{"labels": {}} | lost)
@@ -51,5 +49,5 @@ class TestLostLabels:
     def test_without_an_intent_nobody_looks(self, world):
         job = world.attempt().job
         world.service.change(job.name, labels={})
-        other = an_order(Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock), world.service)
+        other = an_order(a_log(world.store, "a", world.clock, task="you"), world.service)
         assert ensure_job(other).job.name != job.name

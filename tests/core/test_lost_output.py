@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.address import JobName, Uri
-from airflow_vertex_batch.core.collect import Batch, Collector, OnLostOutput
-from airflow_vertex_batch.core.collect.owed import OUTPUT_SETTLE_SECONDS, Seen, lost_text
-from airflow_vertex_batch.core.course import Done
-from airflow_vertex_batch.core.errors import LostOutputError
-from airflow_vertex_batch.core.landing import Landing, Round, read_round
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.answers.collect import Batch, Collector, OnLostOutput
+from airflow_vertex_batch.core.answers.collect.owed import OUTPUT_SETTLE_SECONDS, Seen, lost_text
+from airflow_vertex_batch.core.answers.rounds import Round, read_round
+from airflow_vertex_batch.core.batch import Done
+from airflow_vertex_batch.core.domain.address import JobName, Uri
+from airflow_vertex_batch.core.domain.errors import LostOutputError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.row import RowStatus
+from airflow_vertex_batch.core.landing.destination import Files
+from airflow_vertex_batch.core.landing.landing import Landing
 from tests.builders import NIGHT, a_job, jsonl
 from tests.core.collecting import ASKED, INPUT, KEYS, OUTPUT, Case, answered, failed
 from tests.core.worlds import PLAN, Task, World, some_rows
@@ -208,7 +210,7 @@ class TestAWholeBatch:
         def land() -> Any:
             rounds = [read_round(json.loads(json.dumps(stored)), night.world.jobs.get)]
             landing = Landing(rounds, night.world.store, MemoryWarehouse(), PLAN)
-            return landing.land(landing.files(Uri.parse("gs://out/landed"), "jsonl"))
+            return landing.land(Files(Uri.parse("gs://out/landed")))
 
         with pytest.raises(LostOutputError, match="it names no output"):
             land()

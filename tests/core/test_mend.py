@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.jsonl import decode, encode
-from airflow_vertex_batch.core.mend import MAX_DEPTH, is_deep, is_wide, repaired, shallow
+from airflow_vertex_batch.core.domain.jsonl import decode, encode
+from airflow_vertex_batch.core.domain.mend import MAX_DEPTH, is_deep, is_wide, repaired, shallow, well_encoded
 
 
 def _nested(levels: int, inner: bytes = b"") -> bytes:
@@ -69,3 +69,13 @@ class TestBytes:
     )
     def test_what_lenient_writers_let_through_is_read(self, raw, doc):
         assert decode(repaired(raw)) == doc
+
+
+class TestWellEncoded:
+    def test_utf_8_stays_the_same_object(self):
+        raw = "ä😀".encode() * 300_000
+        assert well_encoded(raw) is raw
+
+    @pytest.mark.parametrize("raw", [b"a\xffb", b"a" * ((1 << 20) - 1) + b"\xf0\x9f", b"\xed\xa0\x80"])
+    def test_what_is_none_is_replaced(self, raw):
+        assert well_encoded(raw) == raw.decode("utf-8", "replace").encode()

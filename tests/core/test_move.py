@@ -6,28 +6,26 @@ from decimal import Decimal
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.course import Done, Waiting, taken_over
-from airflow_vertex_batch.core.errors import LedgerError
-from airflow_vertex_batch.core.landing import Round
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.move import move
-from airflow_vertex_batch.core.place import Everywhere, Place
-from airflow_vertex_batch.core.submit import (
+from airflow_vertex_batch.core.answers.rounds import Round, taken_over
+from airflow_vertex_batch.core.domain.errors import LogError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.money.estimate import Budget
+from airflow_vertex_batch.core.progress import Done, Wait
+from airflow_vertex_batch.core.purchase.decide import (
     Attach,
     OnChangedInput,
-    Order,
     Refuse,
     Reuse,
     Settle,
     Submit,
     Terms,
     decide,
-    job_fingerprint,
     moves_of,
 )
-from tests.builders import NIGHT, a_job, a_spec, an_identity
+from airflow_vertex_batch.core.purchase.move import move
+from airflow_vertex_batch.core.purchase.place import Everywhere, Place
+from airflow_vertex_batch.core.purchase.submit import Order, job_fingerprint
+from tests.builders import LOG, NIGHT, a_job, a_log, a_spec, an_identity
 from tests.core.worlds import Task, World, fails, some_rows
 from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
 
@@ -35,8 +33,8 @@ EUROPE, LITE = Place(location="europe-west4"), Place(model="gemini-2.5-flash-lit
 HOME, THERE = "f-home", "f-there"
 
 
-def a_ledger(store=None, attempt="a1"):
-    return Ledger(store or MemoryStore(), Uri.parse("gs://b/ledger/me"), attempt, Clock())
+def the_log(store=None, attempt="a1"):
+    return a_log(store or MemoryStore(), attempt, Clock())
 
 
 def at(fingerprint, state, number=1, **members):
@@ -51,68 +49,66 @@ class TestNoting:
     """A move is noted before the job is cancelled."""
 
     def test_places_are_tried_in_order_once_each(self):
-        ledger = a_ledger()
-        went = [move(_ended(f"jobs/{number}"), ledger, HOME, [EUROPE, LITE]) for number in range(3)]
+        log = the_log()
+        went = [move(_ended(f"jobs/{number}"), log, HOME, [EUROPE, LITE]) for number in range(3)]
         assert went == [EUROPE, LITE, None]
-        assert len(ledger.entries()) == 2
+        assert len(log.entries()) == 2
 
     def test_twice_is_once(self):
-        ledger = a_ledger()
-        assert [move(_ended("jobs/1"), ledger, HOME, places) for places in ([EUROPE], [LITE], [])] == [EUROPE] * 3
-        assert len(ledger.entries()) == 1
+        log = the_log()
+        assert [move(_ended("jobs/1"), log, HOME, places) for places in ([EUROPE], [LITE], [])] == [EUROPE] * 3
+        assert len(log.entries()) == 1
 
     def test_a_new_edition_begins_anew(self):
-        ledger, new = a_ledger(), Terms(edition="2", renew=True)
-        assert move(_ended("jobs/1"), ledger, HOME, [EUROPE], Terms(edition="1")) == EUROPE
-        assert moves_of(ledger.entries(), HOME, new) == []
-        assert move(_ended("jobs/2"), ledger, HOME, [EUROPE], new) == EUROPE
+        log, new = the_log(), Terms(generation="2", renew=True)
+        assert move(_ended("jobs/1"), log, HOME, [EUROPE], Terms(generation="1")) == EUROPE
+        assert moves_of(log.entries(), HOME, new) == []
+        assert move(_ended("jobs/2"), log, HOME, [EUROPE], new) == EUROPE
 
     def test_any_number_of_jobs_can_be_left_to_another_task(self):
-        ledger = a_ledger()
-        assert [move(_ended(f"jobs/{number}"), ledger, HOME, [Place()]) for number in range(2)] == [Place(), Place()]
+        log = the_log()
+        assert [move(_ended(f"jobs/{number}"), log, HOME, [Place()]) for number in range(2)] == [Place(), Place()]
 
     def test_other_requests_begin_anew(self):
-        ledger = a_ledger()
-        assert [move(_ended(f"jobs/{name}"), ledger, name, [EUROPE]) for name in (HOME, "f-other")] == [EUROPE, EUROPE]
+        log = the_log()
+        assert [move(_ended(f"jobs/{name}"), log, name, [EUROPE]) for name in (HOME, "f-other")] == [EUROPE, EUROPE]
 
     def test_two_writers_do_not_both_move(self):
         class Raced(MemoryStore):
             def write_new(self, uri, data):
                 return False
 
-        with pytest.raises(LedgerError, match="another attempt is writing its ledger"):
-            move(_ended("jobs/1"), a_ledger(Raced()), HOME, [EUROPE])
+        with pytest.raises(LogError, match="Another attempt is writing its log"):
+            move(_ended("jobs/1"), the_log(Raced()), HOME, [EUROPE])
 
 
 class TestWhatStays:
     """Whoever gives a running job up cancels it: so only what the log names, and this Airflow bought, is given up."""
 
     def test_a_running_job_that_no_log_names(self, caplog):
-        ledger = a_ledger()
-        assert move(at(HOME, JobState.PENDING), ledger, HOME, [EUROPE]) is None
-        assert ledger.entries() == ()
+        log = the_log()
+        assert move(at(HOME, JobState.PENDING), log, HOME, [EUROPE]) is None
+        assert log.entries() == ()
         assert "jobs/1" in caplog.text
-        assert "no entry in gs://b/ledger/me names it" in caplog.text
+        assert f"no entry in {LOG} names it" in caplog.text
 
     @pytest.mark.parametrize(("buyer", "goes"), [("here", EUROPE), ("there", None)])
     def test_a_running_job_goes_only_from_the_airflow_that_bought_it(self, buyer, goes):
         store = MemoryStore()
-        theirs, ours = (
-            Ledger(store, Uri.parse("gs://b/ledger/me"), "a", Clock(), installation=name) for name in (buyer, "here")
-        )
-        theirs.append(theirs.submission(HOME, "jobs/1"), 0)
+        theirs, ours = (a_log(store, "a", Clock(), installation=name) for name in (buyer, "here"))
+        theirs.append(theirs.submission(HOME, "jobs/1"))
         assert move(at(HOME, JobState.PENDING), ours, HOME, [EUROPE]) == goes
 
 
 class TestOrder:
-    """What the moves in the ledger make of a purchase."""
+    """What the moves in the log make of a purchase."""
 
     def order(self, *places):
-        ledger, spec = a_ledger(), a_spec()
+        log, spec = the_log(), a_spec()
         for number, place in enumerate(places):
-            move(_ended(f"jobs/{number}"), ledger, job_fingerprint("c", spec), [place])
-        order = Order(spec=spec, identity_key="me", content="c", ledger=ledger, service=Jobs(), at=Jobs().at)
-        return order.placed(ledger.entries())
+            move(_ended(f"jobs/{number}"), log, job_fingerprint("c", spec), [place])
+        order = Order(spec=spec, content="c", log=log, service=Jobs(), at=Jobs().at)
+        return order.placed(log.entries())
 
     def test_without_a_move_it_is_what_it_was(self):
         order = self.order()
@@ -176,9 +172,9 @@ class TestDecision:
         assert isinstance(step, Refuse)
 
     def test_a_move_does_not_hide_a_create_call_that_is_under_way(self):
-        ledger = a_ledger()
-        entries = [ledger.intent(THERE), ledger.moved(HOME, "jobs/1", EUROPE)]
-        assert isinstance(decide(entries, THERE, [], earlier={HOME}, now=ledger.intent("").at), Settle)
+        log = the_log()
+        entries = [log.intent(THERE), log.moved(HOME, "jobs/1", EUROPE)]
+        assert isinstance(decide(entries, THERE, [], earlier={HOME}, now=log.intent("").at), Settle)
 
 
 def _report(task, done):
@@ -192,7 +188,7 @@ class TestTheCourse:
         world = World()
         task = Task(world, some_rows(4), elsewhere=[EUROPE])
         assert task.move(task.attempt()) == [EUROPE]
-        assert isinstance(task.resume(), Waiting)
+        assert isinstance(task.resume(), Wait)
         world.check_paid_once()
         world.run()
         assert _report(task, task.resume()) == {"succeeded": 4}
@@ -231,7 +227,7 @@ class TestTheCourse:
         world.jobs.change(step.job_names[0], state="JOB_STATE_RUNNING")
         world.run(state, only=None if state is JobState.SUCCEEDED else 3)
         step = task.resume(complete=True)
-        if isinstance(step, Waiting):
+        if isinstance(step, Wait):
             world.run()
             step = task.resume()
         assert _report(task, step) == {"succeeded": 4}
@@ -239,7 +235,9 @@ class TestTheCourse:
 
     def test_a_place_that_does_not_fit_is_passed_over(self):
         world = World()
-        task = Task(world, some_rows(2), elsewhere=[LITE, EUROPE], fits=lambda _manifest, place: place is EUROPE)
+        task = Task(
+            world, some_rows(2), elsewhere=[Place(model="gemini-of-no-price"), EUROPE], budget=Budget.of(100, "fail")
+        )
         assert task.move(task.attempt()) == [EUROPE]
 
     def test_a_repair_job_is_moved_too(self):
@@ -286,7 +284,7 @@ class TestTakenOver:
         given = [world.jobs.get(job.job_name) for job in step.jobs]
         second = Task(world, [], elsewhere=[EUROPE], identity=an_identity(task_id="repair"))
         second.manifest = first.manifest
-        waiting = second.take_over(given)
+        waiting = second.take_over(given, fresh=True)
         assert [job.job_name.location for job in waiting.jobs] == ["europe-west4", "global", "global"]
         assert second.take_over(given) == waiting
         world.run()
@@ -332,7 +330,7 @@ class TestDeath:
         store, service = lives.store(task.world.store), lives.service(task.world.jobs)
         try:
             step = task.attempt(store, service)
-            while isinstance(step, Waiting):
+            while isinstance(step, Wait):
                 task.world.check_paid_once()
                 if any(job.job_name.location == "global" and not job.state.is_final for job in step.jobs):
                     task.move(step, store, service)

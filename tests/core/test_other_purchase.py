@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission, pending_seconds
+from airflow_vertex_batch.core.purchase.entries import Intent, Refusal, Submission
+from airflow_vertex_batch.core.purchase.log import pending_seconds
 from tests.builders import NIGHT
 
 SENT = Intent(fingerprint="new", attempt="a", at=NIGHT)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import pytest
 
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.pace import QUICKEST_SECONDS, SLOWEST_SECONDS, Durations, after_error, hold, interval
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.waiting.cadence import (
+    QUICKEST_SECONDS,
+    SLOWEST_SECONDS,
+    Durations,
+    after_error,
+    hold,
+    interval,
+)
 from tests.builders import NIGHT, a_job
+from tests.each_case import each_case
 
 NOW = NIGHT.timestamp()
 
@@ -66,9 +75,9 @@ class TestInterval:
     def test_it_follows_the_job(self, job, usual, expected):
         assert interval(job, NOW, usual) == pytest.approx(expected)
 
-    @pytest.mark.parametrize("luck", [0, 0.1, 0.5, 0.9, 1])
-    @pytest.mark.parametrize("usual", [None, 10, 3600, 30_000])
-    @pytest.mark.parametrize("seconds", [0, 1, 100, 1_000, 3_599, 10_000, 350_000])
+    @each_case(
+        itertools.product([0, 1, 100, 1_000, 3_599, 10_000, 350_000], [None, 10, 3600, 30_000], [0, 0.1, 0.5, 0.9, 1])
+    )
     def test_it_keeps_its_bounds(self, seconds, usual, luck):
         for job in (waiting(seconds), running(seconds)):
             assert QUICKEST_SECONDS <= interval(job, NOW, usual, luck) <= SLOWEST_SECONDS

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.ledger import Intent, Ledger, Refusal, Submission
-from airflow_vertex_batch.core.outage import OUTAGE_SECONDS
-from airflow_vertex_batch.core.patience import ensure_job_patiently
-from tests.builders import an_order
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.domain.outage import OUTAGE_SECONDS
+from airflow_vertex_batch.core.purchase.entries import Intent, Refusal, Submission
+from airflow_vertex_batch.core.purchase.patience import ensure_job_patiently
+from tests.builders import a_log, an_order
 from tests.fakes import Clock, Jobs, MemoryStore
 
 BUSY = ServiceError("Vertex AI answered HTTP 429", status=429, reason="RESOURCE_EXHAUSTED")
@@ -20,20 +20,20 @@ UNSENT = ServiceError("Vertex AI did not answer to: create", status=0, reason="U
 
 
 class World:
-    """A ledger and a service with scripted creates."""
+    """A log and a service with scripted creates."""
 
     def __init__(self, *creates: Any, store: MemoryStore | None = None) -> None:
         self.clock, self.store = Clock(), store or MemoryStore()
         self.service = Jobs(self.clock, creates=list(creates))
         self.store.clock = self.clock
-        self.ledger = Ledger(self.store, Uri.parse("gs://b/ledger/me"), "a")
+        self.log = a_log(self.store, "a")
 
     def buy(self) -> Any:
-        return ensure_job_patiently(an_order(self.ledger, self.service), sleep=self.clock.sleep)
+        return ensure_job_patiently(an_order(self.log, self.service), sleep=self.clock.sleep)
 
     @property
     def kinds(self) -> list[type]:
-        return [type(entry) for entry in self.ledger.entries()]
+        return [type(entry) for entry in self.log.entries()]
 
 
 @pytest.mark.parametrize("error", [BUSY, UNSENT], ids=["429", "no connection"])
@@ -78,7 +78,7 @@ def test_a_look_up_that_failed_is_not_repeated_here():
 
 
 def test_a_refusal_that_could_not_be_written_down_is_not_repeated():
-    """The ledger still says that a job may be on its way."""
+    """The log still says that a job may be on its way."""
 
     class Failing(MemoryStore):
         def write_new(self, uri: Uri, data: bytes) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.place import Everywhere, Place, read_places
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.purchase.place import Everywhere, Place, read_places
 from tests.builders import a_spec
 from tests.fakes import Clock, Jobs
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ChangedError, InputError
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import ChangedError, InputError
 
 
 def _names(store, uri):

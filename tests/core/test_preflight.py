@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_vertex_batch.core.errors import CannotAskError, InputError, ServiceError
-from airflow_vertex_batch.core.preflight import CHECKS, Finding, Plan, Report, Verdict, preflight
-from airflow_vertex_batch.core.preflight.buckets import holds, places
-from airflow_vertex_batch.core.preflight.vertex import MAX_LABELS, OUR_LABELS
-from airflow_vertex_batch.core.preflight.words import dataset_of
+from airflow_vertex_batch.core.domain.errors import CannotAskError, InputError, ServiceError
+from airflow_vertex_batch.core.domain.unrendered import MAX_LABELS, OUR_LABELS
+from airflow_vertex_batch.core.purchase.buyer import owner_labels
+from airflow_vertex_batch.core.upkeep.preflight import CHECKS, Finding, Plan, Report, Verdict, preflight
+from airflow_vertex_batch.core.upkeep.preflight.buckets import holds, places
+from airflow_vertex_batch.core.upkeep.preflight.words import dataset_of
+from tests.builders import a_log, a_spec, an_identity, an_order
+from tests.fakes import Jobs, MemoryStore
 
 PLAN = Plan(
     project="demo", location="us-central1", model="gemini-2.5-flash", staging="gs://stage/x",
@@ -125,7 +128,7 @@ class TestNames:
             ({"labels": {"team": "A"}}, "the value of label 'team' is not legal"),
             ({"labels": {"team": "a.b"}}, "the value of label 'team' is not legal"),
             ({"labels": {f"l{n}": "" for n in range(MAX_LABELS - OUR_LABELS)}}, ""),
-            ({"labels": {f"l{n}": "" for n in range(MAX_LABELS - OUR_LABELS + 1)}}, "60 labels; 64 are allowed"),
+            ({"labels": {f"l{n}": "" for n in range(MAX_LABELS - OUR_LABELS + 1)}}, "57 labels; 64 are allowed"),
             ({"display_name": "x" * 129}, "129 characters, 128 are allowed"),
         ],
     )
@@ -135,12 +138,9 @@ class TestNames:
         assert re.search(problem or "labels", finding.found)
 
     def test_as_many_labels_are_ours_as_is_said(self):
-        from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
-        from airflow_vertex_batch.core.model import Identity
-        from airflow_vertex_batch.core.purchase import owner_labels
-
-        ours = owner_labels(Identity(dag_id="d", task_id="t", run_id="r")) | {IDENTITY_LABEL: "", FINGERPRINT_LABEL: ""}
-        assert len(ours) == OUR_LABELS
+        spec = a_spec(labels=owner_labels(an_identity()))
+        order = an_order(a_log(MemoryStore(), installation="here"), Jobs(), spec=spec, generation="1")
+        assert len(order.labelled().labels) == OUR_LABELS
 
 
 class TestPlaces:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import gc
 import json
 import random
+import re
 import tracemalloc
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.lint import Linter
-from airflow_vertex_batch.core.prepare import prepare, read_manifest
-from airflow_vertex_batch.core.request import (
-    MAX_BYTES,
-    MAX_REQUESTS,
-    Correlation,
-    RequestTemplate,
-)
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
+from airflow_vertex_batch.core.requests.lint import Linter
+from airflow_vertex_batch.core.requests.prepare import prepare, read_manifest
+from airflow_vertex_batch.core.requests.request import MAX_BYTES, MAX_REQUESTS, Correlation, RequestTemplate
 from tests.builders import a_line, a_request, seed
 from tests.fakes import Died, Lives, MemoryStore
 
@@ -80,7 +76,7 @@ class TestKeys:
     def test_the_user_s_key_twice_is_rejected_by_name(self, store):
         rows = [{"id": "t1", "text": "a"}, {"id": "t2", "text": "b"}, {"id": "t1", "text": "c"}]
         with pytest.raises(
-            InputError, match=r"1 rows cannot be sent:\nrows:3: The key 't1' occurs more than once \[duplicate-key\]"
+            InputError, match=r"1 row cannot be sent:\nrows:3: The key 't1' occurs more than once \[duplicate-key\]"
         ):
             prepared(rows, store, key_column="id")
 
@@ -157,7 +153,7 @@ class TestPreparedBefore:
         plan = a_plan(on_rejected_row=DEAD_LETTER, columns=("mood",), max_requests=2)
         mortal = Lives(effects).store(store)
         if effects < 7:
-            with pytest.raises(Died):
+            with pytest.raises(Died, match=rf"after effect {effects}\b"):
                 prepare(placed(rows), plan, mortal, FOLDER, "one")
         else:
             prepare(placed(rows), plan, mortal, FOLDER, "one")
@@ -178,7 +174,7 @@ class TestRejectedRows:
     ROWS = ("good", {"text": 1}, {"prompt": " "}, 7, {"prompt": "\ud800"})
 
     def test_they_fail_the_task_each_with_its_place_and_reason(self, store):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match="4 rows cannot be sent") as caught:
             prepared(self.ROWS, store, template=RequestTemplate(prompt="{{ prompt }}"))
         assert str(caught.value) == (
             "4 rows cannot be sent:\n"
@@ -209,28 +205,41 @@ class TestRejectedRows:
     @pytest.mark.parametrize(
         ("row", "plan", "code"),
         [
-            ({"text": "a"}, {"key_column": "id"}, "no-key"),
+            ({"text": "a", "id": None}, {"key_column": "id"}, "no-key"),
+            ({"text": "a"}, {"key_column": "id"}, "no-column"),
             ({"text": "a", "id": "\ud800"}, {"key_column": "id"}, "not-unicode"),
             ({"text": "a"}, {"columns": ("mood",)}, "no-column"),
             ({"text": "a", "mood": object()}, {"columns": ("mood",)}, "not-json"),
             ({"text": "x" * 500}, {"max_bytes": 400}, "too-large"),
         ],
-        ids=["no key", "odd key", "no column", "odd column", "too large for any file"],
+        ids=["no key", "no key column", "odd key", "no column", "odd column", "too large for any file"],
     )
     def test_every_reason_is_data(self, store, row, plan, code):
         manifest = prepared([{"id": "ok", "text": "ok", "mood": 1}, row], store, on_rejected_row=DEAD_LETTER, **plan)
         assert manifest.request_count == 1
         assert [line["code"] for line in read_jsonl(store, manifest.rejected_uri)] == [code]
 
-    def test_a_flood_stops_early_and_names_the_first_twenty(self, store):
+    def test_one_cause_is_said_once_with_its_count_and_first_places(self, store):
         """An endless source of bad rows must not be read to its end."""
 
         def endless():
             while True:
                 yield {"wrong": "column"}
 
-        with pytest.raises(InputError, match=r"\d+ rows cannot be sent:\n(rows:\d+: .*\n){20}… and \d+ more"):
+        with pytest.raises(InputError, match="rows cannot be sent so far") as caught:
             prepared(endless(), store)
+        first, cause = caught.value.what.splitlines()
+        assert re.fullmatch(r"1,\d{3} rows cannot be sent so far: preparing stopped here:", first)
+        assert re.fullmatch(r"rows:1, rows:2, rows:3 and 1,\d{3} more: .*column 'text' is not there.*", cause)
+
+    def test_of_very_many_causes_the_first_twenty_are_said_and_the_others_counted(self, store):
+        rows = [{"text": "a", "id": {str(number): object()}} for number in range(50)]
+        odd = [{"text": "a", f"wrong{number}": 1} for number in range(50)]
+        with pytest.raises(InputError, match="rows for other reasons") as caught:
+            prepared([*odd, *rows], store, key_column="id")
+        _, *causes, last = caught.value.what.splitlines()
+        assert len(causes) == 20
+        assert re.fullmatch(r"… and \d+ rows for other reasons", last)
 
     def test_a_file_s_bad_line_is_named_by_file_and_line(self, store):
         with pytest.raises(InputError, match=r"gs://b/in/ready.jsonl:2: Not JSON"):
@@ -264,7 +273,7 @@ class TestFailure:
             def delete(self, uri):
                 raise ServiceError("cannot delete either", status=403)
 
-        with pytest.raises(InputError, match="1 rows cannot be sent"):
+        with pytest.raises(InputError, match="1 row cannot be sent"):
             prepared([{"text": ""}, {"text": "a"}], Broken())
 
 

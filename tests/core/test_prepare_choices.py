@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.lint import lint_lines
-from airflow_vertex_batch.core.prepare import prepare, read_manifest, write_set
-from airflow_vertex_batch.core.request import (
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
+from airflow_vertex_batch.core.requests.lint import lint_lines
+from airflow_vertex_batch.core.requests.prepare import prepare, read_manifest, write_set
+from airflow_vertex_batch.core.requests.request import (
     MAX_BYTES,
     MAX_REQUESTS,
     Correlation,
@@ -197,12 +197,11 @@ class TestRejectedRatio:
         assert prepared(SOME_BLANK, store, on_rejected_row=DEAD_LETTER, max_rejected_ratio=ratio).rejected_count == 2
 
     def test_above_it_the_task_fails_and_leaves_nothing(self, store):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=r"more than the 25\.00%") as caught:
             prepared(SOME_BLANK, store, on_rejected_row=DEAD_LETTER, max_rejected_ratio=0.25)
         assert str(caught.value) == (
             "2 of 4 rows (50.00%) cannot be sent, more than the 25.00% that max_rejected_ratio=0.25 allows:\n"
-            "rows:2: The prompt is empty for this row [empty-prompt]\n"
-            "rows:4: The prompt is empty for this row [empty-prompt]. "
+            "rows:2, rows:4: The prompt is empty for this row [empty-prompt]. "
             "Nothing was uploaded and no job was created. "
             "Correct the rows or the prompt, or raise max_rejected_ratio."
         )
@@ -231,7 +230,7 @@ class TestWeight:
             prompt="{{ text }}", system_instruction="é" * 10, generation_config={"maxOutputTokens": 50},
             media={"image": None},
         )  # fmt: skip
-        rows = [{"text": "ab", "image": "gs://b/o.png"}, {"text": "üb"}, {"text": ""}]
+        rows = [{"text": "ab", "image": "gs://b/o.png"}, {"text": "üb", "image": None}, {"text": "", "image": None}]
         weight = prepared(rows, store, template=template, on_rejected_row=DEAD_LETTER).weight
         assert weight is not None
         assert (weight.other_chars, weight.media, weight.max_output_tokens) == (21, {"image": 1}, 100)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.prepare import PreparePlan, read_manifest, write_set
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
+from airflow_vertex_batch.core.domain.jsonl import encode
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, read_manifest, write_set
 from tests.core.preparing import DEAD_LETTER, FOLDER, prepared, read_jsonl, requests_of, texts
 from tests.fakes import MemoryStore
 

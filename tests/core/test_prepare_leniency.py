@@ -7,9 +7,9 @@ import json
 import pytest
 
 from airflow_vertex_batch.__main__ import main
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.request import RequestTemplate
-from airflow_vertex_batch.core.text import OnNull
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.requests.request import RequestTemplate
+from airflow_vertex_batch.core.requests.values import OnNull
 from tests.builders import a_request
 from tests.fakes import MemoryStore
 

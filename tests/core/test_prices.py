@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.ports import LocalStore
-from airflow_vertex_batch.core.prices import LongContext, Price, PriceTable
-from airflow_vertex_batch.core.rows import RowStatus, Usage
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.ports import LocalStore
+from airflow_vertex_batch.core.domain.row import RowStatus, Usage
+from airflow_vertex_batch.core.money.prices import LongContext, Price, PriceTable
 from tests.builders import a_row
 
 PLAIN = Price("plain", Decimal(2), Decimal(10), Decimal("0.2"), "test", "2026-11-22")
@@ -29,7 +29,7 @@ MILLION = Decimal(1_000_000)
 DAY = "2026-11-28"
 
 
-def _row(model="plain", *, response="{}", status=RowStatus.SUCCEEDED, earlier=(), attempts=1, same_as="", **usage):
+def _row(model="plain", *, response=b"{}", status=RowStatus.SUCCEEDED, earlier=(), attempts=1, same_as="", **usage):
     return a_row(
         "r1", status, model_version=model, response=response, usage=Usage(**usage) if usage else None,
         earlier=tuple(Usage(prompt_tokens=tokens) for tokens in earlier), attempts=attempts, same_as=same_as,
@@ -125,13 +125,13 @@ class TestRowCost:
             (_row(status=RowStatus.BLOCKED, prompt_tokens=1_000_000), Decimal(2)),
             (_row("unheard-of", prompt_tokens=1), None),
             (_row(), None),
-            (_row("", response="", status=RowStatus.FAILED), Decimal(0)),
-            (_row("", response="", status=RowStatus.MISSING), Decimal(0)),
+            (_row("", response=b"", status=RowStatus.FAILED), Decimal(0)),
+            (_row("", response=b"", status=RowStatus.MISSING), Decimal(0)),
             (_row(prompt_tokens=1_000_000, earlier=[500_000, 250_000], attempts=3), Decimal("3.5")),
             (_row("long", prompt_tokens=150_000, earlier=[150_000], attempts=2), Decimal("0.6")),
             (_row(earlier=[500_000], attempts=2), None),
-            (_row("unheard-of", response="", earlier=[1], attempts=2, status=RowStatus.FAILED), None),
-            (_row(response="", earlier=[500_000], attempts=2, status=RowStatus.FAILED), Decimal(1)),
+            (_row("unheard-of", response=b"", earlier=[1], attempts=2, status=RowStatus.FAILED), None),
+            (_row(response=b"", earlier=[500_000], attempts=2, status=RowStatus.FAILED), Decimal(1)),
             (_row(prompt_tokens=1_000_000, attempts=0), Decimal(0)),
             (_row("unheard-of", prompt_tokens=1, attempts=0), Decimal(0)),
             (_row(prompt_tokens=1_000_000, same_as="r0"), Decimal(0)),
@@ -147,7 +147,7 @@ class TestRowCost:
         assert TABLE.cost(row) == cost
 
     def test_a_row_that_names_no_model_is_priced_by_the_one_that_was_asked(self):
-        row = _row("", response="", earlier=[500_000], attempts=2, status=RowStatus.FAILED)
+        row = _row("", response=b"", earlier=[500_000], attempts=2, status=RowStatus.FAILED)
         assert TABLE.cost(row) is None
         assert TABLE.cost(row, "publishers/google/models/plain") == Decimal(1)
 
@@ -202,16 +202,16 @@ class TestPriceFile:
             ({"prices": [MINE | {"input": "cheap"}]}, r"Entry 1 of .* - at `\$\.input`"),
             ({"prices": [{"model": "m"}]}, "Entry 1 of .* missing required field `input`"),
             ({"prices": [MINE | {"cached": 1}]}, "Entry 1 of .* unknown field `cached`"),
-            ({"prices": [MINE | {"input": -1}]}, "model 'plain', is no price. a rate is not between 0 and 10,000"),
-            ({"prices": [MINE | {"output": "NaN"}]}, "a rate is not between 0 and 10,000"),
-            ({"prices": [MINE | {"audio_input": 10**6}]}, "a rate is not between 0 and 10,000"),
+            ({"prices": [MINE | {"input": -1}]}, "model 'plain', is no price. A rate is not between 0 and 10,000"),
+            ({"prices": [MINE | {"output": "NaN"}]}, "A rate is not between 0 and 10,000"),
+            ({"prices": [MINE | {"audio_input": 10**6}]}, "A rate is not between 0 and 10,000"),
             ({"prices": [MINE | {"date": "yesterday"}]}, "date is 'yesterday', which is not YYYY-MM-DD"),
-            ({"prices": [MINE | {"source": ""}]}, "a model and a source must be named"),
+            ({"prices": [MINE | {"source": ""}]}, "A model and a source must be named"),
             ({"prices": [MINE, MINE]}, r"Entry 2 of .* prices plain again"),
             (
                 {"prices": [MINE | {"long_context": {"above_tokens": 1, "input": 1, "output": "Infinity",
                                                      "cached_input": 1}}]},
-                "a rate is not between 0",
+                "A rate is not between 0",
             ),
         ],
         ids=[

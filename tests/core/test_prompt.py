@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 import sys
 import traceback
+from collections import deque
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -14,10 +16,16 @@ from uuid import UUID
 
 import pytest
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.prompt import MAX_PROMPT_CHARACTERS, PromptError, compile_prompt
-from airflow_vertex_batch.core.request import RequestBuilder, RequestTemplate, RowProblem
-from airflow_vertex_batch.core.text import OnNull, is_missing, stable_text
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.requests.prompt import (
+    MAX_PROMPT_CHARACTERS,
+    PromptError,
+    compile_prompt,
+    refuse_single_braces,
+)
+from airflow_vertex_batch.core.requests.request import RequestBuilder, RequestTemplate, RowProblem
+from airflow_vertex_batch.core.requests.values import OnNull, is_missing, stable_text
+from tests.each_case import compare_each, each_case
 
 NOTHING = "{% if false %}{% endif %}"
 BOTH_PATHS = pytest.mark.parametrize("more", ["", NOTHING], ids=["fast path", "jinja"])
@@ -83,11 +91,42 @@ class TestTemplates:
             ("Hi\n{{ name", "mistake in line 2"),
             ("{% for %}", "mistake in line 1"),
             ("{{ x|nosuchfilter }}", "No filter named 'nosuchfilter'"),
+            ("\n{% if x %}{{ x|nosuchfilter }}{% endif %}", "line 2. No filter named 'nosuchfilter'"),
+            ("{% if x is nosuchtest %}{% endif %}", "No test named 'nosuchtest'"),
+            ("{% include 'other' %}", "line 1. A prompt is one text"),
+            ("\n{% extends x %}", "line 2. A prompt is one text"),
+            ("{% from 'other' import x %}", "line 1. A prompt is one text"),
         ],
     )
     def test_a_mistake_in_the_template_is_found_before_any_row(self, template, message):
         with pytest.raises(InputError, match=rf"(?s){message}.*Correct `prompt`"):
             RequestBuilder(RequestTemplate(prompt=template))
+
+    @pytest.mark.parametrize("template", ["Translate {text}", 'As {"a": {text}}', "{0}"])
+    def test_places_in_single_braces_are_refused_where_nothing_else_names_a_column(self, template):
+        with pytest.raises(InputError, match=r"\{\w+\} in single braces.*Each row would ask the same.*\{\{ \w+ \}\}"):
+            refuse_single_braces(template)
+
+    @pytest.mark.parametrize("template", ["{{ text }} as {text}", 'Write {"mood": 1}', "{ }", "x", "{{ '{text}' }}"])
+    def test_other_braces_are_a_text(self, template):
+        refuse_single_braces(template)
+
+    @pytest.mark.parametrize(
+        ("template", "kind"),
+        [
+            ("{{ " + "(" * 5_000 + "a" + ")" * 5_000 + " }}", "RecursionError"),
+            ("{{ " + "1" * 5_000 + " }}", "ValueError"),
+        ],
+        ids=["nested", "digits"],
+    )
+    def test_one_that_no_reader_follows_is_refused_in_words(self, template, kind):
+        with pytest.raises(InputError, match=f"The prompt template cannot be read. {kind}. Nest it less"):
+            compile_prompt(template)
+
+    def test_one_that_is_another_text_each_time_is_refused(self):
+        """Each attempt would have other requests, and buy them."""
+        with pytest.raises(InputError, match=r"line 1. The filter random gives another prompt in each attempt"):
+            compile_prompt("{% if a %}{{ ['Hello', 'Hi']|random }}{% endif %} {{ a }}")
 
     @pytest.mark.parametrize(
         ("row", "code"),
@@ -95,7 +134,7 @@ class TestTemplates:
         ids=["blank", "lone surrogate"],
     )
     def test_a_text_that_cannot_be_sent_is_a_problem_of_that_row(self, row, code):
-        with pytest.raises(RowProblem) as caught:
+        with pytest.raises(RowProblem, match=code) as caught:
             _parts(row, prompt="{{ text }}")
         assert caught.value.code == code
 
@@ -129,39 +168,53 @@ class TestNames:
             compile_prompt("{{ name }}")({f"c{number}": 1 for number in range(500)})
 
 
-class TestMissingValues:
-    MISSING = pytest.mark.parametrize(
-        "value", [None, float("nan"), Decimal("NaN"), Decimal("sNaN"), NAType()], ids=lambda value: type(value).__name__
-    )
+MISSING = (None, float("nan"), Decimal("NaN"), Decimal("sNaN"), NAType())
 
-    @MISSING
-    @pytest.mark.parametrize(
-        "place", ["{{ a }}", "{{ a|upper }}", "{{ a ~ 'x' }}", "{{ a|trim }}", "{{ row.a }} {{ a }}"]
+
+class TestMissingValues:
+    @each_case(
+        itertools.product(MISSING, ["{{ a }}", "{{ a|upper }}", "{{ a ~ 'x' }}", "{{ a|trim }}", "{{ row.a }} {{ a }}"])
     )
     def test_it_is_never_sent_as_a_word(self, value, place):
         wanted = "column 'a' is without a value; write {{ a or '…' }}, or set on_null='empty'"
         with pytest.raises(PromptError, match=re.escape(wanted)):
             compile_prompt(place)({"a": value, "b": "x"})
 
-    @MISSING
-    @pytest.mark.parametrize("place", ["{{ a }}", "{{ a|upper }}", "{{ a ~ '' }}", "{{ a|trim }}", "{{ row.a }}"])
+    @each_case(itertools.product(MISSING, ["{{ a }}", "{{ a|upper }}", "{{ a ~ '' }}", "{{ a|trim }}", "{{ row.a }}"]))
     def test_it_is_an_empty_text_where_that_is_wanted(self, value, place):
         assert compile_prompt(f"[{place}]", on_null=OnNull.EMPTY)({"a": value}) == "[]"
 
-    @MISSING
-    @pytest.mark.parametrize(
-        ("template", "text"),
-        [
+    def test_a_template_can_ask_for_it(self):
+        asked = [
             ("{{ a or '?' }}", "?"),
             ("{{ a|default('?', true) }}", "?"),
             ("{% if a is none %}?{% endif %}", "?"),
             ("{% if a == none %}?{% endif %}", "?"),
             ("{% if not a %}?{% endif %}", "?"),
             ("{{ row|tojson }}", '{"a": null}'),
-        ],
+        ]
+        cases = [(template, value, text) for (template, text), value in itertools.product(asked, MISSING)]
+        compare_each(cases, lambda template, value: compile_prompt(template)({"a": value}))
+
+    @each_case(
+        itertools.product(
+            MISSING, ["{{ a.b }}", "{{ a.c|join }}", "{% for x in a.c %}{{ x }}{% endfor %}", "{{ a.c[0] ~ 'x' }}"]
+        )
     )
-    def test_a_template_can_ask_for_it(self, value, template, text):
-        assert compile_prompt(template)({"a": value}) == text
+    def test_one_inside_a_value_is_no_word_either(self, value, place):
+        row = {"a": {"b": value, "c": (value,)}}
+        with pytest.raises(PromptError, match=r"^a part of column 'a' is without a value; set on_null='empty', or"):
+            compile_prompt(place)(row)
+        assert compile_prompt(f"[{place}]", on_null=OnNull.EMPTY)(row).replace("x", "") == "[]"
+
+    @each_case(MISSING)
+    def test_a_template_can_ask_for_one_inside_a_value(self, value):
+        asked = "{{ a.b or '?' }}{% for x in a.c if x is not none %}{{ x }}{% endfor %}{{ a.c|tojson }}"
+        assert compile_prompt(asked)({"a": {"b": value, "c": [1, value]}}) == "?1[1, null]"
+
+    def test_a_variable_without_a_value_is_named(self):
+        with pytest.raises(PromptError, match="variable 'tone' is without a value; give it one in prompt_variables"):
+            compile_prompt("{{ tone }}: {{ a }}", {"tone": None})({"a": "x"})
 
     def test_zero_and_false_and_an_empty_text_are_values(self):
         assert compile_prompt("{{ a }}{{ b }}{{ c }}")({"a": 0, "b": False, "c": ""}) == "0False"
@@ -180,6 +233,7 @@ class TestTexts:
             ({"b", "a"}, "of type set .* its order changes from process to process"),
             ([{"a"}], "of type set"),
             ({"k": frozenset("ab")}, "of type frozenset"),
+            (deque([{"a"}]), "of type set"),
             (object(), "of type object .* an address in memory"),
             ([object()], "of type list .* an address in memory"),
             (lambda: 1, "of type function .* code, not a value"),
@@ -193,6 +247,46 @@ class TestTexts:
     def test_a_value_without_a_stable_text_is_refused_by_its_column(self, value, why, more):
         with pytest.raises(PromptError, match=f"'col': a value {why}"):
             compile_prompt("{{ col }}" + more)({"col": value, "fine": "x"})
+
+    @each_case(
+        itertools.product(
+            [{"b", "a"}, object(), [object()], {"k": {"a"}}],
+            [
+                "{{ a ~ '' }}",
+                "{{ a|string }}",
+                "{{ '%s' % a }}",
+                "{{ '{}'.format(a) }}",
+                "{{ a|pprint }}",
+                "{{ a|lower }}",
+            ],
+        )
+    )
+    def test_and_whatever_it_passes_through(self, value, place):
+        with pytest.raises(PromptError, match=r"'a': a value of type .* has no text to send"):
+            compile_prompt(place)({"a": value, "fine": "x"})
+
+    @pytest.mark.parametrize(
+        "place", ["{{ a|join }}", "{{ a|list }}", "{{ a|first }}", "{% for x in a %}{{ x }}{% endfor %}"]
+    )
+    def test_a_set_is_gone_through_in_no_order(self, place):
+        with pytest.raises(PromptError, match=r"'a': a value of type set .* order changes from process to process"):
+            compile_prompt(place)({"a": {"x", "y"}})
+
+    def test_a_set_can_be_sorted_counted_and_asked(self):
+        template = "{{ a|sort|join }} {{ a|length }} {{ 'x' in a }} {{ b.c|sort(case_sensitive=false)|join }}"
+        assert compile_prompt(template)({"a": {"y", "x"}, "b": {"c": {"a", "A"}}}) == "xy 2 True Aa"
+
+    def test_what_a_template_made_and_has_no_text_is_refused(self):
+        with pytest.raises(PromptError, match="its text holds an address in memory"):
+            compile_prompt("{{ a|map('upper') ~ '' }}")({"a": "x"})
+
+    def test_an_address_that_somebody_wrote_is_a_text(self):
+        text = "<Thing object at 0x7f3b04a32350> crashed"
+        assert compile_prompt("{{ a|lower }}{{ b[0] ~ '' }}")({"a": text.upper(), "b": [text]}) == text.lower() + text
+
+    def test_a_set_among_the_variables_is_named_too(self):
+        with pytest.raises(PromptError, match="'tags': a value of type set"):
+            compile_prompt("{{ tags|join }} {{ a }}", {"tags": {"x", "y"}})({"a": "x"})
 
     @pytest.mark.parametrize(
         "value",
@@ -217,6 +311,21 @@ class TestTexts:
         assert stable_text("<object at 0x7f3b04a32350>") == "<object at 0x7f3b04a32350>"
 
 
+class TestAColumnThatIsNotThere:
+    @pytest.mark.parametrize("source", ["{{ gone }}", "{{ row['gone'] }}", "{{ row.gone }}", "{{ row.gone|upper }}"])
+    def test_is_named_with_those_that_are_however_it_is_asked_for(self, source):
+        with pytest.raises(PromptError, match=r"^column 'gone' is not there; the row has 'here', 'too'$"):
+            compile_prompt(source)({"here": "secret", "too": 1})
+
+    def test_what_a_dict_has_of_its_own_is_no_column(self):
+        assert compile_prompt("{{ row.keys()|list }}")({"here": "secret"}) == "['here']"
+
+    def test_of_very_many_the_first_are_named(self):
+        row = {f"c{number}": 1 for number in range(100)}
+        with pytest.raises(PromptError, match=r"'c19' and 80 more$"):
+            compile_prompt("{{ gone }}")(row)
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         "template",
@@ -237,9 +346,24 @@ class TestErrors:
     )
     def test_what_a_row_holds_is_in_no_error(self, template):
         row = {"secret": "hunter2", "n": 0}
-        with pytest.raises(PromptError, match=r".") as caught:
+        with pytest.raises(PromptError, match=r"template|column") as caught:
             compile_prompt(template)(row)
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [
+            ("a\n{{ text + 1 }}", "TypeError in line 2 of the template"),
+            ("{{ text.nope }}", "'nope' is not there in a value that the template asks for it"),
+            ("{{ a.b.c }}", "one of 'b', 'c' is not there in a value that the template asks for it"),
+            ("{{ text['__class__'] }}", "it asks for an attribute that is unsafe in line 1 of the template"),
+            ("{{ text|attr('__len__' ~ end) }}", "it asks for an attribute that is unsafe in line 1 of the template"),
+        ],
+    )
+    def test_the_template_s_own_words_say_where_to_look(self, template, message):
+        row = {"text": "hunter2", "a": {"b": {}}, "end": ""}
+        with pytest.raises(PromptError, match=rf"^{message}$"):
+            compile_prompt(template)(row)
 
 
 class TestTheSandbox:
@@ -274,6 +398,17 @@ class TestTheSandbox:
         "{{ '{:1000000000}'.format(1) }}",
         "{{ body * 1000000000 }}",
         "{% for i in range(10**9) %}x{% endfor %}",
+        "{% set n = namespace(x='a') %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x='a') %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{% set n = namespace(x='a') %}{% for i in range(40) %}{% set n.x %}{{ n.x }}{{ n.x }}{% endset %}{% endfor %}",
+        "{% set n = namespace(x='a') %}{% for i in range(40) %}{% set n.x = [n.x, n.x]|join %}{% endfor %}",
+        "{% set n = namespace(x='a') %}{% for i in range(40) %}{% set n.x = ''.join([n.x, n.x]) %}{% endfor %}",
+        "{{ body.replace('', 'a' * 10**7) }}",
+        "{{ body|replace('x', 'a' * 10**7) }}",
+        "{{ body.translate({120: 'a' * 10**7}) }}",
+        "{{ body|wordwrap(1, wrapstring='a' * 10**7) }}",
+        "{{ body|batch(10**9, 'x')|list|length }}",
+        "{{ body|slice(10**9)|list|length }}",
         "{% for i in range(99999) %}{% for j in range(99999) %}{{ body }}{% endfor %}{% endfor %}",
     )
 
@@ -283,7 +418,7 @@ class TestTheSandbox:
         program = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
-from airflow_vertex_batch.core.prompt import PromptError, compile_prompt
+from airflow_vertex_batch.core.requests.prompt import PromptError, compile_prompt
 for bomb in {self.BOMBS!r}:
     prompt = compile_prompt(bomb)
     try:

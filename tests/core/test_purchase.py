@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.model import Manifest, Shard
-from airflow_vertex_batch.core.purchase import display_name, label_value, owner_labels, purchases
+from airflow_vertex_batch.core.answers.collect.inputs import input_requests
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.manifest import Manifest, Shard
+from airflow_vertex_batch.core.purchase.buyer import display_name, label_value, owner_labels, purchases
 from tests.builders import a_spec, an_identity
-from tests.fakes import MemoryStore
+from tests.fakes import MemoryStore, MemoryWarehouse
 
 
 def _manifest(shards: int) -> Manifest:
@@ -51,7 +52,7 @@ class TestNames:
 
     def test_a_bill_can_be_split_by_owner(self):
         assert owner_labels(an_identity(dag_id="My DAG")) == {
-            "airflow-dag": "my-dag", "airflow-task": "create", "avb-round": "0",
+            "airflow-dag": "my-dag", "airflow-task": "create",
         }  # fmt: skip
 
 
@@ -122,3 +123,20 @@ class TestReadyInput:
     def test_what_no_job_takes_is_refused_before_anything_is_paid(self, inputs, message):
         with pytest.raises(InputError, match=message):
             _bought(a_spec(inputs=inputs))
+
+
+class TestInputThatIsReady:
+    def test_a_copy_beside_it_is_no_part_of_the_job(self):
+        """The service reads the name as it stands; the copy would be another purchase, and rows that never come."""
+        store, base = MemoryStore(), a_spec(inputs=("gs://b/ready.jsonl",))
+        store.objects["gs://b/ready.jsonl"] = b'{"key": "a", "request": {"contents": []}}\n'
+        alone = _bought(base, store=store)
+        store.objects["gs://b/ready.jsonl.bak"] = b'{"key": "b", "request": {"contents": []}}\n'
+        assert _bought(base, store=store) == alone
+        assert [key for key, *_ in input_requests(store, MemoryWarehouse(), base.inputs)] == ["a"]
+
+    def test_a_name_that_only_others_begin_with_is_not_there(self):
+        store = MemoryStore()
+        store.objects["gs://b/ready.jsonl.bak"] = b"{}\n"
+        with pytest.raises(InputError, match=r"gs://b/ready.jsonl matches no file"):
+            _bought(a_spec(inputs=("gs://b/ready.jsonl",)), store=store)

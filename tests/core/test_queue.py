@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_vertex_batch.core.queue import QueuePolicy, Told, left, warning_facts, warning_text
+from airflow_vertex_batch.core.waiting.queue import QueuePolicy, Told, left, warning_facts, warning_text
 from tests.builders import JOB_NAME, NIGHT, JobState, a_job
 
 NOW = NIGHT.timestamp()

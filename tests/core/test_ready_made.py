@@ -6,13 +6,15 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing, Round
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.request import Correlation
-from airflow_vertex_batch.core.sources import Requests
+from airflow_vertex_batch.core.answers.rounds import Round
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.landing.destination import Files
+from airflow_vertex_batch.core.landing.landing import Landing
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import Correlation
+from airflow_vertex_batch.core.requests.sources import Requests
 from tests.builders import a_job, a_request, an_output, jsonl
 from tests.fakes import MemoryStore, MemoryWarehouse
 
@@ -43,7 +45,7 @@ def _landed(store, manifest):
     job = a_job(input_uris=(shard.uri,), output_uri="gs://b/out")
     plan = LandPlan(batch_id="b", partition_date="2026-11-22")
     landing = Landing([Round(manifest=manifest, jobs=(job,))], store, MemoryWarehouse(), plan)
-    report = landing.land(landing.files(Uri.parse("gs://b/landed"), "jsonl"))
+    report = landing.land(Files(Uri.parse("gs://b/landed")))
     rows = map(json.loads, store.objects[report.destination].splitlines())
     return {row["row_key"]: row["columns"] for row in rows}
 
@@ -86,9 +88,12 @@ class TestWhatALineDoesNotHave:
         [
             (
                 {"columns": ("team",)},
-                r"requests.jsonl:1: .*no column 'team'; it has 'custom_id', 'id', 'request', 'meta'",
+                r"requests.jsonl:1, .*no column 'team'; it has 'custom_id', 'id', 'request', 'meta'",
             ),
-            ({"key_column": "ticket"}, r"requests.jsonl:1: The key column is empty for this row \[no-key\]"),
+            (
+                {"key_column": "ticket"},
+                r"requests.jsonl:1, .*no column 'ticket'; it has 'custom_id', 'id', 'request', 'meta' \[no-column\]",
+            ),
         ],
         ids=["a column", "a key"],
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.classify import classify
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.jsonl import read_output
-from airflow_vertex_batch.core.model import BatchJob, JobState
-from airflow_vertex_batch.core.rows import ResultRow, RowStatus
+from airflow_vertex_batch.core.answers.classify import classify
+from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState
+from airflow_vertex_batch.core.domain.jsonl import read_output
+from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
 from tests.builders import a_job
 from tests.core.collecting import INPUT, OUTPUT
+from tests.each_case import each_case
 from tests.fakes import MemoryStore, MemoryWarehouse
 
 REAL = Path(__file__).parents[1] / "cases" / "real"
@@ -133,8 +135,9 @@ class TestJobs:
         assert job.name == JOBS[name]["name"]
         assert job.state_text == JOBS[name]["state"]
 
-    @pytest.mark.parametrize("member", ["error", "labels", "completionStats", "outputInfo", "inputConfig", "startTime"])
-    @pytest.mark.parametrize("name", JOBS)
+    @each_case(
+        itertools.product(JOBS, ["error", "labels", "completionStats", "outputInfo", "inputConfig", "startTime"])
+    )
     def test_a_member_that_is_null_is_none(self, name, member):
         job = BatchJob.from_api(JOBS[name] | {member: None})
         assert job == BatchJob.from_api({key: value for key, value in JOBS[name].items() if key != member})

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.errors import InputError, ResultError
-from airflow_vertex_batch.core.estimate import Estimate, Span, Usd
-from airflow_vertex_batch.core.prices import LongContext, Price, PriceTable
-from airflow_vertex_batch.core.report import Report, Thresholds, Totals, only_hopeless
-from airflow_vertex_batch.core.rows import RowStatus, Usage
+from airflow_vertex_batch.core.answers.report import Report, Thresholds, Totals, only_hopeless
+from airflow_vertex_batch.core.domain.errors import InputError, ResultError
+from airflow_vertex_batch.core.domain.row import RowStatus, Usage
+from airflow_vertex_batch.core.money.estimate import Estimate, Span, Usd
+from airflow_vertex_batch.core.money.prices import LongContext, Price, PriceTable
 from tests.builders import a_row
 
 PLAIN = Price("plain", Decimal(2), Decimal(10), Decimal("0.2"), "test", "2026-11-22")
@@ -27,7 +28,7 @@ TABLE = PriceTable([PLAIN, LONG])
 
 
 def _row(
-    model="plain", *, response="{}", status=RowStatus.SUCCEEDED, key="r1", earlier=(), attempts=1, same_as="", **usage
+    model="plain", *, response=b"{}", status=RowStatus.SUCCEEDED, key="r1", earlier=(), attempts=1, same_as="", **usage
 ):
     return a_row(
         key, status, model_version=model, response=response, usage=Usage(**usage) if usage else None,
@@ -41,7 +42,7 @@ class TestAModelWithoutAPrice:
         for number in range(1_000):
             totals.add(_row("publishers/google/models/unheard-of", key=f"k{number}", prompt_tokens=1, total_tokens=1))
         assert totals.report().unpriced_models == ("unheard-of",)
-        why = "there is no price for unheard-of, add it to [vertex_batch] prices_file"
+        why = "no price is known for unheard-of, add it to [vertex_batch] prices_file"
         assert totals.report().summary().endswith(f"(1,000 rows could not be priced: {why})")
 
     def test_is_not_blamed_for_rows_that_tell_no_tokens(self):
@@ -59,7 +60,7 @@ class TestTotals:
             _row("long", key="b", prompt_tokens=250_000, total_tokens=250_000),
             _row("unheard-of", key="c", prompt_tokens=5, total_tokens=5),
             _row(key="d", status=RowStatus.TRUNCATED, output_tokens=1, total_tokens=1),
-            _row("", response="", key="e", status=RowStatus.MISSING),
+            _row("", response=b"", key="e", status=RowStatus.MISSING),
         ):
             totals.add(row)
         report = totals.report(destination="gs://out")
@@ -73,7 +74,7 @@ class TestTotals:
     def test_three_samples_of_each_bad_status_are_enough(self):
         totals = Totals(TABLE)
         for number in range(10):
-            totals.add(_row("", response="", key=f"r{number}", status=RowStatus.FAILED))
+            totals.add(_row("", response=b"", key=f"r{number}", status=RowStatus.FAILED))
         assert totals.report().samples == {"failed": ["r0", "r1", "r2"]}
 
     @given(st.lists(st.tuples(st.sampled_from(["plain", "long", "?"]), st.integers(0, 400_000), st.integers(0, 9_000))))
@@ -100,8 +101,8 @@ class TestTotals:
         totals.add(_row(attempts=0, prompt_tokens=10))
         totals.add(_row("unheard-of", attempts=0, prompt_tokens=10))
         totals.add(_row(same_as="r0", prompt_tokens=10))
-        totals.add(_row("", same_as="r9", response="", status=RowStatus.MISSING))
-        totals.add(_row("", response="", status=RowStatus.REJECTED, attempts=0))
+        totals.add(_row("", same_as="r9", response=b"", status=RowStatus.MISSING))
+        totals.add(_row("", response=b"", status=RowStatus.REJECTED, attempts=0))
         report = totals.report()
         assert (report.known_count, report.shared_count, report.unpriced_count) == (2, 2, 0)
         assert (report.usage.prompt_tokens, report.cost_usd) == (10, "0.000020")
@@ -130,7 +131,7 @@ class TestTotals:
 
     def test_a_row_that_names_no_model_is_priced_by_the_one_that_was_asked(self):
         totals = Totals(TABLE, "plain")
-        assert totals.add(_row("", earlier=[Usage(100)], attempts=2, response="", status=RowStatus.FAILED)) == Decimal(
+        assert totals.add(_row("", earlier=[Usage(100)], attempts=2, response=b"", status=RowStatus.FAILED)) == Decimal(
             "0.0002"
         )
 
@@ -207,10 +208,89 @@ class TestReport:
         assert markdown.startswith("**1,001 rows: 1,000 succeeded, 1 blocked; ")
         assert "| r\\|7 " in markdown
         rows = [line for line in markdown.splitlines() if line.startswith("| ")]
-        assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {4, 5}
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {4, 6}
 
     def test_no_rows_are_no_division_by_zero(self):
         assert "cost, USD" in Report(request_count=0, statuses={}).text()
+
+
+class TestReasons:
+    """What went wrong, in words that are known: never a text, which may quote a row."""
+
+    @staticmethod
+    def report(*rows):
+        totals = Totals()
+        for number, (status, code) in enumerate(rows):
+            totals.add(a_row(f"r{number}", status, code=code, reason="a secret of the row"))
+        return totals.report()
+
+    def test_are_counted_by_status_the_most_frequent_five(self):
+        rows = [(RowStatus.FAILED, f"CODE_{n}") for n in range(7) for _ in range(n + 1)]
+        report = self.report(*rows, (RowStatus.BLOCKED, "SAFETY"), (RowStatus.SUCCEEDED, ""))
+        assert report.reasons == {
+            "failed": {f"CODE_{n}": n + 1 for n in (6, 5, 4, 3, 2)}, "blocked": {"SAFETY": 1},
+        }  # fmt: skip
+        assert "7 CODE_6, 6 CODE_5" in report.text()
+
+    @pytest.mark.parametrize("code", ["a secret of the row", "", "x" * 65, "né", "A\nB"])
+    def test_what_is_no_word_is_not_said(self, code):
+        report = self.report((RowStatus.FAILED, code))
+        assert report.reasons == {"failed": {"OTHER": 1}}
+        assert "secret" not in str(report.as_dict()) + report.text() + report.markdown()
+
+    def test_very_many_are_not_kept(self):
+        report = self.report(*[(RowStatus.FAILED, f"CODE_{n}") for n in range(150)])
+        assert report.reasons["failed"]["OTHER"] == 50
+
+    def test_a_limit_that_was_missed_names_them(self):
+        report = self.report((RowStatus.FAILED, "INVALID_ARGUMENT"), (RowStatus.FAILED, "INTERNAL"))
+        with pytest.raises(ResultError, match=r"2 failed \(1 INVALID_ARGUMENT, 1 INTERNAL; r0, r1\)"):
+            Thresholds().check(report)
+
+
+class TestMoney:
+    def test_is_not_said_to_be_nothing_where_no_row_has_a_price(self):
+        totals = Totals(model="unheard-of")
+        totals.add(a_row(usage=Usage(prompt_tokens=1, total_tokens=1), attempts=1))
+        report = totals.report()
+        for text in (report.summary(), report.text(), report.markdown()):
+            assert "$0.000000" not in text
+            assert "no price is known for unheard-of" in text
+            assert "not known" in text
+        assert not report.is_cost_known
+
+    def test_is_nothing_where_nothing_was_billed(self):
+        assert "$0.000000" in Report(request_count=0, statuses={}).summary()
+
+    def test_of_tools_has_a_line_of_its_own(self):
+        """Of one real grounded row's 14,031 tokens, a tool brought in 13,259."""
+        usage = Usage.from_api(
+            {
+                "promptTokenCount": 20,
+                "candidatesTokenCount": 752,
+                "toolUsePromptTokenCount": 13259,
+                "totalTokenCount": 772,
+            }
+        )
+        totals = Totals(model="gemini-2.5-flash")
+        totals.add(a_row(usage=usage, attempts=1))
+        report = totals.report()
+        assert re.search(r"tool tokens, at the prompt's price +13,259", report.text())
+        assert report.cost_usd == f"{Decimal(13279 * 0.15 + 752 * 1.25) / 1_000_000:.6f}"
+        assert "tool tokens" not in Report(request_count=1, statuses={"succeeded": 1}).text()
+
+
+class TestTheGuide:
+    def test_names_every_key_of_the_report(self):
+        guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+        table = guide.partition("## The report")[2].partition("\n## ")[0]
+        named = set(
+            re.findall(
+                r"`([a-z_]+)`", "".join(line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `"))
+            )
+        )
+        report = Report(request_count=0, statuses={})
+        assert named == {*report.as_dict(), *(f"{name}" for name in Usage.__struct_fields__)}
 
 
 class TestThresholds:
@@ -312,7 +392,7 @@ class TestThresholds:
         assert not only_hopeless(msgspec.structs.replace(self.report(succeeded=9, blocked=3), **facts))
 
     def test_the_message_says_counts_limits_statuses_samples_and_what_has_landed(self):
-        with pytest.raises(ResultError) as caught:
+        with pytest.raises(ResultError, match="10 of 100 rows failed") as caught:
             Thresholds(0.05, 95).check(self.report(succeeded=90, failed=7, blocked=3))
         assert str(caught.value) == (
             "10 of 100 rows failed, 10.00%, and max_failed_ratio allows 5.00%; "

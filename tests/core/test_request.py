@@ -7,9 +7,11 @@ import re
 from datetime import date
 from decimal import Decimal
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from airflow_vertex_batch.core.request import (
+from airflow_vertex_batch.core.requests.request import (
     KEY_LABEL,
     MAX_KEY_LENGTH,
     RequestBuilder,
@@ -68,6 +70,24 @@ class TestConstantMembers:
 
 
 class TestMedia:
+    @pytest.mark.parametrize("value", [None, float("nan"), pd.NA, pd.NaT, "", []], ids=repr)
+    def test_a_missing_one_is_none(self, value):
+        """A table of pandas has NA and NaN where a row has no image."""
+        assert _parts({"a": "x", "image": value}, prompt="{{ a }}", media={"image": "image/png"}) == [{"text": "x"}]
+
+    @pytest.mark.parametrize("kind", [None, float("nan"), pd.NA, ""], ids=repr)
+    def test_a_missing_media_type_is_told_by_the_name(self, kind):
+        row = {"image": "gs://b/x.png", "image_mime_type": kind, "mime_type": kind}
+        assert _parts(row, media={"image": None})[0]["fileData"]["mimeType"] == "image/png"
+
+    @pytest.mark.parametrize("value", [["gs://b/a.png"], {"uri": "gs://b/a.png"}, b"gs://b/a.png", 5, {"a"}], ids=repr)
+    def test_what_is_no_address_is_said_so(self, value):
+        with pytest.raises(RowProblem, match=r"Column 'image' holds a \w+, not the address of one file"):
+            _parts({"image": value}, media={"image": "image/png"})
+
+    def test_a_line_end_behind_an_address_is_none_of_it(self):
+        assert _parts({"image": "gs://b/a.png\n"}, media={"image": None})[0]["fileData"]["fileUri"] == "gs://b/a.png"
+
     def test_the_seed_page_s_request_can_be_made_from_a_row(self):
         row = {
             "video": "gs://cloud-samples-data/generative-ai/video/animals.mp4",
@@ -102,18 +122,24 @@ class TestMedia:
         [
             ({"file": "gs://b/x"}, "no-mime-type"),
             ({"file": ""}, "no-content"),
-            ({}, "no-content"),
+            ({"other": 1}, "no-column"),
             ({"file": "gs://b/\ud800.png"}, "not-unicode"),
         ],
         ids=["unknown type", "empty", "absent", "lone surrogate"],
     )
     def test_media_that_cannot_be_sent_is_a_problem_of_that_row(self, row, code):
-        with pytest.raises(RowProblem) as caught:
+        with pytest.raises(RowProblem, match=code) as caught:
             _build(row, media={"file": None})
         assert caught.value.code == code
 
 
 class TestKeys:
+    @pytest.mark.parametrize("value", [["a"], {"contents": "a prompt"}, ("a",)], ids=lambda it: type(it).__name__)
+    def test_a_value_with_members_names_no_row(self, value):
+        with pytest.raises(RowProblem, match=r"cannot name this row: it holds a (list|dict|tuple)") as caught:
+            row_key(value)
+        assert caught.value.code == "odd-key"
+
     @pytest.mark.parametrize(
         ("value", "key"),
         [
@@ -160,7 +186,7 @@ class TestKeys:
         ids=lambda value: repr(value)[:12] if not isinstance(value, int) else "5,001 digits",
     )
     def test_no_key_is_a_problem_of_that_row(self, value, code):
-        with pytest.raises(RowProblem) as caught:
+        with pytest.raises(RowProblem, match=code) as caught:
             row_key(value)
         assert caught.value.code == code
 
@@ -211,6 +237,17 @@ class TestDigest:
 
 
 class TestCarried:
+    def test_what_a_table_of_pandas_holds_travels(self):
+        """As `frame.to_dict("records")` gives it, which our own error of a DataFrame tells people to pass."""
+        row = {
+            "day": pd.Timestamp("2026-01-02 03:04:05+00:00"), "gone": pd.NA, "never": pd.NaT, "nan": float("nan"),
+            "count": np.int64(3), "share": np.float64(0.5), "flag": np.bool_(True), "list": np.array([1, 2]),
+        }  # fmt: skip
+        assert json.loads(carried(row, row)) == {
+            "day": "2026-01-02T03:04:05+00:00", "gone": None, "never": None, "nan": None,
+            "count": 3, "share": 0.5, "flag": True, "list": [1, 2],
+        }  # fmt: skip
+
     def test_the_user_s_columns_are_json(self):
         row = {"id": 1, "day": date(2026, 11, 22), "price": Decimal("1.50"), "blob": b"x", "other": object()}
         assert json.loads(carried(row, ("id", "day", "price", "blob"))) == {
@@ -231,6 +268,6 @@ class TestCarried:
         ids=["absent", "no JSON type", "lone surrogate", "a number without end"],
     )
     def test_a_column_that_cannot_travel_is_a_problem_of_that_row(self, row, code):
-        with pytest.raises(RowProblem) as caught:
+        with pytest.raises(RowProblem, match=code) as caught:
             carried(row, ("id",))
         assert caught.value.code == code

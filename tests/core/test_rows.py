@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.rows import RowStatus, Tally, Usage
+from airflow_vertex_batch.core.domain.row import RowStatus, Tally, Usage
 
 
 class TestRowStatus:

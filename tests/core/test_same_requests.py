@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.course import Done, Waiting
-from airflow_vertex_batch.core.landing import Landing, Round, read_jobs
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare, read_manifest
-from airflow_vertex_batch.core.purchase import Buyer
-from airflow_vertex_batch.core.request import OnRejectedRow
-from airflow_vertex_batch.core.sources import Requests, Rows
-from airflow_vertex_batch.core.submit import OnClear, Terms
+from airflow_vertex_batch.core.answers.rounds import Round, read_jobs
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.landing.destination import Files
+from airflow_vertex_batch.core.landing.landing import Landing
+from airflow_vertex_batch.core.progress import Done, Wait
+from airflow_vertex_batch.core.purchase.buyer import Buyer
+from airflow_vertex_batch.core.purchase.decide import OnClear, Terms
+from airflow_vertex_batch.core.purchase.log import BatchLog
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare, read_manifest
+from airflow_vertex_batch.core.requests.request import OnRejectedRow
+from airflow_vertex_batch.core.requests.sources import Requests, Rows
 from tests.builders import a_line, a_request, a_spec, an_identity, jsonl
 from tests.core.preparing import prepared, read_jsonl
 from tests.core.worlds import FOLDER, PLAN, Task, World, answers, fails, some_rows
@@ -137,7 +140,7 @@ class TestOneTask:
         task = Task(world, _rows(3), plan=PREPARED, rounds=1)
         task.attempt()
         world.run()
-        assert isinstance(task.resume(), Waiting)
+        assert isinstance(task.resume(), Wait)
         task.rows = _rows(3, "new")
         report = task.land(task.to_the_end())
         assert report.statuses == {"succeeded": 3}
@@ -197,12 +200,12 @@ class TestSteps:
         task.manifest = steps.prepare()
         bought = steps.buy(task.manifest)
         world.run()
-        assert isinstance(task.take_over(steps.jobs(bought), fresh=True), Waiting)
+        assert isinstance(task.take_over(steps.jobs(bought), fresh=True), Wait)
         task.rows = _rows(3, "new")
         task.clear()
         task.manifest = steps.prepare()
         assert steps.buy(task.manifest) == bought
-        assert isinstance(task.take_over(steps.jobs(bought), fresh=True), Waiting)
+        assert isinstance(task.take_over(steps.jobs(bought), fresh=True), Wait)
         world.run()
         done = task.take_over(steps.jobs(bought))
         assert task.land(done).statuses == {"succeeded": 3}
@@ -344,11 +347,9 @@ class Steps:
     def buy(self, manifest):
         buyer = Buyer(
             base=a_spec(output="gs://b/run/output"),
-            identity=an_identity(),
+            log=BatchLog(self.world.store, an_identity(), "a"),
             store=self.world.store,
             service=self.world.jobs,
-            ledgers=Uri.parse("gs://b/ledger"),
-            attempt="a",
             terms=Terms(settle_seconds=0.0),
         )
         return [job.name for job in buyer.buy(manifest)]
@@ -360,4 +361,4 @@ class Steps:
         landing = Landing(
             [Round(manifest=manifest, jobs=tuple(self.jobs(names)))], self.world.store, MemoryWarehouse(), PLAN
         )
-        return landing.land(landing.files(Uri.parse("gs://out/landed"), "jsonl"))
+        return landing.land(Files(Uri.parse("gs://out/landed")))

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.schema import answer_checker, json_schema, response_schema
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.requests.schema import answer_checker, json_schema, response_schema
 
 
 class Mood(Enum):
@@ -176,6 +176,18 @@ class TestResponseSchema:
             ({"type": "integer", "enum": [1, 2]}, "values that are no texts"),
             ({"type": "array", "items": "string"}, r"response_schema\.items is not an object"),
             ({}, r"response_schema has no type"),
+            ({"type": 5}, r"response_schema\.type is a int.*Write a str or list there"),
+            ({"type": [5, 6]}, "type has 2 types"),
+            ({"type": None}, "response_schema has no type"),
+            ({"type": "object", "properties": []}, r"response_schema\.properties is a list.*Write a dict there"),
+            ({"type": "object", "properties": None}, "is an object without properties"),
+            ({"anyOf": "string"}, r"response_schema\.anyOf is a str.*Write a list or tuple there"),
+            ({"anyOf": ["string", "null"]}, r"response_schema\.anyOf\[0\] is not an object"),
+            ({"type": "string", "enum": "a"}, r"response_schema\.enum is a str"),
+            ({"type": "object", "properties": {"a": {"type": "string"}}, "required": "a"}, "required is a str"),
+            ({"$ref": "#/$defs/a", "$defs": {"a": 5}}, r"\$defs\.a is not an object"),
+            ({"type": "string", "$defs": []}, r"response_schema\.\$defs is a list"),
+            ({"$ref": "#/$defs/b"}, r"Define it under \$defs of this schema"),
             ({"type": "array", "items": {}}, r"response_schema\.items has no type.*Give it a type"),
             ({"type": "object", "properties": {"a": {"description": "anything"}}}, r"response_schema\.a has no type"),
         ],

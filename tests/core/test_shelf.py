@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_vertex_batch.core.shelf import Shelf
+from airflow_vertex_batch.core.domain.on_disk import Shelf
 
 
 class TestShelf:

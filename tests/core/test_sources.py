@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.sources import (
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.requests.sources import (
     DbApiQuery,
     Files,
     Objects,
@@ -203,11 +203,24 @@ class TestFiles:
                 [(2, {"a": "1", "b": 'two\nlines, "quoted"'}), (4, {"a": "2", "b": "y"})],
             ),
             (b'a,b\n1,"long ' + b"x" * 200_000 + b'"\n', [(2, {"a": "1", "b": "long " + "x" * 200_000})]),
+            (b"a;b\n1,5;x\n", [(2, {"a": "1,5", "b": "x"})]),
+            (b'a,"b;c;d"\n1,x\n', [(2, {"a": "1", "b;c;d": "x"})]),
             (b"a,b\n\n1,x\n", [(3, {"a": "1", "b": "x"})]),
             (b"a,b\n", []),
             (b"", []),
         ],
-        ids=["plain", "BOM and CRLF", "tabs", "quoted newlines", "a long text", "blank line", "head only", "empty"],
+        ids=[
+            "plain",
+            "BOM and CRLF",
+            "tabs",
+            "quoted newlines",
+            "a long text",
+            "semicolons",
+            "semicolons in a name",
+            "blank line",
+            "head only",
+            "empty",
+        ],
     )
     def test_csv_is_read(self, data, rows):
         store = _store(**{"x.csv": data})
@@ -259,7 +272,7 @@ class TestFiles:
         assert _read(Files(("gs://b/x.txt",), format="jsonl"), store)[0][2] == {"a": 1}
 
     def test_an_unknown_ending_asks_for_a_format(self):
-        with pytest.raises(InputError, match=r"gs://b/x.txt has no ending we know.*files_format"):
+        with pytest.raises(InputError, match=r"gs://b/x.txt has no ending we know\. Rows are read from .*files_format"):
             _read(Files(("gs://b/x.txt",)), _store(**{"x.txt": b""}))
 
     def test_local_files_are_read_by_path(self, local, tmp_path):

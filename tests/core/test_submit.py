@@ -6,13 +6,20 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_vertex_batch.core.address import JobName, Uri
-from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
-from airflow_vertex_batch.core.errors import AmbiguousError, InputError, LedgerError, ServiceError
-from airflow_vertex_batch.core.ledger import Intent, Ledger, Refusal, Submission
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import SETTLE_SECONDS, OnChangedInput, Reuse, ensure_job, job_fingerprint
-from tests.builders import a_spec, an_order
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import AmbiguousError, InputError, LogError, ServiceError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.purchase.decide import SETTLE_SECONDS, OnChangedInput, Reuse
+from airflow_vertex_batch.core.purchase.entries import Intent, Part, Refusal, Submission
+from airflow_vertex_batch.core.purchase.ownership import (
+    FINGERPRINT_LABEL,
+    IDENTITY_LABEL,
+    ROUND_LABEL,
+    SHARD_LABEL,
+    labels_of,
+)
+from airflow_vertex_batch.core.purchase.submit import ensure_job, job_fingerprint
+from tests.builders import a_log, a_spec, an_identity, an_order
 from tests.core.submitting import FOLDER, World
 from tests.fakes import Died, Jobs, Lives, MemoryStore
 
@@ -32,11 +39,12 @@ class TestTheOrdinaryWay:
         assert not second.created
         assert second.job.name == first.job.name
         assert len(world.service.paid) == 1
-        assert world.ledger == [Intent, Submission]
+        assert world.log == [Intent, Submission]
 
     def test_the_job_carries_who_and_what_beside_the_user_s_labels(self, world):
         labels = world.attempt(spec=a_spec(labels={"team": "x"})).job.labels
-        assert labels[IDENTITY_LABEL] == "me"
+        assert labels[IDENTITY_LABEL] == an_identity(task_id="me").key
+        assert (labels[ROUND_LABEL], labels[SHARD_LABEL]) == ("0", "0")
         assert labels["team"] == "x"
         assert len(labels[FINGERPRINT_LABEL]) == 32
 
@@ -64,25 +72,24 @@ class TestTheOrdinaryWay:
 
     def test_another_identity_has_a_job_of_its_own(self, world):
         world.attempt()
-        ledger = Ledger(world.store, Uri.parse("gs://b/ledger/you"), "a", world.clock)
-        other = ensure_job(an_order(ledger, world.service, identity_key="you"))
+        other = ensure_job(an_order(a_log(world.store, "a", world.clock, task="you"), world.service))
         assert other.created
 
 
 class TestDyingAfterEveryEffect:
-    """Intent, create, submission: the process is killed right after each, and the task is retried."""
+    """Owner, intent, create, submission: the process is killed right after each, and the task is retried."""
 
-    @pytest.mark.parametrize("effects", [1, 2, 3])
+    @pytest.mark.parametrize("effects", [1, 2, 3, 4])
     def test_there_is_one_job(self, world, effects):
         lives = Lives(effects)
-        with pytest.raises(Died):
+        with pytest.raises(Died, match=rf"after effect {effects}\b"):
             world.attempt(store=lives.store(world.store), service=lives.service(world.service))
         again = world.attempt(token="b")
         assert len(world.service.paid) == 1
         assert world.service.paid[0].name == again.job.name
-        assert world.ledger[-1] is Submission
+        assert world.log[-1] is Submission
 
-    @pytest.mark.parametrize("first", [1, 2, 3])
+    @pytest.mark.parametrize("first", [1, 2, 3, 4])
     @pytest.mark.parametrize("second", [1, 2, 3])
     def test_there_is_one_job_also_when_the_retry_dies(self, world, first, second):
         for number, effects in enumerate((first, second)):
@@ -99,7 +106,7 @@ class TestDyingAfterEveryEffect:
         """Intent, cancel, create, submission. Two were paid for, as documented; the old one no longer runs."""
         old = world.attempt().job
         lives = Lives(effects)
-        with pytest.raises(Died):
+        with pytest.raises(Died, match=rf"after effect {effects}\b"):
             world.attempt("c2", store=lives.store(world.store), service=lives.service(world.service), token="b")
         new = world.attempt("c2", token="c")
         assert [job.name for job in world.service.running] == [new.job.name]
@@ -110,23 +117,23 @@ class TestDyingAfterEveryEffect:
     def test_replacing_a_failed_job_buys_one(self, world, effects):
         world.service.change(world.attempt().job.name, state="JOB_STATE_FAILED")
         lives = Lives(effects)
-        with pytest.raises(Died):
+        with pytest.raises(Died, match=rf"after effect {effects}\b"):
             world.attempt(store=lives.store(world.store), service=lives.service(world.service), token="b")
         world.attempt(token="c")
         assert len(world.service.paid) == 2
 
     def test_an_intent_without_a_job_is_waited_out_then_sent(self, world):
         """The dead attempt's request may still be on its way, so the next one looks for a while before it pays."""
-        with pytest.raises(Died):
-            world.attempt(store=Lives(1).store(world.store))
+        with pytest.raises(Died, match="after effect 2: write_new"):
+            world.attempt(store=Lives(2).store(world.store))
         world.attempt(token="b")
         assert sum(world.clock.slept) == pytest.approx(SETTLE_SECONDS)
         assert max(world.clock.slept) <= 5
-        assert world.ledger == [Intent, Intent, Submission]
+        assert world.log == [Intent, Intent, Submission]
 
     def test_a_job_whose_record_was_lost_is_adopted_at_once(self, world):
-        lives = Lives(2)
-        with pytest.raises(Died):
+        lives = Lives(3)
+        with pytest.raises(Died, match="after effect 3: create"):
             world.attempt(store=lives.store(world.store), service=lives.service(world.service))
         assert not world.attempt(token="b").created
         assert world.clock.slept == []
@@ -170,8 +177,8 @@ class TestLostAnswers:
         world = World()
         world.service = Slow(world.clock, creates=["committed"], list_lags=1)
         old = world.service.put(state="JOB_STATE_SUCCEEDED", labels={})
-        ledger = Ledger(world.store, FOLDER, "z", world.clock)
-        assert ledger.append(ledger.submission("other input", old.name), 0)
+        log = a_log(world.store, "z", world.clock)
+        assert log.append(log.submission("other input", old.name))
         assert not world.attempt().created
         assert len(world.service.paid) == 2
 
@@ -187,7 +194,7 @@ class TestLostAnswers:
         world.service = Slow(world.clock, creates=["committed"], list_lags=3)
         assert not world.attempt().created
         assert len(world.service.paid) == 1
-        assert world.ledger == [Intent, Intent, Submission]
+        assert world.log == [Intent, Intent, Submission]
 
     @pytest.mark.parametrize("seconds", [30.0, 3600.0])
     def test_the_whole_settle_time_is_waited_for(self, seconds):
@@ -199,9 +206,9 @@ class TestLostAnswers:
         world = World(creates=["committed"], list_lags=3)
 
         def dies(_seconds):
-            raise Died
+            raise Died("killed while it waited")
 
-        with pytest.raises(Died):
+        with pytest.raises(Died, match="while it waited"):
             world.attempt(sleep=dies)
         world.attempt(token="b")
         assert len(world.service.paid) == 1
@@ -212,7 +219,7 @@ class TestRefusals:
         world = World(creates=[QUOTA])
         with pytest.raises(ServiceError, match="HTTP 429"):
             world.attempt()
-        assert world.ledger == [Intent, Refusal]
+        assert world.log == [Intent, Refusal]
         assert world.service.paid == []
 
     def test_the_next_attempt_need_not_wait(self):
@@ -245,7 +252,7 @@ class TestRefusals:
         assert world.service.paid[0].name == job.name
 
     def test_lost_labels_do_not_lose_the_job(self, world):
-        """The ledger names it, so it is asked for by name."""
+        """The log names it, so it is asked for by name."""
         world.service.change(world.attempt().job.name, labels={})
         assert not world.attempt(token="b").created
 
@@ -258,28 +265,28 @@ class TestRefusals:
             world.service.change(job.name, state="JOB_STATE_CANCELLED", labels={})
         assert world.attempt(token="c", reuse=Reuse.ANY).job.name == second.name
 
-    def test_a_lost_ledger_does_not_lose_the_job(self, world):
+    def test_a_lost_log_does_not_lose_the_job(self, world):
         """The labels name it, so it is adopted and recorded."""
         job = world.attempt().job
         world.store.objects.clear()
         again = world.attempt(token="b")
         assert (again.created, again.job.name) == (False, job.name)
-        assert world.ledger == [Submission]
+        assert world.log == [Submission]
 
     @pytest.mark.parametrize("damage", [b"{", b'{"kind":"promise"}'], ids=["torn", "a kind we never wrote"])
-    def test_a_damaged_ledger_sends_nothing(self, world, damage):
+    def test_a_damaged_log_sends_nothing(self, world, damage):
         world.store.objects[f"{FOLDER}/000000.json"] = damage
-        with pytest.raises(LedgerError, match="is damaged"):
+        with pytest.raises(LogError, match="is damaged"):
             world.attempt()
         assert world.service.paid == []
 
-    def test_an_unreadable_ledger_sends_nothing(self, world):
+    def test_an_unreadable_log_sends_nothing(self, world):
         class Closed(MemoryStore):
             def read(self, uri):
                 raise ServiceError(f"Cloud Storage refused {uri}", status=403)
 
         closed = Closed(**{f"{FOLDER}/000000.json": b"{}"})
-        with pytest.raises(LedgerError, match="cannot be read"):
+        with pytest.raises(LogError, match="cannot be read"):
             world.attempt(store=closed)
         assert world.service.paid == []
 
@@ -317,7 +324,15 @@ class TestChangedInput:
 
 class TestTwoWriters:
     @pytest.mark.parametrize(
-        "late", range(4), ids=["after nothing", "after its intent", "after its create", "after its record"]
+        "late",
+        range(5),
+        ids=[
+            "after nothing",
+            "after it said whose the log is",
+            "after its intent",
+            "after its create",
+            "after its record",
+        ],
     )
     def test_whoever_comes_second_attaches(self, world, late):
         """One attempt is stopped after each of its effects, the other runs to its end, then the first goes on."""
@@ -331,23 +346,23 @@ class TestTwoWriters:
     @pytest.mark.parametrize(("stalled", "sends"), [(40, True), (50, False)], ids=["briefly", "for longer than half"])
     def test_a_writer_that_stalled_after_its_intent_looks_again_before_it_sends(self, world, stalled, sends):
         """Another writer takes an intent for dead after the settle time; this one must not wake up and send then."""
-        interrupt = Interrupt(1, lambda: world.clock.sleep(stalled) or True)
+        interrupt = Interrupt(2, lambda: world.clock.sleep(stalled) or True)
         world.attempt(store=interrupt.around(world.store), token="first")
-        assert (world.ledger == [Intent, Submission]) is sends
+        assert (world.log == [Intent, Submission]) is sends
         assert len(world.service.paid) == 1
 
     def test_the_second_waits_for_the_first_s_job(self, world):
         """It finds the intent, and while it waits the job appears."""
-        with pytest.raises(Died):
-            world.attempt(store=Lives(1).store(world.store), token="first")
+        with pytest.raises(Died, match="after effect 2: write_new"):
+            world.attempt(store=Lives(2).store(world.store), token="first")
 
         def meanwhile(seconds):
             world.clock.sleep(seconds)
             if world.clock.slept == [5.0]:
-                labels = {IDENTITY_LABEL: "me", FINGERPRINT_LABEL: fingerprint}
+                labels = {**labels_of(an_identity(task_id="me"), Part()), FINGERPRINT_LABEL: fingerprint}
                 world.service.put(labels=labels, state="JOB_STATE_PENDING")
 
-        fingerprint = Ledger(world.store, FOLDER, "reader").entries()[0].fingerprint
+        fingerprint = a_log(world.store, "reader").entries()[0].fingerprint
         assert not world.attempt(token="second", sleep=meanwhile).created
         assert len(world.service.paid) == 1
 
@@ -356,16 +371,18 @@ class TestTwoWriters:
         [
             (None, {}),
             ("c1", {"content": "c2"}),
-            ("c1", {"edition": "1", "renew": True}),
+            ("c1", {"generation": "1", "renew": True}),
         ],
-        ids=["buys nothing", "cancels nothing for its own input", "cancels nothing for its own edition"],
+        ids=["buys nothing", "cancels nothing for its own input", "cancels nothing for its own generation"],
     )
     def test_an_attempt_that_was_replaced_while_it_slept(self, world, before, options):
         """Airflow has given its task to another, which may have a job by now: what it wants is nobody's wish."""
         if before is not None:
-            world.attempt(before, edition="3", renew=True)
+            world.attempt(before, generation="3", renew=True)
         paid, running = world.service.paid, world.service.running
-        with pytest.raises(LedgerError, match=r"Another attempt has taken identity me over.*Nothing was sent"):
+        with pytest.raises(
+            LogError, match=r"Another attempt has taken nightly/scheduled__2026-11-22/me over.*Nothing was sent"
+        ):
             world.attempt(token="old", owns=lambda: False, **options)
         assert (world.service.paid, world.service.running) == (paid, running)
 
@@ -373,14 +390,12 @@ class TestTwoWriters:
         job = world.attempt().job
         assert world.attempt(token="old", owns=lambda: False).job == job
 
-    def test_a_ledger_that_never_comes_to_rest_is_said_so(self, world):
+    def test_a_log_that_never_comes_to_rest_is_said_so(self, world):
         class Contested(MemoryStore):
             def write_new(self, uri, data):
                 return False
 
-        with pytest.raises(
-            LedgerError, match=r"identity me.*another writer.*which other task runs under this identity"
-        ):
+        with pytest.raises(LogError, match=r"2026-11-22/me.*Another writer.*which other task runs under this identity"):
             world.attempt(store=Contested())
         assert world.service.paid == []
 
@@ -437,12 +452,12 @@ class TestWouldBuy:
 
     def test_only_what_is_not_bought_yet(self, world):
         assert world.would_buy()
-        assert world.ledger == []
+        assert world.log == []
         world.attempt()
         assert not world.would_buy()
         assert world.would_buy("c2")
 
-    def test_not_when_the_ledger_is_lost_and_the_service_has_the_job(self, world):
+    def test_not_when_the_log_is_lost_and_the_service_has_the_job(self, world):
         world.attempt()
         world.store.objects.clear()
         assert not world.would_buy()
@@ -453,8 +468,8 @@ class TestWouldBuy:
         assert world.would_buy()
 
     def test_not_while_a_create_call_may_be_under_way_but_for_other_input(self, world):
-        ledger = Ledger(world.store, FOLDER, "a", world.clock)
-        assert ledger.append(ledger.intent(job_fingerprint("c1", a_spec())), 0)
+        log = a_log(world.store, "a", world.clock)
+        assert log.append(log.intent(job_fingerprint("c1", a_spec())))
         assert not world.would_buy("c1")
         assert world.would_buy("c2")
         world.clock.sleep(SETTLE_SECONDS + 1)

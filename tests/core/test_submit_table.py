@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import ClassVar
 
 import pytest
 
-from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL
-from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission
-from airflow_vertex_batch.core.model import BatchJob, JobState
-from airflow_vertex_batch.core.submit import (
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState
+from airflow_vertex_batch.core.purchase.decide import (
     SETTLE_SECONDS,
     Attach,
     OnChangedInput,
@@ -20,9 +19,12 @@ from airflow_vertex_batch.core.submit import (
     Submit,
     Terms,
     decide,
-    job_fingerprint,
 )
+from airflow_vertex_batch.core.purchase.entries import Intent, Refusal, Submission
+from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, GENERATION_LABEL
+from airflow_vertex_batch.core.purchase.submit import job_fingerprint
 from tests.builders import NIGHT, a_job, a_spec
+from tests.each_case import compare_each, each_case
 
 #: One fingerprint is asked for; the other is what the input was before.
 SAME, OTHER = "same", "other"
@@ -148,7 +150,7 @@ TABLE = {
         [_job(OTHER, name="new"), _job(SAME, JobState.FAILED)],
         Submit("old ended as JOB_STATE_FAILED", cancel=("new",), replaces="old"),
     ),
-    "labels lost, but the ledger names it: attach": (
+    "labels lost, but the log names it: attach": (
         SENT,
         [a_job(JobState.RUNNING, name="old")],
         Attach(a_job(JobState.RUNNING, name="old"), recorded=True),
@@ -161,9 +163,8 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize(("entries", "jobs", "decision"), TABLE.values(), ids=TABLE)
-def test_the_table(entries, jobs, decision):
-    assert decide(entries, SAME, jobs, now=NIGHT) == decision
+def test_the_table():
+    compare_each(TABLE, lambda entries, jobs: decide(entries, SAME, jobs, now=NIGHT))
 
 
 @pytest.mark.parametrize("state", JobState, ids=str)
@@ -174,9 +175,7 @@ def test_every_state_of_the_same_input_has_one_decision(state):
     assert isinstance(decision, Submit if state in bought_again else Attach)
 
 
-@pytest.mark.parametrize("rows", [-1, 0, 5], ids=["unknown rows", "no rows", "rows"])
-@pytest.mark.parametrize("reuse", Reuse, ids=str)
-@pytest.mark.parametrize("state", JobState, ids=str)
+@each_case(itertools.product(JobState, Reuse, [-1, 0, 5]))
 def test_every_state_beside_every_use_of_a_bad_end(state, reuse, rows):
     bad = {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
     answers = {
@@ -210,7 +209,7 @@ class TestOnChangedInput:
 
 
 def _edition(number: str, state: JobState = JobState.SUCCEEDED, name: str = "old") -> BatchJob:
-    return a_job(state, name=name, labels={FINGERPRINT_LABEL: SAME, EDITION_LABEL: number})
+    return a_job(state, name=name, labels={FINGERPRINT_LABEL: SAME, GENERATION_LABEL: number})
 
 
 RENEWED = "the task was cleared with on_clear='new'"
@@ -222,17 +221,17 @@ class TestOnClearNew:
     TABLE: ClassVar[dict[str, tuple]] = {
         "the first edition, nothing there: submit": ([], [], Submit("no job exists for this input")),
         "of this edition: attach": (
-            [_submission(SAME, edition="2")],
+            [_submission(SAME, generation="2")],
             [_edition("2")],
             Attach(_edition("2"), recorded=True),
         ),
-        "of this edition, ledger lost: adopt by its label": (
+        "of this edition, log lost: adopt by its label": (
             [],
             [_edition("2", name="new"), _edition("1")],
             Attach(_edition("2", name="new"), recorded=False),
         ),
-        "of this edition, labels lost: the ledger says so": (
-            [_submission(SAME, edition="2")],
+        "of this edition, labels lost: the log says so": (
+            [_submission(SAME, generation="2")],
             [a_job(JobState.SUCCEEDED, name="old")],
             Attach(a_job(JobState.SUCCEEDED, name="old"), recorded=True),
         ),
@@ -242,12 +241,12 @@ class TestOnClearNew:
             Attach(_edition("2"), recorded=True),
         ),
         "of the edition before, ended: submit, replacing it": (
-            [_submission(SAME, edition="1")],
+            [_submission(SAME, generation="1")],
             [_edition("1")],
             Submit(RENEWED, replaces="old"),
         ),
         "of the edition before, running: cancel it and submit": (
-            [_submission(SAME, edition="1")],
+            [_submission(SAME, generation="1")],
             [_edition("1", JobState.RUNNING)],
             Submit(RENEWED, cancel=("old",), replaces="old"),
         ),
@@ -257,28 +256,28 @@ class TestOnClearNew:
             Submit(RENEWED, replaces="old"),
         ),
         "an intent of this edition, no job yet: look again": (
-            [_submission(SAME, edition="1"), _intent(SAME, 30)],
+            [_submission(SAME, generation="1"), _intent(SAME, 30)],
             [_edition("1")],
             Settle(SETTLE_SECONDS - 30),
         ),
         "of this edition, failed: submit again": (
-            [_submission(SAME, edition="2")],
+            [_submission(SAME, generation="2")],
             [_edition("2", JobState.FAILED)],
             Submit("old ended as JOB_STATE_FAILED", replaces="old"),
         ),
     }
 
-    @pytest.mark.parametrize(("entries", "jobs", "decision"), TABLE.values(), ids=TABLE)
-    def test_the_table(self, entries, jobs, decision):
-        assert decide(entries, SAME, jobs, now=NIGHT, terms=Terms(edition="2", renew=True)) == decision
+    def test_the_table(self):
+        terms = Terms(generation="2", renew=True)
+        compare_each(self.TABLE, lambda entries, jobs: decide(entries, SAME, jobs, now=NIGHT, terms=terms))
 
     def test_otherwise_any_edition_will_do(self):
         jobs = [_edition("1", name="new"), _edition("0")]
-        decision = decide([], SAME, jobs, now=NIGHT, terms=Terms(edition="2"))
+        decision = decide([], SAME, jobs, now=NIGHT, terms=Terms(generation="2"))
         assert decision == Attach(jobs[0], recorded=False)
 
     def test_a_job_of_the_edition_before_is_no_other_input(self):
-        terms = Terms(edition="2", renew=True, on_changed_input=OnChangedInput.FAIL)
+        terms = Terms(generation="2", renew=True, on_changed_input=OnChangedInput.FAIL)
         assert isinstance(decide([], SAME, [_edition("1", JobState.RUNNING)], now=NIGHT, terms=terms), Submit)
 
 

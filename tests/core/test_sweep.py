@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.leftovers import Swept
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.sweep import Owner
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, IDENTITY_LABEL
+from airflow_vertex_batch.core.upkeep.judge import Owner
+from airflow_vertex_batch.core.upkeep.left_behind import Swept
 from tests.core.sweeping import HARVEST, INPUT, World
 from tests.fakes import Died, Lives
 
@@ -26,7 +26,7 @@ def world():
 class TestSweeping:
     def test_a_dry_run_changes_nothing_and_says_what_would_be_done(self, world):
         job = world.buy().job
-        world.forget_ledgers()
+        world.forget_logs()
         world.later()
         before = (dict(world.store.objects), world.jobs.paid)
         (finding,) = world.sweep(dry_run=True)
@@ -39,7 +39,7 @@ class TestSweeping:
     @pytest.mark.parametrize("owner", [Owner.UNKNOWN, Owner.SUCCEEDED, Owner.FAILED, Owner.DELETED], ids=str)
     def test_a_running_job_that_no_log_names_is_told_of_and_left_alone(self, world, owner):
         job = world.buy().job
-        world.forget_ledgers()
+        world.forget_logs()
         world.owners["create"] = owner
         world.later(120)
         assert [finding.done for finding in world.sweep()] == ["nothing: only a person may cancel it"]
@@ -84,8 +84,8 @@ class TestSweeping:
         assert found == {old.name: ("cancel", "cancelled"), new.name: ("keep", "")}
 
     def test_a_job_whose_task_died_before_it_wrote_it_down_is_adopted_and_then_attached_to(self, world):
-        with pytest.raises(Died):
-            world.buy(lives=2)
+        with pytest.raises(Died, match="after effect 3: create"):
+            world.buy(lives=3)
         world.later()
         assert [finding.done for finding in world.sweep()] == ["adopted"]
         assert [finding.why for finding in world.sweep()] == [OWNED_WHY]
@@ -93,17 +93,17 @@ class TestSweeping:
         assert (bought.created, len(world.jobs.paid)) == (False, 1)
 
     def test_an_adopted_job_is_still_the_one_that_a_clear_asked_for(self, world):
-        terms = {"edition": "3", "renew": True}
-        with pytest.raises(Died):
-            world.buy(lives=2, **terms)
+        terms = {"generation": "3", "renew": True}
+        with pytest.raises(Died, match="after effect 3: create"):
+            world.buy(lives=3, **terms)
         world.later()
         assert [finding.done for finding in world.sweep()] == ["adopted"]
         bought = world.buy(**terms)
         assert (bought.created, len(world.jobs.paid), len(world.jobs.running)) == (False, 1, 1)
 
     def test_two_jobs_of_one_intent_are_one_adoption_and_one_cancel(self, world):
-        with pytest.raises(Died):
-            world.buy(lives=2)
+        with pytest.raises(Died, match="after effect 3: create"):
+            world.buy(lives=3)
         first = world.jobs.paid[0]
         second = world.jobs.put(
             labels=first.labels, displayName=first.display_name, createTime=world.clock().isoformat(),
@@ -159,7 +159,7 @@ class TestSweeping:
     def test_a_harvest_that_died_before_its_receipt_is_done_again_into_the_same_files(self, world):
         job = world.buy().job
         world.end(job.name)
-        world.forget_ledgers()
+        world.forget_logs()
         world.later()
         _, once = world.sweep(), dict(world.store.objects)
         del world.store.objects[f"{HARVEST}/nightly/create/global/1/report.json"]
@@ -168,7 +168,7 @@ class TestSweeping:
 
     def test_without_a_folder_nothing_is_harvested_and_it_says_so(self, world):
         world.end(world.buy().job.name)
-        world.forget_ledgers()
+        world.forget_logs()
         world.later()
         (finding,) = world.sweep(harvest=None)
         assert (finding.action, finding.done) == ("harvest", "nothing: no folder was given to harvest to")
@@ -180,15 +180,15 @@ class TestSweeping:
         assert world.sweep() == []
         assert len(world.jobs.running) == 2
 
-    def test_a_job_without_a_ledger_whose_files_lie_elsewhere_is_left_alone(self, world):
+    def test_a_job_without_a_log_whose_files_lie_elsewhere_is_left_alone(self, world):
         job = world.buy().job
-        world.forget_ledgers()
+        world.forget_logs()
         elsewhere = {"gcsSource": {"uris": ["gs://b/staging-of-others/r.jsonl"]}}
         world.jobs.change(job.name, inputConfig=elsewhere, displayName="a name of their own")
         world.later()
         (finding,) = world.sweep()
         assert (finding.action, finding.why) == (
-            "keep", "neither the ledger nor its files tie it to this staging folder",
+            "keep", "neither a log nor its files tie it to this staging folder",
         )  # fmt: skip
 
     @pytest.mark.parametrize("died_after", range(6))
@@ -196,14 +196,14 @@ class TestSweeping:
         """One job of each kind; whatever the first sweep came to, two more leave everything done once."""
         done = world.buy("done").job
         world.end(done.name)
-        world.forget_ledgers()
+        world.forget_logs()
         running = world.buy("running").job
         world.owners["running"] = Owner.DELETED
-        with pytest.raises(Died):
-            world.buy("meant", lives=2)
+        with pytest.raises(Died, match="after effect 3: create"):
+            world.buy("meant", lives=3)
         world.later()
         lives = Lives(died_after)
-        with pytest.raises(Died):
+        with pytest.raises(Died, match=rf"after effect {died_after}\b"):
             world.sweep(service=lives.service(world.jobs), store=lives.store(world.store))
         world.sweep()
         assert {finding.action for finding in world.sweep()} == {"keep"}
@@ -258,14 +258,14 @@ class TestFencing:
         assert (finding.action, finding.done) == ("cancel", "nothing: it has changed since it was looked at")
         assert [running.name for running in world.jobs.running] == [job.name]
 
-    def test_a_task_that_writes_its_ledger_at_the_same_instant_is_not_written_over(self, world):
-        with pytest.raises(Died):
-            world.buy(lives=2)
+    def test_a_task_that_writes_its_log_at_the_same_instant_is_not_written_over(self, world):
+        with pytest.raises(Died, match="after effect 3: create"):
+            world.buy(lives=3)
         world.later()
         asked = []
 
         def ask(identity):
-            # The second time is right before the adoption, when the ledger has been read.
+            # The second time is right before the adoption, when the log has been read.
             asked.append(identity)
             if len(asked) == 2:
                 world.buy()
@@ -273,19 +273,19 @@ class TestFencing:
 
         world.ask = ask
         (finding,) = world.sweep()
-        assert (finding.action, finding.done) == ("adopt", "nothing: its task is writing the ledger")
+        assert (finding.action, finding.done) == ("adopt", "nothing: its task is writing the log")
         assert [finding.action for finding in world.sweep()] == ["keep"]
 
 
 class TestErrors:
     """One job that cannot be judged or dealt with is told of; the others are dealt with."""
 
-    def test_an_unreadable_ledger_is_no_absent_ledger(self, world):
+    def test_an_unreadable_log_is_no_absent_log(self, world):
         world.buy("broken")
         other = world.buy("other").job
         world.owners["other"] = Owner.FAILED
-        for name in [name for name in world.store.objects if "/ledger/" in name]:
-            if world.identity("broken").key in name:
+        for name in [name for name in world.store.objects if "/log/" in name]:
+            if "/broken/" in name:
                 world.store.objects[name] = b"{"
         world.later()
         cancelled, broken = world.sweep()
@@ -296,7 +296,7 @@ class TestErrors:
 
     def test_a_harvest_whose_input_has_gone_is_told(self, world):
         world.end(world.buy().job.name)
-        world.forget_ledgers()
+        world.forget_logs()
         del world.store.objects[INPUT]
         world.later()
         (finding,) = world.sweep()

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import ClassVar
 
 import msgspec
 import pytest
 
-from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL, INSTALLATION_LABEL
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.ledger import Intent, Refusal, Submission
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.purchase import display_name, owner_labels
-from airflow_vertex_batch.core.submit import SETTLE_SECONDS
-from airflow_vertex_batch.core.sweep import (
-    Adopt,
-    Cancel,
-    Harvest,
-    Keep,
-    Owner,
-    SweepPolicy,
-    Tell,
-    is_ours,
-    judge,
-    owner_of,
-)
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.purchase.buyer import display_name, owner_labels
+from airflow_vertex_batch.core.purchase.decide import SETTLE_SECONDS
+from airflow_vertex_batch.core.purchase.entries import Intent, Refusal, Submission
+from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, IDENTITY_LABEL, INSTALLATION_LABEL
+from airflow_vertex_batch.core.upkeep.judge import Adopt, Cancel, Harvest, Keep, Owner, SweepPolicy, Tell, judge
+from airflow_vertex_batch.core.upkeep.sweep import is_ours, named_owner
 from tests.builders import NIGHT, a_job, an_identity
+from tests.each_case import compare_each, each_case
 
 HOUR = 3600.0
 POLICY = SweepPolicy()
@@ -60,19 +52,19 @@ OWNED = Keep("it is its task's own: the next attempt attaches to it")
 LANDS = Keep("its task lands it, and lands it again when it is cleared")
 YOUNG = Keep("it is young: its task may be starting")
 BUYING = Keep("a create call of its task may be under way")
-FOREIGN = Keep("neither the ledger nor its files tie it to this staging folder")
+FOREIGN = Keep("neither a log nor its files tie it to this staging folder")
 EMPTY = Keep("it ended without rows: there is nothing to land")
 LATE = Cancel("it is older than a task waits for, or the service lets a job run")
 NOBODY = Cancel("its run has failed: nobody waits for it")
 GONE = Cancel("its run was deleted: nobody waits for it")
 A_PERSON = Tell("no log names it: only a person may cancel it, in the console")
 MEANT_IT = Adopt("its task meant to buy it and has not recorded it")
-LOST = Adopt("its run is active, and its ledger was lost")
+LOST = Adopt("its run is active, and its log was lost")
 NEVER_LANDED = Harvest("its run has failed: what it answered may not have landed")
 NEVER_LANDED_GONE = Harvest("its run was deleted: what it answered may not have landed")
 
 TABLE = {
-    # job, its ledger, its owner, verdict
+    # job, its log, its owner, verdict
     "running, its task's own": (RUNNING, OWN, UNKNOWN, OWNED),
     "running, its task's own, the run active": (RUNNING, OWN, ALIVE, OWNED),
     "running, its task's own, the run ended well: another DAG may wait": (RUNNING, OWN, SUCCEEDED, OWNED),
@@ -115,29 +107,29 @@ TABLE = {
         FAILED,
         A_PERSON,
     ),
-    "running, no ledger": (RUNNING, [], UNKNOWN, A_PERSON),
-    "running, no ledger, the run ended well": (RUNNING, [], SUCCEEDED, A_PERSON),
-    "running, no ledger, the run failed": (RUNNING, [], FAILED, A_PERSON),
-    "running, no ledger, the run deleted": (RUNNING, [], DELETED, A_PERSON),
-    "running, no ledger, too old": (_job(hours=99), [], UNKNOWN, A_PERSON),
-    "running, no ledger, the run active": (RUNNING, [], ALIVE, LOST),
+    "running, no log": (RUNNING, [], UNKNOWN, A_PERSON),
+    "running, no log, the run ended well": (RUNNING, [], SUCCEEDED, A_PERSON),
+    "running, no log, the run failed": (RUNNING, [], FAILED, A_PERSON),
+    "running, no log, the run deleted": (RUNNING, [], DELETED, A_PERSON),
+    "running, no log, too old": (_job(hours=99), [], UNKNOWN, A_PERSON),
+    "running, no log, the run active": (RUNNING, [], ALIVE, LOST),
     "done, its task's own": (DONE, OWN, UNKNOWN, LANDS),
     "done, its task's own, the run ended well": (DONE, OWN, SUCCEEDED, LANDS),
     "done, its task's own, the run failed": (DONE, OWN, FAILED, NEVER_LANDED),
     "done, its task's own, the run deleted": (DONE, OWN, DELETED, NEVER_LANDED_GONE),
-    "done, no ledger, the run deleted": (DONE, [], DELETED, NEVER_LANDED_GONE),
+    "done, no log, the run deleted": (DONE, [], DELETED, NEVER_LANDED_GONE),
     "done, replaced": (DONE, REPLACED, UNKNOWN, Harvest("newer has taken its place")),
     "done, meant and not recorded": (DONE, MEANT, UNKNOWN, MEANT_IT),
     "done, meant and not recorded, the run failed": (DONE, MEANT, FAILED, NEVER_LANDED),
-    "done, no ledger": (DONE, [], UNKNOWN, Harvest("no log names it")),
-    "done, no ledger, the run active": (DONE, [], ALIVE, LOST),
+    "done, no log": (DONE, [], UNKNOWN, Harvest("no log names it")),
+    "done, no log, the run active": (DONE, [], ALIVE, LOST),
     "cancelled with rows, replaced": (
         _job(JobState.CANCELLED, successful_count=1),
         REPLACED,
         UNKNOWN,
         Harvest("newer has taken its place"),
     ),
-    "ended, no count, but an output, no ledger": (
+    "ended, no count, but an output, no log": (
         _job(JobState.EXPIRED, output_uri="gs://out/o"),
         [],
         UNKNOWN,
@@ -171,43 +163,45 @@ TABLE = {
     ),
     "running for longer than that": (_job(hours=31 * 24), OWN, UNKNOWN, LATE),
     "young, replaced": (_job(hours=0.9), REPLACED, FAILED, YOUNG),
-    "young, no ledger": (_job(hours=0.9), [], FAILED, YOUNG),
-    "young and done, no ledger": (_job(JobState.SUCCEEDED, hours=0.9, successful_count=3), [], UNKNOWN, YOUNG),
+    "young, no log": (_job(hours=0.9), [], FAILED, YOUNG),
+    "young and done, no log": (_job(JobState.SUCCEEDED, hours=0.9, successful_count=3), [], UNKNOWN, YOUNG),
     "being cancelled, replaced": (_job(JobState.CANCELLING), REPLACED, UNKNOWN, Keep("it is being cancelled")),
     "of unknown age": (_job(created_at=None), REPLACED, FAILED, Keep("its age is not known")),
 }
 
 
-@pytest.mark.parametrize(("job", "entries", "owner", "verdict"), TABLE.values(), ids=TABLE)
-def test_the_table(job, entries, owner, verdict):
-    assert judge(job, entries, NIGHT, POLICY, owner=owner) == verdict
+def test_the_table():
+    compare_each(TABLE, lambda job, entries, owner: judge(job, entries, NIGHT, POLICY, owner=owner))
 
 
-@pytest.mark.parametrize("state", JobState, ids=str)
-@pytest.mark.parametrize("owner", Owner, ids=str)
+@each_case(itertools.product(JobState, Owner))
 def test_an_installation_beside_ours_is_left_alone(state, owner):
-    """The same DAG in another Airflow, with another staging folder: its ledger is not the one that is read."""
+    """The same DAG in another Airflow, with another staging folder: its log is not the one that is read."""
     job = _job(state, successful_count=3)
     for entries in ([], [_intent(OTHER)], [_intent(OTHER), _submission("p/ours", OTHER)]):
         assert isinstance(judge(job, entries, NIGHT, POLICY, owner=owner, is_local=False), Keep)
 
 
-def test_what_the_ledger_names_needs_no_file_in_the_staging_folder():
+def test_what_the_log_names_needs_no_file_in_the_staging_folder():
     assert isinstance(judge(RUNNING, REPLACED, NIGHT, POLICY, is_local=False), Cancel)
 
 
 @pytest.mark.parametrize("state", JobState, ids=str)
 def test_only_what_runs_is_cancelled_and_only_what_ended_is_harvested(state):
-    """Completeness: every state, those to come included, with every ledger and owner."""
+    """Completeness: every state, those to come included, with every log and owner."""
     job = _job(state, successful_count=3)
-    ledgers = ([], MEANT, OWN, REPLACED, [*MEANT, REFUSED])
-    verdicts = {type(judge(job, entries, NIGHT, POLICY, owner=owner)) for entries in ledgers for owner in Owner}
+    logs = ([], MEANT, OWN, REPLACED, [*MEANT, REFUSED])
+    verdicts = {type(judge(job, entries, NIGHT, POLICY, owner=owner)) for entries in logs for owner in Owner}
     assert verdicts <= ({Keep, Adopt, Harvest} if state.is_final else {Keep, Adopt, Cancel, Tell})
 
 
-@pytest.mark.parametrize("entries", [[], [_intent(OTHER)], [_intent(OTHER), _submission("p/other", OTHER)]], ids=len)
-@pytest.mark.parametrize("owner", Owner, ids=str)
-@pytest.mark.parametrize("hours", [2, 99], ids=str)
+@each_case(
+    itertools.product(
+        [[], [_intent(OTHER)], [_intent(OTHER), _submission("p/other", OTHER)]],
+        Owner,
+        [2, 99],
+    )
+)
 def test_what_no_log_names_is_never_cancelled(entries, owner, hours):
     """Whatever became of its run, and however old it is: only a person may."""
     assert not isinstance(judge(_job(hours=hours), entries, NIGHT, POLICY, owner=owner), Cancel)
@@ -232,7 +226,7 @@ class TestTwoInstallations:
         assert judge(job, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="a") == GONE
         assert isinstance(judge(job, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="b"), Keep)
 
-    def test_a_sweep_that_does_not_know_whose_it_is_leaves_a_shared_ledger_alone(self):
+    def test_a_sweep_that_does_not_know_whose_it_is_leaves_a_shared_log_alone(self):
         shared = [*self.THEIRS, _intent(OTHER, installation="a"), _submission("p/newer", OTHER, installation="a")]
         assert isinstance(judge(RUNNING, shared, NIGHT, POLICY), Keep)
         assert isinstance(judge(RUNNING, shared, NIGHT, POLICY, installation="b"), Cancel)
@@ -260,23 +254,19 @@ class TestOwner:
         ],
         ids=lambda identity: identity.task_id,
     )
-    @pytest.mark.parametrize(
-        ("shard", "number", "suffix"),
-        [(0, 0, ""), (2, 0, " 3/4"), (0, 1, " repair 1"), (1, 2, " repair 2 2/2")],
-        ids=str,
-    )
-    def test_is_read_back(self, identity, shard, number, suffix):
-        owner = msgspec.structs.replace(identity.of_job(shard, number), staging="gs://b/staging")
+    @pytest.mark.parametrize("suffix", ["", " 3/4", " repair 1", " repair 2 2/2"])
+    def test_is_read_back(self, identity, suffix):
+        owner = msgspec.structs.replace(identity, staging="gs://b/staging")
         labels = {IDENTITY_LABEL: owner.key, **owner_labels(owner)}
         job = a_job(display_name=display_name(identity) + suffix, labels=labels)
-        assert owner_of(job, "gs://b/staging") == owner
-        assert owner_of(job, "gs://b/another") is None
+        assert named_owner(job, "gs://b/staging") == owner
+        assert named_owner(job, "gs://b/another") is None
 
     @pytest.mark.parametrize(
         "name", ["", "nightly", "my own name", "nightly.create another_run", "nightly.create[1] scheduled__2026-11-22"]
     )
     def test_a_name_that_its_label_does_not_prove_is_nobody_s(self, name):
-        assert owner_of(a_job(display_name=name, labels={IDENTITY_LABEL: an_identity().key})) is None
+        assert named_owner(a_job(display_name=name, labels={IDENTITY_LABEL: an_identity().key})) is None
 
     @pytest.mark.parametrize(
         ("state", "owner"),

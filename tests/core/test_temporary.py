@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_vertex_batch.core.errors import DiskError, InputError
-from airflow_vertex_batch.core.temporary import temporary_database, temporary_file
+from airflow_vertex_batch.core.domain.errors import DiskError, InputError
+from airflow_vertex_batch.core.domain.temporary import temporary_database, temporary_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,10 +96,10 @@ class TestAFolder:
         """Prepare, in a process whose files may not grow: no bare OSError, and nothing of it in the run's folder."""
         code = f"""
 import resource
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.request import RequestTemplate
-from airflow_vertex_batch.core.ports import LocalStore
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import RequestTemplate
+from airflow_vertex_batch.core.domain.ports import LocalStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 rows = (("rows", n, {{"text": "x" * 100, "id": str(n)}}) for n in range(20_000))
 plan = PreparePlan(template=RequestTemplate(prompt="{{{{ text }}}}"), key_column="id")
@@ -129,6 +129,6 @@ class TestADestination:
 
 
 def _below(path):
-    from airflow_vertex_batch.core.address import Uri
+    from airflow_vertex_batch.core.domain.address import Uri
 
     return Uri.parse(str(path / "a"))

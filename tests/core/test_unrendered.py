@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.errors import InputError
-from airflow_vertex_batch.core.unrendered import check_cloud_address, check_folder, check_location, check_table
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.unrendered import (
+    check_cloud_address,
+    check_folder,
+    check_location,
+    check_output,
+    check_table,
+)
 
 #: Whatever is rendered, or comes from another task.
 LATER = [None, ("the output", "of a task"), "{{ var.value.place }}", "{% if a %}gs://b{% endif %}"]
@@ -18,7 +24,7 @@ class TestAFolder:
         ids=str,
     )
     def test_that_may_be_one_passes(self, value):
-        check_folder(value, "destination_uri")
+        check_folder(value, "harvest_uri")
 
     @pytest.mark.parametrize(
         "value",
@@ -27,14 +33,38 @@ class TestAFolder:
     )  # fmt: skip
     def test_elsewhere_is_refused_with_its_argument(self, value):
         with pytest.raises(
-            InputError, match=r"destination_uri='.*' is no folder in Cloud Storage\. Write it as destination_uri='gs://"
+            InputError, match=r"harvest_uri='.*' is no folder in Cloud Storage\. Write it as harvest_uri='gs://"
         ):
-            check_folder(value, "destination_uri")
+            check_folder(value, "harvest_uri")
 
     @pytest.mark.parametrize("value", ["gs://", "gs:///a", "gs://My_Bucket/a", "gs://b\n/a"])
     def test_without_a_right_bucket_is_refused(self, value):
         with pytest.raises(InputError, match=r"names no bucket"):
             check_folder(value, "staging_uri")
+
+    @pytest.mark.parametrize(
+        ("value", "marks"),
+        [("gs://b/a*", r"\*"), ("gs://b/a?/", r"\?"), ("gs://b/[a]/c", r"\["), ("gs://b/{{ ds }}/*?", r"\* and \?"),
+         ("gs://b/{% if a %}x{% endif %}[", r"\[")],
+    )  # fmt: skip
+    def test_whose_name_is_a_pattern_is_refused(self, value, marks):
+        with pytest.raises(InputError, match=rf"harvest_uri='.*' has {marks} in its name.*without it"):
+            check_folder(value, "harvest_uri")
+
+    def test_whose_template_has_a_bracket_passes(self):
+        check_folder("gs://b/{{ params['x'] * 2 }}/{# why? #}{% if a[0] %}{% endif %}", "staging_uri")
+
+
+class TestWhatAJobWrites:
+    @pytest.mark.parametrize("value", ["gs://b/*", "gs://b/a[1]/", "gs://{{ b }}/a?"])
+    def test_is_no_pattern(self, value):
+        check_cloud_address(value, "input_uri")
+        with pytest.raises(InputError, match=r"output_uri='.*' has .* in its name"):
+            check_output(value, "output_uri")
+
+    @pytest.mark.parametrize("value", [*LATER, "gs://b/a", "bq://p.d"], ids=str)
+    def test_that_may_be_right_passes(self, value):
+        check_output(value, "output_uri")
 
 
 class TestWhatAJobReadsOrWrites:
@@ -56,7 +86,7 @@ class TestATable:
         ids=str,
     )  # fmt: skip
     def test_that_may_be_one_passes(self, value, project):
-        check_table(value, "destination_table", project)
+        check_table(value, "dead_letters", project)
 
     @pytest.mark.parametrize(
         ("value", "project"),
@@ -71,8 +101,8 @@ class TestATable:
         ids=str,
     )
     def test_that_is_none_is_refused_with_its_argument(self, value, project):
-        with pytest.raises(InputError, match=r"destination_table: '.*' names no BigQuery table\. Write it as bq://"):
-            check_table(value, "destination_table", project)
+        with pytest.raises(InputError, match=r"dead_letters: '.*' names no BigQuery table\. Write it as bq://"):
+            check_table(value, "dead_letters", project)
 
 
 class TestALocation:

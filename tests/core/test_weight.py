@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.model import Weight
-from airflow_vertex_batch.core.prepare.weight import Scale, constant_weight, media_kind
+from airflow_vertex_batch.core.domain.manifest import Weight
+from airflow_vertex_batch.core.requests.prepare.weight import Scale, constant_weight, media_kind
 from tests.builders import a_request
 
 
@@ -28,6 +28,13 @@ class TestTexts:
         scale = Scale()
         scale.add_texts(texts)
         assert (scale.weight.ascii_chars, scale.weight.other_chars) == (ascii_chars, other_chars)
+
+    @pytest.mark.parametrize("text", ["plain", "Grüße é", "привет 😀 日本", "\U0010ffff\u0080\u07ff\uffff"])
+    def test_a_request_counts_by_its_characters_though_it_comes_as_bytes(self, text):
+        weight, frame = _weigh(a_request(text)), _weigh(a_request(""))
+        ascii_count = sum(map(str.isascii, text))
+        assert weight.ascii_chars - frame.ascii_chars == ascii_count
+        assert weight.other_chars == len(text) - ascii_count
 
     def test_a_ready_made_request_weighs_a_little_more_than_its_texts(self):
         weight = _weigh(a_request("ü" * 100), a_request("a" * 1_000))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.drive import drive
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.lifecycle import Flow, LimitName, OnTimeout, Outcome, TimedOut, WaitPolicy, Warn
-from airflow_vertex_batch.core.model import BatchJob, JobState
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState
+from airflow_vertex_batch.core.waiting.drive import drive
+from airflow_vertex_batch.core.waiting.watch import Flow, LimitName, OnTimeout, Outcome, TimedOut, WaitPolicy, Warn
 from tests.builders import JOB_NAME, a_job
 from tests.fakes import Clock
 

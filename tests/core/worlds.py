@@ -6,19 +6,22 @@ import json
 from collections import Counter
 from typing import Any
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.collect import OnLostOutput
-from airflow_vertex_batch.core.course import Course, Done, Start, Waiting
-from airflow_vertex_batch.core.export import LandPlan
-from airflow_vertex_batch.core.landing import Landing
-from airflow_vertex_batch.core.model import BatchJob, JobState
-from airflow_vertex_batch.core.place import Place
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.purchase import Buyer
-from airflow_vertex_batch.core.repair import RepairPolicy
-from airflow_vertex_batch.core.request import RequestTemplate
-from airflow_vertex_batch.core.sources import Rows
-from airflow_vertex_batch.core.submit import OnClear, Reuse, Terms
+from airflow_vertex_batch.core.answers.repair import RepairPolicy
+from airflow_vertex_batch.core.batch import Batch
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState
+from airflow_vertex_batch.core.landing.destination import Files
+from airflow_vertex_batch.core.landing.landing import Landing
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.progress import Ask, Attempt, Done, Policy, Progress, Wait
+from airflow_vertex_batch.core.purchase.buyer import Buyer
+from airflow_vertex_batch.core.purchase.decide import OnClear, Terms
+from airflow_vertex_batch.core.purchase.fold import Start, State, fold
+from airflow_vertex_batch.core.purchase.log import BatchLog
+from airflow_vertex_batch.core.purchase.place import Place
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import RequestTemplate
+from airflow_vertex_batch.core.requests.sources import Rows
 from tests.builders import a_response, a_spec, an_identity, jsonl
 from tests.fakes import Clock, Jobs, MemoryStore, MemoryWarehouse
 
@@ -78,7 +81,9 @@ class World:
 
     def check_paid_once(self) -> None:
         """Insist that no two jobs run for the same requests."""
-        owners = Counter(job.labels["avb-identity"] for job in self.jobs.running)
+        owners = Counter(
+            tuple(job.labels[f"avb-{name}"] for name in ("identity", "round", "shard")) for job in self.jobs.running
+        )
         assert set(owners.values()) <= {1}
 
     def cancel(self) -> None:
@@ -108,52 +113,54 @@ class Task:
     def __init__(self, world: World, rows: list[dict[str, Any]], **options: Any) -> None:
         self.world, self.rows = world, rows
         self.plan = {"template": RequestTemplate(prompt="{{ text }}"), "key_column": "id"} | options.pop("plan", {})
-        self.policy = options.pop("policy", RepairPolicy())
         self.rounds = options.pop("rounds", 0)
         self.on_clear = OnClear(options.pop("on_clear", "attach"))
-        self.approve = options.pop("approve", lambda _manifest, _spent: True)
-        self.elsewhere, self.fits = options.pop("elsewhere", ()), options.pop("fits", lambda _manifest, _place: True)
-        self.on_lost_output = options.pop("on_lost_output", OnLostOutput.FAIL)
-        self.identity = options.pop("identity", an_identity())
+        self.identity, self.installation = options.pop("identity", an_identity()), options.pop("installation", "")
+        options["repair"] = options.pop("policy", RepairPolicy())
+        options["elsewhere"] = tuple(options.pop("elsewhere", ()))
+        self.policy = Policy(**options)
         self.generation, self.upstream, self.attempts = 1, "", 0
-        assert not options
+        #: Airflow's number of the try; counted where it is not said.
+        self.tries: int | None = None
 
     def clear(self) -> None:
         """Let a person clear the task."""
         self.generation += 1
 
-    def attempt(self, store: Any = None, service: Any = None) -> Waiting | Done:
-        """Begin an attempt, and go as far as it goes."""
-        course, store = self._course(store, service), store or self.world.store
+    def attempt(self, store: Any = None, service: Any = None) -> Progress:
+        """Begin an attempt that reads the source, and go as far as it goes."""
+        store = store or self.world.store
         rows = Rows(self.rows).rows(store, MemoryWarehouse())
-        manifest = prepare(rows, PreparePlan(**self.plan), store, FOLDER, self._token)
-        course.begin(manifest, self._start())
-        self.manifest = manifest
-        return course.advance(manifest, reuse=Reuse.WITH_ROWS, complete=True)
+        self.manifest = prepare(rows, PreparePlan(**self.plan), store, FOLDER, f"{self.installation}{self.attempts}")
+        return self.batch(store, service).advance(Attempt(complete=True))
 
-    def resume(self, store: Any = None, service: Any = None, *, complete: bool = False) -> Waiting | Done:
+    def resume(self, store: Any = None, service: Any = None, *, complete: bool = False) -> Progress:
         """Go on when a wait is over, in a new process.
 
         :param complete: whether the attempt has yet to send what an earlier one left behind.
         """
-        reuse = Reuse.WITH_ROWS if complete else Reuse.ANY
-        return self._course(store, service).advance(self.manifest, reuse=reuse, complete=complete)
+        return self.batch(store, service).advance(Attempt(fresh=False, complete=complete))
 
-    def take_over(self, jobs: list[BatchJob], *, fresh: bool = False) -> Waiting | Done:
+    def take_over(self, jobs: list[BatchJob], *, fresh: bool = False) -> Progress:
         """Go on from another task's jobs.
 
         :param fresh: whether this is a new attempt, as against the end of a wait.
         """
-        course = self._course(None, None)
-        if fresh:
-            course.begin(self.manifest, self._start(), jobs)
-        return course.advance(self.manifest, jobs)
+        return self.batch(jobs=jobs).advance(Attempt(fresh=fresh))
 
-    def move(self, step: Waiting, store: Any = None, service: Any = None) -> list[Place | None]:
+    def answer(self, step: Ask, *, approved: bool) -> None:
+        """Let a person answer."""
+        self.batch().answered(step.question.id, "Ada", approved=approved, of_round=step.round)
+
+    def move(self, step: Wait, store: Any = None, service: Any = None) -> list[Place | None]:
         """Give up every job that still queues at its present place; return where their requests go."""
-        course = self._course(store, service)
+        batch = self.batch(store, service)
         queued = [job for job in step.jobs if job.state is JobState.PENDING]
-        return [course.move(step.manifest, job) for job in queued]
+        return [batch.move(step.manifest, job) for job in queued]
+
+    def state(self) -> State:
+        """Return what the log says."""
+        return fold(self.log().entries(), self.installation)
 
     def to_the_end(self, most: int = 20) -> Done:
         """Attempt, and let jobs run whenever the course waits for them."""
@@ -168,7 +175,7 @@ class Task:
     def land(self, done: Done, **options: Any) -> Any:
         """Land the rounds as files, and return the report."""
         landing = Landing(done.rounds, self.world.store, MemoryWarehouse(), PLAN, **options)
-        return landing.land(landing.files(Uri.parse("gs://out/landed"), "jsonl"))
+        return landing.land(Files(Uri.parse("gs://out/landed")))
 
     def landed(self) -> dict[str, dict[str, Any]]:
         """Return every landed record by its key; a key that landed twice fails."""
@@ -181,35 +188,37 @@ class Task:
                     found[record["row_key"]] = record
         return found
 
-    def _start(self) -> Start:
-        return Start(
+    def batch(self, store: Any = None, service: Any = None, **parts: Any) -> Batch:
+        """Make the batch as an attempt does."""
+        self.attempts += 1
+        store, service = store or self.world.store, service or self.world.jobs
+        start = Start(
             generation=str(self.generation), upstream=self.upstream, rounds=self.rounds, on_clear=self.on_clear
         )
-
-    def _course(self, store: Any, service: Any) -> Course:
-        self.attempts += 1
-        self._token = f"attempt{self.attempts}"
-        store, service = store or self.world.store, service or self.world.jobs
-        return Course(
-            buyer=Buyer(
-                base=a_spec(output="gs://b/run/output", labels={"team": "support"}),
-                identity=self.identity,
-                store=store,
-                service=service,
-                ledgers=Uri.parse("gs://b/ledger"),
-                attempt=self._token,
-                terms=Terms(settle_seconds=0.0, renew=self.on_clear is OnClear.NEW),
-                at=service.at,
-            ),
+        terms = Terms(settle_seconds=0.0, generation=str(self.generation), renew=self.on_clear is OnClear.NEW)
+        buyer = Buyer(
+            base=a_spec(output="gs://b/run/output", labels={"team": "support"}),
+            log=self.log(store=store),
             store=store,
+            service=service,
+            terms=terms,
+            at=service.at,
+            sleep=lambda _seconds: None,
+        )
+        return Batch(
+            buyer=buyer,
             warehouse=MemoryWarehouse(),
             folder=FOLDER,
             policy=self.policy,
-            approve=self.approve,
-            elsewhere=self.elsewhere,
-            fits=self.fits,
-            on_lost_output=self.on_lost_output,
+            start=start,
+            base=self.manifest,
+            **parts,
         )
+
+    def log(self, attempt: str = "", store: Any = None) -> BatchLog:
+        """Return the log, as an attempt writes it."""
+        attempt = f"{attempt or self.tries or self.attempts}:x"
+        return BatchLog(store or self.world.store, self.identity, attempt, installation=self.installation)
 
 
 def some_rows(count: int) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.address import Uri
+from airflow_vertex_batch.core.domain.address import Uri
 from tests.emulator.worlds import INPUT, MemoryStore, World, a_body, a_line, a_request, from_table, to_table
 
 COLUMNS = {"ticket": "INT64", "day": "DATE", "score": "NUMERIC(10, 2)", "request": "JSON", "tags": "JSON"}

@@ -158,7 +158,7 @@ class TestJobService:
             )
         )
         assert [item.name for item in listed] == [job.name]
-        assert client.delete_batch_prediction_job(name=job.name).result(timeout=10) is not None
+        assert client.delete_batch_prediction_job(name=job.name).result(timeout=300) is not None
         assert list(client.list_batch_prediction_jobs(parent=self.PARENT)) == []
 
     def test_waits_for_the_operation_of_a_delete(self, world, client):

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.rows import RowStatus
-from airflow_vertex_batch.emulator.faults import Finish
+from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.domain.row import RowStatus
+from airflow_vertex_batch.emulator.row_faults import Finish
 from tests.builders import a_job
 from tests.emulator.worlds import INPUT, a_world
 from tests.fakes import MemoryWarehouse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.model import JobState
+from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.emulator.faults import End, Hold
 from airflow_vertex_batch.emulator.scenario import Limits, Pace, Scenario, Switches
 from tests.emulator.worlds import INPUT, PARENT, World, a_body, a_line

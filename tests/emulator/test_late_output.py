@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.errors import LostOutputError
-from airflow_vertex_batch.core.model import BatchJob
-from airflow_vertex_batch.emulator.faults import Missing
+from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.domain.errors import LostOutputError
+from airflow_vertex_batch.core.domain.job import BatchJob
 from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput
+from airflow_vertex_batch.emulator.row_faults import Missing
 from airflow_vertex_batch.emulator.scenario import Scenario
 from airflow_vertex_batch.emulator.service import Emulator
 from tests.emulator.worlds import INPUT, World, a_body, a_line, a_world, to_table

@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from airflow_vertex_batch.emulator.models import load_model
+from airflow_vertex_batch.emulator.named_model import load_model
 from airflow_vertex_batch.emulator.schemas import json_schema
 from tests.emulator.worlds import World, a_line, a_request
 
@@ -43,7 +43,7 @@ def test_without_its_packages_the_extra_is_named(tmp_path):
     """In a Python that sees msgspec and nothing else of this environment."""
     (tmp_path / "msgspec").symlink_to(Path(importlib.util.find_spec("msgspec").origin).parent)
     code = f"import sys; sys.path += [{str(ROOT)!r}, {str(tmp_path)!r}]\n"
-    code += "from airflow_vertex_batch.emulator.models import load_model\n"
+    code += "from airflow_vertex_batch.emulator.named_model import load_model\n"
     code += "try: load_model('smollm2')\nexcept ValueError as error: print(error)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
     assert "The model smollm2 is not installed" in done.stdout, done.stderr

@@ -7,7 +7,8 @@ import json
 import jsonschema
 import pytest
 
-from airflow_vertex_batch.emulator.models import DeterministicModel, load_model, prompt_tokens, text_tokens
+from airflow_vertex_batch.emulator.models import DeterministicModel, prompt_tokens, text_tokens
+from airflow_vertex_batch.emulator.named_model import load_model
 from airflow_vertex_batch.emulator.schemas import json_schema
 from tests.emulator.worlds import a_request
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.model import BatchJob
-from airflow_vertex_batch.emulator.faults import (
+from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.domain.job import BatchJob
+from airflow_vertex_batch.emulator.row_faults import (
     Blocked,
     Cached,
     Duplicated,
@@ -157,7 +157,7 @@ class TestFaultsOfARow:
                 lambda line: (
                     line["response"]["usageMetadata"]["toolUsePromptTokenCount"] == 50
                     and line["response"]["usageMetadata"]["promptTokenCount"] == 3
-                    and line["response"]["usageMetadata"]["totalTokenCount"] > 53
+                    and line["response"]["usageMetadata"]["totalTokenCount"] < 53
                 ),
                 id="tokens of tools",
             ),
@@ -208,6 +208,7 @@ class TestFaultsOfARow:
                 a_line(f"k{n}", generationConfig={"thinkingConfig": {"thinkingBudget": 5}, "candidateCount": 2})
                 for n in range(10)
             ],
+            tool_total="with",
         )
         usages = [found[0]["response"]["usageMetadata"] for found in lines.values() if found[0]["response"]]
         shown = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_vertex_batch.emulator.billing import Bill
-from airflow_vertex_batch.emulator.faults import Missing
+from airflow_vertex_batch.emulator.row_faults import Missing
 from airflow_vertex_batch.emulator.rows import normalised
 from airflow_vertex_batch.emulator.scenario import Scenario, Switches
 from airflow_vertex_batch.emulator.wire import row_status
@@ -71,6 +71,12 @@ class TestTheUsersPage:
         assert line | {"processed_time": expected["processed_time"]} == expected
 
 
+TWO_SCHEMAS = {
+    "parameters": {"type": "OBJECT", "properties": {"a": {"type": "STRING"}}},
+    "parametersJsonSchema": {"type": "object"},
+}
+
+
 class TestARequestIsRefused:
     @pytest.mark.parametrize(
         ("request_", "words"),
@@ -114,6 +120,16 @@ class TestARequestIsRefused:
             pytest.param(a_request(labels={"Team": "x"}), "Invalid label 'Team'", id="a label with a capital"),
             pytest.param(
                 a_request(tools=[{"functionDeclarations": [{"name": "a b"}]}]), "FIELD_INVALID", id="a function's name"
+            ),
+            pytest.param(
+                a_request(tools=[{"functionDeclarations": [{"name": "f", **TWO_SCHEMAS}]}]),
+                "f functionDeclaration parameters and parameters_json_schema are mutually exclusive",
+                id="parameters twice",
+            ),
+            pytest.param(
+                a_request(generationConfig={"responseSchema": {"anyOf": []}}),
+                "didn't specify the schema type field",
+                id="a choice between nothing",
             ),
             pytest.param(
                 {"contents": [{"role": "user", "parts": [{"fileData": {"fileUri": "gs://in/a.png"}}]}]},

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
+import typing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from airflow_vertex_batch.emulator.clock import VirtualClock
-from airflow_vertex_batch.emulator.faults import (
+from airflow_vertex_batch.emulator.faults import Delay, Drop, DroppedError, End, ExpireToken, Http, Pass, Stale
+from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput
+from airflow_vertex_batch.emulator.row_faults import (
     Blocked,
     Cached,
-    Delay,
-    Drop,
-    DroppedError,
     Duplicated,
     Empty,
-    End,
-    ExpireToken,
     Finish,
-    Http,
     InvalidJson,
     Key,
     Missing,
     NoUsage,
     Parts,
-    Pass,
     RowError,
-    Stale,
     ThoughtsFirst,
     ToolUse,
     Truncated,
 )
-from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches, UnusedFaultError, fault_tags
 from tests.emulator.worlds import BAD, INPUT, PARENT, World, a_body, a_line, a_world, from_table, to_table
 
@@ -187,6 +183,26 @@ class TestTheSwitches:
         assert line["status"].startswith(status)
         assert bool(line["status"]) is bool(status)
 
+    @pytest.mark.parametrize(("answer", "status"), [("taken", ""), ("refused", "Bad Request")])
+    @pytest.mark.parametrize(
+        ("model", "config"),
+        [
+            ("gemini-3.1-pro-preview", {"candidateCount": 2}),
+            ("gemini-2.5-flash", {"presencePenalty": 0.5}),
+            ("gemini-3.5-flash-lite", {"thinkingConfig": {"thinkingBudget": 0}}),
+            ("gemini-4-argon", {"thinking_config": {"thinking_level": "XHIGH"}}),
+        ],
+    )
+    def test_16_settings_of_which_reports_disagree(self, model, config, answer, status):
+        world = a_world(contested_settings=answer)
+        world.store.put(INPUT, {"key": "k", "request": {**a_line()["request"], "generationConfig": config}})
+        parent = PARENT.replace("us-central1", "global")
+        body = a_body(model=f"publishers/google/models/{model}")
+        job = world.call("POST", parent, body).document
+        (line,) = world.output(world.ended(job))
+        assert line["status"].startswith(status)
+        assert bool(line["status"]) is bool(status)
+
     @pytest.mark.parametrize(
         ("answer", "name", "status"),
         [
@@ -259,6 +275,14 @@ class TestTheSwitches:
     def test_27_a_signature_beside_the_text(self, answer, names):
         line = (world := a_world(thought_signature=answer)).output(world.ended(world.create()))[0]
         assert line["response"]["candidates"][0]["content"]["parts"][0].keys() == names
+
+    @pytest.mark.parametrize(("answer", "more"), [("without", 0), ("with", 30)])
+    def test_28_whether_the_total_has_the_tokens_of_tools(self, answer, more):
+        world = a_world(ToolUse(tokens=30), tool_total=answer, lines=[a_line("a")])
+        usage = world.output(world.ended(world.create()))[0]["response"]["usageMetadata"]
+        parts = sum(usage[name] for name in ("promptTokenCount", "candidatesTokenCount"))
+        assert (usage["toolUsePromptTokenCount"], usage["totalTokenCount"] - parts) == (30, more)
+        assert world.emulator.books()["billed"]["tokens"] == parts + 30
 
     def test_say_their_evidence_and_are_all_tested(self):
         tested = {
@@ -356,6 +380,29 @@ class TestFaultsOfACall:
 def test_every_fault_stands_in_the_readme():
     readme = (Path(__file__).parents[2] / "airflow_vertex_batch" / "emulator" / "README.md").read_text()
     assert [tag for tag in fault_tags() if f"`{tag}`" not in readme] == []
+
+
+class TestTheSwitchesInTheGuide:
+    """One row of the table for each, its default first."""
+
+    @pytest.fixture
+    def rows(self):
+        text = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+        table = text.partition("| switch | answers | evidence |")[2].partition("\n\n")[0]
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[1:]]
+        return {name.strip("`"): (re.findall(r"`([^`]+)`", answers), evidence) for name, answers, evidence in cells}
+
+    def test_are_those_that_there_are(self, rows):
+        assert list(rows) == [field.name for field in msgspec.structs.fields(Switches)]
+
+    @pytest.mark.parametrize("field", msgspec.structs.fields(Switches), ids=lambda field: field.name)
+    def test_have_their_answers_and_their_evidence(self, rows, field):
+        answers, evidence = rows[field.name]
+        default = json.dumps(field.default).strip('"')
+        known = {bool: ["true", "false"], str: [default]}.get(field.type) or [*typing.get_args(field.type)]
+        assert answers[0] == default
+        assert sorted(answers) == sorted(known)
+        assert len(evidence) > 20
 
 
 class TestAScript:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 import pytest
 from google.oauth2.credentials import Credentials
 
 from airflow_vertex_batch.__main__ import main
-from airflow_vertex_batch.core.address import JobName, Uri
-from airflow_vertex_batch.core.claim import FINGERPRINT_LABEL, IDENTITY_LABEL
-from airflow_vertex_batch.core.errors import AmbiguousError
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.leftovers import Swept
-from airflow_vertex_batch.core.purchase import display_name, owner_labels
-from airflow_vertex_batch.core.submit import ensure_job
-from airflow_vertex_batch.core.sweep import Owner, Sweeper, SweepPolicy
+from airflow_vertex_batch.core.domain.address import JobName, Uri
+from airflow_vertex_batch.core.domain.errors import AmbiguousError
+from airflow_vertex_batch.core.purchase.buyer import display_name, owner_labels
+from airflow_vertex_batch.core.purchase.entries import Part
+from airflow_vertex_batch.core.purchase.log import BatchLog
+from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, IDENTITY_LABEL
+from airflow_vertex_batch.core.purchase.submit import ensure_job
+from airflow_vertex_batch.core.upkeep.judge import Owner, SweepPolicy
+from airflow_vertex_batch.core.upkeep.left_behind import Swept
+from airflow_vertex_batch.core.upkeep.sweep import Sweeper
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Drop, Http, Pass
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario
@@ -55,15 +57,13 @@ class Site:
     def buy(self, task, content="c", bought_by=HERE):
         """Let a task buy a job, and return its name."""
         identity, spec = self.order(task)
-        folder = self.staging / "ledger" / identity.key
-        ledger = Ledger(self.world.store, folder, "task", self.now, installation=bought_by)
-        order = an_order(ledger, self.service, spec=spec, identity_key=identity.key, content=content)
-        ensured = ensure_job(order)
+        log = BatchLog(self.world.store, identity, "1:task", self.now, installation=bought_by).of_job(Part())
+        ensured = ensure_job(an_order(log, self.service, spec=spec, content=content))
         self.world.emulator.advance(1)
         return ensured.job.name
 
     def buy_in_vain(self, task):
-        """Let a job be made whose answer is lost, and whose ledger is too."""
+        """Let a job be made whose answer is lost, and whose log is too."""
         identity, spec = self.order(task)
         labels = {**spec.labels, IDENTITY_LABEL: identity.key, FINGERPRINT_LABEL: "f"}
         with pytest.raises(AmbiguousError, match="did not answer"):
@@ -93,7 +93,8 @@ class Site:
 def site(gcs, bucket):
     # Ten rows take five hours: after two some are answered and none of the jobs is done.
     scenario = Scenario(faults=FAULTS, pace=Pace(pending_s=60, running_s=0, per_row_s=1800, cancelling_s=10))
-    start = datetime.now(UTC) - timedelta(hours=6)
+    # How old a job is, Cloud Storage's clock says.
+    start = gcs.now(bucket) - timedelta(hours=6)
     world = World(gcs, scenario=scenario, clock=VirtualClock(start))
     with listening(world) as url:
         made = Site(world, url, bucket / "staging")
@@ -211,13 +212,13 @@ class TestTheCommand:
         status, printed = sweep("--older-than", "1", "--owner-timeout", "5")
         assert (status, "6 left behind: 5 to cancel, 1 to tell" in printed.out) == (3, True)
 
-    def test_a_ledger_of_two_airflows_is_left_alone_until_it_is_said_whose_sweep_it_is(self, left_behind, sweep):
+    def test_a_log_of_two_airflows_is_left_alone_until_it_is_said_whose_sweep_it_is(self, left_behind, sweep):
         site = left_behind
         (gone,) = [job for job in site.books if "nightly.gone" in job["displayName"]]
         site.service.cancel(JobName.parse(gone["name"]))
         site.world.emulator.advance(60)
         site.buy("gone", "other", bought_by="airflow-there")
-        why = "several installations write its ledger: say which one this sweep is of"
+        why = "several installations write its log: say which one this sweep is of"
         assert f"kept 2: {why}" in sweep()[1].out
         assert "installation airflow-there bought it" in sweep("--installation", HERE)[1].out
 
@@ -231,7 +232,7 @@ class TestTheCommand:
         ("arguments", "message"),
         [
             (["--older-than", "0.01"], "Use 90 s <= older_than"),
-            (["--harvest-to", "s3://b/x"], "is not an address we can read"),
+            (["--harvest-to", "s3://b/x"], "is no folder in Cloud Storage"),
             (["--location", "mars", "--prices", "none.json"], "does not exist"),
             (["--airflow-url", "http://127.0.0.1:9"], "--airflow-url without --installation"),
             (["--airflow-url", "http://127.0.0.1:9", "--installation", "x"], "did not answer"),

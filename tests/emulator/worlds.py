@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.ports import LocalStore, ObjectInfo, replaced
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
+from airflow_vertex_batch.core.domain.ports import LocalStore, ObjectInfo, replaced
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Call, Fault, Reply
 from airflow_vertex_batch.emulator.rest import Rest

@@ -26,11 +26,11 @@ def _body(name, content=""):
     ("call", "service", "title"),
     [
         (Call("GET", FILES.format("a%2Fmanifests%2Fx.json"), b""), STORAGE, "prepare: read manifest"),
-        (Call("GET", FILES.format("staging%2Fledger%2Fx%2F000000.json"), b""), STORAGE, "prepare: read ledger entry"),
+        (Call("GET", FILES.format("staging%2Fd%2Fr%2Ft%2Flog%2F000000.json"), b""), STORAGE, "prepare: read log entry"),
         (Call("GET", FILES.format("source.jsonl"), b""), STORAGE, "prepare: read source"),
         (Call("GET", f"{OBJECTS}?prefix=a", b""), STORAGE, "prepare: list objects"),
         (Call("POST", UPLOAD, _body("a/manifests/x.json")), STORAGE, "prepare: write manifest"),
-        (Call("POST", UPLOAD, _body("ledger/0.json", '{"kind":"intent"}')), STORAGE, "create: write intent"),
+        (Call("POST", UPLOAD, _body("d/log/0.json", '{"kind":"intent"}')), STORAGE, "create: write intent"),
         (Call("GET", JOBS, b""), VERTEX, "prepare: list jobs"),
         (Call("POST", JOBS, b"{}"), VERTEX, "create: create job"),
         (Call("GET", f"{JOBS}/7", b""), VERTEX, "prepare: ask about job"),

@@ -1,7 +1,7 @@
 """Does `fix_line` keep its promises? Fixing twice is fixing once, no error is added, and the request asks the same.
 
 `meaning` brings a request into one form in which what the API takes for the same is the same: written apart from
-`core.lint.fix`, so that each checks the other.
+`core.requests.lint.fix`, so that each checks the other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_vertex_batch.core.lint import fix_line
+from airflow_vertex_batch.core.requests.lint import fix_line
 from tests.fuzz.differential import lint
 
 #: Members that hold lists; one object in place of a list of one is the same.
@@ -95,7 +95,7 @@ def _apart(made: dict[str, Any]) -> dict[str, Any]:
     plain = [choice for choice in choices if str(choice.get("type", "")).lower() != "null"]
     if len(plain) < len(choices):
         beside["nullable"] = True
-    said = [{**beside, **choice} for choice in plain]
+    said = [_apart({**beside, **choice}) for choice in plain]
     return said[0] if len(said) == 1 else {"anyOf": said}
 
 

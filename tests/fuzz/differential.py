@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 
-from airflow_vertex_batch.core.lint import Finding, Linter
+from airflow_vertex_batch.core.requests.lint import Finding, Linter
 from airflow_vertex_batch.emulator.importer import Importer, JobFailedError, decode, read_lines
 from airflow_vertex_batch.emulator.rowcheck import canonical, problem_of
 
@@ -20,17 +20,19 @@ _MOST_BYTES = 100_000_000
 _UNKNOWN_NAME = "Invalid JSON payload received. Unknown name"
 
 
-def lint(data: bytes, *, shortcut: bool = True) -> list[Finding]:
+def lint(data: bytes, *, shortcut: bool = True, model: str = "") -> list[Finding]:
     """Return what lint finds in a file."""
-    linter = Linter("requests.jsonl", shortcut=shortcut)
+    linter = Linter("requests.jsonl", shortcut=shortcut, model=model)
     found = [finding for number, row in enumerate(io.BytesIO(data), 1) for finding in linter.check(number, row)]
     return found + linter.finish()
 
 
-def refusals(data: bytes) -> dict[int, str]:
+def refusals(data: bytes, model: str = "") -> dict[int, str]:
     """Return what the emulator refuses: line → its words; the first line the importer refuses is the last looked at.
 
     Line 0 stands for the file as a whole.
+
+    :param model: that is asked; empty where nobody knows.
     """
     importer, found = Importer(), {}
     try:
@@ -40,7 +42,7 @@ def refusals(data: bytes) -> dict[int, str]:
             row = decode(line.removeprefix(b"\xef\xbb\xbf"))
             if row.get("response"):
                 continue
-            problem = problem_of(canonical(row.get("request")), lambda _: True)
+            problem = problem_of(canonical(row.get("request")), lambda _: True, model=model)
             if problem and not problem.startswith(_UNKNOWN_NAME):
                 found[number] = f"row: {problem}"
         importer.finish("requests.jsonl")
@@ -50,21 +52,23 @@ def refusals(data: bytes) -> dict[int, str]:
     return found
 
 
-def disagreements(data: bytes) -> list[str]:
+def disagreements(data: bytes, model: str = "") -> list[str]:
     """Say what the emulator refuses and lint does not; empty when the promises hold."""
-    errors = {finding.line for finding in lint(data) if finding.severity == "error"}
+    errors = {finding.line for finding in lint(data, model=model) if finding.severity == "error"}
     found = [
         f"line {number}: {words}"
-        for number, words in refusals(data).items()
+        for number, words in refusals(data, model).items()
         if (number not in errors if number else not errors)
     ]
-    kept = left_over(data)
-    return found + [f"line {number} of what is left: {words}" for number, words in refusals(kept).items() if kept]
+    kept = left_over(data, model)
+    return found + [
+        f"line {number} of what is left: {words}" for number, words in refusals(kept, model).items() if kept
+    ]
 
 
-def left_over(data: bytes) -> bytes:
+def left_over(data: bytes, model: str = "") -> bytes:
     """Return the file without the lines that lint rejects."""
-    linter, kept = Linter("requests.jsonl", rejecting=True), []
+    linter, kept = Linter("requests.jsonl", rejecting=True, model=model), []
     for number, row in enumerate(io.BytesIO(data), 1):
         if not any(finding.severity == "error" for finding in linter.check(number, row)):
             kept.append(row if row.endswith(b"\n") else row + b"\n")

@@ -223,3 +223,35 @@ def _places(value: Any) -> list[Any]:
             found.append(item)
             pending.extend(item.values() if isinstance(item, dict) else item)
     return found
+
+
+#: Models of every family that a fact is about, in every way of naming one, and some that none is about.
+MODELS = (
+    "", "gemini-2.0-flash", "gemini-2.5-flash", "gemini-2.5-flash-lite-001", "gemini-2.5-flash-image",
+    "gemini-2.5-pro-preview-06-05", "publishers/google/models/gemini-2.5-pro@default", "gemini-3-pro-preview",
+    "gemini-3.1-pro-preview", "gemini-3.5-flash", "gemini-3.5-flash-lite", "gemini-3.7-flash", "gemini-3.8-flash",
+    "gemini-4-argon", "gemini-4-carbon", "google/gemini-4-neon", "projects/p/locations/l/models/7",
+)  # fmt: skip
+_SETTINGS: dict[str, list[Any]] = {
+    "presencePenalty": [0, 0.5, -2, "0", "0.5"], "frequency_penalty": [0.0, 1], "candidateCount": [1, 2, "2", 8],
+    "responseLogprobs": [True, False], "temperature": [1], "topK": [40],
+}  # fmt: skip
+_BUDGETS = [-1, 0, 1, 127, 128, 511, 512, 24_576, 24_577, 32_768, 32_769, "0", "128", "70000", 0.0, None]
+_LEVELS = ["MINIMAL", "minimal", "LOW", "Medium", "HIGH", "XHIGH", "THINKING_LEVEL_UNSPECIFIED", 1, None]
+
+
+def settings_file(chooser: Chooser) -> bytes:
+    """Return a file of good requests whose settings suit some models and not others."""
+    rows = []
+    for number in range(1 + chooser.randrange(MOST_LINES)):
+        config: dict[str, Any] = {
+            name: values[chooser.randrange(len(values))]
+            for name, values in _SETTINGS.items()
+            if chooser.randrange(4) == 0
+        }
+        thinking = [{}, {"thinkingBudget": _BUDGETS[chooser.randrange(len(_BUDGETS))]},
+                    {"thinking_level": _LEVELS[chooser.randrange(len(_LEVELS))]}][chooser.randrange(3)]  # fmt: skip
+        config |= {("thinkingConfig", "thinking_config")[number % 2]: thinking} if thinking else {}
+        request = {"contents": [{"role": "user", "parts": [{"text": "x"}]}], "generationConfig": config or {"seed": 1}}
+        rows.append(json.dumps({"key": f"r-{number}", "request": request}).encode() + b"\n")
+    return b"".join(rows)

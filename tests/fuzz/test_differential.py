@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.lint import fix_line
-from airflow_vertex_batch.core.schema import answer_checker, json_schema
+from airflow_vertex_batch.core.requests.lint import fix_line
+from airflow_vertex_batch.core.requests.schema import answer_checker, json_schema
 from tests.core.lint_corpus import BAD
 from tests.core.lint_corpus_good import GOOD, WARNED
 from tests.core.lint_corpus_lines import schema
+from tests.each_case import compare_each
 from tests.fuzz.cures import broken_promises
 from tests.fuzz.differential import disagreements, lint, refusals
-from tests.fuzz.generate import request_file
+from tests.fuzz.generate import MODELS, request_file, settings_file
 
 #: What the importer, and not the API, refuses.
 IMPORT_RULES = {
@@ -68,6 +69,26 @@ class TestTheTwoReadings:
     def test_what_the_importer_refuses_lint_reports_at_that_line(self, seed: int) -> None:
         assert disagreements(request_file(random.Random(seed))) == []
 
+    @settings(max_examples=600, deadline=None, derandomize=True)
+    @given(seed=st.integers(0, 2**64), model=st.sampled_from(MODELS))
+    def test_what_a_model_refuses_lint_reports_at_that_line(self, seed: int, model: str) -> None:
+        assert disagreements(settings_file(random.Random(seed)), model) == []
+
+    def test_lint_says_of_no_model_what_the_emulator_takes(self) -> None:
+        """The other direction, which holds for settings: every error about a model is a refusal."""
+        said = dict.fromkeys(MODELS, 0)
+        for seed, model in itertools.product(range(60), MODELS):
+            data = settings_file(random.Random(seed))
+            found = [finding for finding in lint(data, model=model) if finding.severity == "error"]
+            about_model = {finding.line for finding in found if finding.rule == "model-refuses"}
+            assert about_model <= refusals(data, model).keys()
+            said[model] += len(about_model)
+        assert {model for model, count in said.items() if not count} == {
+            "",
+            "projects/p/locations/l/models/7",
+            "gemini-2.0-flash",
+        }
+
     @settings(max_examples=300, deadline=None, derandomize=True)
     @given(data=st.binary(max_size=80))
     def test_any_bytes_are_judged_alike(self, data: bytes) -> None:
@@ -80,21 +101,23 @@ class TestTheTwoReadings:
         data = request_file(chooser) + request_file(chooser)
         assert lint(data) == lint(data, shortcut=False)
 
-    @pytest.mark.parametrize("name", BAD)
-    def test_the_corpus_is_judged_alike(self, name: str) -> None:
-        assert disagreements(b"".join(BAD[name][0])) == []
+    def test_the_corpus_is_judged_alike(self) -> None:
+        compare_each(
+            {name: (lines, []) for name, (lines, _) in BAD.items()}, lambda lines: disagreements(b"".join(lines))
+        )
 
-    @pytest.mark.parametrize(
-        "name", [name for name, (_, found) in BAD.items() if IMPORT_RULES & {rule for _, rule in found}]
-    )
-    def test_a_case_of_an_importer_s_rule_is_refused_by_the_importer(self, name: str) -> None:
-        words = refusals(b"".join(BAD[name][0])).values()
-        assert any(text.startswith("job: ") for text in words) == (name not in PLAIN_VALUES | ROW_ONLY)
+    def test_a_case_of_an_importer_s_rule_is_refused_by_the_importer(self) -> None:
+        cases = {
+            name: (lines, name not in PLAIN_VALUES | ROW_ONLY)
+            for name, (lines, found) in BAD.items()
+            if IMPORT_RULES & {rule for _, rule in found}
+        }
+        compare_each(cases, lambda lines: any(text.startswith("job: ") for text in refusals(b"".join(lines)).values()))
 
-    @pytest.mark.parametrize("name", [*GOOD, *WARNED])
-    def test_a_good_file_is_imported_and_every_row_answered(self, name: str) -> None:
-        lines = GOOD[name] if name in GOOD else WARNED[name][0]
-        assert refusals(b"".join(lines)) == {}
+    def test_a_good_file_is_imported_and_every_row_answered(self) -> None:
+        assert not GOOD.keys() & WARNED.keys()
+        files = GOOD | {name: lines for name, (lines, _) in WARNED.items()}
+        compare_each({name: (lines, {}) for name, lines in files.items()}, lambda lines: refusals(b"".join(lines)))
 
     def test_the_generator_reaches_every_rule_of_the_importer(self) -> None:
         """A fuzzer that only makes one kind of mistake proves little."""
@@ -128,7 +151,6 @@ class TestTheCures:
         for answer in [*answers, {"a": answers[0], "b": answers[1]}, {"a": {"a": answers[2], "b": answers[3]}}]:
             assert bool(before(answer)) == bool(after(answer))
 
-    @pytest.mark.parametrize("name", BAD)
-    def test_they_do_so_in_the_corpus(self, name: str) -> None:
-        for row in BAD[name][0]:
-            assert list(broken_promises(row)) == []
+    def test_they_do_so_in_the_corpus(self) -> None:
+        cases = {name: (lines, [[]] * len(lines)) for name, (lines, _) in BAD.items()}
+        compare_each(cases, lambda lines: [list(broken_promises(row)) for row in lines])

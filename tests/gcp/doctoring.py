@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from google.oauth2.credentials import Credentials
 
-from airflow_vertex_batch.core.preflight import Canary, Plan, preflight
-from airflow_vertex_batch.core.request import RequestTemplate
+from airflow_vertex_batch.core.requests.request import RequestTemplate
+from airflow_vertex_batch.core.upkeep.preflight import Canary, Plan, preflight
 from airflow_vertex_batch.gcp.doctor import GoogleCloud, Hosts
 from tests.builders import a_response
 from tests.gcp.scripted_server import Answer, Asked, ScriptedServer, refused

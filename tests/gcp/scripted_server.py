@@ -58,6 +58,8 @@ class ScriptedServer:
     def __init__(self, *answers: Answer, route: Callable[[Asked], Answer] | None = None) -> None:
         self.answers, self._route, self.asked = list(answers), route, list[Asked]()
         self._lock, self.stopped = threading.Lock(), threading.Event()
+        #: Set when the first request is there: a client that gives up soon may be sooner than that.
+        self.heard = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
 
@@ -77,6 +79,7 @@ class ScriptedServer:
     def _next(self, asked: Asked) -> Answer:
         with self._lock:
             self.asked.append(asked)
+            self.heard.set()
             if self._route is not None:
                 return self._route(asked)
             return self.answers.pop(0) if self.answers else refused(500, "INTERNAL", "the script is over")

@@ -9,8 +9,8 @@ import pytest
 from google.auth.exceptions import RefreshError, TransportError
 from google.oauth2.credentials import Credentials
 
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import ServiceError
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import ServiceError
 from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 from tests.builders import JOB_NAME, a_job_doc
 from tests.gcp.scripted_server import Answer, Refreshing, ScriptedServer, refused
@@ -68,7 +68,10 @@ class TestTokens:
 
     def test_a_new_token_that_is_refused_too_is_an_error(self):
         credentials = Refreshing()
-        with ScriptedServer(route=lambda _asked: refused(401)) as server, pytest.raises(ServiceError) as caught:
+        with (
+            ScriptedServer(route=lambda _asked: refused(401)) as server,
+            pytest.raises(ServiceError, match="HTTP 401") as caught,
+        ):
             _async(server, lambda client: client.get(NAME), credentials=credentials)
         assert (caught.value.status, credentials.refreshed, len(server.asked)) == (401, 2, 2)
 
@@ -128,19 +131,19 @@ class TestOnAnEventLoop:
             assert _async(server, lambda client: client.cancel(NAME)) is cancelled
 
     @pytest.mark.parametrize(
-        ("answer", "status"),
+        ("answer", "status", "words"),
         [
-            (refused(503, Retry_After="9"), 503),
-            (refused(404), 404),
-            (Answer(fate="drop"), 0),
-            (Answer(body=JOB, fate="cut"), 0),
-            (Answer(body={}), 502),
+            (refused(503, Retry_After="9"), 503, "answered HTTP 503 to: get"),
+            (refused(404), 404, "answered HTTP 404 to: get"),
+            (Answer(fate="drop"), 0, "did not answer to: get .* ServerDisconnectedError"),
+            (Answer(body=JOB, fate="cut"), 0, "did not answer to: get .* ClientPayloadError"),
+            (Answer(body={}), 502, "answer to get .* is no job. KeyError: 'name'"),
         ],
         ids=["503", "404", "connection dropped", "answer cut", "no job"],
     )
-    def test_every_error_is_ours_and_left_to_the_waiting_flow(self, answer, status):
+    def test_every_error_is_ours_and_left_to_the_waiting_flow(self, answer, status, words):
         """Twice the same answer: aiohttp itself repeats a GET whose kept connection was dropped."""
-        with ScriptedServer(answer, answer) as server, pytest.raises(ServiceError) as caught:
+        with ScriptedServer(answer, answer) as server, pytest.raises(ServiceError, match=words) as caught:
             _async(server, lambda client: client.get(NAME))
         assert caught.value.status == status
         assert len(server.asked) == (2 if answer.fate == "drop" else 1)

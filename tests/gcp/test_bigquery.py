@@ -11,10 +11,12 @@ import pytest
 from google.cloud import bigquery
 from google.oauth2.credentials import Credentials
 
-from airflow_vertex_batch.core.errors import InputError, ServiceError
-from airflow_vertex_batch.core.export import SCHEMA, LandPlan, TableSink, land
-from airflow_vertex_batch.core.rows import RowStatus, Usage
-from airflow_vertex_batch.core.sources import Query, Table
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
+from airflow_vertex_batch.core.domain.row import RowStatus, Usage
+from airflow_vertex_batch.core.landing.record import SCHEMA, LandPlan
+from airflow_vertex_batch.core.landing.sink import land
+from airflow_vertex_batch.core.landing.table import TableSink
+from airflow_vertex_batch.core.requests.sources import Query, Table
 from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
 from tests.builders import a_response, a_row, jsonl
 from tests.gcp.scripted_server import Answer, ScriptedServer, refused
@@ -137,6 +139,17 @@ class TestTables:
         warehouse.drop(table)
         warehouse.drop(table)
         assert warehouse.count(table) is None
+
+    @pytest.mark.parametrize(("there", "methods"), [(True, ["DELETE", "GET", "DELETE"]), (False, ["DELETE", "GET"])])
+    def test_a_table_that_a_server_has_not_heard_of_is_dropped_all_the_same(self, table, there, methods):
+        reference = {"projectId": table.project, "datasetId": table.dataset, "tableId": table.table}
+        found = Answer(body={"tableReference": reference}) if there else refused(404)
+        with ScriptedServer(refused(404), found, Answer(body={})) as server:
+            client = bigquery.Client(
+                project="demo", credentials=Credentials("token"), client_options={"api_endpoint": server.url}
+            )
+            BigQueryWarehouse(client).drop(table)
+            assert [asked.method for asked in server.asked] == methods
 
     def test_a_dataset_that_is_not_there_is_named(self, warehouse, table):
         lost = type(table)(table.project, "no_such_dataset", "t")

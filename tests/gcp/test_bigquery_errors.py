@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import traceback
+
 import pytest
 from google.api_core.exceptions import BadRequest, from_http_status
 from google.cloud.bigquery import job
 
-from airflow_vertex_batch.core.errors import InputError, ServiceError
+from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
 from airflow_vertex_batch.gcp.bigquery_errors import PASSING, refusal, translated
 
 #: The documented table: reason → HTTP status (https://docs.cloud.google.com/bigquery/docs/error-messages, 2026-11-28).
@@ -64,6 +67,7 @@ def test_a_refusal_without_a_reason_goes_by_its_status(status, kind):
     [
         "Could not serialize access to table p:d.t due to concurrent update",
         'Catalog write-write conflict on create with "gcs_emulator"',
+        "Failed to commit: Failed to commit DuckLake transaction.",
         "UPDATE or DELETE statement over table p.d.t would affect rows in the streaming buffer, which is not supported",
     ],
 )
@@ -82,3 +86,54 @@ def test_a_job_that_never_ends_is_worth_a_retry_which_waits_for_it_again():
     with pytest.raises(ServiceError, match=r"did not answer about p\.d\.t") as raised, translated("p.d.t"):
         raise TimeoutError
     assert raised.value.retryable
+
+
+class TestWordsThatMayQuoteARow:
+    """Those of a query or a load: they end here."""
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "Bad int64 value: secret",
+            "Error while reading data, error message: Could not convert value 'string_value: \"secret\"'",
+            "Division by zero: secret / 0",
+            "Could not convert string 'secret' to INT64",
+        ],
+    )
+    def test_are_not_handed_on(self, message):
+        words = f"{message}; reason: invalidQuery\n\nLocation: US\nJob ID: j-17\n"
+        with (
+            pytest.raises(InputError, match=r"refused the query \(invalidQuery\).*may quote a row.*job j-17") as raised,
+            translated("the query", reads_rows=True),
+        ):
+            raise BadRequest(words, errors=[{"reason": "invalidQuery"}])
+        told = "".join(traceback.format_exception(raised.value))
+        assert "secret" not in told
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "Syntax error: Unexpected keyword WHERE at [1:8]",
+            "Unrecognized name: bodi at [1:8]",
+            "Provided Schema does not match Table p:d.t. Field a has changed type",
+        ],
+    )
+    def test_are_handed_on_where_they_are_about_names(self, message):
+        with pytest.raises(InputError, match=re.escape(message)), translated("the query", reads_rows=True):
+            raise BadRequest(message, errors=[{"reason": "invalidQuery"}])
+
+    def test_are_said_once_and_with_what_to_do(self):
+        """The client repeats a job's words after ``; reason:``, and its place on lines of their own."""
+        words = "Syntax error: SELEC at [1:1]"
+        twice = f"{words}; reason: invalidQuery, location: query, message: {words}\n\nLocation: US\nJob ID: j-17\n"
+        with (
+            pytest.raises(InputError, match="Syntax error: SELEC") as raised,
+            translated("the source query", reads_rows=True),
+        ):
+            raise BadRequest(twice, errors=[{"reason": "invalidQuery"}])
+        assert raised.value.why == f"{words}. Location: US. Job ID: j-17"
+        assert raised.value.todo.startswith("Correct the query")
+
+    def test_are_handed_on_where_no_row_is_read(self):
+        with pytest.raises(InputError, match="Bad int64"), translated("p.d.t"):
+            raise BadRequest("Bad int64 value: 7")

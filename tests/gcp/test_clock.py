@@ -5,20 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+import requests
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.ledger import Ledger
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.purchase.entries import Part
+from airflow_vertex_batch.core.purchase.log import BatchLog
 from airflow_vertex_batch.gcp.clock import ServerClock
 from airflow_vertex_batch.gcp.storage import GcsStore
+from tests.builders import an_identity
 
-FOLDER = Uri.parse("gs://b/ledger")
+FOLDER = Uri.parse("gs://b/staging")
 
 
 class Server(ThreadingHTTPServer):
@@ -85,11 +89,11 @@ class TestTheStore:
             store.now(FOLDER)
         assert one.asked == 1
 
-    def test_a_ledger_that_was_read_has_the_time_for_nothing(self, server, apart):
+    def test_a_log_that_was_read_has_the_time_for_nothing(self, server, apart):
         one = server(apart)
-        ledger = Ledger(one.store(), FOLDER, "a")
-        assert ledger.entries() == ()
-        entry = ledger.intent("f")
+        log = BatchLog(one.store(), an_identity(staging=str(FOLDER)), "1:a").of_job(Part())
+        assert log.entries() == ()
+        entry = log.intent("f")
         assert one.asked == 1
         assert abs(entry.at - datetime.now(UTC) - timedelta(seconds=apart)) < timedelta(seconds=60)
 
@@ -103,8 +107,14 @@ def test_a_disk_has_the_time_of_its_machine(local, folder):
     assert abs(local.now(folder) - datetime.now(UTC)) < timedelta(seconds=60)
 
 
-def test_the_real_local_server_tells_it(gcs, bucket):
-    assert abs(gcs.now(bucket) - datetime.now(UTC)) < timedelta(seconds=60)
+def test_the_real_local_server_tells_it(gcs, bucket, storage_url):
+    before = _told(storage_url)
+    assert before - timedelta(seconds=1) <= gcs.now(bucket) <= _told(storage_url) + timedelta(seconds=1)
+
+
+def _told(url):
+    """Return the time of an answer, which has whole seconds."""
+    return parsedate_to_datetime(requests.get(url, timeout=300).headers["Date"])
 
 
 def _answer(date):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.each_case import each_case
 from tests.gcp.doctoring import (
     AGENT,
     ALL_RIGHTS,
@@ -48,8 +49,7 @@ class TestEachCheck:
         report, _ = examined(canary=CANARY)
         assert [str(each) for each in report.findings if each.verdict != "ok"] == []
 
-    @pytest.mark.parametrize(
-        ("check", "answers", "verdict", "text"),
+    @each_case(
         [
             # The project.
             ("project", {}, "ok", f"demo, number {NUMBER}"),
@@ -223,7 +223,7 @@ class TestEachCheck:
                 "canary",
                 {ONLINE: Answer(body={"promptFeedback": {"blockReason": "JAILBREAK"}})},
                 "warning",
-                "blocked, JAILBREAK: .*; what it cost is not known",
+                "blocked, JAILBREAK; what it cost is not known",
             ),
             ("canary", {ONLINE: refused(400, "INVALID_ARGUMENT", "Bad schema.")}, "failed", "refused: .*Bad schema"),
             ("canary", {ONLINE: GONE}, "failed", "refused"),

@@ -8,8 +8,8 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 from google.oauth2.credentials import Credentials
 
-from airflow_vertex_batch.core.preflight import Canary
-from airflow_vertex_batch.core.request import RequestTemplate
+from airflow_vertex_batch.core.requests.request import RequestTemplate
+from airflow_vertex_batch.core.upkeep.preflight import Canary
 from airflow_vertex_batch.gcp.doctor import Hosts, environment_credentials
 from tests.builders import a_response
 from tests.gcp.doctoring import (
@@ -70,6 +70,20 @@ class TestAsking:
         report, _ = examined(answered('{"temper": "a secret"}'), canary=canary)
         assert not {word for word in ("private", "secret", "temper") if word in json.dumps(report.as_dict())}
 
+    @pytest.mark.parametrize(
+        "candidate",
+        [
+            {"finishReason": "SAFETY", "finishMessage": "It says: a secret"},
+            {"finishReason": "OTHER", "finishMessage": "a secret"},
+        ],
+        ids=["blocked", "failed"],
+    )
+    def test_what_the_service_says_of_an_answer_stays_out_of_it(self, candidate):
+        report, _ = examined({ONLINE: Answer(body={**a_response(""), "candidates": [candidate]})}, canary=CANARY)
+        found = the_finding(report, "canary").found
+        assert candidate["finishReason"] in found
+        assert "secret" not in found
+
     def test_a_host_that_is_silent_is_waited_for_once(self):
         answers = dict.fromkeys((PROJECT, *HEALTHY), Answer(fate="hang"))
         report, asked = examined(answers, canary=CANARY)
@@ -120,7 +134,7 @@ class TestHosts:
     def test_are_googles_own_unless_the_environment_says_otherwise(self, monkeypatch):
         monkeypatch.delenv("VERTEX_BATCH_EMULATOR_HOST", raising=False)
         assert Hosts.from_environment() == Hosts()
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:4443")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:4443/")
         assert Hosts.from_environment("http://here/") == Hosts(
             "http://here", "http://127.0.0.1:4443", local=frozenset({"vertex", "storage"})
         )

@@ -22,7 +22,7 @@ class TestTheCommand:
         world = World()
         with listening(world) as url:
             # The server says where it listens before it answers its first call.
-            assert requests.get(f"{url}/healthz", timeout=10).ok
+            assert requests.get(f"{url}/healthz", timeout=300).ok
             capsys.readouterr()
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
             monkeypatch.setenv("VERTEX_BATCH_EMULATOR_HOST", url)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.collect import Collector
-from airflow_vertex_batch.core.export import TableSink, land
+from airflow_vertex_batch.core.answers.collect import Collector
+from airflow_vertex_batch.core.landing.sink import land
+from airflow_vertex_batch.core.landing.table import TableSink
 from tests.core.test_hostile import GOOD, KEYS, LINES, PLAN, WELL, hostile_job
 
 pytestmark = pytest.mark.bigquery

@@ -13,11 +13,11 @@ from google.cloud.storage import Client
 from google.oauth2.credentials import Credentials
 from pyarrow import parquet
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ChangedError, InputError, ServiceError
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.request import RequestTemplate
-from airflow_vertex_batch.core.sources import Files, Requests
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import ChangedError, InputError, ServiceError
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import RequestTemplate
+from airflow_vertex_batch.core.requests.sources import Files, Requests
 from airflow_vertex_batch.gcp.limits import Limits
 from airflow_vertex_batch.gcp.reading import open_pinned
 from airflow_vertex_batch.gcp.storage import CHUNK_BYTES, GcsStore

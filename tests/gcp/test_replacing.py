@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_vertex_batch.core.errors import ChangedError
-from airflow_vertex_batch.core.export import LandPlan, land
-from airflow_vertex_batch.core.files import FileSink
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.domain.errors import ChangedError
+from airflow_vertex_batch.core.domain.row import RowStatus
+from airflow_vertex_batch.core.landing.files import FileSink
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.landing.sink import land
 from tests.builders import a_row
 
 

@@ -9,8 +9,8 @@ from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery, storage
 from google.oauth2.credentials import Credentials
 
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.errors import ChangedError, ServiceError
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.errors import ChangedError, ServiceError
 from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
 from airflow_vertex_batch.gcp.limits import LIMITS, Limits
 from airflow_vertex_batch.gcp.storage import CALL_SECONDS, CHUNK_BYTES, GcsStore
@@ -74,8 +74,8 @@ def _fails_soon(server, call, match):
         call()
     assert caught.value.retryable
     # Far from the deadlines that Google's clients have by themselves, ten minutes and none, whatever the machine.
-    assert time.monotonic() - begun < 60
-    assert server.asked
+    assert time.monotonic() - begun < 300
+    assert server.heard.wait(300)
 
 
 @pytest.mark.parametrize("fate", ["hang", "drip", "drip head"])

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
-from airflow_vertex_batch.core.address import JobName, Uri
-from airflow_vertex_batch.core.drive import drive
-from airflow_vertex_batch.core.errors import AmbiguousError, ServiceError
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.lifecycle import Ended, GaveUp, OnTimeout, TimedOut, WaitPolicy, watch
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.outage import OUTAGE_SECONDS
-from airflow_vertex_batch.core.patience import ensure_job_patiently
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import AmbiguousError, ServiceError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.outage import OUTAGE_SECONDS
+from airflow_vertex_batch.core.purchase.patience import ensure_job_patiently
+from airflow_vertex_batch.core.waiting.drive import drive
+from airflow_vertex_batch.core.waiting.watch import Ended, GaveUp, OnTimeout, TimedOut, WaitPolicy, watch
 from airflow_vertex_batch.gcp.calls import read_answer
 from airflow_vertex_batch.gcp.vertex import VertexClient
-from tests.builders import JOB_NAME, a_job, a_job_doc, a_spec, an_order
+from tests.builders import JOB_NAME, a_job, a_job_doc, a_log, a_spec, an_order
+from tests.each_case import each_case
 from tests.fakes import Clock, MemoryStore
 
 NAME = JobName.parse(JOB_NAME)
@@ -38,7 +38,11 @@ TABLE = {
     503: (True, True, False),
     504: (True, True, False),
 }
-STATUSES = pytest.mark.parametrize(("status", "facts"), TABLE.items(), ids=str)
+STATUSES = each_case(TABLE.items())
+
+
+def _statuses_and_calls(*calls: str) -> list[tuple[int, tuple[bool, bool, bool], str]]:
+    return [(status, facts, call) for status, facts in TABLE.items() for call in calls]
 
 
 #: Seconds after which an outage of two minutes is over, whatever the last wait was.
@@ -77,8 +81,7 @@ class TestCalls:
         assert isinstance(caught.value, AmbiguousError) is facts[0]
         assert (len(client.sent), client.passed) == (1, 0)
 
-    @STATUSES
-    @pytest.mark.parametrize("call", ["get", "list"])
+    @each_case(_statuses_and_calls("get", "list"))
     def test_a_read_gives_up_after_two_minutes_or_at_once(self, status, facts, call):
         client = Answering(status)
         with pytest.raises(ServiceError, match=f"HTTP {status}") as caught:
@@ -87,8 +90,7 @@ class TestCalls:
         assert caught.value.retryable is facts[1]
         assert OUTAGE_SECONDS <= client.passed < LATEST if facts[1] else client.passed == 0
 
-    @STATUSES
-    @pytest.mark.parametrize("call", ["get", "list", "cancel"])
+    @each_case(_statuses_and_calls("get", "list", "cancel"))
     def test_what_may_pass_is_outlasted_for_two_minutes(self, status, facts, call):
         client = Answering(status, lasts=OUTAGE_SECONDS)
         answers = {"get": lambda: client.get(NAME), "list": lambda: list(client.list({})), "cancel": client.cancel}
@@ -149,8 +151,8 @@ class CreatingOnly(Answering):
 
 
 def _bought(client: Answering) -> Any:
-    ledger = Ledger(MemoryStore(), Uri.parse("gs://b/ledger/me"), "a", client.clock)
-    return ensure_job_patiently(an_order(ledger, client), sleep=client.clock.sleep)
+    log = a_log(MemoryStore(), "a", client.clock)
+    return ensure_job_patiently(an_order(log, client), sleep=client.clock.sleep)
 
 
 class TestBuying:

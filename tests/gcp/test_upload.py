@@ -20,10 +20,11 @@ import pytest
 from google.cloud.storage import Client
 from google.oauth2.credentials import Credentials
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ChangedError, InputError, ServiceError
-from airflow_vertex_batch.core.export import LandPlan, land
-from airflow_vertex_batch.core.files import FileSink
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import ChangedError, InputError, ServiceError
+from airflow_vertex_batch.core.landing.files import FileSink
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.landing.sink import land
 from airflow_vertex_batch.gcp.replacing import ONE_REQUEST_BYTES
 from airflow_vertex_batch.gcp.storage import GcsStore
 from airflow_vertex_batch.gcp.upload import BEGINNINGS, COPY_BYTES, Upload
@@ -156,7 +157,9 @@ class TestASession:
     def test_a_bucket_that_is_missing_is_still_the_user_s_to_mend(self, serve):
         store = serve(session := Session({0: refused(404)}))
         with (
-            pytest.raises(InputError, match=f"{URI} does not exist.*Check the name of the bucket"),
+            pytest.raises(
+                InputError, match=f"The bucket gs://{URI.bucket} does not exist.*Check the name of the bucket"
+            ),
             store.open_write(URI) as stream,
         ):
             stream.write(SMALL)
@@ -228,7 +231,7 @@ class TestTheStream:
 class TestTheCopy:
     def test_of_more_than_there_may_be_is_not_kept_and_the_retry_sends_it(self, serve):
         store = serve(session := Session({3: refused(410)}))
-        with pytest.raises(ServiceError, match="there was no room for a copy of its 526,080 bytes") as caught:
+        with pytest.raises(ServiceError, match="There was no room for a copy of its 526,080 bytes") as caught:
             _write(store, LARGE, PART)
         assert caught.value.retryable
         assert session.stored is None
@@ -257,7 +260,7 @@ class TestASmallObject:
         assert (session.stored, session.begun) == (self.DATA, 2)
 
     def test_in_a_bucket_that_is_missing_names_it(self, serve):
-        with pytest.raises(InputError, match=f"{URI} does not exist"):
+        with pytest.raises(InputError, match=f"The bucket gs://{URI.bucket} does not exist"):
             serve(Session({0: refused(404)})).write_new(URI, b"x")
 
 

@@ -9,11 +9,11 @@ import pytest
 from google.auth.exceptions import RefreshError, TransportError
 from google.oauth2.credentials import Credentials
 
-from airflow_vertex_batch.core.address import JobName
-from airflow_vertex_batch.core.errors import AmbiguousError, InputError, ServiceError
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.outage import MAX_RETRY_AFTER_SECONDS, OUTAGE_SECONDS
-from airflow_vertex_batch.core.ports import ANY_VALUE
+from airflow_vertex_batch.core.domain.address import JobName
+from airflow_vertex_batch.core.domain.errors import AmbiguousError, InputError, ServiceError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.outage import MAX_RETRY_AFTER_SECONDS, OUTAGE_SECONDS
+from airflow_vertex_batch.core.domain.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.calls import (
     PAGE_SIZE,
     cancel_call,
@@ -26,6 +26,7 @@ from airflow_vertex_batch.gcp.calls import (
 )
 from airflow_vertex_batch.gcp.vertex import TIMEOUT_SECONDS, AsyncVertexClient, VertexClient
 from tests.builders import JOB_NAME, a_job_doc, a_spec
+from tests.each_case import each_case
 from tests.gcp.scripted_server import Answer, Refreshing, ScriptedServer, refused
 
 NAME = JobName.parse(JOB_NAME)
@@ -115,16 +116,16 @@ class TestEveryStatus:
     #: After these the create may have worked: the server failed or gave up, or its good answer cannot be read.
     MAYBE_DONE = frozenset({200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 408, *range(500, 600)})
 
-    @pytest.mark.parametrize("status", sorted({int(status) for status in HTTPStatus if status >= 200}))
+    @each_case(sorted({int(status) for status in HTTPStatus if status >= 200}))
     def test_a_create_is_refused_or_ambiguous(self, status):
-        with pytest.raises(ServiceError) as caught:
+        with pytest.raises(ServiceError, match=f"HTTP {status}.* to: create") as caught:
             read_answer(CREATE, status, "not json", {})
         assert isinstance(caught.value, AmbiguousError) is (status in self.MAYBE_DONE)
         assert caught.value.status == status
 
-    @pytest.mark.parametrize("status", sorted({int(status) for status in HTTPStatus if status >= 200}))
+    @each_case(sorted({int(status) for status in HTTPStatus if status >= 200}))
     def test_a_read_is_never_ambiguous(self, status):
-        with pytest.raises(ServiceError) as caught:
+        with pytest.raises(ServiceError, match=f"HTTP {status}.* to: get") as caught:
             read_answer(READ, status, "not json", {})
         assert not isinstance(caught.value, AmbiguousError)
         assert caught.value.retryable is (status in {408, 425, 429, 500, 502, 503, 504})
@@ -180,22 +181,22 @@ class TestCreate:
         assert (job.name, job.state) == (JOB_NAME, JobState.PENDING)
 
     @pytest.mark.parametrize(
-        "answer",
+        ("answer", "words"),
         [
-            refused(500, "INTERNAL"),
-            refused(503, "UNAVAILABLE", Retry_After="1"),
-            refused(504, "DEADLINE_EXCEEDED"),
-            refused(408),
-            Answer(body=b"<html>proxy</html>"),
-            Answer(body={}),
-            Answer(body={"name": 5}),
-            Answer(fate="drop"),
-            Answer(body=JOB, fate="cut"),
+            (refused(500, "INTERNAL"), "answered HTTP 500 INTERNAL to: create"),
+            (refused(503, "UNAVAILABLE", Retry_After="1"), "answered HTTP 503 UNAVAILABLE to: create"),
+            (refused(504, "DEADLINE_EXCEEDED"), "answered HTTP 504 DEADLINE_EXCEEDED to: create"),
+            (refused(408), "answered HTTP 408 to: create"),
+            (Answer(body=b"<html>proxy</html>"), "answered HTTP 200 to: create. <html>proxy</html>"),
+            (Answer(body={}), "answer to create is no job. KeyError: 'name'"),
+            (Answer(body={"name": 5}), "answer to create is no job. InputError: '5' is not the name"),
+            (Answer(fate="drop"), "did not answer to: create. ConnectionError"),
+            (Answer(body=JOB, fate="cut"), "did not answer to: create. ChunkedEncodingError"),
         ],
         ids=["500", "503", "504", "408", "a page", "no job", "an odd job", "connection dropped", "answer cut"],
     )
-    def test_a_lost_answer_is_ambiguous_and_never_sent_again(self, connect, slept, answer):
-        with ScriptedServer(answer) as server, pytest.raises(AmbiguousError):
+    def test_a_lost_answer_is_ambiguous_and_never_sent_again(self, connect, slept, answer, words):
+        with ScriptedServer(answer) as server, pytest.raises(AmbiguousError, match=words):
             connect(server).create(a_spec())
         assert len(server.asked) == 1
         assert slept == []
@@ -206,6 +207,7 @@ class TestCreate:
             pytest.raises(AmbiguousError, match=r"did not answer to: create. ReadTimeout"),
         ):
             connect(server, timeout=0.2).create(a_spec())
+        assert server.heard.wait(300)
         assert len(server.asked) == 1
 
     def test_a_create_that_found_no_server_never_left(self, connect, slept):
@@ -295,7 +297,7 @@ class TestReads:
 
     def test_a_read_that_hangs_is_asked_again(self, connect):
         with ScriptedServer(Answer(fate="hang"), Answer(body=JOB)) as server:
-            assert connect(server, timeout=0.2).get(NAME).name == JOB_NAME
+            assert connect(server, timeout=3).get(NAME).name == JOB_NAME
 
     def test_no_server_at_all_is_an_error_with_status_0(self, connect):
         with ScriptedServer() as server:
@@ -397,6 +399,6 @@ class TestCredentials:
 
 
 def test_a_create_ends_well_before_another_writer_may_send():
-    from airflow_vertex_batch.core.submit import SETTLE_SECONDS
+    from airflow_vertex_batch.core.purchase.decide import SETTLE_SECONDS
 
     assert timedelta(seconds=TIMEOUT_SECONDS) * 2 < timedelta(seconds=SETTLE_SECONDS)

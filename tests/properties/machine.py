@@ -1,11 +1,11 @@
 """What happens in ten thousand nights? A machine that draws them, and says what must hold in each.
 
 A night is one task of one run: attempts that die anywhere, retries, clears, edits, two workers at once, a service that
-fails, lags, loses answers and labels, jobs that end in every way, ledgers that are lost, days that pass. At its end the
+fails, lags, loses answers and labels, jobs that end in every way, logs that are lost, days that pass. At its end the
 faults are over, and the task is tried until it has landed.
 
 Beyond what a night may hold is what no client can mend, as the service knows no request id: a worker that stands still
-for longer than a create call may take between its last look and that call; the ledger lost while labels are lost too,
+for longer than a create call may take between its last look and that call; the log lost while labels are lost too,
 or while a new job is not listed yet; a 404 for a job that is there and not listed.
 """
 
@@ -19,14 +19,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_vertex_batch.core.lifecycle import OnTimeout
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.submit import OnChangedInput, OnClear
-from airflow_vertex_batch.emulator import faults
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.purchase.decide import OnChangedInput, OnClear
+from airflow_vertex_batch.core.waiting.watch import OnTimeout
+from airflow_vertex_batch.emulator import faults, row_faults
 from airflow_vertex_batch.emulator.late import LateOutput
 from airflow_vertex_batch.emulator.scenario import Pace, Switches
 from tests.properties.attempts import Death, Worker, play
-from tests.properties.nights import LEDGERS, Conditions, Night, round_of
+from tests.properties.nights import Conditions, Night, is_log, round_of
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -51,22 +51,22 @@ SWITCHES = st.builds(
 _WHEN = st.sampled_from([{"avb-round": "0"}, {"avb-round": "[01]"}, {}])
 
 
-def _row_fault(kind: type[faults.RowFault], **members: Any) -> st.SearchStrategy[Any]:
+def _row_fault(kind: type[row_faults.RowFault], **members: Any) -> st.SearchStrategy[Any]:
     keys = st.sampled_from(["a0", "a1", "a2", "a[0-1]", "*"]).map(lambda glob: (glob,))
     return st.builds(kind, keys=keys, labels=_WHEN, **{name: st.just(value) for name, value in members.items()})
 
 
 ROW_FAULTS = st.lists(
     st.one_of(
-        _row_fault(faults.Missing),
-        _row_fault(faults.Duplicated),
-        _row_fault(faults.RowError),
-        _row_fault(faults.RowError, code=400, status="INVALID_ARGUMENT"),
-        _row_fault(faults.RowError, text="no JSON at all"),
-        _row_fault(faults.Blocked),
-        _row_fault(faults.Truncated),
-        _row_fault(faults.Finish, reason="SAFETY"),
-        _row_fault(faults.Empty),
+        _row_fault(row_faults.Missing),
+        _row_fault(row_faults.Duplicated),
+        _row_fault(row_faults.RowError),
+        _row_fault(row_faults.RowError, code=400, status="INVALID_ARGUMENT"),
+        _row_fault(row_faults.RowError, text="no JSON at all"),
+        _row_fault(row_faults.Blocked),
+        _row_fault(row_faults.Truncated),
+        _row_fault(row_faults.Finish, reason="SAFETY"),
+        _row_fault(row_faults.Empty),
     ),
     max_size=2,
 )
@@ -230,21 +230,20 @@ class Nights(RuleBasedStateMachine):
         self.night.pass_time(seconds)
 
     @precondition(lambda self: not self.night.unlabelled and self.night.jobs())
-    @rule(journal=st.booleans())
-    def the_ledger_is_lost(self, *, journal: bool) -> None:
-        self._count("the ledger is lost" + (", and the journal" if journal else ""))
+    @rule()
+    def the_log_is_lost(self) -> None:
+        self._count("the log is lost")
         self.night.pass_time(60)
         objects = self.night.store.objects
         for name in list(objects):
-            if name.startswith(f"{LEDGERS}/") or (journal and "/course/" in name):
+            if is_log(name):
                 del objects[name]
-        self.night.is_ledger_lost = True
-        self.night.is_journal_lost |= journal
+        self.night.is_log_lost = True
 
     @precondition(lambda self: self._recorded())
     @rule()
     def labels_are_lost(self) -> None:
-        """Those of jobs that the ledger names: of others nobody would know whose they are."""
+        """Those of jobs that the log names: of others nobody would know whose they are."""
         self._count("labels are lost")
         self.night.unlabelled |= self._recorded()
 
@@ -267,8 +266,8 @@ class Nights(RuleBasedStateMachine):
         night.late_seconds = [] if late is None else [late]
 
     def _recorded(self) -> set[str]:
-        ledgers = b" ".join(data for name, data in self.night.store.objects.items() if name.startswith(f"{LEDGERS}/"))
-        return {job["name"] for job in self.night.jobs() if job["name"].encode() in ledgers}
+        logs = b" ".join(data for name, data in self.night.store.objects.items() if is_log(name))
+        return {job["name"] for job in self.night.jobs() if job["name"].encode() in logs}
 
     def _deletable(self) -> list[str]:
         jobs = [job for job in self.night.jobs() if JobState.read(job["state"]).is_final and not job["deleted"]]
@@ -311,27 +310,38 @@ class Nights(RuleBasedStateMachine):
         before = dict(night.store.objects)
         assert Worker(night).run() == "landed"
         changed = {name for name in night.store.objects if before.get(name) != night.store.objects[name]}
-        assert not {name for name in changed if name.startswith(("gs://out/", "gs://b/ledger"))}, changed
+        assert not {name for name in changed if name.startswith("gs://out/") or is_log(name)}, changed
         self.nothing_is_wrong()
 
     def _all_has_landed(self, worker: Worker) -> None:
-        """Every row once, and each good answer that was paid for, unless an edit or a loss led away from it."""
+        """Every row once, and each good answer that was paid for, unless an edit or a loss led away from it.
+
+        Rows that an edit took out stay where they have landed before: only `replace_partition` would remove them.
+        """
         night, landed = self.night, self.night.landed()
-        assert len(landed) == worker.base.row_count
+        stays = len(landed) - worker.base.row_count
+        assert stays >= 0 if night.is_edited else stays == 0
         if not night.conditions.in_steps:
             expected = night.prepared[worker.base.uri]
-            assert set(landed) == expected, f"{sorted(landed)} landed of {sorted(expected)}"
-        is_led_away = night.is_edited or night.is_journal_lost or night.is_any_deleted
+            may_stay = set().union(*night.prepared.values()) if night.is_edited else expected
+            assert expected <= landed.keys() <= may_stay, f"{sorted(landed)} landed of {sorted(expected)}"
+        is_led_away = night.is_edited or night.is_log_lost or night.is_any_deleted
         if not is_led_away and night.conditions.on_clear is not OnClear.NEW:
             good = night.good_keys(worker.base.fingerprint)
             assert {key for key in good if landed[key] != "succeeded"} == set()
             self.seen["good answers followed to their landing"] += len(good)
 
     def _nothing_runs_on(self) -> None:
-        """But what may not be cancelled after an edit, and what only a lost record knew of: that is for the sweep."""
+        """But what may not be cancelled after an edit, and what only a lost record knew of: that is for the sweep.
+
+        What an edit or a clear with ``on_clear="new"`` replaces is cancelled only where the log names it.
+        """
         night = self.night
         night.pass_time(60)
-        if night.is_edited and (night.is_ledger_lost or night.conditions.on_changed_input is OnChangedInput.FAIL):
+        is_replaced = night.is_edited or night.conditions.on_clear is OnClear.NEW
+        if is_replaced and night.is_log_lost:
             return
-        running = [job for job in night.running() if not (night.is_journal_lost and round_of(job))]
+        if night.is_edited and night.conditions.on_changed_input is OnChangedInput.FAIL:
+            return
+        running = [job for job in night.running() if not (night.is_log_lost and round_of(job))]
         assert not running, running

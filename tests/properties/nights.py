@@ -19,13 +19,21 @@ from typing import Any
 import msgspec
 from google.auth.credentials import AnonymousCredentials
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.claim import EDITION_LABEL, FINGERPRINT_LABEL, IDENTITY_LABEL
-from airflow_vertex_batch.core.lifecycle import OnTimeout
-from airflow_vertex_batch.core.model import JobState, Manifest
-from airflow_vertex_batch.core.purchase import ROUND_LABEL
-from airflow_vertex_batch.core.submit import SETTLE_SECONDS, OnChangedInput, OnClear
-from airflow_vertex_batch.emulator import faults
+from airflow_vertex_batch.core.answers.repair import with_resume
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.manifest import Manifest
+from airflow_vertex_batch.core.purchase.decide import SETTLE_SECONDS, OnChangedInput, OnClear
+from airflow_vertex_batch.core.purchase.ownership import (
+    FINGERPRINT_LABEL,
+    GENERATION_LABEL,
+    IDENTITY_LABEL,
+    ROUND_LABEL,
+    SHARD_LABEL,
+)
+from airflow_vertex_batch.core.requests.prepare import read_manifest
+from airflow_vertex_batch.core.waiting.watch import OnTimeout
+from airflow_vertex_batch.emulator import faults, row_faults
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.rest import Rest
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario, Switches
@@ -36,8 +44,7 @@ from tests.fakes import MemoryStore
 
 QUICK = Pace(pending_s=60, running_s=60)
 LANDED = Uri.parse("gs://out/landed")
-LEDGERS = Uri.parse("gs://b/ledger")
-#: Phases after which a job may be bought again when it answered nothing (see `core.submit.decide`).
+#: Phases after which a job may be bought again when it answered nothing (see `core.purchase.submit.decide`).
 _BAD_ENDS = {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
 
 
@@ -62,7 +69,7 @@ class Conditions:
     on_changed_input: OnChangedInput = OnChangedInput.RESUBMIT
     pace: Pace = field(default_factory=Pace)
     switches: Switches = field(default_factory=Switches)
-    row_faults: tuple[faults.RowFault, ...] = ()
+    row_faults: tuple[row_faults.RowFault, ...] = ()
 
 
 class Watched(Emulator):
@@ -105,7 +112,7 @@ class Night:
         self.prepared: dict[str, set[str]] = {}
         #: Jobs whose labels nobody sees any more.
         self.unlabelled: set[str] = set()
-        self.is_edited = self.is_any_deleted = self.is_ledger_lost = self.is_journal_lost = False
+        self.is_edited = self.is_any_deleted = self.is_log_lost = False
         #: Creates that the service will carry out although nobody waits for the answer: when, and what.
         self.late: list[tuple[datetime, dict[str, Any]]] = []
         self.late_seconds: list[float] = []
@@ -159,15 +166,24 @@ class Night:
             if shard.resume_uri:
                 self.bases[shard.resume_uri] = base.fingerprint
 
+    def _know_the_rounds(self) -> None:
+        """Learn from the logs which sets the repair rounds ask."""
+        for name, data in list(self.store.objects.items()):
+            entry = json.loads(data) if "/log/" in name else {}
+            if entry.get("kind") == "repair":
+                asked, base = (read_manifest(self.store, Uri.parse(entry[each])) for each in ("manifest_uri", "base"))
+                self.knows(with_resume(asked, entry.get("resume_uri", "")), base)
+
     def judge(self, before: list[dict[str, Any]], made: dict[str, Any]) -> None:
         """Note what is wrong with a job that was created just now."""
-        mine = [job for job in before if _label(job, IDENTITY_LABEL) == _label(made, IDENTITY_LABEL)]
+        self._know_the_rounds()
+        mine = [job for job in before if _owner(job) == _owner(made)]
         same = [job for job in mine if self._purchase(job) == self._purchase(made)]
         self.wrong += [f"paid twice: {made['name']} after {job['name']}, {job['state']}, {job['rows']}"
                        for job in same if not self._was_of_no_use(job)]  # fmt: skip
-        # A job that no ledger names any more is cancelled by nobody.
+        # A job that no log names any more is cancelled by nobody.
         self.wrong += [f"two at once: {made['name']} while {job['name']} is {job['state']}"
-                       for job in mine if job not in same and _is_running(job) and not self.is_ledger_lost]  # fmt: skip
+                       for job in mine if job not in same and _is_running(job) and not self.is_log_lost]  # fmt: skip
         self.seen["bought again"] += bool(same)
         is_new = self.conditions.on_clear is OnClear.NEW
         if self.is_any_deleted or (self.conditions.in_steps and (same or is_new)):
@@ -182,7 +198,7 @@ class Night:
 
     def _purchase(self, job: dict[str, Any]) -> tuple[str, ...]:
         """Return what makes two jobs of one owner the same purchase; a clear can ask for another one."""
-        edition = _label(job, EDITION_LABEL) if self.conditions.on_clear is OnClear.NEW else ""
+        edition = _label(job, GENERATION_LABEL) if self.conditions.on_clear is OnClear.NEW else ""
         return _label(job, FINGERPRINT_LABEL), edition
 
     def _was_of_no_use(self, job: dict[str, Any]) -> bool:
@@ -201,12 +217,12 @@ class Night:
 
     def good_keys(self, base: str, jobs: list[dict[str, Any]] | None = None) -> set[str]:
         """Return the keys that have a good answer in the output of a job which still counts."""
-        newest = {
-            (_label(job, IDENTITY_LABEL), self._purchase(job)): job for job in (self.jobs() if jobs is None else jobs)
-        }
+        newest = {(_owner(job), self._purchase(job)): job for job in (self.jobs() if jobs is None else jobs)}
         found: set[str] = set()
         for job in newest.values():
-            if self.bases.get(job["inputUris"][0]) == base and self._is_readable(job):
+            # Only the log says which set a round's answers complete.
+            is_lost = self.is_log_lost and round_of(job) > 0
+            if self.bases.get(job["inputUris"][0]) == base and self._is_readable(job) and not is_lost:
                 folder = job["outputInfo"]["gcsOutputDirectory"]
                 for name, data in self.store.objects.items():
                     if name.startswith(f"{folder}/"):
@@ -234,6 +250,16 @@ class Night:
 
 def _label(job: dict[str, Any], name: str) -> str:
     return job["labels"][name]
+
+
+def _owner(job: dict[str, Any]) -> tuple[str, ...]:
+    """Return which of whose jobs one is."""
+    return tuple(_label(job, name) for name in (IDENTITY_LABEL, ROUND_LABEL, SHARD_LABEL))
+
+
+def is_log(name: str) -> bool:
+    """Whether an object is an entry of a log, or leads to one."""
+    return "/log/" in name or "/owners/" in name
 
 
 def round_of(job: dict[str, Any]) -> int:

@@ -9,15 +9,15 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.classify import classify
-from airflow_vertex_batch.core.collect import Batch, Collector
-from airflow_vertex_batch.core.collect.join import KEY_LABEL, key_label
-from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row
-from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.jsonl import encode, read_output
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.request import request_digest
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.answers.classify import classify
+from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.answers.collect.join import KEY_LABEL, key_label
+from airflow_vertex_batch.core.answers.collect.quick import PlainLines, plain_row
+from airflow_vertex_batch.core.domain.errors import ResultError
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.jsonl import encode, read_output
+from airflow_vertex_batch.core.domain.row import RowStatus
+from airflow_vertex_batch.core.requests.request import request_digest
 from tests.builders import a_failed_output, a_job, a_line, a_request, an_output, jsonl
 from tests.fakes import MemoryStore, MemoryWarehouse
 

@@ -11,10 +11,12 @@ import pyarrow.parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.address import TableId, Uri
-from airflow_vertex_batch.core.export import LandPlan, TableSink, land
-from airflow_vertex_batch.core.files import FileSink
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.row import RowStatus
+from airflow_vertex_batch.core.landing.files import FileSink
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.landing.sink import land
+from airflow_vertex_batch.core.landing.table import TableSink
 from tests.builders import a_row
 from tests.fakes import MemoryStore, MemoryWarehouse
 

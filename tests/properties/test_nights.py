@@ -10,13 +10,13 @@ import pytest
 from hypothesis import Phase
 from hypothesis.stateful import run_state_machine_as_test
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import AmbiguousError
-from airflow_vertex_batch.core.model import BatchJob, JobSpec
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import AmbiguousError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
 from airflow_vertex_batch.gcp.vertex import VertexClient
 from tests.fakes import MemoryStore
 from tests.properties.machine import Nights, bounded
-from tests.properties.nights import LEDGERS, Client, Night
+from tests.properties.nights import Client, Night, is_log
 
 
 def test_ten_thousand_nights_in_small():
@@ -51,20 +51,20 @@ class LabelBlind(Client):
 
 
 class Overwriting(MemoryStore):
-    """Two writers may both have a number of the ledger."""
+    """Two writers may both have a number of the log."""
 
     def write_new(self, uri: Uri, data: bytes) -> bool:
-        if str(uri).startswith(f"{LEDGERS}/"):
+        if is_log(str(uri)):
             self.objects[str(uri)] = data
             return True
         return super().write_new(uri, data)
 
 
 class Forgetful(MemoryStore):
-    """The ledger is not written."""
+    """The log is not written."""
 
     def write_new(self, uri: Uri, data: bytes) -> bool:
-        return str(uri).startswith(f"{LEDGERS}/") or super().write_new(uri, data)
+        return is_log(str(uri)) or super().write_new(uri, data)
 
 
 class Keeping(Client):
@@ -93,7 +93,7 @@ class TestMistakes:
             (_asking(LabelBlind), "paid twice|two at once"),
             (_asking(Keeping), "two at once"),
             (_keeping(Overwriting), "paid twice|two at once"),
-            (_keeping(Forgetful), "paid twice|two at once"),
+            (_keeping(Forgetful), "never landed"),
         ],
         ids=lambda value: value.__name__ if isinstance(value, type) else "",
     )

@@ -5,17 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.errors import ServiceError
-from airflow_vertex_batch.core.ledger import Ledger
-from airflow_vertex_batch.core.submit import ensure_job
-from tests.builders import an_order
+from airflow_vertex_batch.core.domain.errors import ServiceError
+from airflow_vertex_batch.core.purchase.submit import ensure_job
+from tests.builders import a_log, an_order
 from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
 
-FOLDER = Uri.parse("gs://b/ledger/me")
 QUOTA = ServiceError("Vertex AI answered HTTP 429", status=429, reason="RESOURCE_EXHAUSTED")
 #: After how many effects an attempt dies (None: it lives), and what the service answers to its create calls.
-ATTEMPTS = st.lists(st.one_of(st.none(), st.integers(1, 5)), max_size=6)
+ATTEMPTS = st.lists(st.one_of(st.none(), st.integers(1, 6)), max_size=6)
 FATES = st.lists(st.sampled_from([None, "committed", "dropped", QUOTA]), max_size=6)
 
 
@@ -26,11 +23,11 @@ def test_one_paid_job(attempts, fates, lags, unanswered):
 
     def attempt(number: int, effects: int | None) -> str:
         lives = Lives(effects)
-        ledger = Ledger(lives.store(store), FOLDER, str(number), clock)
+        log = a_log(lives.store(store), str(number), clock)
         if number in unanswered:
             service.list_errors = [ServiceError("Vertex AI did not answer", status=503)]
         try:
-            return ensure_job(an_order(ledger, lives.service(service)), sleep=clock.sleep).job.name
+            return ensure_job(an_order(log, lives.service(service)), sleep=clock.sleep).job.name
         except (Died, ServiceError):
             return ""
 

@@ -8,11 +8,11 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.address import Uri
-from airflow_vertex_batch.core.jsonl import encode
-from airflow_vertex_batch.core.lint import Linter, lint_lines
-from airflow_vertex_batch.core.prepare import PreparePlan, prepare
-from airflow_vertex_batch.core.request import (
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.jsonl import encode
+from airflow_vertex_batch.core.requests.lint import Linter, lint_lines
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
+from airflow_vertex_batch.core.requests.request import (
     Correlation,
     OnRejectedRow,
     RequestBuilder,
@@ -22,7 +22,7 @@ from airflow_vertex_batch.core.request import (
     request_digest,
     row_key,
 )
-from airflow_vertex_batch.core.sources import Rows
+from airflow_vertex_batch.core.requests.sources import Rows
 from tests.builders import a_request
 from tests.fakes import MemoryStore, MemoryWarehouse
 

@@ -7,9 +7,9 @@ from collections import Counter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.model import JobState
-from airflow_vertex_batch.core.repair import ACTIONS, Action, RepairPolicy
-from airflow_vertex_batch.core.rows import RowStatus
+from airflow_vertex_batch.core.answers.repair import ACTIONS, Action, RepairPolicy
+from airflow_vertex_batch.core.domain.job import JobState
+from airflow_vertex_batch.core.domain.row import RowStatus
 from tests.builders import a_row
 from tests.core.worlds import Task, World, answers, fails, some_rows
 

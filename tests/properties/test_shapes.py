@@ -7,13 +7,13 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.classify import Form, classify, time_or_nothing
-from airflow_vertex_batch.core.collect.echo import mark_of
-from airflow_vertex_batch.core.collect.inputs import input_requests
-from airflow_vertex_batch.core.collect.quick import PlainLines, plain_row, plain_time
-from airflow_vertex_batch.core.errors import ResultError
-from airflow_vertex_batch.core.jsonl import encode, read_output
-from airflow_vertex_batch.core.request import KEY_LABEL, Digester, key_label, request_digest
+from airflow_vertex_batch.core.answers.classify import Form, classify, time_or_nothing
+from airflow_vertex_batch.core.answers.collect.echo import mark_of
+from airflow_vertex_batch.core.answers.collect.inputs import input_requests
+from airflow_vertex_batch.core.answers.collect.quick import PlainLines, plain_row, plain_time
+from airflow_vertex_batch.core.domain.errors import ResultError
+from airflow_vertex_batch.core.domain.jsonl import encode, read_output
+from airflow_vertex_batch.core.requests.request import KEY_LABEL, Digester, key_label, request_digest
 from tests.builders import a_request, a_response, an_output
 from tests.fakes import MemoryStore, MemoryWarehouse
 

@@ -12,8 +12,8 @@ if "scheduler" in sys.argv:
     import google.cloud.bigquery
     import google.cloud.storage
 
-    import airflow_vertex_batch.core.course
-    import airflow_vertex_batch.core.prepare
+    import airflow_vertex_batch.core.batch
+    import airflow_vertex_batch.core.requests.prepare
     import airflow_vertex_batch.gcp.storage
     import airflow_vertex_batch.gcp.vertex
     import airflow_vertex_batch.hooks

@@ -84,9 +84,9 @@ def struck(after: str, **more: Any) -> Callable[[Scene], Plan]:
     return lambda _scene: Plan(after=after, **more)
 
 
-def losing_ledger(after: str) -> Callable[[Scene], Plan]:
+def losing_log(after: str) -> Callable[[Scene], Plan]:
     """Return a plan that kills the task, and deletes what it wrote down about its jobs."""
-    return lambda scene: Plan(after=after, then=lambda: scene.forget("ledger"))
+    return lambda scene: Plan(after=after, then=scene.forget_logs)
 
 
 #: Keeps a batch's first job in the queue until it is cancelled or the case lets it go: how long people and servers need
@@ -234,8 +234,8 @@ SCENARIOS: tuple[Misfortune, ...] = (
     ),
     Misfortune("task killed, its create call arrives 10 s later", INTENT, lambda _: Plan(create_late_s=10.0)),
     Misfortune("task killed, the list of jobs lags 20 s", CREATED, struck(CREATED, hides_s=20.0)),
-    Misfortune("task killed, ledger lost", CREATED, losing_ledger(CREATED)),
-    Misfortune("task killed, ledger lost", RECORDED, losing_ledger(RECORDED)),
+    Misfortune("task killed, its log lost", CREATED, losing_log(CREATED)),
+    Misfortune("task killed, its log lost", RECORDED, losing_log(RECORDED)),
     Misfortune("task killed, the job's labels lost", CREATED, struck(CREATED, strips_labels=True)),
     Misfortune("task killed, the job's labels lost", RECORDED, struck(RECORDED, strips_labels=True)),
     Misfortune("run cleared", SUCCESS, meanwhile=clear_the_run),

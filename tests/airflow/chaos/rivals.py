@@ -66,11 +66,11 @@ def swept_after_its_run_was_deleted(sweep: Callable[[Scene, str], str]) -> Calla
 def by_operator(scene: Scene, _installation: str) -> str:
     """Sweep by the operator, and return its log."""
     run_id = f"sweep-{scene.place}"
-    scene.airflow.wait_for_dag("chaos_sweep", timeout_s=180)
+    scene.airflow.wait_for_dag("chaos_sweep")
     scene.airflow.unpause("chaos_sweep")
     with scene.night.triggering:
         scene.airflow.trigger("chaos_sweep", dag_run_id=run_id, conf={"staging": scene.staging})
-    scene.airflow.wait_for_run("chaos_sweep", run_id, timeout_s=300)
+    scene.airflow.wait_for_run("chaos_sweep", run_id)
     return scene.airflow.log("chaos_sweep", run_id, "sweep")
 
 
@@ -85,7 +85,7 @@ def by_command(scene: Scene, installation: str) -> str:
         env={**os.environ, **scene.night.env},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
     )
     return done.stdout + done.stderr

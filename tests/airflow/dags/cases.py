@@ -32,32 +32,32 @@ with DAG("hold", schedule=None, default_args=COMMON):
         rows=some_rows,
         prompt="{{ body }}",
         poll_interval=2,
-        destination_uri=f"gs://{BUCKET}/hold",
+        destination=f"gs://{BUCKET}/hold",
     )
 
 with DAG("empty_night", schedule=None, default_args=COMMON):
-    vertex_batch("batch", model=MODEL, rows=[], on_empty="succeed", destination_table="bq://demo.support.nothing")
+    vertex_batch("batch", model=MODEL, rows=[], on_empty="succeed", destination="bq://demo.support.nothing")
 
 # Nobody says how often a task is tried again.
 with DAG("quiet_day", schedule=None):
-    vertex_batch("batch", model=MODEL, rows=[], on_empty="skip", destination_uri=f"gs://{BUCKET}/quiet_day")
+    vertex_batch("batch", model=MODEL, rows=[], on_empty="skip", destination=f"gs://{BUCKET}/quiet_day")
 
 with DAG("blocking", schedule=None, default_args=COMMON):
     vertex_batch(
         "batch", model=MODEL, rows=some_rows, prompt="{{ body }}", poll_interval=1, deferrable=False,
-        destination_uri=f"gs://{BUCKET}/blocking",
+        destination=f"gs://{BUCKET}/blocking",
     )  # fmt: skip
 
 with DAG("rescheduling", schedule=None, default_args=COMMON):
     vertex_batch(
         "batch", model=MODEL, rows=some_rows, prompt="{{ body }}", poll_interval=3, deferrable=False, mode="reschedule",
-        destination_uri=f"gs://{BUCKET}/rescheduling",
+        destination=f"gs://{BUCKET}/rescheduling",
     )  # fmt: skip
 
 with DAG("from_trigger", schedule=None, default_args=COMMON):
     vertex_batch(
         "batch", model=MODEL, rows=some_rows, prompt="{{ body }}", poll_interval=2, start_from_trigger=True,
-        destination_uri=f"gs://{BUCKET}/from_trigger",
+        destination=f"gs://{BUCKET}/from_trigger",
     )  # fmt: skip
 
 with DAG("bad_request", schedule=None, params={"input_uri": Param("", type="string")}, default_args=COMMON):
@@ -66,14 +66,14 @@ with DAG("bad_request", schedule=None, params={"input_uri": Param("", type="stri
         jobs=VertexBatchCreateJobOperator(task_id="create", model=MODEL, input_uri="{{ params.input_uri }}").output,
         poll_interval=1,
     )
-    VertexBatchExportOperator(task_id="export", jobs=wait.output, destination_uri=f"gs://{BUCKET}/bad_request")
+    VertexBatchExportOperator(task_id="export", jobs=wait.output, destination=f"gs://{BUCKET}/bad_request")
 
 with DAG("database_rows", schedule=None, default_args=COMMON):
     vertex_batch(
         "batch", model=MODEL, sql_conn_id="shop", poll_interval=2, key_column="n", columns=["n"],
         sql="SELECT n, 'item ' || n AS item FROM generate_series(1, %(last)s) AS n",
         sql_parameters={"last": "{{ 2 * 1250 }}"}, prompt="What is {{ item }}?", max_requests_per_job=1000,
-        destination_uri=f"gs://{BUCKET}/database_rows", file_format="parquet",
+        destination=f"gs://{BUCKET}/database_rows", file_format="parquet",
     )  # fmt: skip
 
 with DAG("mapped", schedule=None, default_args=COMMON):
@@ -82,9 +82,7 @@ with DAG("mapped", schedule=None, default_args=COMMON):
     )
     create = VertexBatchCreateJobOperator.partial(task_id="create", model=MODEL).expand(manifest=prepare.output)
     wait = VertexBatchJobSensor.partial(task_id="wait", poll_interval=2).expand(jobs=create.output)
-    VertexBatchExportOperator.partial(task_id="export", destination_uri=f"gs://{BUCKET}/mapped").expand(
-        jobs=wait.output
-    )
+    VertexBatchExportOperator.partial(task_id="export", destination=f"gs://{BUCKET}/mapped").expand(jobs=wait.output)
 
 with DAG("from_upstream", schedule=None, default_args=COMMON):
 
@@ -93,7 +91,7 @@ with DAG("from_upstream", schedule=None, default_args=COMMON):
         """Return texts that look like templates: they must arrive as they are."""
         return ["plain", "{{ ds }}", "{% raw %}", "{{ var.value.secret }}"]
 
-    vertex_batch("batch", model=MODEL, rows=texts(), poll_interval=2, destination_uri=f"gs://{BUCKET}/from_upstream")
+    vertex_batch("batch", model=MODEL, rows=texts(), poll_interval=2, destination=f"gs://{BUCKET}/from_upstream")
 
 for policy in ("fail", "ask"):
     # Three answers may have 65,536 tokens each: up to 0.25 dollars. It fails, or asks, although it may be tried again.

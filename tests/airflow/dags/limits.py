@@ -25,9 +25,7 @@ def whole(retries=0, **arguments):
     """Make the one task of a batch."""
     folder = f"gs://{BUCKET}/limits/{{{{ dag.dag_id }}}}"
     common = {"model": MODEL, "rows": ROWS, "prompt": "{{ body }}", "key_column": "id", "retry_delay": 1.0}
-    VertexBatchOperator(
-        task_id="batch", poll_interval=2, destination_uri=folder, retries=retries, **common, **arguments
-    )
+    VertexBatchOperator(task_id="batch", poll_interval=2, destination=folder, retries=retries, **common, **arguments)
 
 
 with DAG("limit_deferred", schedule=None):

@@ -50,30 +50,30 @@ with a_dag("bad_night", 10_000):
         rows=tickets,
         skip_answered=True,
         deduplicate=True,
-        destination_table="bq://demo.support.bad_night",
+        destination="bq://demo.support.bad_night",
         **BATCH,
     )
 
 with a_dag("bad_night_in_one_task", 1_000):
-    VertexBatchOperator(task_id="batch", rows=tickets, destination_table="bq://demo.support.bad_night_in_one", **BATCH)
+    VertexBatchOperator(task_id="batch", rows=tickets, destination="bq://demo.support.bad_night_in_one", **BATCH)
 
 with a_dag("over_budget", 10_000):
     vertex_batch(
-        "batch", rows=tickets, max_cost_usd=0.01, destination_table="bq://demo.support.over_budget", **BATCH,
+        "batch", rows=tickets, max_cost_usd=0.01, destination="bq://demo.support.over_budget", **BATCH,
     )  # fmt: skip
 
 with a_dag("on_demand", 50):
     # No round is planned: nothing goes again until a person clears the repair task.
     vertex_batch(
-        "batch", rows=tickets, destination_table="bq://demo.support.on_demand", **BATCH | {"repair_rounds": 0},
+        "batch", rows=tickets, destination="bq://demo.support.on_demand", **BATCH | {"repair_rounds": 0},
     )  # fmt: skip
 
 with a_dag("resumed", 50):
     vertex_batch(
-        "batch", rows=tickets, destination_table="bq://demo.support.resumed", **BATCH | {"repair_by": "resume"},
+        "batch", rows=tickets, destination="bq://demo.support.resumed", **BATCH | {"repair_by": "resume"},
     )  # fmt: skip
 
 with a_dag("too_many_failed", 50):
     vertex_batch(
-        "batch", rows=tickets, destination_table="bq://demo.support.too_many_failed", max_failed_ratio=0.1, **BATCH,
+        "batch", rows=tickets, destination="bq://demo.support.too_many_failed", max_failed_ratio=0.1, **BATCH,
     )  # fmt: skip

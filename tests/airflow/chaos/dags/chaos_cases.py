@@ -22,7 +22,7 @@ BATCH = {
     "prompt": "{{ text }}",
     "key_column": "id",
     "staging_uri": f"gs://{BUCKET}/staging/{CASE}",
-    "destination_uri": f"gs://{BUCKET}/landed/{CASE}",
+    "destination": f"gs://{BUCKET}/landed/{CASE}",
     "partition_date": "2026-11-24",
     "repair_rounds": 1,
     "poll_interval": 1,
@@ -38,8 +38,8 @@ def a_dag(dag_id, schedule=None, default_args=DEFAULTS, **dates):
 
 
 # The same into a table of a dataset of its own; there is no "-" in a dataset's name.
-TO_TABLE = {name: value for name, value in BATCH.items() if name != "destination_uri"} | {
-    "destination_table": "bq://demo.{{ run_id.replace('-', '_') }}.answers",
+TO_TABLE = {name: value for name, value in BATCH.items() if name != "destination"} | {
+    "destination": "bq://demo.{{ run_id.replace('-', '_') }}.answers",
 }
 
 
@@ -67,7 +67,7 @@ with a_dag("chaos_to_table"):
     VertexBatchOperator(task_id="batch", **TO_TABLE)
 
 with a_dag("chaos_mapped"):
-    # Two parts of the same rows, each with a ledger, an output and an answers file of its own.
+    # Two parts of the same rows, each with a log, an output and an answers file of its own.
     VertexBatchOperator.partial(task_id="batch", **BATCH).expand(max_requests_per_job=[100, 200])
 
 with a_dag("chaos_daily", schedule="@daily", start_date=FIRST_DAY, end_date=FIRST_DAY):

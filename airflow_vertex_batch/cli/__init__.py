@@ -1,0 +1,1 @@
+"""What can be done from a terminal? ``airflow-vertex-batch``, a file a command."""

@@ -1,0 +1,1 @@
+"""What came back? Output lines, joined to their requests and judged row by row; and which rows go again."""

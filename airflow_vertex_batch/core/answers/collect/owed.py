@@ -1,0 +1,103 @@
+"""Has everything arrived that the service says it wrote? A row whose answer is paid but not visible yet must not end as
+missing: it would be bought again, and it would replace a good row at the destination.
+
+The service counts the rows of a job by outcome (``completionStats``). The output is compared with these counts after
+all of it was read, and only if some requests have no line. An output that answers every request is complete, whatever
+the service counted.
+
+Sources disagree about what the counts include, so each rule is as narrow as its evidence. A failed row has a line of
+its own, as the user's page shows, but nothing was billed for it. So we only wait for its line. A job that could not
+export its rows may have counted them. So we believe its output once it has had time to appear.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_vertex_batch.core.domain.errors import LostOutputError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState, Phase
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+#: Seconds after a job's end in which its output may still appear or grow. Google states no bound; half a minute and one
+#: minute were seen of ``outputInfo`` and of the folder.
+OUTPUT_SETTLE_SECONDS = 600.0
+#: gRPC codes of jobs that answered rows and could not write them: no right, no bucket, export failed (captured live
+#: 2026-08-26 to 2026-09-02, section 5.3 of the notes on the API).
+_EXPORT_FAILURES = frozenset({5, 7, 9, 13})
+
+
+class OnLostOutput(StrEnum):
+    """What to do when the service counted rows that its output does not hold."""
+
+    #: Fail this attempt; the next one asks for the job anew and looks again.
+    FAIL = "fail"
+    #: Take what is there.
+    LAND = "land"
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What the output of a job held.
+
+    :param file_count: result files; 1 for a table.
+    :param answered: requests, and lines of no known request, with a line that reports no error.
+    :param failed: those with a line that reports one.
+    :param unseen: requests without a line.
+    :param no_output: what an object holds that is named like a result file and is none.
+    """
+
+    file_count: int
+    answered: int
+    failed: int
+    unseen: int
+    no_output: str = ""
+
+
+def check_output(job: BatchJob, seen: Seen, now: datetime) -> None:
+    """Refuse an output that does not hold what the service says it wrote.
+
+    :raises LostOutputError: saying what was counted and what was found.
+    """
+    lost = lost_text(job, seen, now)
+    if not lost:
+        return
+    raise LostOutputError(
+        f"The output of {job.name} is not whole: {lost}",
+        uri=job.output_uri,
+        why=_found(job, seen),
+        left="Nothing was landed or bought for it, and nothing overwritten",
+        todo="Retry: an output may appear minutes after its job's end. If it was deleted, restore it (Cloud Storage "
+        "keeps deleted objects for 7 days where soft delete is on); if it is lost for good, set on_lost_output='land'",
+    )
+
+
+def _found(job: BatchJob, seen: Seen) -> str:
+    if not job.output_uri:
+        return "it names no output"
+    return "; ".join(filter(None, [f"{job.output_uri} has {seen.file_count:,} result files", seen.no_output]))
+
+
+def lost_text(job: BatchJob, seen: Seen, now: datetime) -> str:
+    """Say what the service wrote by its own word and is not there; empty when nothing is lost."""
+    if not seen.unseen or not job.state.is_final:
+        return ""
+    answered, failed = max(job.successful_count, 0), max(job.failed_count, 0)
+    is_young = job.ended_at is not None and abs((now - job.ended_at).total_seconds()) < OUTPUT_SETTLE_SECONDS
+    if (is_young or _is_bound(job)) and seen.answered < answered:
+        return f"the service counted {answered:,} answered rows, and {seen.answered:,} are there"
+    if is_young and seen.answered + seen.failed < answered + failed:
+        return f"the service counted {answered + failed:,} rows, and {seen.answered + seen.failed:,} are there"
+    if not seen.file_count and (job.state is JobState.SUCCEEDED or seen.no_output):
+        return "no result file is there" if seen.no_output else "it succeeded, and no result file is there"
+    return ""
+
+
+def _is_bound(job: BatchJob) -> bool:
+    """Whether what a job counted must be in its output, however long ago it ended."""
+    if job.state.phase in {Phase.SUCCEEDED, Phase.PARTIAL}:
+        return True
+    return bool(job.output_uri) and job.error_code not in _EXPORT_FAILURES

@@ -1,0 +1,255 @@
+"""Which rows go again, and how are they asked this time? Only rows to which another try may give a good answer.
+
+The rows of all rounds so far are read as they would land. The rows that are worth another try are written into a
+smaller prepared set, and their requests are changed as their status requires. Invariants: a row with a good answer is
+never sent again, and neither is a row whose error never heals. The same rounds give the same set, so a retry finds the
+set and does not make another.
+"""
+
+from __future__ import annotations
+
+from enum import Flag, StrEnum, auto
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.answers.classify import HOPELESS
+from airflow_vertex_batch.core.answers.collect import result_files
+from airflow_vertex_batch.core.answers.report import Totals
+from airflow_vertex_batch.core.answers.rounds import badly_ended
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.jsonl import decode, encode
+from airflow_vertex_batch.core.domain.lines import read_lines
+from airflow_vertex_batch.core.domain.on_disk import Shelf
+from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.requests.prepare import PreparePlan, write_set
+from airflow_vertex_batch.core.requests.request import MAX_REQUESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from decimal import Decimal
+
+    from airflow_vertex_batch.core.answers.rounds import Round, Rounds
+    from airflow_vertex_batch.core.domain.manifest import Manifest
+    from airflow_vertex_batch.core.domain.ports import ObjectStore
+    from airflow_vertex_batch.core.money.prices import PriceTable
+
+#: Answer tokens that current Gemini models give at the most
+#: (https://cloud.google.com/vertex-ai/generative-ai/docs/models/gemini/2-5-flash, 2026-11-22).
+MAX_OUTPUT_TOKENS = 65_536
+
+
+class Action(StrEnum):
+    """What another try does differently."""
+
+    #: Send the request as it was.
+    AS_IS = "as_is"
+    #: Send it with ``maxOutputTokens`` doubled, up to the cap; give up once the cap is reached.
+    MORE_TOKENS = "more_tokens"
+    #: Do not send it again.
+    GIVE_UP = "give_up"
+
+
+#: What is done about each status where nobody said otherwise.
+ACTIONS: dict[RowStatus, Action] = {
+    RowStatus.SUCCEEDED: Action.GIVE_UP,
+    RowStatus.TRUNCATED: Action.MORE_TOKENS,
+    RowStatus.BLOCKED: Action.GIVE_UP,
+    RowStatus.INVALID_OUTPUT: Action.AS_IS,
+    RowStatus.FAILED: Action.AS_IS,
+    RowStatus.EXPIRED: Action.AS_IS,
+    RowStatus.CANCELLED: Action.AS_IS,
+    RowStatus.MISSING: Action.AS_IS,
+    RowStatus.REJECTED: Action.GIVE_UP,
+}
+
+
+class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows go again, and how.
+
+    :param actions: by status, where not as in `ACTIONS`.
+    :param max_output_tokens: the cap of `Action.MORE_TOKENS`, in tokens.
+    :param resume: where rows failed with a line of their own, hand the service its output file to complete
+        (https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/capabilities/batch-inference/resume-job,
+        2026-11-22); rows without a line, or with an answer that is no good, go as requests in a later round.
+    :param max_requests: most requests in one job.
+    """
+
+    actions: dict[RowStatus, Action] = {}
+    max_output_tokens: int = MAX_OUTPUT_TOKENS
+    resume: bool = False
+    max_requests: int = MAX_REQUESTS
+
+    @classmethod
+    def of(cls, actions: Mapping[str, str] | None, **members: Any) -> RepairPolicy:
+        """Read a policy from texts.
+
+        :raises InputError: for a status or an action that does not exist, or that cannot be repaired.
+        """
+        read: dict[RowStatus, Action] = {}
+        for status, action in (actions or {}).items():
+            if status not in set(RowStatus) - {RowStatus.SUCCEEDED, RowStatus.REJECTED}:
+                raise InputError(f"repair_actions names {status!r}, which is no status of a row that was sent")
+            if action not in set(Action):
+                raise InputError(
+                    f"repair_actions[{status!r}] is {action!r}",
+                    todo=f"Use one of {', '.join(map(repr, map(str, Action)))}",
+                )
+            read[RowStatus(status)] = Action(action)
+        return cls(actions=read, **members)
+
+    @property
+    def raises_tokens(self) -> bool:
+        """Whether a row of any status is sent with more tokens."""
+        return Action.MORE_TOKENS in (ACTIONS | self.actions).values()
+
+    def action(self, row: ResultRow) -> Action:
+        """Return what is done about one row."""
+        if row.status.is_good or row.code in HOPELESS or not row.attempts:
+            return Action.GIVE_UP
+        # What was refused for its content is not repairable by itself, but its author may insist.
+        if not row.repairable and not (row.status is RowStatus.BLOCKED and row.status in self.actions):
+            return Action.GIVE_UP
+        return self.actions.get(row.status, ACTIONS[row.status])
+
+
+class Wants(Flag):
+    """Which rows may go in another round."""
+
+    #: Those that another try may help, as long as each round cures some, or its job ended badly.
+    CURABLE = auto()
+    #: The same also after a round that cured nothing.
+    AGAIN = auto()
+    #: Those that no job has a line for, in any case.
+    UNANSWERED = auto()
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What a look at the rounds so far came to.
+
+    :param manifest: the rows to send again, or None when there are none, or when the last round cured nothing.
+    :param wanted_count: rows that another try may help.
+    :param cured: rows that the last round gave a good answer.
+    :param cost_usd: what all rounds were billed.
+    """
+
+    manifest: Manifest | None
+    wanted_count: int
+    cured: int
+    cost_usd: Decimal
+
+
+def select(
+    rounds: Rounds,
+    policy: RepairPolicy,
+    store: ObjectStore,
+    folder: Uri,
+    token: str,
+    *,
+    prices: PriceTable | None = None,
+    wants: Wants = Wants.CURABLE,
+) -> Selection:
+    """Write the set of rows to send again.
+
+    :param folder: where the task's prepared sets lie.
+    :param token: names this attempt's files; anything unique.
+    :param wants: which rows may go at all.
+    """
+    first, number = rounds.rounds[0].manifest, len(rounds.rounds)
+    if first is None:
+        raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
+    totals = Totals(prices)
+    with Shelf() as wanted, Shelf() as missed, Shelf() as resumable:
+        for row in rounds.rows():
+            totals.add(row)
+            if (action := policy.action(row)) is not Action.GIVE_UP:
+                wanted.put(row.key, action.encode())
+                if wants & Wants.UNANSWERED and row.code.startswith("JOB_STATE_"):
+                    missed.put(row.key, action.encode())
+                if policy.resume and _has_failed_line(row):
+                    resumable.put(row.key, Action.AS_IS.encode())
+        cured, count = rounds.cured[-1], wanted.count
+        # A round whose job was lost says nothing about its rows.
+        is_hopeful = number == 1 or bool(cured) or bool(wants & Wants.AGAIN) or bool(badly_ended(rounds.rounds[-1:]))
+        chosen = wanted if wants & Wants.CURABLE and is_hopeful else missed
+        if not chosen.count:
+            return Selection(None, count, cured if number > 1 else 0, totals.cost)
+        resumes = chosen is wanted and resumable.count
+        output = _output_to_resume(rounds.rounds[-1], store) if resumes else ""
+        made = write_set(
+            _lines(rounds.rounds, resumable if output else chosen, policy, store),
+            PreparePlan(
+                template=None, max_requests=policy.max_requests, model=first.model, schema=first.response_schema
+            ),
+            store,
+            folder,
+            token,
+            round=number,
+        )
+    manifest = with_resume(made, output) if made.request_count else None
+    return Selection(manifest, count, cured if number > 1 else 0, totals.cost)
+
+
+def _has_failed_line(row: ResultRow) -> bool:
+    """Whether the output has a line for the row that the service itself would complete."""
+    return row.status is RowStatus.FAILED and not row.response and not row.code.startswith("JOB_STATE_")
+
+
+def _output_to_resume(last: Round, store: ObjectStore) -> str:
+    """Return the one output file of a round, or an empty text: several cannot be completed by one job."""
+    outputs = [uri for job in last.jobs if job.output_uri for uri in _output_files(job.output_uri, store)]
+    return str(outputs[0]) if len(outputs) == 1 else ""
+
+
+def _output_files(output_uri: str, store: ObjectStore) -> list[Uri]:
+    return [] if output_uri.startswith("bq://") else result_files(store, Uri.parse(output_uri))
+
+
+def with_resume(manifest: Manifest, output_uri: str) -> Manifest:
+    """Return a set of one file whose job completes an output file of an earlier job; as it is for an empty address."""
+    if not output_uri or len(manifest.shards) != 1:
+        return manifest
+    shard = msgspec.structs.replace(manifest.shards[0], resume_uri=output_uri)
+    return msgspec.structs.replace(manifest, shards=(shard,))
+
+
+def _lines(
+    rounds: tuple[Round, ...], wanted: Shelf, policy: RepairPolicy, store: ObjectStore
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the wanted requests as they were sent last, changed as their action says."""
+    for asked in reversed(rounds):
+        for shard in asked.manifest.shards if asked.manifest is not None else ():
+            with store.open_read(Uri.parse(shard.uri)) as stream:
+                for _, raw in read_lines(stream):
+                    line = _decode_line(raw)
+                    for action in wanted.take(line.key):
+                        request = _changed(bytes(line.request), Action(action.decode()), policy)
+                        if request is not None:
+                            yield line.key, request
+
+
+class _Line(msgspec.Struct):
+    key: str
+    request: msgspec.Raw
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def _changed(request: bytes, action: Action, policy: RepairPolicy) -> bytes | None:
+    """Return the request for another try, or None when the action cannot help any more."""
+    if action is Action.AS_IS:
+        return request
+    doc = decode(request)
+    config_name = "generation_config" if "generation_config" in doc else "generationConfig"
+    config = doc.get(config_name) or {}
+    name = "max_output_tokens" if "max_output_tokens" in config else "maxOutputTokens"
+    most = config.get(name)
+    if most is None:
+        # It stopped at the model's own limit: a longer answer is not to be had, but a shorter one may come.
+        return request
+    if int(most) >= policy.max_output_tokens:
+        return None
+    doc[config_name] = {**config, name: min(int(most) * 2, policy.max_output_tokens)}
+    return encode(doc)

@@ -1,0 +1,388 @@
+"""One batch, from its first job over every repair round to the last: the whole in one object that knows no Airflow.
+
+The worker of a task comes and goes while jobs run, so nothing is kept in memory: what a batch is stands in its log
+(`core.purchase.log`). `Batch.advance` adds the log up, asks `core.next_step` what comes next, does it, and goes round
+until it must wait, ask a person, or is done. It returns that as a value.
+
+A crash may follow every effect. A set that was written but is not in the log is written again, with the same name. A
+set that is in the log but was not bought is bought by the next attempt. A job that was bought is attached to.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import msgspec
+
+from airflow_vertex_batch.core import next_step as steps
+from airflow_vertex_batch.core.answers.repair import Selection, Wants, select, with_resume
+from airflow_vertex_batch.core.answers.rounds import Round, Rounds, batches, shard_of
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import LogError
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState, Phase
+from airflow_vertex_batch.core.landing.on_empty import CANCELLED, MAY_RUN, OnEmpty, emptiness
+from airflow_vertex_batch.core.money.estimate import Estimate, estimate_cost
+from airflow_vertex_batch.core.money.prices import PriceTable
+from airflow_vertex_batch.core.progress import Ask, Attempt, Done, Policy, Progress, Skip, Wait
+from airflow_vertex_batch.core.purchase.approval import Allowed, Question, Refused, Verdict, rejected, verdict
+from airflow_vertex_batch.core.purchase.decide import OnChangedInput, Reuse
+from airflow_vertex_batch.core.purchase.entries import Answered, Asked, End, Ended, Entry, Repair
+from airflow_vertex_batch.core.purchase.fold import Start, State, begin, begun_in, digest_of, fold
+from airflow_vertex_batch.core.purchase.move import fits
+from airflow_vertex_batch.core.requests.prepare import read_manifest, whole_set
+from airflow_vertex_batch.core.waiting.queue import see_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow_vertex_batch.core.domain.manifest import Manifest
+    from airflow_vertex_batch.core.domain.ports import Warehouse
+    from airflow_vertex_batch.core.purchase.buyer import Buyer
+    from airflow_vertex_batch.core.purchase.place import Place
+
+logger = logging.getLogger(__name__)
+
+
+class Batch:
+    """One batch.
+
+    :param buyer: buys jobs once; its log is the batch's.
+    :param folder: where the batch's request files lie.
+    :param start: with what this attempt begins.
+    :param prepare: reads the source and writes the request files. Not called where they are there already.
+    :param base: what another task prepared; the batch goes on from there.
+    :param jobs: what another task bought for `base`; None where jobs are bought here.
+    :param only_buys: whether the batch is done once its jobs exist: another task waits for them.
+    :param tell: told of what people should see beside the log: a name, and a value for JSON.
+    :param clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        buyer: Buyer,
+        warehouse: Warehouse,
+        folder: Uri,
+        policy: Policy,
+        start: Start,
+        prepare: Callable[[], Manifest] | None = None,
+        base: Manifest | None = None,
+        jobs: Sequence[BatchJob] | None = None,
+        only_buys: bool = False,
+        tell: Callable[[str, Any], None] = lambda _name, _value: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._unmarked, self._warehouse, self._folder, self._policy = buyer, warehouse, folder, policy
+        self._start, self._prepare, self._given, self._only_buys = start, prepare, base, only_buys
+        self._jobs = None if jobs is None else tuple(jobs)
+        self._store, self._log = buyer.store, buyer.log
+        self._tell, self._clock, self._prices = tell, clock, policy.prices or PriceTable.shipped()
+
+    def advance(self, attempt: Attempt = Attempt()) -> Progress:  # noqa: B008 - frozen
+        """Go as far as possible.
+
+        :raises InputError: when the batch must not be bought, or has no row.
+        :raises LogError: when another attempt is at work, or the log cannot be trusted.
+        :raises ServiceError: when the service refused, or could not be asked.
+        """
+        # Who takes jobs over does not complete them: the task that bought them does, when it is tried again.
+        seen = steps.Seen(fresh=attempt.fresh, complete=attempt.complete and self._jobs is None)
+        while True:
+            state = self._state()
+            step = self._next(state, seen)
+            match step:
+                case steps.Wait():
+                    return self._wait(seen, attempt)
+                case steps.AskApproval(question):
+                    self._log.add(Asked(question=question.id, text=question.subject))
+                    return Ask(
+                        question=question, round=len(seen.rounds), attempt=msgspec.structs.replace(attempt, fresh=False)
+                    )
+                case steps.Refuse(refused):
+                    return _refused(refused)
+                case steps.Stop():
+                    return self._without_rows(seen)
+                case steps.Replaced():
+                    raise _another_attempt(self._log.folder)
+                case steps.Land(given_up):
+                    if given_up is not None:
+                        logger.warning("Repair round %d is given up: %s", len(seen.rounds), given_up.why)
+                    return Done(seen.rounds)
+                case _:
+                    seen = self._do(step, state, seen)
+
+    def answered(self, question: str, by: str, *, approved: bool, of_round: int, why: str = "") -> None:
+        """Write a person's answer down, so that a crash after it does not ask again.
+
+        :param by: who answered; empty where the wait ended without an answer.
+        :param of_round: 0 for the whole batch: without an approval it ends here. A repair round is given up instead.
+        :raises InputError: when the whole batch was not approved.
+        """
+        if by or of_round:
+            entry = Answered(question=question, approved=approved, by=by or "nobody", generation=self._start.generation)
+            self._log.add(entry)
+        if approved:
+            logger.info("%s approved this batch.", by)
+        elif not of_round:
+            raise rejected(by or "Nobody", why, said=bool(by))
+
+    def _state(self) -> State:
+        return fold(self._log.entries(), self._log.installation)
+
+    def _next(self, state: State, seen: steps.Seen) -> steps.Step:
+        if self._only_buys and seen.rounds:
+            return steps.Land()
+        return steps.next_step(
+            state,
+            seen,
+            is_checked=self._jobs is None,
+            goes_on_empty=self._prepare is None or self._policy.on_empty is OnEmpty.SUCCEED,
+        )
+
+    def _do(self, step: steps.Step, state: State, seen: steps.Seen) -> steps.Seen:
+        """Carry one step out, and note what came of it."""
+        match step:
+            case steps.Prepare():
+                return msgspec.structs.replace(seen, base=self._base(state, fresh=seen.fresh))
+            case steps.Begin():
+                self._begin(state, _base_of(seen))
+                return msgspec.structs.replace(seen, has_begun=True)
+            case steps.Estimate(number):
+                return msgspec.structs.replace(seen, may_spend=self._may_spend(number, state, seen))
+            case steps.Buy(_, repair):
+                asked = self._buy(repair, state, seen)
+                self._note_the_end(len(seen.rounds), asked, state)
+                return msgspec.structs.replace(seen, rounds=(*seen.rounds, asked), selection=None, may_spend=None)
+            case steps.Choose(wants):
+                return msgspec.structs.replace(seen, selection=self._choose(seen, wants))
+            case steps.Decide(manifest):
+                self._decide(manifest, seen)
+        return seen
+
+    def _base(self, state: State, *, fresh: bool) -> Manifest:
+        """Return the set of the whole batch: a retry goes on from that of the first attempt, whatever the source holds
+        by now; a clear reads the source again.
+        """
+        if self._given is not None:
+            return self._given
+        if not fresh and state.begun is not None:
+            return read_manifest(self._store, Uri.parse(state.begun.base))
+        if not fresh or self._prepare is None:
+            raise LogError(
+                f"The log {self._log.folder} no longer says what this batch asked",
+                why="It is empty, and this attempt had begun",
+                left="Nothing was sent; the jobs that run go on, and bill",
+                todo="Nothing, if an attempt is left: it reads the source again, and finds the jobs by their labels",
+            )
+        uri = begun_in(state, self._start.generation)
+        found = whole_set(self._store, Uri.parse(uri)) if uri else None
+        if found is None or not found.request_count:
+            return self._prepare()
+        logger.info("This retry goes on from %s; the source is not read again.", found.uri)
+        return found
+
+    def _begin(self, state: State, base: Manifest) -> None:
+        """Note where the batch begins, and cancel what rounds of another set have running."""
+        jobs, files = digest_of(job.name for job in self._jobs or ()), digest_of(shard.uri for shard in base.shards)
+        entry = begin(state, base.uri, self._start, jobs, files)
+        if entry is None:
+            return
+        if state.begun is not None and not entry.goes_on(state.begun):
+            for number in range(1, len(state.repairs) + 1):
+                self._unmarked.leave(number)
+            if self._state() != state:
+                raise _another_attempt(self._log.folder)
+        self._write(msgspec.structs.replace(entry, rows=base.request_count))
+
+    def _buyer(self, state: State) -> Buyer:
+        """Return what buys the jobs of this batch, marked with the generation in which it began anew."""
+        return self._unmarked.of_generation(state.begun.since if state.begun is not None else "")
+
+    def _reuse(self, seen: steps.Seen) -> Reuse:
+        return Reuse.WITH_ROWS if seen.complete or self._only_buys else Reuse.ANY
+
+    def _buy(self, repair: Repair | None, state: State, seen: steps.Seen) -> Round:
+        """Attach to the jobs of a round, and create those that nobody has created."""
+        buyer, base = self._buyer(state), _base_of(seen)
+        if repair is not None:
+            manifest = with_resume(read_manifest(self._store, Uri.parse(repair.manifest_uri)), repair.resume_uri)
+            return Round(manifest=manifest, jobs=tuple(buyer.buy(manifest, reuse=Reuse.ANY)))
+        if self._jobs is not None:
+            return Round(manifest=base, jobs=self._taken_over(base, self._jobs, buyer))
+        return Round(manifest=base, jobs=tuple(buyer.buy(base, reuse=self._reuse(seen))))
+
+    def _note_the_end(self, number: int, asked: Round, state: State) -> None:
+        """Write down how the jobs of a round ended, once: for people, who may ask when the service has forgotten."""
+        if not asked.jobs or state.ended.issuperset(job.name for job in asked.jobs):
+            return
+        if all(job.state.is_final for job in asked.jobs):
+            ends = (
+                End(job.name, job.state_text or str(job.state), max(job.successful_count, 0), max(job.failed_count, 0))
+                for job in asked.jobs
+            )
+            self._log.add(Ended(round=number, jobs=tuple(ends)))
+
+    def _taken_over(self, base: Manifest, jobs: tuple[BatchJob, ...], buyer: Buyer) -> tuple[BatchJob, ...]:
+        """Return the jobs of another task; those that it gave up because they queued for too long are bought here.
+
+        :raises InputError: when they are not the jobs of this set.
+        """
+        batches(Round(manifest=base, jobs=jobs))
+        given_up = {
+            shard_of(base, job): job.name
+            for job in jobs
+            if job.state.phase in {Phase.CANCELLED, Phase.EXPIRED} and not job.has_rows and self.move(base, job)
+        }
+        bought = zip(sorted(given_up), buyer.buy(base, reuse=Reuse.ANY, only=given_up), strict=True)
+        instead = {given_up[shard]: job for shard, job in bought} if given_up else {}
+        return tuple(instead.get(job.name, job) for job in jobs)
+
+    def _may_spend(self, number: int, state: State, seen: steps.Seen) -> Verdict:
+        """Say what a set will cost, and compare that with the limit. What is bought already always passes."""
+        buyer, spent = self._buyer(state), Decimal(0)
+        manifest, purchase = _base_of(seen), _base_of(seen).fingerprint
+        if number:
+            manifest, spent = _chosen(seen)
+            # A person who clears the task may be asked about the same rows again.
+            purchase = f"{manifest.fingerprint} {self._start.generation}"
+        elif buyer.terms.renew:
+            purchase = f"{purchase} {buyer.terms.generation}"
+        estimate = estimate_cost(manifest, buyer.base.model, self._prices, datetime.now(UTC))
+        found = verdict(
+            self._policy.budget,
+            estimate,
+            state.answers,
+            purchase=purchase,
+            generation=self._start.generation,
+            spent_usd=spent,
+        )
+        if not number:
+            self._say_estimate(estimate)
+            if not isinstance(found, Allowed) and not buyer.would_begin(manifest, reuse=self._reuse(seen)):
+                return Allowed()
+        _say(found, f"Repair round {number}: {estimate}." if number else "")
+        return found
+
+    def _say_estimate(self, estimate: Estimate) -> None:
+        logger.info("%s.", estimate)
+        for sentence in estimate.warnings:
+            logger.warning("%s.", sentence)
+        self._tell("estimate", estimate.as_dict())
+
+    def _choose(self, seen: steps.Seen, wants: Wants) -> Selection:
+        """Read the answers, and write the set of rows that go again."""
+        policy = self._policy
+        merged = Rounds(seen.rounds, self._store, self._warehouse, policy.check, on_lost_output=policy.on_lost_output)
+        chosen = select(
+            merged, policy.repair, self._store, self._folder, uuid4().hex[:12], prices=policy.prices, wants=wants
+        )
+        if len(seen.rounds) > 1:
+            logger.info("Repair round %d gave %s rows a good answer.", len(seen.rounds) - 1, f"{chosen.cured:,}")
+        if chosen.manifest is None:
+            left = f"{chosen.wanted_count:,} rows" if chosen.wanted_count else "No row"
+            logger.info("%s could be helped by another try; none goes again.", left)
+        return chosen
+
+    def _decide(self, manifest: Manifest, seen: steps.Seen) -> None:
+        """Note that a repair round is bought."""
+        count, base = manifest.request_count, _base_of(seen)
+        self._write(
+            Repair(manifest_uri=manifest.uri, base=base.uri, resume_uri=manifest.shards[0].resume_uri, rows=count)
+        )
+        wanted = seen.selection.wanted_count if seen.selection is not None else count
+        logger.info(
+            "Repair round %d: %s of %s rows without a good answer go again.",
+            len(seen.rounds), f"{count:,}", f"{wanted:,}",
+        )  # fmt: skip
+
+    def _wait(self, seen: steps.Seen, attempt: Attempt) -> Wait:
+        """See to jobs that queue for long, and return what must end."""
+        asked = seen.rounds[-1]
+        jobs, manifest = asked.jobs, asked.manifest or _base_of(seen)
+        ending = tuple(job.name for job in jobs if job.state is JobState.CANCELLING)
+        # What is being cancelled was ended before this attempt, though it shows its rows only later.
+        told = msgspec.structs.replace(attempt.told, ending=ending) if attempt.fresh else attempt.told
+        move = (lambda job: self.move(manifest, job)) if self._policy.elsewhere else None
+        told, overdue = see_to(self._policy.queue, jobs, told, move, self._clock())
+        complete = attempt.complete and (attempt.was_interrupted or bool(ending))
+        # What began before its cancel has rows, perhaps not all.
+        complete = complete or not set(told.moved).isdisjoint(job.name for job in jobs)
+        return Wait(
+            round=len(seen.rounds) - 1,
+            jobs=jobs,
+            manifest=manifest,
+            attempt=Attempt(fresh=False, complete=complete, told=told),
+            limits=self._policy.queue.limits(jobs, told),
+            overdue=tuple(overdue),
+        )
+
+    def move(self, manifest: Manifest, job: BatchJob) -> Place | None:
+        """Give up a job that queues for too long: it is cancelled, and `advance` buys its requests at the next place.
+
+        :param manifest: what it was asked, with others or alone.
+        :returns: that place; None when none is left, and the job stays as it is.
+        """
+        own, policy, prices = self._unmarked.base.model, self._policy, self._prices
+        places = [each for each in policy.elsewhere if fits(manifest, each, own, self._store, policy.budget, prices)]
+        return self._buyer(self._state()).move(manifest, shard_of(manifest, job), job, places)
+
+    def _without_rows(self, seen: steps.Seen) -> Skip:
+        """Cancel what runs for rows that the source had before, where that is wanted, and end the task.
+
+        :raises InputError: where the author wants it to fail.
+        """
+        buyer = self._buyer(self._state())
+        buyer.leave(0)
+        jobs = MAY_RUN if buyer.terms.on_changed_input is OnChangedInput.FAIL else CANCELLED
+        empty = emptiness(_base_of(seen), jobs)
+        assert empty is not None
+        if self._policy.on_empty is OnEmpty.FAIL:
+            raise empty
+        return Skip(str(empty))
+
+    def _write(self, entry: Entry) -> None:
+        if not self._log.append(entry):
+            raise _another_attempt(self._log.folder)
+
+
+def _base_of(seen: steps.Seen) -> Manifest:
+    assert seen.base is not None
+    return seen.base
+
+
+def _chosen(seen: steps.Seen) -> tuple[Manifest, Decimal]:
+    """Return what goes again, and what the rounds before it cost."""
+    assert seen.selection is not None
+    assert seen.selection.manifest is not None
+    return seen.selection.manifest, seen.selection.cost_usd
+
+
+def _refused(refused: Refused) -> Skip:
+    if refused.skips:
+        return Skip(str(refused.why))
+    raise refused.why
+
+
+def _say(found: Verdict, estimate: str) -> None:
+    """Say in the log why a set may be bought, or who is asked."""
+    match found:
+        case Allowed(by):
+            if by:
+                logger.info("Above the limit, and approved by %s.", by)
+            if estimate:
+                logger.info("%s", estimate)
+        case Question(_, subject):
+            logger.info("A person is asked: %s", subject)
+
+
+def _another_attempt(folder: Uri) -> LogError:
+    return LogError(
+        f"Another attempt of this task is at work on {folder}",
+        left="Nothing was sent",
+        todo="Let it finish; a retry goes on where it ended",
+    )

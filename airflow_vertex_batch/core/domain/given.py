@@ -1,0 +1,84 @@
+"""Did a task get the values that it is wired to? A task before it that failed or was skipped gives nothing.
+
+Nothing is not the same as an empty night: an empty night has a manifest that says so, and an empty list of jobs.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.domain.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: What templates leave of nothing: Jinja renders None as its name, an unknown name as an empty text.
+_NOTHING = frozenset({"", "None", "null"})
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where an argument comes from.
+
+    :param tasks: ids of the tasks whose output it is, or may be.
+    :param template: the template that makes it, as the author wrote it; empty where there is none.
+    """
+
+    tasks: tuple[str, ...] = ()
+    template: str = ""
+
+    def told(self, states: Mapping[str, str | None]) -> str:
+        """Say it for people.
+
+        :param states: how the tasks ended, by their ids; None where nobody knows.
+        """
+        tasks = ", ".join(f"{task} ({states[task]})" if states.get(task) else task for task in self.tasks)
+        parts = (self.template, f"task {tasks}" if tasks else "")
+        return f"It is the output of {', '.join(filter(None, parts))}" if any(parts) else ""
+
+
+def items(value: Any) -> list[Any]:
+    """Return what a task was given as a list: one text or record, or several.
+
+    A list may also come as its text, as a template such as ``{{ ti.xcom_pull("create") }}`` renders it.
+    """
+    if isinstance(value, str) and value.startswith("["):
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str | dict) else [value]
+
+
+def nothing(value: Any) -> str:
+    """Say in which way a value is nothing, or holds nothing where it should hold something; empty where it does not."""
+    if _is_nothing(value):
+        return repr(value)
+    if isinstance(value, dict) or (isinstance(value, str) and not value.startswith("[")):
+        return ""
+    found = items(value)
+    count = sum(map(_is_nothing, found))
+    return f"{count:,} of {len(found):,} are nothing" if count else ""
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip() in _NOTHING)
+
+
+def given_nothing(
+    task_id: str, name: str, how: str, origin: Origin, states: Mapping[str, str | None] | None = None
+) -> InputError:
+    """Return the error of a task that was given nothing.
+
+    :param name: the argument.
+    :param how: what was given instead (`nothing`).
+    """
+    return InputError(
+        f"Task {task_id} was given nothing as its {name} ({how})",
+        why=origin.told(states or {}),
+        left="Nothing was sent, cancelled or landed, and what has landed before is as it was",
+        todo="Clear the task that gave nothing, with what comes after it. If this task ran because of its trigger_rule,"
+        " 'all_success' keeps it from running without its input",
+    )

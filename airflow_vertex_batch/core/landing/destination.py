@@ -1,0 +1,236 @@
+"""Where do answers land: in files of Cloud Storage (``gs://``) or in a table of BigQuery (``bq://``)?
+
+A destination owns all that differs between the two: which arguments go with it, where its dead letters go, its sink,
+the answers that it holds already, and its page in the Cloud console.
+
+`Said` is what an author says, checked when the DAG file is read as far as its text is known, and read as a
+`Destination` once Airflow has rendered it. What one kind makes no use of is refused both times.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import msgspec
+
+from airflow_vertex_batch.core.domain.address import TableId, Uri, cloud_folder
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.unrendered import (
+    check_cloud_address,
+    check_folder,
+    check_table,
+    may_begin,
+    refuse_idle,
+)
+
+if TYPE_CHECKING:
+    from airflow_vertex_batch.core.domain.ports import ObjectStore, Warehouse
+    from airflow_vertex_batch.core.landing.landed import Answers
+    from airflow_vertex_batch.core.landing.record import LandPlan
+    from airflow_vertex_batch.core.landing.sink import Sink
+
+#: The formats of files; `core.landing.formats` writes them. Repeated, so that a DAG file need not load it.
+_FILE_FORMATS = ("jsonl", "parquet")
+
+
+class Destination(Protocol):
+    """A place where answers land.
+
+    :cvar link: what a link to it is called.
+    """
+
+    link: ClassVar[str]
+
+    @property
+    def uri(self) -> str:
+        """Its address, ``gs://…`` or ``bq://…``."""
+
+    @property
+    def console_url(self) -> str:
+        """Its page in the Cloud console."""
+
+    def sink(self, store: ObjectStore, warehouse: Warehouse, plan: LandPlan) -> Sink:
+        """Return what takes the rows of one landing."""
+
+    def answers(self, store: ObjectStore, warehouse: Warehouse) -> Answers:
+        """Return the good answers that it holds already."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What an author says of a destination, before or after Airflow has rendered it.
+
+    :param destination: ``gs://bucket/folder`` or ``bq://project.dataset.table``.
+    :param project: completes ``bq://dataset.table``; empty where the connection may name it.
+    :param dead_letters: where rows without a good answer go, an address of the same kind; beside the answers where not
+        given.
+    :param file_format: of files, ``jsonl`` or ``parquet``; ``jsonl`` where not given.
+    """
+
+    destination: Any
+    project: Any = ""
+    dead_letters: Any = None
+    file_format: str | None = None
+
+    def check(self, task_id: str) -> None:
+        """Check what is known of it already: a template, or the output of a task, may become anything.
+
+        :raises InputError: for what is no destination, or goes with the other kind.
+        """
+        if self.file_format not in {None, *_FILE_FORMATS}:
+            raise InputError(f"file_format={self.file_format!r} is not known", todo="Use 'jsonl' or 'parquet'")
+        for name in ("destination", "dead_letters"):
+            check_cloud_address(getattr(self, name), name)
+        if (kind := self._kind()) is not None:
+            kind.check(self, task_id)
+
+    def read(self, task_id: str, staging: Uri) -> Destination:
+        """Return the destination, now that all of it is known.
+
+        :param staging: the staging folder.
+        :raises InputError: for what is no destination, or goes with the other kind.
+        """
+        self.check(task_id)
+        kind = self._kind() or Files
+        return kind.read(self, staging)
+
+    def _kind(self) -> type[Files | Table] | None:
+        """Return of which kind it is; None while that is not known."""
+        text = self.destination
+        found = [kind for kind in (Files, Table) if isinstance(text, str) and may_begin(text, (kind.scheme,))]
+        return found[0] if len(found) == 1 else None
+
+
+class Files(msgspec.Struct, frozen=True):
+    """Files in a folder of Cloud Storage.
+
+    :param folder: the folder; answers lie in ``answers/`` below it.
+    :param file_format: ``jsonl`` or ``parquet``.
+    :param dead: folder of the dead letters; ``dead-letters/`` below `folder` where not given.
+    """
+
+    scheme: ClassVar[str] = "gs://"
+    link: ClassVar[str] = "Output folder"
+
+    folder: Uri
+    file_format: str = "jsonl"
+    dead: Uri | None = None
+
+    @classmethod
+    def check(cls, said: Said, task_id: str) -> None:
+        """Check what an author says of files."""
+        from airflow_vertex_batch.core.landing.record import ANSWERS
+
+        check_folder(said.destination, "destination")
+        if said.dead_letters is None:
+            return
+        _of_one_kind(said, task_id, cls.scheme, f"{cls.scheme}bucket/folder", "files")
+        check_folder(said.dead_letters, "dead_letters")
+        folder, dead = (str(text).rstrip("/") + "/" for text in (said.destination, said.dead_letters))
+        if dead.startswith(f"{folder}{ANSWERS}/"):
+            raise InputError(
+                f"dead_letters={said.dead_letters!r} lies in the folder of the answers",
+                why="Whoever reads all answers would read the dead letters too",
+                todo="Name another folder, or leave it out",
+            )
+
+    @classmethod
+    def read(cls, said: Said, _staging: Uri) -> Self:
+        """Return what a rendered text names."""
+        dead = cloud_folder(said.dead_letters, "dead_letters") if said.dead_letters is not None else None
+        return cls(cloud_folder(said.destination, "destination"), said.file_format or _FILE_FORMATS[0], dead)
+
+    @property
+    def uri(self) -> str:
+        """The folder's address."""
+        return str(self.folder)
+
+    @property
+    def console_url(self) -> str:
+        """The folder's page in the Cloud console."""
+        return self.folder.console_url
+
+    def sink(self, store: ObjectStore, _warehouse: Warehouse, plan: LandPlan) -> Sink:
+        """Return what merges the day's files."""
+        from airflow_vertex_batch.core.landing.files import FileSink
+
+        return FileSink(store, self.folder, plan, self.file_format, self.dead)
+
+    def answers(self, store: ObjectStore, _warehouse: Warehouse) -> Answers:
+        """Return the good answers of the folder."""
+        from airflow_vertex_batch.core.landing.landed import FileAnswers
+
+        return FileAnswers(store, self.folder)
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A BigQuery table.
+
+    :param dead: the table of the dead letters.
+    :param staging: the folder where rows lie until they are loaded.
+    """
+
+    scheme: ClassVar[str] = "bq://"
+    link: ClassVar[str] = "Table"
+
+    table: TableId
+    dead: TableId
+    staging: Uri
+
+    @classmethod
+    def check(cls, said: Said, task_id: str) -> None:
+        """Check what an author says of a table."""
+        check_table(said.destination, "destination", said.project)
+        why, todo = f"Answers land in the table {said.destination}", "Give destination='gs://…', or leave it out"
+        refuse_idle(task_id, {"file_format": said.file_format}, why=why, todo=todo)
+        if said.dead_letters is None:
+            return
+        _of_one_kind(said, task_id, cls.scheme, f"{cls.scheme}project.dataset.table", "a table")
+        check_table(said.dead_letters, "dead_letters", said.project)
+        if said.dead_letters == said.destination:
+            raise InputError(
+                f"dead_letters={said.dead_letters!r} is the table of the answers",
+                why="A row is in one of the two tables",
+                todo="Name another table, or leave it out",
+            )
+
+    @classmethod
+    def read(cls, said: Said, staging: Uri) -> Self:
+        """Return what a rendered text names."""
+        table = TableId.parse(said.destination, said.project or "")
+        dead = table.sibling(f"{table.table}_dead_letters")
+        if said.dead_letters is not None:
+            dead = TableId.parse(said.dead_letters, said.project or "")
+        return cls(table, dead, staging / "landing")
+
+    @property
+    def uri(self) -> str:
+        """The table's address."""
+        return self.table.uri
+
+    @property
+    def console_url(self) -> str:
+        """The table's page in the Cloud console."""
+        return self.table.console_url
+
+    def sink(self, store: ObjectStore, warehouse: Warehouse, plan: LandPlan) -> Sink:
+        """Return what merges rows into the two tables."""
+        from airflow_vertex_batch.core.landing.table import TableSink
+
+        return TableSink(store, warehouse, self.table, self.dead, plan, self.staging)
+
+    def answers(self, _store: ObjectStore, warehouse: Warehouse) -> Answers:
+        """Return the good answers of the table."""
+        from airflow_vertex_batch.core.landing.landed import TableAnswers
+
+        return TableAnswers(warehouse, self.table)
+
+
+def _of_one_kind(said: Said, task_id: str, scheme: str, form: str, kind: str) -> None:
+    """Insist that dead letters land as the answers do: a row that turns good leaves them in the same landing."""
+    text = said.dead_letters
+    if isinstance(text, str) and not may_begin(text, (scheme,)):
+        raise InputError(
+            f"Task {task_id} has dead_letters={text!r}, and its answers land in {kind}",
+            why="A row that turns good leaves the dead letters in the same landing, so both are of one kind",
+            todo=f"Write dead_letters='{form}', or leave it out",
+        )

@@ -1,0 +1,91 @@
+"""How do rows land, wherever that is? One after the other into a sink, and counted: as many out as went in."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Protocol, Self
+
+import msgspec
+
+from airflow_vertex_batch.core.answers.report import Report, Totals
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.errors import ResultError
+from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.money.prices import PriceTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from airflow_vertex_batch.core.domain.ports import ObjectStore
+from airflow_vertex_batch.core.landing.record import LandedRow, LandPlan, flat
+
+
+class Sink(Protocol):
+    """A place to land. Used as a context: leaving it without an error completes the landing."""
+
+    destination: str
+    dead_letters: str
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None: ...
+    def add(self, record: LandedRow, *, good: bool) -> None:
+        """Take one record."""
+
+
+def land(
+    rows: Iterable[ResultRow],
+    sink: Sink,
+    plan: LandPlan,
+    *,
+    expected: Callable[[], int],
+    prices: PriceTable | None = None,
+    model: str = "",
+    amiss: Callable[[], str] | None = None,
+) -> Report:
+    """Land every row and return what there was.
+
+    :param model: the model that was asked, for the price of rows that do not name one.
+    :param expected: says how many rows there must be, once all have been read.
+    :param amiss: says which rows are missing or surplus (`Collector.amiss`); asked only when the totals differ.
+    :raises ResultError: when there are more or fewer; nothing was landed then.
+    """
+    totals = Totals(prices, model)
+    with sink:
+        for row in rows:
+            good, record = row.status.is_good, flat(row, plan, totals.add(row))
+            # A long row must not be there in both forms while it is written.
+            del row
+            sink.add(record, good=good)
+            del record
+        report = totals.report(
+            destination=sink.destination, dead_letters=sink.dead_letters, partition_date=plan.partition_date
+        )
+        if report.request_count != (wanted := expected()):
+            raise ResultError(
+                f"{wanted:,} rows went in and {report.request_count:,} came out",
+                uri=sink.destination,
+                why=amiss() if amiss else "",
+                left="Nothing was landed",
+                todo="Restore the request files as they were when the jobs were created, or prepare the batch again",
+            )
+    return report
+
+
+def rejected_rows(store: ObjectStore, uri: str, run_id: str) -> Iterator[ResultRow]:
+    """Yield the rows that prepare refused, as rows. They have no keys of their own.
+
+    :param run_id: makes their keys, so that they do not replace those of another run of that day.
+    """
+    if uri:
+        run = hashlib.sha256(run_id.encode()).hexdigest()[:10]
+        with store.open_read(Uri.parse(uri)) as stream:
+            for number, line in enumerate(stream, start=1):
+                doc = msgspec.json.decode(line)
+                where = f"{doc['source']}:{doc['line']}: {doc['reason']}"
+                yield ResultRow(
+                    key=f"rejected-{run}-{number}",
+                    status=RowStatus.REJECTED,
+                    code=doc["code"],
+                    reason=where,
+                    attempts=0,
+                )

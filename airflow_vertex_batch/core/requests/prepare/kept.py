@@ -1,0 +1,152 @@
+"""Has an earlier attempt written the same requests? Then its request files are the ones that are sent.
+
+A job may have been paid for these files, and an answer is found by the file that its job was given. What the earlier
+set has differently by now (columns, rejected rows, a schema) is written anew beside its request files.
+
+Invariants: request files are kept only for the same requests in the same number of files, within the limits that hold
+now. Columns lie beside the file that holds their row's request. A duplicate names the row that was sent for it. Both
+hold whatever the order of the rows is now. Memory does not grow with the rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.jsonl import decode, encode
+from airflow_vertex_batch.core.domain.manifest import Manifest
+from airflow_vertex_batch.core.domain.on_disk import Shelf
+from airflow_vertex_batch.core.requests.prepare.found import is_there
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_vertex_batch.core.domain.manifest import Shard
+    from airflow_vertex_batch.core.domain.ports import ObjectStore
+    from airflow_vertex_batch.core.requests.prepare.plan import PreparePlan
+    from airflow_vertex_batch.core.requests.prepare.shards import ShardWriter
+
+
+class _Keyed(msgspec.Struct):
+    key: str
+
+
+_decode_key = msgspec.json.Decoder(_Keyed).decode
+
+
+def request_keys(manifest: Manifest | None, store: ObjectStore) -> Iterator[str]:
+    """Yield the keys of a prepared set."""
+    for shard in manifest.shards if manifest is not None else ():
+        yield from _keys(shard, store)
+
+
+def _keys(shard: Shard, store: ObjectStore) -> Iterator[str]:
+    with store.open_read(Uri.parse(shard.uri)) as stream:
+        yield from (_decode_key(line).key for line in stream)
+
+
+def with_kept_files(made: Manifest, plan: PreparePlan, writer: ShardWriter, store: ObjectStore) -> Manifest:
+    """Return a set as it was made, or with the request files of an earlier one of the same requests.
+
+    :param made: what would be published; what it has beside its requests is right.
+    :param writer: wrote it; files that the result does not name are removed.
+    """
+    earlier = _earlier(made, plan, store)
+    if earlier is None:
+        return made
+    kept = _Kept(made, earlier, writer, store).manifest()
+    writer.keep({kept.rejected_uri, kept.duplicates_uri, kept.known_uri, *(shard.columns_uri for shard in kept.shards)})
+    return kept
+
+
+def _earlier(made: Manifest, plan: PreparePlan, store: ObjectStore) -> Manifest | None:
+    """Return an earlier set of the same requests; None also where this very set is there already."""
+    addresses = [info.uri for info in store.list(Uri.parse(made.uri.rpartition("/")[0]) / "")]
+    if Uri.parse(made.uri) in addresses:
+        return None
+    read = (store.read(address) for address in addresses)
+    sets = (Manifest.from_dict(decode(data)) for data in read if data is not None)
+    return next((found for found in sets if _is_same(made, found, plan) and _is_there(found, store)), None)
+
+
+def _is_same(made: Manifest, earlier: Manifest, plan: PreparePlan) -> bool:
+    def asked(manifest: Manifest) -> tuple[Any, ...]:
+        # Whether like rows are sent once is not in the fingerprint: its sum has the line of every row.
+        counts = (manifest.request_count, manifest.duplicate_count, len(manifest.shards))
+        return (manifest.fingerprint, manifest.model, manifest.round, *counts)
+
+    fits = all(
+        shard.request_count <= plan.max_requests and shard.size_bytes <= plan.max_bytes for shard in earlier.shards
+    )
+    return bool(made.shards) and fits and asked(made) == asked(earlier)
+
+
+def _is_there(manifest: Manifest, store: ObjectStore) -> bool:
+    """Whether no request file was removed since."""
+    return all(is_there(Uri.parse(shard.uri), shard.size_bytes, store) for shard in manifest.shards)
+
+
+class _Kept:
+    """One set on its way to the request files of another."""
+
+    def __init__(self, made: Manifest, earlier: Manifest, writer: ShardWriter, store: ObjectStore) -> None:
+        self._made, self._earlier, self._writer, self._store = made, earlier, writer, store
+        self._has_columns = any(shard.columns_uri for shard in made.shards)
+
+    def manifest(self) -> Manifest:
+        """Write what lies beside the requests to suit the other's files, and return the set."""
+        with Shelf() as beside:
+            if self._has_columns:
+                for shard in self._made.shards:
+                    for line in self._lines(shard.columns_uri):
+                        beside.put(_decode_key(line).key, line)
+            duplicates_uri = self._duplicates(beside) if self._made.duplicate_count else ""
+            shards = tuple(self._shard(number, shard, beside) for number, shard in enumerate(self._earlier.shards))
+        return msgspec.structs.replace(
+            self._made, version=self._earlier.version, shards=shards, duplicates_uri=duplicates_uri
+        )
+
+    def _shard(self, number: int, shard: Shard, beside: Shelf) -> Shard:
+        """Return a request file of the other, with this set's columns beside it."""
+        if not self._has_columns:
+            return msgspec.structs.replace(shard, columns_uri="")
+        uri = self._writer.new_file(f"columns-of-{number:05d}.jsonl")
+        with self._store.open_write(uri) as stream:
+            for key in _keys(shard, self._store):
+                stream.write(b"".join(beside.take(key)))
+        return msgspec.structs.replace(shard, columns_uri=str(uri))
+
+    def _duplicates(self, beside: Shelf) -> str:
+        """Say of each duplicate for which row its request was sent in the other's files.
+
+        Which of some like rows is sent depends on their order. Where it is another one, the two change places.
+        """
+        uri = self._writer.new_file("duplicates-of.jsonl")
+        with Shelf() as sent, Shelf() as instead, self._store.open_write(uri) as stream:
+            for key in request_keys(self._earlier, self._store):
+                sent.put(key)
+            for doc in map(decode, self._lines(self._made.duplicates_uri)):
+                if sent.all(doc["key"]):
+                    instead.put(doc["same_as"], encode(doc["key"]))
+            for doc in map(decode, self._lines(self._made.duplicates_uri)):
+                for key in map(decode, instead.all(doc["same_as"])):
+                    doc = self._changed(doc, key, beside)  # noqa: PLW2901 - the same row
+                stream.write(encode(doc) + b"\n")
+        return str(uri)
+
+    def _changed(self, doc: dict[str, Any], sent: str, beside: Shelf) -> dict[str, Any]:
+        """Return a duplicate's line where `sent` has its request; its own place goes to the row it was like."""
+        if doc["key"] != sent:
+            return {**doc, "same_as": sent}
+        columns: dict[str, Any] = {}
+        if self._has_columns:
+            [line] = beside.take(doc["same_as"])
+            columns = decode(line)["columns"]
+            beside.put(sent, encode({"key": sent, "columns": doc["columns"]}) + b"\n")
+        return {"key": doc["same_as"], "same_as": sent, "columns": columns}
+
+    def _lines(self, uri: str) -> Iterator[bytes]:
+        with self._store.open_read(Uri.parse(uri)) as stream:
+            yield from stream

@@ -1,0 +1,174 @@
+"""Does a job wait too long for its turn? Pure decisions about the time between a job's creation and its first row.
+
+A queue of up to 72 hours is normal; the user says what is too long. Invariants: a job that has begun, or that is being
+cancelled, never counts as waiting for its turn. A limit counts from the creation, so a retry does not begin it anew.
+The same warning is not given twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_vertex_batch.core.domain.job import BatchJob, JobState
+from airflow_vertex_batch.core.domain.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+log = logging.getLogger(__name__)
+
+#: Hours that the service lets a job queue before it ends it as EXPIRED
+#: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
+MAX_QUEUE_HOURS = 72
+_QUEUED = frozenset({JobState.QUEUED, JobState.PENDING})
+_HOUR = 3600.0
+
+
+class Told(Record, frozen=True, kw_only=True):
+    """What was seen to in this attempt: names of jobs.
+
+    :param warned: whose warning was said.
+    :param stuck: which queue for too long, and for which no place is left.
+    :param moved: which were given up, and are being cancelled.
+    :param ending: which were being cancelled when the attempt began.
+    """
+
+    warned: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
+    ending: tuple[str, ...] = ()
+
+
+class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When to see to a queued job, seconds from its creation. None is never.
+
+    :param warning: until it is worth a warning.
+    :param timeout: until it is moved elsewhere, or stays for good.
+    """
+
+    warning: float | None = None
+    timeout: float | None = None
+
+    def limits(self, jobs: Iterable[BatchJob], told: Told) -> dict[str, float]:
+        """Return after how many seconds from its creation each job needs somebody, by its name; jobs that need nobody
+        any more are not in it.
+        """
+        found = {job.name: self._next(job.name, told) for job in jobs if not job.state.is_final}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
+    def _next(self, name: str, told: Told) -> float | None:
+        warning = None if name in told.warned else self.warning
+        timeout = None if name in told.stuck or name in told.moved else self.timeout
+        return min((limit for limit in (warning, timeout) if limit is not None), default=None)
+
+    def overdue(self, jobs: Iterable[BatchJob], told: Told, now: float) -> list[BatchJob]:
+        """Return the jobs whose warning is due.
+
+        :param now: seconds since the epoch.
+        """
+        return [job for job in jobs if job.name not in told.warned and left(job, self.warning, now) <= 0]
+
+    def late(self, jobs: Iterable[BatchJob], told: Told, now: float) -> list[BatchJob]:
+        """Return the jobs that have queued for too long and were not seen to.
+
+        :param now: seconds since the epoch.
+        """
+        seen_to = {*told.stuck, *told.moved}
+        return [job for job in jobs if job.name not in seen_to and left(job, self.timeout, now) <= 0]
+
+
+def see_to(
+    policy: QueuePolicy,
+    jobs: Iterable[BatchJob],
+    told: Told,
+    move: Callable[[BatchJob], Any] | None,
+    now: float,
+    *,
+    only_new: float | None = None,
+) -> tuple[Told, list[BatchJob]]:
+    """Warn of jobs that have queued for long, and give up those that have queued for too long.
+
+    :param move: gives a job up and returns where its requests go, or None where it stays; None where none is moved.
+    :param now: seconds since the epoch.
+    :param only_new: leave out of the log what has been so for more than so many seconds.
+    :returns: what was seen to by now, and the jobs whose warning was due.
+    """
+    jobs = list(jobs)
+    overdue, stuck, moved = policy.overdue(jobs, told, now), list(told.stuck), list(told.moved)
+
+    def say(text: str, job: BatchJob, limit: float | None) -> None:
+        if only_new is None or -left(job, limit, now) < only_new:
+            log.warning("%s.", text)
+
+    for job in overdue:
+        say(warning_text(job, now), job, policy.warning)
+    for job in policy.late(jobs, told, now):
+        place = move(job) if move is not None else None
+        if place is None:
+            stuck.append(job.name)
+            say(stuck_text(job, now), job, policy.timeout)
+        else:
+            moved.append(job.name)
+            log.warning("%s.", moved_text(job, str(place) or "the task 'repair'", now))
+    warned = (*told.warned, *(job.name for job in overdue))
+    return msgspec.structs.replace(told, warned=warned, stuck=tuple(stuck), moved=tuple(moved)), overdue
+
+
+def left(job: BatchJob | None, limit: float | None, now: float) -> float:
+    """Return how many seconds a job may still queue until `limit`, counted from its creation; for ever if it has begun.
+
+    :param now: seconds since the epoch.
+    """
+    if limit is None or job is None or job.created_at is None or job.state not in _QUEUED:
+        return float("inf")
+    return job.created_at.timestamp() + limit - now
+
+
+def warning_text(job: BatchJob, now: float) -> str:
+    """Say of one queued job how long it has waited, what is normal, and what can be done."""
+    return (
+        f"{job.name} has been queued for {_hours(job, now)} hours ({job.progress}). Up to {MAX_QUEUE_HOURS} hours are "
+        f"normal; then the service ends it as EXPIRED. A queue is shorter at other hours, in other locations and for "
+        f"other models: queue_timeout and elsewhere move a job there by themselves"
+    )
+
+
+def moved_text(job: BatchJob, to: str, now: float) -> str:
+    """Say that a job is given up.
+
+    :param to: where its requests go.
+    """
+    return (
+        f"{job.name} has been queued for {_hours(job, now)} hours; it is being cancelled, and its requests go to {to} "
+        f"unless it has begun meanwhile"
+    )
+
+
+def stuck_text(job: BatchJob, now: float) -> str:
+    """Say that a job stays though it has queued for too long."""
+    return (
+        f"{job.name} has been queued for {_hours(job, now)} hours, and there is no place left to move it to; it "
+        f"goes on waiting"
+    )
+
+
+def warning_facts(jobs: list[BatchJob], now: float) -> dict[str, Any]:
+    """Return what a person sees of overdue jobs beside the log: small and JSON-safe."""
+    oldest = min(jobs, key=_created)
+    return {
+        "jobs": [job.name for job in jobs],
+        "since": _created(oldest).isoformat(timespec="seconds"),
+        "hours": _hours(oldest, now),
+    }
+
+
+def _created(job: BatchJob) -> datetime:
+    return job.created_at or datetime.now(UTC)
+
+
+def _hours(job: BatchJob, now: float) -> float:
+    return round((now - _created(job).timestamp()) / _HOUR, 1)

@@ -1,0 +1,176 @@
+"""What may an author write as an argument? What stands for a value that comes later is put in, with its task before
+this one, or it is refused when the DAG file is read.
+
+Airflow puts in what stands in template fields. Arguments that must not be rendered, such as rows, are put in here; for
+all others, nobody would.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from datetime import date, timedelta
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.definitions._internal.mixins import ResolveMixin
+from airflow.sdk.definitions.mappedoperator import OperatorPartial
+
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.unrendered import dump_of, is_template
+from airflow_vertex_batch.edge.hints import refuse_unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class DrawingPartial(OperatorPartial):
+    """What `partial` returns. Airflow makes a mapped task run after what stands in its template fields only."""
+
+    def _expand(self, *args: Any, **kwargs: Any) -> Any:
+        made = super()._expand(*args, **kwargs)
+        run_after(made, self.kwargs, self.operator_class)
+        return made
+
+
+def run_after(task: Any, given: Mapping[str, Any], kind: Any) -> None:
+    """Make a task run after those whose outputs stand in its `resolved_fields`."""
+    for name in kind.resolved_fields:
+        XComArg.apply_upstream_relationship(task, given.get(name))
+
+
+def is_one_of_mapped(task: Any) -> bool:
+    """Whether a task is being made in the worker, of a mapped one: what it runs after is settled."""
+    # Airflow has no public word for it.
+    return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
+def stand_ins(value: Any) -> Iterator[ResolveMixin]:
+    """Yield what, in a value, stands for one that comes later: a task's output, a mapped argument, `dag.param()`."""
+    if isinstance(value, ResolveMixin):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from stand_ins(item)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from stand_ins(item)
+
+
+def comes_later(value: Any) -> bool:
+    """Whether a value stands, in whole or in part, for one that comes later."""
+    return any(True for _ in stand_ins(value))
+
+
+def put_in(value: Any, context: Any) -> Any:
+    """Return a value with everything put in that has come."""
+    if isinstance(value, ResolveMixin):
+        return value.resolve(context)
+    if isinstance(value, dict):
+        return {name: put_in(item, context) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [put_in(item, context) for item in value]
+    return value
+
+
+def check_arguments(kind: Any, given: Mapping[str, Any]) -> None:
+    """Refuse what an operator of ours cannot make use of.
+
+    :raises InputError: naming the argument, and what to do.
+    """
+    refuse_unknown(kind, given)
+    may_come_later = {*kind.template_fields, *kind.resolved_fields}
+    known = _annotations(kind)
+    for name, value in given.items():
+        if name not in known:
+            continue
+        if name not in may_come_later and comes_later(value):
+            raise InputError(
+                f"{name} of {kind.__name__} must be known when the DAG file is read",
+                why=f"What was given comes later: {type(value).__name__}",
+                todo=f"Give a value, or use .expand({name}=…); {', '.join(sorted(may_come_later))} may come later",
+            )
+        _check_kind(name, value, known[name], is_rendered=name in kind.template_fields)
+
+
+def _check_kind(name: str, value: Any, annotation: str, *, is_rendered: bool) -> None:
+    if annotation == "Any" or isinstance(value, ResolveMixin) or (is_rendered and is_template(value)):
+        return
+    if value is None and "None" not in annotation:
+        raise InputError(f"{name}=None", todo="Leave it out, or give a value")
+    if isinstance(value, str) and "str" not in annotation:
+        why = "This argument is not templated, and takes no text"
+        raise InputError(f"{name}={value!r} is a text", why=why, todo=f"Give a value ({annotation})")
+    kinds = annotation.split(" | ")
+    if not any(_fits(value, one) for one in kinds):
+        inner = [one.partition("[")[2][:-1] for one in kinds if one.partition("[")[0] in _SERIES]
+        odd = [item for item in value if not any(_fits(item, one) for one in inner)] if _is_series(value) else []
+        of = f" with a {type(odd[0]).__name__}" if odd and inner else ""
+        todo = dump_of(next(iter(odd), value)) or f"Give a value ({annotation})"
+        raise InputError(f"{name} is a {type(value).__name__}{of}", todo=todo)
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value is of one kind; what stands in it for one that comes later may become of it."""
+    head, _, inner = annotation.partition("[")
+    if head in _SERIES:
+        return (_is_series(value) or isinstance(value, str)) and all(_fits(each, inner[:-1]) for each in _each(value))
+    return head not in _KINDS or (
+        isinstance(value, (*_KINDS[head], ResolveMixin)) and (head == "bool" or not isinstance(value, bool))
+    )
+
+
+def _is_series(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset)
+
+
+def _each(value: Any) -> Iterable[Any]:
+    # One text stands for a list of it.
+    return (value,) if isinstance(value, str) else value
+
+
+#: What our annotations say, and what may be given for it.
+_SERIES = frozenset({"Sequence", "Collection", "list"})
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str, os.PathLike),
+    "date": (date,),
+    "bool": (bool,),
+    "int": (Integral,),
+    "float": (Real, Decimal),
+    "timedelta": (timedelta,),
+    "dict": (Mapping,),
+    "Mapping": (Mapping,),
+    "None": (type(None),),
+}
+
+
+#: The aliases of `parameters`, and what may only come later, in the words that are checked here.
+_IN_WORDS = (
+    (re.compile(r"\bTexts\b"), "str | Sequence[str]"),
+    (re.compile(r"\bText\b"), "str"),
+    (re.compile(r"\bDuration\b"), "float | timedelta"),
+    (re.compile(r"\bLiteral\[[^]]*\]"), "str"),
+    (re.compile(r" \| XComArg\b"), ""),
+)
+
+
+def _in_words(annotation: str) -> str:
+    for pattern, words in _IN_WORDS:
+        annotation = pattern.sub(words, annotation)
+    return annotation
+
+
+@functools.cache
+def _annotations(kind: Any) -> dict[str, str]:
+    """Return what our classes say of their parameters, without aliases."""
+    found: dict[str, str] = {}
+    for cls in reversed(kind.__mro__):
+        if issubclass(cls, BaseOperator) and cls.__module__.startswith("airflow_vertex_batch."):
+            parameters: Iterable[inspect.Parameter] = inspect.signature(cls.__init__).parameters.values()
+            found |= {one.name: _in_words(str(one.annotation)) for one in parameters if one.kind is one.KEYWORD_ONLY}
+    return found

@@ -1,0 +1,308 @@
+"""What do all our operators share? The connection parameters, documented once, and how an error becomes a task's
+end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+from uuid import uuid4
+
+from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.bases.operator import BaseOperatorMeta
+
+from airflow_vertex_batch.core.domain.address import Uri, cloud_folder
+from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
+from airflow_vertex_batch.core.domain.given import Origin, given_nothing, nothing
+from airflow_vertex_batch.core.domain.identity import Identity
+from airflow_vertex_batch.core.domain.unrendered import check_folder, check_location, check_project
+from airflow_vertex_batch.edge.arguments import DrawingPartial, check_arguments
+from airflow_vertex_batch.edge.compat import default_retries, fail_exception, skip_exception, task_states, token_of
+from airflow_vertex_batch.edge.hints import Signature
+from airflow_vertex_batch.edge.rendering import TextsStayTexts
+from airflow_vertex_batch.links import LINKS_KEY
+from airflow_vertex_batch.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
+
+    from airflow_vertex_batch.core.purchase.log import BatchLog
+    from airflow_vertex_batch.hooks import VertexBatchHook
+    from airflow_vertex_batch.parameters import Text, Texts
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+#: As BaseOperator reads it: once, when it is loaded.
+DEFAULT_RETRIES = default_retries(BaseOperator.retries, os.environ)
+#: XCom key under which a task that skips itself says why.
+SKIP_KEY = "skip_reason"
+#: An argument that is not given at all, as against one that is None because a task before gave nothing.
+LEFT_OUT: Any = object()
+
+
+#: What may stand in the configuration too, as an author writes it.
+_EXAMPLES = {"staging_uri": "staging_uri='gs://bucket/folder'", "location": "location='global', or a region,"}
+
+
+class _MadeByAirflow(BaseOperatorMeta):
+    """Makes our operators. A mapped one is made in the worker, of what a task before gave: an error then ends the task,
+    where it would else be the error of a DAG file.
+    """
+
+    if not TYPE_CHECKING:
+        # A type checker would ask this one, and not `__init__`, what can be given.
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - a metaclass
+            """Make one; Airflow says when it is one of a mapped task."""
+            with failing() if kwargs.get("_airflow_from_mapped") else laid_out():
+                check_arguments(cls, kwargs)
+                return super().__call__(*args, **kwargs)
+
+
+class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAirflow):
+    """Base of the operators and the sensor.
+
+    :param gcp_conn_id: Airflow connection of type ``google_cloud_platform``. Templated.
+    :param impersonation_chain: service account to impersonate, or the chain of them, last one last. Templated.
+    :param project_id: project of the jobs; the connection's project where not given. Templated.
+    :param location: location of new jobs: a region, ``global``, ``us`` or ``eu``; the option ``[vertex_batch]
+        location`` where not given. Newer Gemini models are served for batch only in ``global``. Templated.
+    :param staging_uri: ``gs://`` folder for request files, job output, manifests and logs; the option
+        ``[vertex_batch] staging_uri`` where not given. Keep it for as long as runs may be cleared. Templated.
+    :param retries: how often the task is tried again, 0 or more. Where neither the task nor its DAG's ``default_args``
+        says: ``[core] default_task_retries`` if that was set to anything but Airflow's own 0, else 2. Airflow's
+        `retry_delay` (5 minutes) lies between. What no retry can cure fails at once.
+    """
+
+    #: Arguments that Airflow renders: each class names those that it adds, and `template_fields` holds all of them.
+    templated: ClassVar[tuple[str, ...]] = (
+        *("gcp_conn_id", "impersonation_chain", "project_id", "location", "staging_uri"),
+    )
+    template_fields: Sequence[str] = templated
+    #: Arguments that may hold the output of a task, and are never rendered.
+    resolved_fields: ClassVar[tuple[str, ...]] = ()
+    #: Parameters that the operator gives itself.
+    wired_inside: ClassVar[frozenset[str]] = frozenset()
+    #: Arguments of Airflow's own classes that mean nothing here, each with what to do instead.
+    refused: ClassVar[Mapping[str, str]] = {}
+    __signature__ = Signature()
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self,
+        *,
+        gcp_conn_id: str = "google_cloud_default",
+        impersonation_chain: Texts | None = None,
+        project_id: Text | None = None,
+        location: Text | None = None,
+        staging_uri: Text | None = None,
+        retries: int | None = DEFAULT_RETRIES,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(retries=retries, **kwargs)
+        self.gcp_conn_id = gcp_conn_id
+        self.impersonation_chain = plain(impersonation_chain)
+        self.project_id = plain(project_id)
+        self.location = plain(location)
+        self.staging_uri = plain(staging_uri)
+        check_folder(staging_uri or None, "staging_uri")
+        check_location(location)
+        check_project(project_id or None)
+        #: Of each argument that the task is wired to.
+        self._origins: dict[str, Origin] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Collect the template fields of all classes that a new one is made of."""
+        super().__init_subclass__(**kwargs)
+        if "template_fields" not in vars(cls):
+            cls.template_fields = _collected(cls)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Do as for every operator; Airflow below 3.3.2 does not see that an operator has a default of its own."""
+        with laid_out():
+            check_arguments(cls, kwargs)
+        plain = super().partial(**kwargs)
+        made = DrawingPartial(operator_class=plain.operator_class, kwargs=plain.kwargs, params=plain.params)
+        # It is this one that is mapped.
+        plain._expand_called = True  # noqa: SLF001
+        levels = (made.kwargs["dag"], made.kwargs["task_group"])
+        said = [kwargs, kwargs.get("default_args"), *(level.default_args for level in levels if level is not None)]
+        if not any("retries" in (each or ()) for each in said):
+            made.kwargs["retries"] = DEFAULT_RETRIES
+        return made
+
+    def wire(self, **values: Any) -> None:
+        """Note where arguments come from, before Airflow puts in what they stand for.
+
+        :param values: the arguments; `LEFT_OUT` where there is none.
+        :raises InputError: for one that is None: that would be read as if it had been left out.
+        """
+        self._origins |= {name: _origin(value) for name, value in values.items() if value is not LEFT_OUT}
+        for name, value in values.items():
+            if value is None:
+                raise self.given_nothing(name)
+
+    def given(self, name: str) -> Any:
+        """Return an argument that this task is wired to; None where it was left out.
+
+        :raises InputError: when nothing came: whatever it comes from failed, was skipped or returned nothing.
+        """
+        if name not in self._origins:
+            return None
+        value = getattr(self, name)
+        if how := nothing(value):
+            raise self.given_nothing(name, how)
+        return value
+
+    def given_nothing(self, name: str, how: str = "None") -> InputError:
+        """Return the error of having been given nothing.
+
+        :param how: what was given instead.
+        """
+        origin = self._origins.get(name, Origin())
+        tasks = origin.tasks or tuple(sorted(self.upstream_task_ids))
+        return given_nothing(self.task_id, name, how, Origin(tasks, origin.template), task_states(tasks))
+
+    def hook(self, location: str | None = None) -> VertexBatchHook:
+        """Return the hook of this task's connection.
+
+        :param location: another location than the task's.
+        """
+        from airflow_vertex_batch.hooks import VertexBatchHook
+
+        return VertexBatchHook(
+            gcp_conn_id=self.gcp_conn_id,
+            impersonation_chain=self.impersonation_chain,
+            project_id=self.project_id,
+            location=location or self.location,
+        )
+
+    def staging(self) -> Uri:
+        """Return the staging folder.
+
+        :raises InputError: when none is set.
+        """
+        text = self.staging_uri or Settings.read().staging_uri
+        if not text:
+            raise InputError(
+                f"Task {self.task_id} has no staging_uri",
+                todo=f"Set {_EXAMPLES['staging_uri']} on the task, or [vertex_batch] staging_uri",
+            )
+        return cloud_folder(text, "staging_uri")
+
+    def insist(self, *names: str) -> None:
+        """Insist on arguments that may also be options of ``[vertex_batch]``, when the DAG file is read.
+
+        :raises InputError: for one that neither the task nor the configuration gives.
+        """
+        for name in names:
+            if not getattr(self, name) and not Settings.option(name):
+                raise InputError(
+                    f"Task {self.task_id} has no {name}",
+                    todo=f"Set {_EXAMPLES[name]} on the task, or [vertex_batch] {name}",
+                )
+
+    def folder(self, context: Context) -> Uri:
+        """Return the folder of this task of this run, for whatever it writes on its way."""
+        return self.staging() / identity_of(context).path
+
+    def log_of(self, context: Context, hook: VertexBatchHook) -> BatchLog:
+        """Return the log of this task's batch."""
+        from airflow_vertex_batch.core.purchase.log import BatchLog
+
+        return BatchLog(
+            hook.store(),
+            identity_of(context, str(self.staging())),
+            token_of(context["ti"]),
+            installation=Settings.read().installation,
+        )
+
+    def push_links(self, context: Context, links: dict[str, str]) -> None:
+        """Store the addresses of this task's links."""
+        if links:
+            context["ti"].xcom_push(LINKS_KEY, links)
+
+
+def _collected(kind: type) -> tuple[str, ...]:
+    """Return what Airflow renders of a class: what each of ours adds, and what Airflow's own have."""
+    found: dict[str, None] = {}
+    for cls in reversed(kind.__mro__):
+        is_ours = issubclass(cls, VertexBatchBaseOperator)
+        found |= dict.fromkeys(vars(cls).get("templated" if is_ours else "template_fields", ()))
+    return tuple(name for name in found if name not in kind.wired_inside)  # type: ignore[attr-defined]
+
+
+def plain(value: _T | XComArg) -> _T:
+    """Return a value as what it is once Airflow has rendered it, for a type checker."""
+    return value  # type: ignore[return-value]
+
+
+def _origin(value: Any) -> Origin:
+    """Return where an argument comes from, as far as its author has said."""
+    tasks = {operator.task_id for operator, _ in XComArg.iter_xcom_references(value)}
+    return Origin(tuple(sorted(tasks)), value if isinstance(value, str) and "{{" in value else "")
+
+
+def identity_of(context: Any, staging: str = "") -> Identity:
+    """Return who a task's work belongs to: dag, task, run and map index, never the try.
+
+    :param staging: the staging folder, where jobs are meant: in another folder they are another's.
+    """
+    ti = context["ti"]
+    return Identity(
+        staging=staging, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=getattr(ti, "map_index", -1)
+    )
+
+
+def generation_of(context: Any) -> str:
+    """Return what changes when a person clears a task, and stays the same over its retries."""
+    return str(context["ti"].max_tries)
+
+
+def attempt_token() -> str:
+    """Return what tells this attempt's files and records from any other's."""
+    return uuid4().hex[:12]
+
+
+def skip(context: Context, reason: str) -> NoReturn:
+    """End the task as skipped, and say why where people look: in its log, and among its XComs in the UI."""
+    log.warning("This task is skipped: %s", reason)
+    context["ti"].xcom_push(SKIP_KEY, reason)
+    raise skip_exception(reason)
+
+
+@contextlib.contextmanager
+def laid_out() -> Iterator[None]:
+    """Say what to do about an error of a DAG file on a line of its own."""
+    try:
+        yield
+    except VertexBatchError as error:
+        error.lay_out()
+        raise
+
+
+@contextlib.contextmanager
+def failing() -> Iterator[None]:
+    """End the task in the right way: an error that a retry cannot cure fails it at once.
+
+    Airflow logs the traceback of what is raised, and of each error behind it. The message is said once, so the errors
+    behind it go to the log at DEBUG.
+    """
+    try:
+        yield
+    except VertexBatchError as error:
+        log.debug("Where the error comes from", exc_info=True)
+        error.lay_out()
+        raise (error if error.retryable else fail_exception(str(error))) from None
+
+
+def texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one text, or several, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)

@@ -1,0 +1,70 @@
+"""How are jobs listed? In pages with tokens, as the service does, and as entries of the books."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+
+from airflow_vertex_batch.emulator.job import Job
+from airflow_vertex_batch.emulator.wire import invalid, rfc3339
+
+#: Most jobs of one page, and the default. Not documented for this resource; Google's usual number.
+MAX_PAGE = 100
+
+
+def age_of(job: Job) -> tuple[str, str]:
+    """Return by what jobs are put in order."""
+    return rfc3339(job.created_at), job.id
+
+
+def page_token(age: tuple[str, str]) -> str:
+    """Return the token of the page behind a job."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(age)).decode()
+
+
+def read_page_token(token: str) -> tuple[str, str] | None:
+    """Return behind which job a page begins; None for the first.
+
+    :raises ApiError: when it is no token of ours.
+    """
+    if not token:
+        return None
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, str])
+    except (binascii.Error, msgspec.DecodeError, ValueError) as error:
+        raise invalid("The page token is not valid.", field="page_token") from error
+
+
+def read_page_size(text: str) -> int:
+    """Return how many jobs a page has.
+
+    :raises ApiError: when it is no number, or a negative one.
+    """
+    if not text.lstrip("-").isdigit() and text:
+        raise invalid(f"Invalid value at 'page_size': {text!r}.", field="page_size")
+    size = int(text or 0)
+    if size < 0:
+        raise invalid("The page size must not be negative.", field="page_size")
+    return min(size or MAX_PAGE, MAX_PAGE)
+
+
+def book_entry(job: Job) -> dict[str, Any]:
+    """Return what the books say of a job."""
+    return {
+        "name": job.name,
+        "displayName": job.display_name,
+        "labels": job.labels,
+        "model": job.body["model"],
+        "location": job.location,
+        "state": job.state,
+        "createTime": rfc3339(job.created_at),
+        "deleted": job.is_deleted,
+        "inputUris": list(job.plan.inputs),
+        "output": job.plan.output,
+        "outputInfo": job.output_info,
+        "requests": job.request_count,
+        **job.account.as_dict(),
+    }

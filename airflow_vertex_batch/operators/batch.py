@@ -1,0 +1,76 @@
+"""How does one task do it all? Prepare, create, wait, repair and land through the same core as the single steps."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from airflow_vertex_batch.core.domain.unrendered import refuse_idle
+from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink
+from airflow_vertex_batch.operators.export import VertexBatchExportOperator
+from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
+from airflow_vertex_batch.operators.repair import RoundsOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Unpack
+
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_vertex_batch.core.answers.rounds import Round
+    from airflow_vertex_batch.core.batch import Batch
+    from airflow_vertex_batch.core.progress import Policy
+    from airflow_vertex_batch.hooks import VertexBatchHook
+    from airflow_vertex_batch.parameters import BatchParameters
+
+#: What the steps pass to each other, and this task keeps to itself.
+_WIRED = frozenset({"jobs", "manifest", "repairs"})
+
+
+class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatchExportOperator):
+    """The whole life of a batch in one task: prepare, create, wait in the triggerer, repair, land. Can be mapped.
+
+    It takes the parameters of the steps. A retry goes on from the set that the first attempt prepared, whatever the
+    source holds by then; only a clear reads the source again. It attaches to the jobs that exist, and lands the same
+    rows once. After a job that ended badly, the next attempt sends only the rows that it did not answer.
+
+    :returns: the report: counts by status, tokens and cost.
+    """
+
+    template_fields_renderers: ClassVar[dict[str, str]] = VertexBatchPrepareOperator.template_fields_renderers
+    wired_inside: ClassVar[frozenset[str]] = _WIRED
+    operator_extra_links: Sequence[BaseOperatorLink] = (
+        VertexBatchJobLink(),
+        VertexBatchOutputLink(),
+        VertexBatchTableLink(),
+    )
+
+    def __init__(self, **kwargs: Unpack[BatchParameters]) -> None:
+        given: dict[str, Any] = {**kwargs, "jobs": ()}
+        super().__init__(**given)
+        if not self.repair_rounds and self.on_clear != "repair":
+            given = {
+                "repair_actions": self.repair_actions,
+                "repair_by": None if self.repair_by == "requests" else self.repair_by,
+                "repair_max_output_tokens": self.repair_max_output_tokens != 65_536,  # noqa: PLR2004 - the default
+            }
+            todo = "Set repair_rounds, or on_clear='repair'"
+            refuse_idle(self.task_id, given, why="It has no repair round", todo=todo)
+
+    def batch(self, context: Context, hook: VertexBatchHook, **parts: Any) -> Batch:
+        """Return the batch, which is prepared here."""
+        return super().batch(context, hook, **{"prepare": partial(self.prepare, context, hook), **parts})
+
+    def policy(self, hook: VertexBatchHook) -> Policy:
+        """Return what the author wants of the batch."""
+        from airflow_vertex_batch.core.landing.on_empty import OnEmpty
+
+        return msgspec.structs.replace(super().policy(hook), on_empty=OnEmpty(self.on_empty))
+
+    execute = RoundsOperator.execute
+
+    def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> dict[str, Any]:
+        """Land."""
+        return self.land(context, hook, rounds).as_dict()

@@ -1,0 +1,142 @@
+"""How does a task buy a job, or cancel one? Names in and names out; whether to pay is decided in
+`core.purchase.submit`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.domain.unrendered import check_cloud_address
+from airflow_vertex_batch.edge.asking import ask
+from airflow_vertex_batch.edge.base import VertexBatchBaseOperator, failing, skip
+from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
+from airflow_vertex_batch.operators.shared import BuyingOperator, read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Unpack
+
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_vertex_batch.core.domain.job import BatchJob
+    from airflow_vertex_batch.core.domain.manifest import Manifest
+    from airflow_vertex_batch.core.progress import Attempt
+    from airflow_vertex_batch.hooks import VertexBatchHook
+    from airflow_vertex_batch.parameters import CreateRest, TaskOfOurs
+
+
+class VertexBatchCreateJobOperator(BuyingOperator):
+    """Create the batch prediction jobs of a manifest or of ready input, once, and return their names.
+
+    The task owns at most one job for each request file. A retry, a crash, a clear or a second worker attaches to the
+    job that exists; it is found by its labels even when nothing was recorded. A job that ended badly without a row is
+    bought again; one that answered rows only after a clear with ``on_clear="new"``.
+
+    :param manifest: what the prepare task returned. Templated.
+    :param input_uri: instead of a manifest: ``gs://….jsonl`` files (a list, or a glob), or one ``bq://`` table.
+        Templated.
+    :returns: full names of the jobs, in the order of the manifest's files; empty for an empty manifest.
+    """
+
+    templated: ClassVar[tuple[str, ...]] = ("manifest", "input_uri")
+    operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchJobLink(), VertexBatchOutputLink())
+
+    def __init__(
+        self, *, manifest: Any = None, input_uri: str | Sequence[str] | None = None, **kwargs: Unpack[CreateRest]
+    ) -> None:
+        super().__init__(**kwargs)
+        given = {"manifest": manifest, "input_uri": input_uri}
+        self.wire(**{name: value for name, value in given.items() if value is not None})
+        self.manifest, self.input_uri = manifest, input_uri
+        for uri in input_uri if isinstance(input_uri, list | tuple) else (input_uri,):
+            check_cloud_address(uri, "input_uri")
+        if (manifest is None) == (input_uri is None):
+            raise InputError(f"Task {self.task_id} needs a manifest or an input_uri", todo="Give exactly one of them")
+
+        if self.budget() and input_uri is not None:
+            raise InputError(
+                f"Task {self.task_id} has max_cost_usd and an input_uri",
+                why="What ready input weighs is not known before it is sent",
+                todo="Give the files to VertexBatchPrepareOperator(requests=…) and its manifest to this task, or drop "
+                "the limit",
+            )
+
+    def execute(self, context: Context) -> list[str]:
+        """Create or attach, and return the job names."""
+        from airflow_vertex_batch.core.progress import Attempt
+
+        with failing():
+            return self.go_on(context, Attempt())
+
+    def go_on(self, context: Context, attempt: Attempt, *, since: float | None = None) -> list[str]:  # noqa: ARG002 - no wait
+        """Buy, or ask a person first; answer for the jobs meanwhile."""
+        from airflow_vertex_batch.core.domain.catalog import notices
+
+        hook = self.hook()
+        with self.answering(context, hook):
+            manifest = read_manifest(self.given("manifest"))
+            if manifest is not None:
+                return self._buy_set(context, hook, manifest, attempt)
+            for notice in notices(str(self.model), datetime.now(UTC)):
+                self.log.warning("%s.", notice)
+            return self._told(context, self.buyer(context, hook, self.given("input_uri")).buy(None))
+
+    def _buy_set(self, context: Context, hook: VertexBatchHook, manifest: Manifest, attempt: Attempt) -> list[str]:
+        from airflow_vertex_batch.core.progress import Ask, Done, Skip
+
+        match self.batch(context, hook, base=manifest, only_buys=True).advance(attempt):
+            case Ask() as step:
+                ask(context, step)
+            case Skip(why):
+                skip(context, why)
+            case Done(rounds):
+                names = self._told(context, rounds[0].jobs)
+                if not names:
+                    self.log.info("No job is created: nothing is to be sent. %s.", manifest.summary())
+                return names
+        raise AssertionError
+
+    def _told(self, context: Context, jobs: Iterable[BatchJob]) -> list[str]:
+        """Return the names of jobs, each linked as soon as it is known."""
+        names: list[str] = []
+        for job in jobs:
+            names.append(job.name)
+            self.push_links(context, addresses(jobs=names, folder=self.output_of(context)))
+        return names
+
+    def on_kill(self) -> None:
+        """Name the jobs that were bought so far: whoever ended the task may not have meant them, so they run on."""
+        from airflow_vertex_batch.edge.cancelling import ENDED
+
+        if self._answers_with is not None:
+            self.tell_of_running(ENDED)
+        super().on_kill()
+
+
+class VertexBatchCancelJobOperator(VertexBatchBaseOperator):
+    """Cancel jobs. One that has ended already, or is gone, is no error. Rows that were answered stay, and stay billed.
+
+    :param jobs: job names, or what the sensor returned. Templated.
+    :returns: names of the jobs that were running and are now being cancelled.
+    """
+
+    templated: ClassVar[tuple[str, ...]] = ("jobs",)
+    operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchJobLink(),)
+
+    def __init__(self, *, jobs: Any, **kwargs: Unpack[TaskOfOurs]) -> None:
+        super().__init__(**kwargs)
+        self.wire(jobs=jobs)
+        self.jobs = jobs
+
+    def execute(self, context: Context) -> list[str]:
+        """Cancel, and return the names."""
+        with failing():
+            from airflow_vertex_batch.core.domain.address import job_names
+
+            hook, names = self.hook(), job_names(self.given("jobs"))
+            self.push_links(context, addresses(jobs=[str(name) for name in names]))
+            cancelled = [str(name) for name in names if hook.jobs(name).cancel(name)]
+            self.log.info("Cancelling %s of %s jobs: %s", len(cancelled), len(names), cancelled)
+            return cancelled

@@ -1,0 +1,291 @@
+"""What may be given, and of which type? All parameters, for editors and type checkers.
+
+Nothing of this is loaded when a DAG file is read. What each parameter means is said where it is taken; a test holds the
+names here to those that are taken there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, MutableMapping, Sequence
+    from datetime import date, datetime, timedelta
+
+    from airflow.sdk import DAG, TaskGroup
+    from airflow.sdk.definitions.xcom_arg import XComArg
+
+#: A text, a template of one, or the output of a task.
+Text: TypeAlias = "str | XComArg"
+#: Several of them.
+Texts: TypeAlias = "str | Sequence[str] | XComArg"
+#: Seconds.
+Duration: TypeAlias = "float | timedelta"
+
+
+class TaskParameters(TypedDict, total=False):
+    """What every task of Airflow takes, but for its name."""
+
+    owner: str
+    email: str | Sequence[str] | None
+    email_on_retry: bool
+    email_on_failure: bool
+    retries: int | None
+    retry_delay: timedelta | float
+    retry_exponential_backoff: float
+    max_retry_delay: timedelta | float | None
+    retry_policy: Any
+    start_date: datetime | None
+    end_date: datetime | None
+    depends_on_past: bool
+    ignore_first_depends_on_past: bool
+    wait_for_past_depends_before_skipping: bool
+    wait_for_downstream: bool
+    dag: DAG | None
+    params: MutableMapping[str, Any] | None
+    default_args: dict[str, Any] | None
+    priority_weight: int
+    weight_rule: Any
+    queue: str
+    pool: str | None
+    pool_slots: int
+    sla: timedelta | None
+    execution_timeout: timedelta | None
+    on_execute_callback: Any
+    on_failure_callback: Any
+    on_success_callback: Any
+    on_retry_callback: Any
+    on_skipped_callback: Any
+    pre_execute: Any
+    post_execute: Any
+    trigger_rule: str
+    resources: dict[str, Any] | None
+    run_as_user: str | None
+    map_index_template: str | None
+    max_active_tis_per_dag: int | None
+    max_active_tis_per_dagrun: int | None
+    executor: str | None
+    executor_config: dict[str, Any] | None
+    do_xcom_push: bool
+    multiple_outputs: bool
+    inlets: Any
+    outlets: Any
+    task_group: TaskGroup | None
+    doc: str | None
+    doc_md: str | None
+    doc_json: str | None
+    doc_yaml: str | None
+    doc_rst: str | None
+    task_display_name: str | None
+    logger_name: str | None
+    allow_nested_operators: bool
+    render_template_as_native_obj: bool | None
+
+
+class NamedTaskParameters(TaskParameters, total=False):
+    """What every task of Airflow takes."""
+
+    task_id: Required[str]
+
+
+class SensorParameters(TypedDict, total=False):
+    """What every sensor of Airflow takes beside, and ours makes use of."""
+
+    timeout: timedelta | float
+    soft_fail: bool
+    mode: Literal["poke", "reschedule"]
+
+
+class StepParameters(TypedDict, total=False):
+    """What the tasks of a group take, by step."""
+
+    preflight: TaskParameters
+    prepare: TaskParameters
+    create: TaskParameters
+    wait: TaskParameters
+    repair: TaskParameters
+    export: TaskParameters
+
+
+class CommonParameters(TypedDict, total=False):
+    """Of every task of ours."""
+
+    gcp_conn_id: str
+    impersonation_chain: Texts | None
+    project_id: Text | None
+    location: Text | None
+    staging_uri: Text | None
+    retries: int | None
+
+
+class AskingParameters(TypedDict, total=False):
+    """Of what must know the model."""
+
+    model: Text | None
+
+
+class CheckingParameters(TypedDict, total=False):
+    """Of what must know what an answer looks like."""
+
+    response_schema: dict[str, Any] | type[Any] | None
+
+
+class LandingParameters(TypedDict, total=False):
+    """Of what must know where answers land."""
+
+    destination: Text | None
+    partition_date: Text | date | int | None
+
+
+class ReadingParameters(TypedDict, total=False):
+    """Of what reads the answers of jobs."""
+
+    on_lost_output: Literal["fail", "land"]
+
+
+class BuyingParameters(TypedDict, total=False):
+    """Of what creates jobs."""
+
+    output_uri: Text | None
+    display_name: Text | None
+    labels: dict[str, str] | XComArg | None
+    on_changed_input: Literal["resubmit", "fail"]
+    on_clear: Literal["attach", "repair", "new"]
+    settle_seconds: Duration
+    max_cost_usd: float | None
+    on_over_budget: Literal["fail", "skip", "ask"]
+
+
+class RepairingParameters(TypedDict, total=False):
+    """Of what sends rows again."""
+
+    repair_rounds: int
+    repair_actions: Mapping[str, Literal["as_is", "more_tokens", "give_up"]] | None
+    repair_max_output_tokens: int
+    repair_by: Literal["requests", "resume"]
+
+
+class WaitingParameters(TypedDict, total=False):
+    """Of what waits for jobs."""
+
+    deferrable: bool
+    poll_interval: Duration | None
+    job_timeout: Duration
+    on_timeout: Literal["cancel", "fail", "keep"]
+    queue_warning: Duration | None
+    queue_timeout: Duration | None
+    elsewhere: Sequence[Mapping[str, str]] | None
+    cancel_on_kill: bool
+
+
+class SourceParameters(TypedDict, total=False):
+    """Of what reads rows."""
+
+    sql: Text | None
+    sql_parameters: Mapping[str, Any] | Sequence[Any] | XComArg | None
+    sql_conn_id: Text | None
+    table: Text | None
+    files: Texts | None
+    files_format: Literal["", "jsonl", "csv", "parquet"]
+    objects: Text | None
+    rows: Any
+    requests: Texts | None
+
+
+class PreparingParameters(TypedDict, total=False):
+    """Of what makes requests of rows."""
+
+    prompt: Text
+    prompt_variables: Mapping[str, Any] | XComArg | None
+    system_instruction: Text | dict[str, Any] | None
+    generation_config: dict[str, Any] | XComArg | None
+    tools: list[dict[str, Any]] | XComArg | None
+    safety_settings: list[dict[str, Any]] | XComArg | None
+    media_columns: Sequence[str] | Mapping[str, str] | XComArg | None
+    key_column: Text | None
+    columns: Sequence[str] | XComArg
+    on_rejected_row: Literal["fail", "dead_letter"]
+    max_rejected_ratio: float
+    on_empty: Literal["fail", "skip", "succeed"]
+    on_null: Literal["reject", "empty"]
+    lint_ignore: Sequence[str]
+    fix_requests: bool
+    deduplicate: bool
+    skip_answered: bool
+    correlation: Literal["contents", "label"]
+    max_requests_per_job: int
+
+
+class ExportingParameters(TypedDict, total=False):
+    """Of what lands rows."""
+
+    dead_letters: Text | None
+    file_format: Literal["jsonl", "parquet"] | None
+    replace_partition: bool
+    max_failed_ratio: float | None
+    min_succeeded_rows: int | None
+
+
+class TaskOfOurs(NamedTaskParameters, CommonParameters, total=False):
+    """Of every operator of ours, with its name."""
+
+
+class PrepareRest(TaskOfOurs, AskingParameters, CheckingParameters, LandingParameters, total=False):
+    """Of `VertexBatchPrepareOperator`, beside its own; of the preflight too."""
+
+
+class CreateRest(TaskOfOurs, AskingParameters, BuyingParameters, total=False):
+    """Of `VertexBatchCreateJobOperator`, beside its own."""
+
+
+class WaitRest(TaskOfOurs, SensorParameters, WaitingParameters, total=False):
+    """Of `VertexBatchJobSensor`, beside its own."""
+
+
+class RepairRest(
+    CreateRest, WaitingParameters, RepairingParameters, CheckingParameters, ReadingParameters, total=False
+):
+    """Of `VertexBatchRepairOperator`, beside its own."""
+
+
+class ExportRest(TaskOfOurs, CheckingParameters, LandingParameters, ReadingParameters, total=False):
+    """Of `VertexBatchExportOperator`, beside its own."""
+
+
+class _Batch(
+    CommonParameters,
+    CheckingParameters,
+    LandingParameters,
+    ReadingParameters,
+    BuyingParameters,
+    RepairingParameters,
+    WaitingParameters,
+    PreparingParameters,
+    ExportingParameters,
+    total=False,
+):
+    """Of a whole batch, but for its source."""
+
+
+class BatchParameters(_Batch, SourceParameters, NamedTaskParameters, AskingParameters, total=False):
+    """Of `VertexBatchOperator`."""
+
+
+class DecoratorParameters(_Batch, TaskParameters, AskingParameters, total=False):
+    """Of ``@task.vertex_batch``."""
+
+    task_id: str
+
+
+class CanaryParameters(TypedDict, total=False):
+    """Of what checks before a batch."""
+
+    canary: bool
+    canary_row: dict[str, Any] | None
+    allowed_failures: Collection[str]
+
+
+class GroupParameters(_Batch, SourceParameters, SensorParameters, CanaryParameters, total=False):
+    """Of `vertex_batch`, beside the model."""
+
+    start_from_trigger: bool
