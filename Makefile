@@ -43,7 +43,7 @@ fuzz: environment ## lint against the emulator's importer over 100,000 generated
 stateful: environment ## ten thousand random nights of retries, crashes and faults (S="--nights 1000")
 	@$(BIN)/python -m tests.properties $(S)
 
-clock: environment ## all tests with the clock moved by days (DAYS=+400, DAYS=-40; T="tests/airflow -k runs")
+clock: environment ## all tests with the clock moved by days (DAYS=+400, DAYS=-40@23:40: from that hour, UTC; T="tests/airflow -k runs")
 	@$(BIN)/python -m tests.moved_clock $(DAYS) $(SIDE_BY_SIDE) $(T)
 
 chaos: environment ## the chaos table: kills after every effect in every mode; writes docs/chaos.md

@@ -1,6 +1,9 @@
 """Does a test depend on today? The program behind `make clock`: pytest, and all that it starts, on a moved clock.
 
     python -m tests.moved_clock +400 tests/airflow -k fencing
+    python -m tests.moved_clock +30@23:40 tests/airflow/test_runs.py
+
+The second begins at 23:40 UTC, so that a day ends while the tests run.
 
 libfaketime is preloaded into every process: it moves the date that the machine tells, and leaves alone how long things
 take (sleeps, timeouts, CPU time). Debian's build of it does not serve: it makes `time.sleep` of Python 3.11 and
@@ -25,17 +28,22 @@ _LIBRARY = "libfaketime.so.1"
 _START_S = 600
 
 
-def environment(days: int) -> dict[str, str]:
+def environment(by: timedelta) -> dict[str, str]:
     """Return the variables that move the clock of a process and of all that it starts.
 
-    :param days: how far, into the past where negative.
+    :param by: how far, into the past where negative.
     :raises OSError: when the machine cannot do it; the message says why.
     """
-    variables = {**os.environ, "LD_PRELOAD": _library(), "FAKETIME": f"{days:+d}d", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    variables = {
+        **os.environ,
+        "LD_PRELOAD": _library(),
+        "FAKETIME": f"{by.total_seconds():+.0f}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
     # Asked, not believed: a library that cannot be loaded is ignored with a warning.
     clock = [sys.executable, "-c", "import time; time.sleep(0.001); print(time.time())"]
     done = subprocess.run(clock, env=variables, capture_output=True, text=True, check=False)
-    wanted = datetime.now(UTC) + timedelta(days=days)
+    wanted = datetime.now(UTC) + by
     if done.returncode or abs(float(done.stdout) - wanted.timestamp()) > _START_S:
         raise OSError(f"{_LIBRARY} does not move the clock here: {done.stdout}{done.stderr}")
     return variables
@@ -51,13 +59,31 @@ def _library() -> str:
     return str(found.locate())
 
 
+def command(*arguments: str) -> list[str]:
+    """Return the command that runs pytest on a moved clock."""
+    return [sys.executable, "-m", "pytest", "-p", "tests.kept_environment", *arguments]
+
+
+def distance(days: str, now: datetime) -> timedelta | None:
+    """Return how far the clock is moved: by whole days, or to a time of day; None if the text says neither.
+
+    :param days: `+400`, or `+30@23:40` for the day 30 days from now, at 23:40 UTC.
+    """
+    if not (said := re.fullmatch(r"([+-]?\d+)(?:@([01]\d|2[0-3]):([0-5]\d))?", days)):
+        return None
+    by = timedelta(days=int(said[1]))
+    if said[2]:
+        by += now.replace(hour=int(said[2]), minute=int(said[3]), second=0, microsecond=0) - now
+    return by
+
+
 def main(arguments: list[str]) -> int:
-    """Run pytest on a moved clock; the first argument is the number of days, the others are pytest's."""
-    if not arguments or not re.fullmatch(r"[+-]?\d+", arguments[0]):
-        print("Say by how many days the clock is moved: make clock DAYS=+400, or DAYS=-40", file=sys.stderr)
+    """Run pytest on a moved clock; the first argument says how far, the others are pytest's."""
+    by = distance(arguments[0], datetime.now(UTC)) if arguments else None
+    if by is None:
+        print("Say by how many days the clock is moved: make clock DAYS=+400, or DAYS=-40@23:40", file=sys.stderr)
         return 2
-    command = [sys.executable, "-m", "pytest", *arguments[1:]]
-    return subprocess.run(command, env=environment(int(arguments[0])), check=False).returncode
+    return subprocess.run(command(*arguments[1:]), env=environment(by), check=False).returncode
 
 
 if __name__ == "__main__":

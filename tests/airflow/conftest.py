@@ -26,6 +26,8 @@ SPEED = 20.0
 NIGHTLY = "nightly_tickets"
 #: The days that a backfill runs, as ages: Airflow makes no run of a day to come.
 BACKFILLED = (32, 31, 30)
+#: When the tests began: the day of that is not always the day on which a test ends.
+BEGAN = datetime.now(UTC)
 EXAMPLES = ("requests_from_cloud_storage", "describe_images", "steps_one_by_one", "one_task", "sweep_orphans")
 CASES = (
     "hold",
@@ -149,8 +151,8 @@ def _connect_shop(stack: Stack) -> None:
 
 
 def days_ago(count: int) -> date:
-    """The day so many days ago."""
-    return datetime.now(UTC).date() - timedelta(days=count)
+    """The day so many days before the tests began: it stays that day when a day ends meanwhile."""
+    return BEGAN.date() - timedelta(days=count)
 
 
 def _load_tickets() -> None:
