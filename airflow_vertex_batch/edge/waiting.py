@@ -107,26 +107,11 @@ class WaitingOperator(AnsweringOperator):
         self.counts_from: float | None = None
         if on_timeout not in {"cancel", "fail", "keep"}:
             raise InputError(f"on_timeout={on_timeout!r} is not known", todo="Use 'cancel', 'fail' or 'keep'")
-        self._check_elsewhere()
+        if self.elsewhere is not None or self.queue_timeout is not None:
+            from airflow_vertex_batch.core.purchase.place import check_moves
 
-    def _check_elsewhere(self) -> None:
-        """Refuse half of a choice.
-
-        :raises InputError: saying what to do.
-        """
-        if self.moves:
+            check_moves(self.elsewhere, self.places(), self.queue_timeout)
             self.insist("staging_uri")
-        if self.elsewhere is not None and not self.moves:
-            raise InputError("elsewhere names no place", todo="Set elsewhere=[{'location': '…'}], or a model, or both")
-        if self.queue_timeout is not None and not self.moves:
-            raise InputError(
-                "queue_timeout without elsewhere would do nothing",
-                why="A job that still waits has nowhere else to go",
-                todo="Set elsewhere=[{'location': '…'}] too; queue_warning only says that a job waits for long",
-            )
-        if self.moves and self.queue_timeout is None:
-            todo = "Set queue_timeout too, such as timedelta(hours=36)"
-            raise InputError("elsewhere without queue_timeout would do nothing", todo=todo)
 
     @property
     def moves(self) -> bool:

@@ -155,13 +155,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
     def _land_plan(self, context: Context) -> LandPlan:
         from airflow_vertex_batch.core.landing.record import LandPlan
 
-        identity, day = identity_of(context), self.day(context)
-        return LandPlan(
-            batch_id="\0".join((identity.dag_id, identity.task_id, str(identity.map_index), day)),
-            partition_date=day,
-            run_id=identity.run_id,
-            replace_partition=self.replace_partition,
-        )
+        return LandPlan.of(identity_of(context), self.day(context), replace_partition=self.replace_partition)
 
     def _said(self) -> Said:
         return Said(self.destination, self.project_id, self.dead_letters, self.file_format)

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.core.domain.unrendered import check_plain, refuse_idle
 from airflow_vertex_batch.edge.arguments import comes_later, is_one_of_mapped, put_in, run_after
-from airflow_vertex_batch.edge.base import attempt_token, failing, plain, skip, texts
+from airflow_vertex_batch.edge.base import attempt_token, failing, plain, skip
 from airflow_vertex_batch.edge.compat import airflows_own, keywords_of
 from airflow_vertex_batch.links import VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
@@ -22,20 +20,10 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.xcom_arg import XComArg
 
     from airflow_vertex_batch.core.domain.manifest import Manifest
+    from airflow_vertex_batch.core.requests.preparing import Preparing
     from airflow_vertex_batch.core.requests.sources import Source
     from airflow_vertex_batch.hooks import VertexBatchHook
     from airflow_vertex_batch.parameters import PrepareRest, Text, Texts
-
-#: Of what kind arguments are that may come from a task before.
-_KINDS_OF: dict[str, tuple[type, ...]] = {
-    "prompt": (str,), "media_columns": (list, tuple, dict, str), "tools": (list, tuple),
-    "safety_settings": (list, tuple),
-}  # fmt: skip
-#: What a request is made of.
-_OF_A_REQUEST = ("prompt", "system_instruction", "generation_config", "tools", "safety_settings", "media_columns")
-#: Parts of every request that are sent as they are.
-_PLAIN = ("system_instruction", "generation_config", "tools", "safety_settings")
-_SOURCES = ("sql", "table", "files", "objects", "rows", "requests")
 
 
 class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperator):
@@ -156,106 +144,18 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
 
     def _check(self) -> None:
         """Find what is wrong where the author is looking: when the DAG file is read."""
-        from airflow_vertex_batch.core.requests.request import MAX_REQUESTS
-
-        source = self._the_source()
-        self._check_words()
-        if not 1 <= self.max_requests_per_job <= MAX_REQUESTS:
-            raise InputError(f"max_requests_per_job={self.max_requests_per_job}", todo=f"Use 1 to {MAX_REQUESTS:,}")
-        if not 0 <= self.max_rejected_ratio <= 1:
-            raise InputError(f"max_rejected_ratio={self.max_rejected_ratio}", todo="Use a share from 0 to 1")
-        if self.skip_answered and not (self.model and self.destination):
-            raise InputError(
-                f"Task {self.task_id} cannot know what has been answered",
-                todo="With skip_answered=True, also give model and destination",
-            )
-        if isinstance(self.sql_parameters, list | tuple) and self.sql_conn_id is None:
-            raise InputError("sql_parameters is a list", why="BigQuery's have names", todo="Give a dict: {'day': …}")
-        for name in _PLAIN:
-            check_plain(getattr(self, name), name)
-        self._refuse_idle(source)
-        for name in self.resolved_fields:
-            if comes_later(getattr(self, name)):
-                self.wire(**{name: getattr(self, name)})
-            else:
-                self._check_come(name)
-        self.wire(**{source: getattr(self, source)})
-
-    def _check_words(self) -> None:
         from airflow_vertex_batch.core.landing.on_empty import OnEmpty
-        from airflow_vertex_batch.core.requests.lint import RULES
-        from airflow_vertex_batch.core.requests.readers import READERS
-        from airflow_vertex_batch.core.requests.request import Correlation, OnRejectedRow
-        from airflow_vertex_batch.core.requests.values import OnNull
 
         OnEmpty.of(self.on_empty)
-        words = {
-            "on_rejected_row": OnRejectedRow, "correlation": Correlation, "on_null": OnNull,
-            "files_format": READERS if self.files_format else [""],
-        }  # fmt: skip
-        for name, known in words.items():
-            if (word := getattr(self, name)) not in set(known):
-                raise InputError(f"{name}={word!r} is not known", todo=f"Use {' or '.join(map(repr, map(str, known)))}")
-        if unknown := sorted({*texts(self.lint_ignore)} - RULES.keys()):
-            raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
+        later = [name for name in self.resolved_fields if comes_later(getattr(self, name))]
+        source = self._preparing().check(later)
+        self.wire(**{name: getattr(self, name) for name in (source, *later)})
 
-    def _check_come(self, name: str) -> None:
-        """Check an argument that is there: when the DAG file is read, or once it has come.
+    def _preparing(self) -> Preparing:
+        """Return what the author says of the rows and their requests, rendered or not."""
+        from airflow_vertex_batch.core.requests.preparing import Preparing
 
-        :raises InputError: when it is not of its kind.
-        """
-        from airflow_vertex_batch.core.requests.prompt import compile_prompt, refuse_single_braces
-        from airflow_vertex_batch.core.requests.sources import refuse_no_rows
-
-        value, kinds = getattr(self, name), _KINDS_OF.get(name)
-        if value is not None and kinds is not None and not isinstance(value, kinds):
-            raise InputError(
-                f"{name} of task {self.task_id} is a {type(value).__name__}",
-                todo=f"Give a {' or a '.join(kind.__name__ for kind in kinds)}",
-            )
-        if name == "prompt":
-            refuse_single_braces(value)
-            compile_prompt(value)
-        elif name == "rows" and value is not None:
-            refuse_no_rows(value)
-
-    def _refuse_idle(self, source: str) -> None:
-        """Refuse what this source, or a task without a prompt, makes no use of.
-
-        :raises InputError: naming the arguments.
-        """
-        refuse = partial(refuse_idle, self.task_id)
-        on_null = {"on_null": None if self.on_null == "reject" else self.on_null}
-        if source == "requests":
-            why, todo = "What `requests` names is sent as it is", "Put it into the request lines, or prepare rows"
-            refuse(self._of(*_OF_A_REQUEST, "prompt_variables") | on_null, why=why, todo=todo)
-        if not self.prompt and source != "rows":
-            refuse(self._of("prompt_variables") | on_null, why="It has no prompt", todo="Set prompt='…'")
-        if source != "sql":
-            refuse(self._of("sql_parameters", "sql_conn_id"), why="It asks no query", todo="Give sql, or leave it out")
-        if source != "files":
-            refuse(self._of("files_format"), why="It reads no files", todo="Give files, or leave it out")
-        if self.on_rejected_row == "fail":
-            share = {"max_rejected_ratio": self.max_rejected_ratio != 1}
-            refuse(share, why="Each rejected row fails the task", todo="Set on_rejected_row='dead_letter'")
-
-    def _of(self, *names: str) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in names}
-
-    def _the_source(self) -> str:
-        """Return which source is given.
-
-        :raises InputError: when it is not exactly one, or needs a prompt and has none.
-        """
-        given = [name for name in _SOURCES if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise InputError(
-                f"Task {self.task_id} has {len(given)} sources ({', '.join(given) or 'none'})",
-                todo=f"Give exactly one of {', '.join(_SOURCES)}",
-            )
-        if not self.prompt and given[0] not in {"requests", "rows"} and not self.media_columns:
-            raise InputError(f"Task {self.task_id} has no prompt", todo="Set prompt='… {{ column }} …'")
-        return given[0]
+        return Preparing(**{name: getattr(self, name) for name in Preparing.__struct_fields__})
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Prepare, and return the manifest."""
@@ -283,7 +183,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         if self.skip_answered and destination is not None:
             answers = destination.answers(store, hook.warehouse())
             known = partial(known_digests, answers, store, folder, self.model or "")
-        manifest = prepare(rows, self._plan(), store, folder, attempt_token(), known=known)
+        manifest = prepare(rows, self._preparing().plan(), store, folder, attempt_token(), known=known)
         made = f"; request file {manifest.shards[0].uri}" if manifest.shards else ""
         more = " and those beside it" if len(manifest.shards) > 1 else ""
         self.log.info("%s%s%s; manifest %s", manifest.summary(), made, more, manifest.uri)
@@ -296,7 +196,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             if name != "rows" and comes_later(value):
                 setattr(self, name, put_in(value, context))
                 self.given(name)
-                self._check_come(name)
+                self._preparing().check_come(name)
 
     def _see_to_emptiness(self, context: Context, manifest: Manifest) -> None:
         """End the task, as its author wants it, when there is no row.
@@ -316,31 +216,17 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
     def _source(self, context: Context) -> Source:
         from airflow.sdk import XComArg
 
-        from airflow_vertex_batch.core.requests import sources
+        from airflow_vertex_batch.core.requests.sources import Rows
 
         if self.rows is not None:
             rows = self._rows(context)
             if rows is None and isinstance(self.rows, XComArg):
                 raise self.given_nothing("rows")
-            return sources.Rows(rows, passing=airflows_own())
-        if (sql := self.given("sql")) is not None:
-            if self.sql_conn_id:
-                return sources.DbApiQuery(self._connect, sql, self.sql_parameters)
-            return sources.Query(sql, dict(self.sql_parameters or {}))
-        return self._stored_source()
-
-    def _stored_source(self) -> Source:
-        from airflow_vertex_batch.core.requests import sources
-
-        if (table := self.given("table")) is not None:
-            from airflow_vertex_batch.core.domain.address import TableId
-
-            return sources.Table(TableId.parse(table, self.project_id or ""))
-        if (requests := self.given("requests")) is not None:
-            return sources.Requests(texts(requests))
-        if (objects := self.given("objects")) is not None:
-            return sources.Objects(objects)
-        return sources.Files(texts(self.given("files")), self.files_format)
+            return Rows(rows, passing=airflows_own())
+        said = self._preparing()
+        for name in said.SOURCES:
+            self.given(name)
+        return said.source(self._connect)
 
     def _connect(self) -> Any:
         from airflow.sdk import BaseHook
@@ -358,41 +244,3 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         from airflow_vertex_batch.core.requests.sources import rows_of
 
         return rows_of(function, *arguments, passing=airflows_own(), **keywords)
-
-    def _plan(self) -> Any:
-        from airflow_vertex_batch.core.requests.prepare import PreparePlan
-        from airflow_vertex_batch.core.requests.request import Correlation, OnRejectedRow
-
-        return PreparePlan(
-            template=None if self.requests is not None else self._template(),
-            key_column=self.key_column,
-            columns=texts(self.columns),
-            on_rejected_row=OnRejectedRow(self.on_rejected_row),
-            max_rejected_ratio=self.max_rejected_ratio,
-            max_requests=self.max_requests_per_job,
-            schema=self.schema(),
-            model=self.model or "",
-            fix=self.fix_requests,
-            deduplicate=self.deduplicate,
-            correlation=Correlation(self.correlation),
-            lint_ignore=frozenset(texts(self.lint_ignore)),
-        )
-
-    def _template(self) -> Any:
-        from airflow_vertex_batch.core.requests.request import RequestTemplate
-        from airflow_vertex_batch.core.requests.values import OnNull
-
-        for name in _PLAIN:
-            check_plain(getattr(self, name), name)
-        media = self.media_columns or (("uri",) if self.objects is not None else ())
-        return RequestTemplate(
-            prompt=self.prompt or ("{{ prompt }}" if self.rows is not None and not media else ""),
-            on_null=OnNull(self.on_null),
-            system_instruction=self.system_instruction,
-            generation_config=self.generation_config or {},
-            response_schema=self.schema(),
-            tools=self.tools or [],
-            safety_settings=self.safety_settings or [],
-            media=dict(media) if isinstance(media, Mapping) else dict.fromkeys(texts(media)),
-            variables=dict(self.prompt_variables or {}),
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -12,6 +12,7 @@ from airflow_vertex_batch.core.domain.row import ResultRow, Usage
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from airflow_vertex_batch.core.domain.identity import Identity
 
 #: Folders below a destination of files, and how the names of their files begin.
 ANSWERS, DEAD_LETTERS = "answers", "dead-letters"
@@ -69,6 +70,12 @@ class LandPlan(msgspec.Struct, frozen=True, kw_only=True):
     partition_date: str
     run_id: str = ""
     replace_partition: bool = False
+
+    @classmethod
+    def of(cls, identity: Identity, day: str, *, replace_partition: bool = False) -> Self:
+        """Return the plan of a batch for a day, YYYY-MM-DD."""
+        batch_id = "\0".join((identity.dag_id, identity.task_id, str(identity.map_index), day))
+        return cls(batch_id=batch_id, partition_date=day, run_id=identity.run_id, replace_partition=replace_partition)
 
 
 class LandedRow(msgspec.Struct, frozen=True, gc=False):

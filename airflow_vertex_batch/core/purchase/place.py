@@ -48,6 +48,26 @@ def read_places(elsewhere: Any) -> tuple[Place, ...]:
     return places
 
 
+def check_moves(elsewhere: Any, places: Collection[Place], queue_timeout: float | None) -> None:
+    """Refuse half of a choice: places need a time after which a job goes there, and the time needs a place.
+
+    :param elsewhere: what the author gave; None where nothing.
+    :param places: the places that it names.
+    :raises InputError: saying what to do.
+    """
+    if elsewhere is not None and not places:
+        raise InputError("elsewhere names no place", todo="Set elsewhere=[{'location': '…'}], or a model, or both")
+    if queue_timeout is not None and not places:
+        raise InputError(
+            "queue_timeout without elsewhere would do nothing",
+            why="A job that still waits has nowhere else to go",
+            todo="Set elsewhere=[{'location': '…'}] too; queue_warning only says that a job waits for long",
+        )
+    if places and queue_timeout is None:
+        todo = "Set queue_timeout too, such as timedelta(hours=36)"
+        raise InputError("elsewhere without queue_timeout would do nothing", todo=todo)
+
+
 class Everywhere:
     """`JobService` of the task's own location and of those to which jobs were moved.
 
