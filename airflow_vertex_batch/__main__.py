@@ -1,5 +1,5 @@
-"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | story | sweep``. Loads no
-Airflow but for ``sweep --airflow-here``.
+"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | run | story | sweep``. Loads
+no Airflow but for ``sweep --airflow-here``.
 
 Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work; of `sweep` also 3: there
 may be more to find, because nobody could say what became of some runs.
@@ -17,6 +17,7 @@ from airflow_vertex_batch import __version__
 from airflow_vertex_batch.cli.escapes import printed
 from airflow_vertex_batch.cli.lint import add_lint
 from airflow_vertex_batch.cli.report import add_report
+from airflow_vertex_batch.cli.run import add_run
 from airflow_vertex_batch.cli.story import add_story
 from airflow_vertex_batch.cli.sweep import add_sweep
 from airflow_vertex_batch.cli.terminal import (
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_lint(commands)
     add_report(commands)
+    add_run(commands)
     add_story(commands)
     add_sweep(commands)
     _add_emulator(commands)

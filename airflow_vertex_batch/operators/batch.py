@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from airflow_vertex_batch.core.domain.unrendered import refuse_idle
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink
 from airflow_vertex_batch.operators.export import VertexBatchExportOperator
 from airflow_vertex_batch.operators.prepare import VertexBatchPrepareOperator
@@ -50,14 +49,10 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
     def __init__(self, **kwargs: Unpack[BatchParameters]) -> None:
         given: dict[str, Any] = {**kwargs, "jobs": ()}
         super().__init__(**given)
-        if not self.repair_rounds and self.on_clear != "repair":
-            given = {
-                "repair_actions": self.repair_actions,
-                "repair_by": None if self.repair_by == "requests" else self.repair_by,
-                "repair_max_output_tokens": self.repair_max_output_tokens != 65_536,  # noqa: PLR2004 - the default
-            }
-            todo = "Set repair_rounds, or on_clear='repair'"
-            refuse_idle(self.task_id, given, why="It has no repair round", todo=todo)
+        if not self.repair_rounds:
+            from airflow_vertex_batch.core.answers.repair import refuse_idle_repair
+
+            refuse_idle_repair(self.task_id, self.repair_policy(), self.repair_rounds, self.on_clear)
 
     def batch(self, context: Context, hook: VertexBatchHook, **parts: Any) -> Batch:
         """Return the batch, which is prepared here."""

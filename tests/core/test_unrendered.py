@@ -51,6 +51,14 @@ class TestAFolder:
         with pytest.raises(InputError, match=rf"harvest_uri='.*' has {marks} in its name.*without it"):
             check_folder(value, "harvest_uri")
 
+    @pytest.mark.parametrize("value", ["gs://b//a", "gs://b/a//c", "gs://b/a//"])
+    def test_with_a_folder_that_has_no_name_is_refused(self, value):
+        with pytest.raises(InputError, match=r"harvest_uri='.*' has a folder without a name.*with single slashes"):
+            check_folder(value, "harvest_uri")
+
+    def test_whose_template_may_be_empty_passes(self):
+        check_folder("gs://b/{{ ds }}/a", "staging_uri")
+
     def test_whose_template_has_a_bracket_passes(self):
         check_folder("gs://b/{{ params['x'] * 2 }}/{# why? #}{% if a[0] %}{% endif %}", "staging_uri")
 

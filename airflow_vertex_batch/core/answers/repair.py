@@ -23,6 +23,7 @@ from airflow_vertex_batch.core.domain.jsonl import decode, encode
 from airflow_vertex_batch.core.domain.lines import read_lines
 from airflow_vertex_batch.core.domain.on_disk import Shelf
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.domain.unrendered import refuse_idle
 from airflow_vertex_batch.core.requests.prepare import PreparePlan, write_set
 from airflow_vertex_batch.core.requests.request import MAX_REQUESTS
 
@@ -112,6 +113,21 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if not row.repairable and not (row.status is RowStatus.BLOCKED and row.status in self.actions):
             return Action.GIVE_UP
         return self.actions.get(row.status, ACTIONS[row.status])
+
+
+def refuse_idle_repair(task_id: str, policy: RepairPolicy, rounds: int, on_clear: str) -> None:
+    """Refuse what only a repair round makes use of, where none can be made.
+
+    :raises InputError: naming the arguments.
+    """
+    if rounds or on_clear == "repair":
+        return
+    given = {
+        "repair_actions": policy.actions,
+        "repair_by": policy.resume,
+        "repair_max_output_tokens": policy.max_output_tokens != MAX_OUTPUT_TOKENS,
+    }
+    refuse_idle(task_id, given, why="It has no repair round", todo="Set repair_rounds, or on_clear='repair'")
 
 
 class Wants(Flag):

@@ -143,6 +143,12 @@ def cloud_folder(text: str, name: str) -> Uri:
             f"{name}={text!r} is no folder in Cloud Storage", todo=f"Write it as {name}='gs://bucket/folder'"
         )
     refuse_wildcards(text, name)
+    if "//" in str(text).removeprefix("gs://"):
+        raise InputError(
+            f"{name}={text!r} has a folder without a name",
+            why="Two slashes in a row: some servers take them for one, and list nothing there",
+            todo=f"Write {name} with single slashes",
+        )
     return Uri.parse(text)
 
 

@@ -12,7 +12,7 @@ from airflow_vertex_batch.core.domain.errors import InputError
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
 #: Below it, a bare number is taken for hours or minutes that somebody meant: no batch job is so quick that a limit of
 #: ten minutes says anything. A timedelta names its unit, so it may be shorter.
-_BARE_SECONDS = 600
+BARE_SECONDS = 600
 
 
 def seconds(value: Any, name: str, *, least: float = 0, most: float = LONGEST_SECONDS, is_limit: bool = False) -> float:
@@ -32,7 +32,7 @@ def seconds(value: Any, name: str, *, least: float = 0, most: float = LONGEST_SE
         shown = f"above {most:,}" if is_number and made > most else repr(value)
         span = f"{least:,} to {most:,} seconds" if least else f"above zero and at most {most:,} seconds"
         raise InputError(f"{name} is {shown}", todo=f"Give seconds, or a timedelta, of {span}")
-    if is_limit and made < _BARE_SECONDS and not isinstance(value, timedelta):
+    if is_limit and made < BARE_SECONDS and not isinstance(value, timedelta):
         raise InputError(
             f"{name}={value} is {value} seconds",
             why="No batch job is that quick",

@@ -43,7 +43,7 @@ __all__ = ["MAX_PROMPT_CHARACTERS", "PromptError", "compile_prompt", "listed", "
 _SPECIAL = frozenset({"row", "self"})
 _MOST_NAMED = 20
 #: A place as `str.format` knows it, and one of Jinja's.
-_SINGLE, _JINJA = re.compile(r"{(\w+)}"), re.compile(r"{[{%]")
+_SINGLE, _JINJA = re.compile(r"{\s*(\w+)\s*}"), re.compile(r"{[{%]")
 
 #: What Python writes of an object that has no text of its own, as it is or made fit for an address of the web.
 _ADDRESS = re.compile(r"(?:object|function)(?: |%20)(?:\S+(?: |%20))?at(?: |%20)0x[0-9a-f]{6,}", re.IGNORECASE)

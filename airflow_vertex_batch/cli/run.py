@@ -1,0 +1,230 @@
+"""How does a batch run without Airflow? ``airflow-vertex-batch run``: one small file in, the answers at their
+destination.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_vertex_batch.cli.escapes import one_line
+from airflow_vertex_batch.cli.report import PRICE_FILE_HELP
+from airflow_vertex_batch.cli.terminal import NAME, given
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow_vertex_batch.core.answers.report import Report
+    from airflow_vertex_batch.core.domain.job import BatchJob
+    from airflow_vertex_batch.core.progress import Skip, Wait
+    from airflow_vertex_batch.core.purchase.approval import Question
+    from airflow_vertex_batch.core.standalone.drive import Standalone
+
+_STILL_RUNNING = 3
+_INTERRUPTED = 130
+
+
+def add_run(commands: Any) -> None:
+    """Add the command to the others."""
+    run = commands.add_parser("run", help="run a whole batch without Airflow", description=_run.__doc__)
+    run.add_argument("spec", metavar="SPEC", type=given, help="TOML file with the arguments of vertex_batch()")
+    for option, name, what in (
+        ("--staging", "staging_uri", "gs:// folder for request files and logs"),
+        ("--destination", "destination", "where answers land: gs:// folder or bq:// table"),
+        ("--day", "partition_date", "the day the rows belong to, YYYY-MM-DD"),
+        ("--dag-id", "dag_id", "first part of the batch's name"),
+        ("--run-id", "run_id", "name of this run: another one is another batch"),
+        ("--project", "project_id", "project of the jobs"),
+    ):
+        run.add_argument(
+            option, dest=name, type=given, default=None, metavar=option[2:].upper().replace("-", "_"),
+            help=f"{what}; wins over {name} in the spec",
+        )  # fmt: skip
+    how = run.add_mutually_exclusive_group()
+    how.add_argument(
+        "--once", action="store_true", help="do what can be done now, wait for nothing; exit status 3: jobs still run"
+    )
+    how.add_argument("--detach", action="store_true", help="end as soon as the jobs are created")
+    run.add_argument("--again", action="store_true", help="read the source again, as a clear in Airflow does")
+    run.add_argument("--approve", action="store_true", help='with on_over_budget = "ask": yes, pay it')
+    run.add_argument("--prices", type=given, default=None, metavar="FILE", help=PRICE_FILE_HELP)
+    run.add_argument("--format", choices=("text", "json"), default="text")
+    run.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Prepare, create, wait, repair and land one batch, as the operators do, without Airflow.
+
+    The spec is a TOML file with the arguments of vertex_batch(). Run it again, and it goes on where it was: a job that
+    exists is attached to and never bought twice. An edited spec reads its source again. A DAG whose ids are the
+    spec's dag_id, task_id and run_id goes on from the same log.
+
+    Exit status: 0 landed, or created with --detach; 1 landed, and too many rows have no good answer; 2 it could not be
+    done; 3 jobs still run (--once); 130 interrupted, and jobs still run.
+    """
+    from airflow_vertex_batch.core.domain.errors import ResultError
+    from airflow_vertex_batch.core.money.prices import PriceTable
+    from airflow_vertex_batch.core.standalone.drive import Standalone
+    from airflow_vertex_batch.core.standalone.spec import Spec
+    from airflow_vertex_batch.gcp.cloud import EnvironmentCloud
+
+    said = ("staging_uri", "destination", "partition_date", "dag_id", "run_id", "project_id")
+    text = Path(options.spec).read_bytes()
+    spec = Spec.read(text, options.spec, **{name: getattr(options, name) for name in said})
+    cloud = EnvironmentCloud(spec.project_id or "", spec.location)
+    prices = PriceTable.load(cloud.store, options.prices) if options.prices else PriceTable.shipped()
+    person = _Person(approves=options.approve)
+    batch = Standalone(spec, cloud, person, prices=prices, again=options.again)
+    try:
+        with _told_of_steps(), person.watching(), _ended_gently():
+            ended = batch.go_on(until=lambda wait: options.detach or (options.once and not batch.has_ended(wait)))
+    except KeyboardInterrupt:
+        _say(f"Interrupted. Jobs that were created run on, and bill; {_again(options.spec)}.")
+        return _INTERRUPTED
+    except ResultError as error:
+        _say(str(error.lay_out()))
+        return 1
+    return _told(options, batch, ended)
+
+
+def _told(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | Report) -> int:
+    """Say how it ended, and return the exit status."""
+    from airflow_vertex_batch.core.answers.report import Report
+    from airflow_vertex_batch.core.progress import Wait
+
+    if isinstance(ended, Report):
+        print(json.dumps(ended.as_dict(), indent=2) if options.format == "json" else ended.text())
+        return 0
+    if isinstance(ended, Wait):
+        names = [job.name for job in ended.jobs]
+        if options.format == "json":
+            print(json.dumps({"jobs": names, "log": str(batch.log.folder)}, indent=2))
+        else:
+            print("\n".join(names))
+        _say(f"The jobs run; {_again(options.spec)}.")
+        return 0 if options.detach else _STILL_RUNNING
+    print(json.dumps({"skipped": ended.why}) if options.format == "json" else f"Nothing was sent. {ended.why}")
+    return 0
+
+
+def _again(spec: str) -> str:
+    return f"the same command attaches to them and goes on: {NAME} run {spec}"
+
+
+def _say(text: str) -> None:
+    print(f"{NAME}: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _told_of_steps() -> Iterator[None]:
+    """Let people follow: the steps are logged at INFO, and commands show warnings alone."""
+    log = logging.getLogger("airflow_vertex_batch")
+    before = log.level
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextlib.contextmanager
+def _ended_gently() -> Iterator[None]:
+    """Take a request to end, as Kubernetes makes it, for Ctrl-C: both leave the jobs, and say so."""
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Person:
+    """Whoever runs the command: at a terminal, or reading a log later.
+
+    :param approves: whether every question about money is answered with yes.
+    """
+
+    def __init__(self, *, approves: bool) -> None:
+        self._approves, self._bar = approves, _Bar() if sys.stderr is not None and sys.stderr.isatty() else None
+        self._seen: dict[str, str] = {}
+
+    def answers(self, question: Question) -> tuple[str, bool]:
+        """Ask at the terminal.
+
+        :raises InputError: when this is none.
+        """
+        from airflow_vertex_batch.core.domain.errors import InputError
+
+        if self._approves:
+            return getpass.getuser(), True
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise InputError(
+                question.subject,
+                why="Nobody can be asked: this is no terminal",
+                left="Nothing was sent",
+                todo="Run it with --approve to pay that, or raise max_cost_usd",
+            )
+        said = input(f"{one_line(question.subject)} [y/N] ")
+        return getpass.getuser(), said.strip().lower() in {"y", "yes"}
+
+    def sees(self, jobs: Sequence[BatchJob]) -> None:
+        """Show how far the jobs are: a bar at a terminal, a line for each new state elsewhere."""
+        if self._bar is not None:
+            self._bar.show(jobs)
+            return
+        for job in jobs:
+            state = job.progress.partition(":")[0]
+            if self._seen.get(job.name) != state:
+                self._seen[job.name] = state
+                _say(f"{job.name} {job.progress}")
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Clean the terminal up in the end."""
+        try:
+            yield
+        finally:
+            if self._bar is not None:
+                self._bar.end()
+
+
+class _Bar:
+    """One bar for all jobs that are waited for."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=Console(file=sys.__stderr__), transient=True,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=None)
+
+    def show(self, jobs: Sequence[BatchJob]) -> None:
+        """Show the states, and how many rows are done."""
+        states = sorted({one_line(job.progress.partition(":")[0]) for job in jobs})
+        done = sum(max(job.successful_count, 0) + max(job.failed_count, 0) for job in jobs)
+        left = sum(max(job.incomplete_count, 0) for job in jobs)
+        has_counts = any(job.successful_count >= 0 for job in jobs)
+        self._progress.update(
+            self._task, description=", ".join(states), completed=done, total=done + left if has_counts else None
+        )
+        if all(job.state.is_final for job in jobs):
+            self.end()
+        else:
+            self._progress.start()
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()

@@ -1,0 +1,228 @@
+"""How is a batch carried out without Airflow? As the operators do it, in one process that waits.
+
+Nothing is kept in memory that the log does not have. Who runs the same spec again goes on where the last process ended,
+however it ended: jobs that exist are attached to, and rows that have landed land in the same place.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
+
+from airflow_vertex_batch.core.answers.report import Report, only_hopeless
+from airflow_vertex_batch.core.batch import Batch
+from airflow_vertex_batch.core.domain.days import read_day
+from airflow_vertex_batch.core.domain.errors import VertexBatchError
+from airflow_vertex_batch.core.domain.identity import Identity
+from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
+from airflow_vertex_batch.core.landing.landed import known_digests
+from airflow_vertex_batch.core.landing.landing import Landing, landed, refuse_bad_end
+from airflow_vertex_batch.core.landing.record import LandPlan
+from airflow_vertex_batch.core.progress import Ask, Attempt, Done, Skip, Wait
+from airflow_vertex_batch.core.purchase.buyer import Buyer, display_name
+from airflow_vertex_batch.core.purchase.decide import OnClear
+from airflow_vertex_batch.core.purchase.entries import Prepared
+from airflow_vertex_batch.core.purchase.fold import Start, fold
+from airflow_vertex_batch.core.purchase.log import BatchLog
+from airflow_vertex_batch.core.requests.prepare import prepare
+from airflow_vertex_batch.core.waiting.drive import drive, drive_once
+from airflow_vertex_batch.core.waiting.watch import Flow, Outcome, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from airflow_vertex_batch.core.answers.rounds import Round
+    from airflow_vertex_batch.core.domain.manifest import Manifest
+    from airflow_vertex_batch.core.domain.ports import JobService, ObjectStore, Warehouse
+    from airflow_vertex_batch.core.landing.destination import Destination
+    from airflow_vertex_batch.core.money.prices import PriceTable
+    from airflow_vertex_batch.core.purchase.approval import Question
+    from airflow_vertex_batch.core.standalone.spec import Spec
+
+logger = logging.getLogger(__name__)
+
+
+class Cloud(Protocol):
+    """What a batch needs of Google Cloud."""
+
+    @property
+    def store(self) -> ObjectStore:
+        """Cloud Storage."""
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """BigQuery."""
+
+    def service(self, location: str) -> JobService:
+        """Return the jobs of a location."""
+
+    def check_destination(self, uri: str) -> None:
+        """Ask whether answers can land there, before anything is paid.
+
+        :raises InputError: when they cannot.
+        """
+
+
+class Person(Protocol):
+    """Who runs the batch."""
+
+    def answers(self, question: Question) -> tuple[str, bool]:
+        """Return who answered, and whether it may be paid.
+
+        :raises InputError: when nobody is there to be asked.
+        """
+
+    def sees(self, jobs: Sequence[BatchJob]) -> None:
+        """Be told of the jobs that are waited for, as they are now."""
+
+
+class Standalone:
+    """One spec, run.
+
+    :param again: read the source again, as after a clear in Airflow: what was paid for is landed again all the same,
+        unless `on_clear` says otherwise.
+    """
+
+    def __init__(self, spec: Spec, cloud: Cloud, person: Person, *, prices: PriceTable, again: bool = False) -> None:
+        self._spec, self._cloud, self._person, self._prices = spec, cloud, person, prices
+        staging = spec.staging()
+        identity = Identity(staging=str(staging), dag_id=spec.dag_id, task_id=spec.task_id, run_id=spec.run_id)
+        self._token = uuid4().hex[:12]
+        tries = len({entry.attempt for entry in BatchLog(cloud.store, identity, "").entries()})
+        self.log = BatchLog(cloud.store, identity, f"{tries + 1}:{self._token}")
+        self._generation = f"{spec.digest()}-{self._token}" if again else self._last_generation()
+        self._folder = staging / identity.path
+        self._at: dict[str, JobService] = {}
+
+    def go_on(self, *, until: Callable[[Wait], bool] = lambda _wait: False) -> Wait | Skip | Report:
+        """Go on until the answers have landed, or there is nothing to do.
+
+        :param until: asked before each wait: whether to end here instead, with the jobs running.
+        :raises VertexBatchError: saying what is wrong, what became of the jobs, and what to do.
+        """
+        attempt = Attempt(complete=True)
+        while True:
+            batch = self._batch()
+            match batch.advance(attempt):
+                case Ask() as step:
+                    attempt = self._asked(batch, step)
+                case Wait() as step:
+                    self._person.sees(step.jobs)
+                    if until(step):
+                        return step
+                    attempt = step.attempt.after(self._outcomes(step), bool(self._spec.elsewhere))
+                case Skip() as step:
+                    return step
+                case Done(rounds):
+                    return self._land(rounds)
+
+    def has_ended(self, wait: Wait) -> bool:
+        """Look once: whether there is nothing to wait for any more."""
+        return all(drive_once(flow, service) is not None for flow, service in self._flows(wait))
+
+    def _outcomes(self, wait: Wait) -> list[Outcome]:
+        now = {job.name: job for job in wait.jobs}
+
+        def seen(job: BatchJob) -> None:
+            now[job.name] = job
+            self._person.sees(tuple(now.values()))
+
+        return drive(*self._flows(wait), seen=seen)
+
+    def _flows(self, wait: Wait) -> Iterator[tuple[Flow, JobService]]:
+        for job in wait.jobs:
+            flow = watch(job.job_name, self._spec.waiting(wait.limits.get(job.name)))
+            yield flow, self._service(job.job_name.location)
+
+    def _asked(self, batch: Batch, step: Ask) -> Attempt:
+        by, approved = self._person.answers(step.question)
+        batch.answered(step.question.id, by, approved=approved, of_round=step.round)
+        return step.attempt
+
+    def _batch(self) -> Batch:
+        return Batch(
+            buyer=self._buyer(),
+            warehouse=self._cloud.warehouse,
+            folder=self._folder,
+            policy=self._spec.policy(self._prices),
+            start=Start(
+                generation=self._generation, rounds=self._spec.repair_rounds, on_clear=OnClear(self._spec.on_clear)
+            ),
+            prepare=self._prepare,
+        )
+
+    def _buyer(self) -> Buyer:
+        spec = self._spec
+        return Buyer(
+            base=JobSpec(
+                display_name=spec.display_name or display_name(self.log.identity),
+                model=spec.model,
+                inputs=(),
+                output=spec.output_uri or str(self._folder / "output"),
+                labels=spec.labels,
+            ),
+            log=self.log,
+            store=self._cloud.store,
+            service=self._service(spec.location),
+            terms=spec.terms(self._generation),
+            at=self._service,
+        )
+
+    def _service(self, location: str) -> JobService:
+        if location not in self._at:
+            self._at[location] = self._cloud.service(location)
+        return self._at[location]
+
+    def _prepare(self) -> Manifest:
+        spec, store, warehouse = self._spec, self._cloud.store, self._cloud.warehouse
+        self._cloud.check_destination(self._destination.uri)
+        known = None
+        if spec.skip_answered:
+            known = partial(known_digests, self._destination.answers(store, warehouse), store, self._folder, spec.model)
+        rows = spec.source().rows(store, warehouse)
+        manifest = prepare(rows, spec.plan(), store, self._folder, self._token, known=known)
+        logger.info("%s; manifest %s", manifest.summary(), manifest.uri)
+        self.log.add(Prepared.of(manifest))
+        return manifest
+
+    @property
+    def _destination(self) -> Destination:
+        return self._spec.lands_at()
+
+    def _land(self, rounds: Sequence[Round]) -> Report:
+        spec = self._spec
+        plan = LandPlan.of(self.log.identity, self._day(), replace_partition=spec.replace_partition)
+        landing = Landing(
+            rounds, self._cloud.store, self._cloud.warehouse, plan,
+            schema=spec.schema(), prices=self._prices, on_lost_output=self._spec.policy(self._prices).on_lost_output,
+        )  # fmt: skip
+        try:
+            report = landing.land(self._destination)
+        except VertexBatchError as error:
+            error.supplement(
+                left="The answers are safe where the jobs wrote them, and stay paid",
+                todo="Then run the same spec again: it lands them, and buys nothing",
+            )
+            raise
+        self.log.add(landed(report, len(rounds) - 1))
+        logger.info("Landed %s at %s", report.summary(), report.destination)
+        spec.thresholds().check(report)
+        refuse_bad_end(rounds, report)
+        if quiet := only_hopeless(report):
+            logger.warning("%s.", quiet)
+        return report
+
+    def _day(self) -> str:
+        """Return the day of the rows: the spec's, or that on which the batch began, whenever it lands."""
+        if self._spec.partition_date is not None:
+            return read_day(self._spec.partition_date, UTC, "partition_date")
+        first = next(iter(self.log.entries()), None)
+        return (first.at if first is not None else datetime.now(UTC)).astimezone(UTC).date().isoformat()
+
+    def _last_generation(self) -> str:
+        """Return in which generation this very spec ran last: an edited one begins anew, and reads the source again."""
+        digest, begun = self._spec.digest(), fold(self.log.entries()).begun
+        return begun.generation if begun is not None and begun.generation.startswith(digest) else digest
