@@ -27,6 +27,13 @@ _CLEAN = jsonl(a_line("r1", CANARY), a_line("r2", f"{CANARY}, too"))
 _BROKEN = jsonl(a_line("r1"), {"key": "r2", "request": a_request(CANARY, tools=[{"googleSearch": {}}])})
 _CURABLE = jsonl({"key": "r1", "request": a_request(CANARY, labels={})})
 _OUTPUT = jsonl(an_output("r1", CANARY), a_failed_output("r2"))
+_MOODS = f"""
+model = "{EXAMPLE_MODEL}"
+location = "global"
+staging_uri = "gs://{BUCKET}/runs"
+destination = "gs://{BUCKET}/answers-of-runs"
+rows = ["{CANARY}"]
+""".encode()
 _CSV = f"id,body\n1,{CANARY}\n".encode()
 
 
@@ -75,6 +82,12 @@ def _files() -> dict[str, bytes]:
         "prices-latin.json": '{"prices": [{"model": "caf\xe9"}]}'.encode("latin-1"),
         "prices-deep.json": b'{"prices": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
         "prices-empty.json": b"",
+        "moods.toml": _MOODS,
+        "bad.toml": b"model = ",
+        "typo.toml": _MOODS + b"promt = 1\n",
+        "idle.toml": _MOODS + b"deferrable = true\n",
+        "wrong.toml": _MOODS + b'repair_rounds = "two"\n',
+        "half.toml": b'model = "gemini-3.8-flash"\n',
         "scenario-bad.json": b"{",
         "scenario-member.json": b'{"switches": {"nothing": 1}}',
         "scenario-fault.json": b'{"faults": [{"type": "nothing"}]}',
@@ -150,7 +163,7 @@ LINES: dict[int, tuple[str, ...]] = {
         f"report '{_GS}/plain/*.jsonl'", f"report --prices {_GS}/prices.json predictions.jsonl",
         f"report {_GS}", f"report {_GS}/",
         "prices", "prices --format json", "prices --day 2026-12-01", "prices --file prices.json",
-        f"prices --file {_GS}/prices.json", "--version", "--help", "lint --help", "sweep --help",
+        f"prices --file {_GS}/prices.json", "--version", "--help", "lint --help", "sweep --help", "run --help",
         "story --help", f"{_STORY} --staging {_GS}/staging", f"story dag run gr --staging {_GS}/staging",
         f"{_STORY} --format json --staging {_GS}/staging/",
     ),
@@ -204,6 +217,11 @@ LINES: dict[int, tuple[str, ...]] = {
         f"{_SWEEP} --airflow-url {NOWHERE}", f"{_SWEEP} --airflow-url nothing --installation here",
         f"{_SWEEP} --airflow-url {NOWHERE} --installation here", f"{_SWEEP} --airflow-url http://a --airflow-here",
         f"{_SWEEP} --harvest-to nothing", f"{_SWEEP} --format xml",
+        "run", "run none.toml", "run folder", "run requests.jsonl", "run binary.jsonl", "run gs://no-such-bucket/a.toml",
+        f"run {_GS}/none.toml", "run bad.toml", "run typo.toml", "run idle.toml", "run wrong.toml", "run half.toml",
+        "run moods.toml --once --detach", "run moods.toml --day yesterday", "run moods.toml --destination answers",
+        "run moods.toml --staging ''", "run moods.toml --prices none.json", "run moods.toml --format xml",
+        "run moods.toml extra",
         "story", "story dag", "story dag run", "story dag run task", f"{_STORY} --staging folder",
         f"{_STORY} --staging '{_GS}/s*'", f"{_STORY} --staging gs://no-such-bucket/s", f"{_STORY} --staging ''",
         f"{_STORY} --map-index one --staging {_GS}/staging", f"story dag run other --staging {_GS}/staging",

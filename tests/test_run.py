@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -161,6 +162,22 @@ class TestOneCommand:
         desk.spec("max_failed_ratio = 0.1")
         _, err = desk.run(status=1)
         assert "max_failed_ratio allows 10.00%" in err
+
+
+class TestThePage:
+    def test_its_spec_runs_as_printed(self, desk, service, storage_client):
+        [text] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "run.md").read_text(), re.DOTALL)
+        text = text.replace("gs://my-bucket/vertex-batch", f"{desk.address}/staging")
+        text = text.replace("gs://my-bucket/moods", f"{desk.address}/out")
+        (desk.folder / "moods.toml").write_text(f"poll_interval = 0.1\n{text}")
+        out, _ = desk.run("--format", "json")
+        assert json.loads(out)["statuses"] == {"succeeded": 3}
+        assert desk.landed(storage_client, "parquet") == once(3)
+        assert f'model = "{EXAMPLE_MODEL}"' in text
+
+    @pytest.mark.parametrize("option", ["detach", "once", "again", "approve", "day", "destination", "format", "run-id"])
+    def test_names_every_option(self, option):
+        assert f"--{option}" in (ROOT / "docs" / "run.md").read_text()
 
 
 class TestAgain:

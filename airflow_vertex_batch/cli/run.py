@@ -11,12 +11,11 @@ import json
 import logging
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.cli.escapes import one_line
 from airflow_vertex_batch.cli.report import PRICE_FILE_HELP
-from airflow_vertex_batch.cli.terminal import NAME, given
+from airflow_vertex_batch.cli.terminal import NAME, given, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +33,9 @@ _INTERRUPTED = 130
 def add_run(commands: Any) -> None:
     """Add the command to the others."""
     run = commands.add_parser("run", help="run a whole batch without Airflow", description=_run.__doc__)
-    run.add_argument("spec", metavar="SPEC", type=given, help="TOML file with the arguments of vertex_batch()")
+    run.add_argument(
+        "spec", metavar="SPEC", type=given, help="TOML file, local or gs://, with the arguments of vertex_batch()"
+    )
     for option, name, what in (
         ("--staging", "staging_uri", "gs:// folder for request files and logs"),
         ("--destination", "destination", "where answers land: gs:// folder or bq:// table"),
@@ -76,8 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     from airflow_vertex_batch.gcp.cloud import EnvironmentCloud
 
     said = ("staging_uri", "destination", "partition_date", "dag_id", "run_id", "project_id")
-    text = Path(options.spec).read_bytes()
-    spec = Spec.read(text, options.spec, **{name: getattr(options, name) for name in said})
+    spec = Spec.read(_text(options.spec), options.spec, **{name: getattr(options, name) for name in said})
     cloud = EnvironmentCloud(spec.project_id or "", spec.location)
     prices = PriceTable.load(cloud.store, options.prices) if options.prices else PriceTable.shipped()
     person = _Person(approves=options.approve)
@@ -92,6 +92,19 @@ def _run(options: argparse.Namespace) -> int:
         _say(str(error.lay_out()))
         return 1
     return _told(options, batch, ended)
+
+
+def _text(name: str) -> bytes:
+    """Return what stands in the spec.
+
+    :raises InputError: when there is none.
+    """
+    from airflow_vertex_batch.core.domain.address import Uri
+    from airflow_vertex_batch.core.domain.errors import InputError
+
+    if (text := store().read(Uri.parse(name))) is None:
+        raise InputError(f"There is no {name}", todo="Name a TOML file, here or in Cloud Storage (gs://…)")
+    return text
 
 
 def _told(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | Report) -> int:

@@ -14,7 +14,6 @@ from uuid import uuid4
 
 from airflow_vertex_batch.core.answers.report import Report, only_hopeless
 from airflow_vertex_batch.core.batch import Batch
-from airflow_vertex_batch.core.domain.days import read_day
 from airflow_vertex_batch.core.domain.errors import VertexBatchError
 from airflow_vertex_batch.core.domain.identity import Identity
 from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
@@ -217,8 +216,8 @@ class Standalone:
 
     def _day(self) -> str:
         """Return the day of the rows: the spec's, or that on which the batch began, whenever it lands."""
-        if self._spec.partition_date is not None:
-            return read_day(self._spec.partition_date, UTC, "partition_date")
+        if day := self._spec.day():
+            return day
         first = next(iter(self.log.entries()), None)
         return (first.at if first is not None else datetime.now(UTC)).astimezone(UTC).date().isoformat()
 

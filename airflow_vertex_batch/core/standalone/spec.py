@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from datetime import UTC
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,7 @@ from airflow_vertex_batch.core.answers.collect import OnLostOutput
 from airflow_vertex_batch.core.answers.repair import RepairPolicy, refuse_idle_repair
 from airflow_vertex_batch.core.answers.report import Thresholds
 from airflow_vertex_batch.core.domain.address import Uri, cloud_folder
+from airflow_vertex_batch.core.domain.days import read_day
 from airflow_vertex_batch.core.domain.durations import BARE_SECONDS, seconds
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.unrendered import check_labels, check_location, check_model, check_output
@@ -130,6 +132,7 @@ class Spec(Preparing, frozen=True, kw_only=True):
         check_output(self.output_uri, "output_uri")
         check_labels(self.labels)
         self.staging()
+        self.day()
         self.said().check(self.task_id)
         self.thresholds()
         self.budget()
@@ -141,6 +144,13 @@ class Spec(Preparing, frozen=True, kw_only=True):
     def digest(self) -> str:
         """Return what changes when the spec does: an edited spec reads the source again."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
+
+    def day(self) -> str:
+        """Return the day the rows belong to, YYYY-MM-DD; empty where it is not given.
+
+        :raises InputError: when it is no day.
+        """
+        return "" if self.partition_date is None else read_day(self.partition_date, UTC, "partition_date")
 
     def staging(self) -> Uri:
         """Return the staging folder."""
