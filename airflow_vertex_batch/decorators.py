@@ -1,4 +1,4 @@
-"""How does a function become a batch? ``@task.vertex_batch``: what it yields are the rows, or the prompts."""
+"""How does a function become a batch? With ``@task.vertex_batch``: the function yields rows or prompts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.parameters import DecoratorParameters
 
 
-#: What says where rows come from: here, the function does.
+#: Arguments that name a source of rows. They are refused here, because the function is the source.
 _OF_A_SOURCE = frozenset(
     ("sql", "sql_parameters", "sql_conn_id", "table", "files", "files_format", "objects", "rows", "requests")
 )
@@ -55,14 +55,16 @@ class _DecoratedBatch(DecoratedOperator, VertexBatchOperator):
         )
 
     def _rows(self, context: Context) -> Any:
-        """Call the function: what it returns or yields are the rows. Nothing of it is ever rendered."""
+        """Call the function. It returns or yields the rows. They are never rendered."""
         known = {**context, **self.op_kwargs}
         keywords = keywords_of(self.python_callable, self.op_args, known)
         return self.called(self.python_callable, keywords, tuple(self.op_args))
 
 
 class _BatchDecorator(_TaskDecorator[..., Any, _DecoratedBatch]):
-    """What Airflow makes of a decorated function. Mapped, it does not see that its operator has defaults of its own."""
+    """Airflow's decorator for our operator. For a mapped task, Airflow's own class ignores the defaults of the
+    operator.
+    """
 
     def _expand(self, *args: Any, **kwargs: Any) -> Any:
         made: Any = super()._expand(*args, **kwargs)
@@ -78,11 +80,11 @@ def vertex_batch_task(
 ) -> TaskDecorator:
     """Make a batch of a function that yields rows (dicts) or prompts (texts).
 
-    It takes the parameters of `VertexBatchOperator`, but for a source. The function's arguments may name context
-    variables, and take the output of other tasks.
+    It takes the parameters of `VertexBatchOperator`, except those that name a source. The function's arguments may name
+    context variables, and may be the output of other tasks.
 
     :param python_callable: the function, when used without parentheses.
-    :raises InputError: for a source: the function is it.
+    :raises InputError: for an argument that names a source, because the function is the source.
     """
     given: dict[str, Any] = {**kwargs}
     if sources := sorted(_OF_A_SOURCE & given.keys()):
@@ -101,7 +103,7 @@ def vertex_batch_task(
 
 
 def _signature() -> inspect.Signature:
-    """Return what ``help()`` shows of the decorator: what can be given, by its name."""
+    """Return the signature of the decorator for ``help()``: every argument by its name."""
     first, _ = inspect.signature(vertex_batch_task).parameters.values()
     batch = inspect.signature(VertexBatchOperator).parameters.items()
     return inspect.Signature(

@@ -1,4 +1,4 @@
-"""How does an Airflow connection become clients? `VertexBatchHook`: credentials, project, location and endpoint →
+"""How does an Airflow connection become clients? `VertexBatchHook` gives credentials, project, location and endpoint to
 `gcp`.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.gcp.storage import GcsStore
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient, VertexClient
 
-#: Replaces the Vertex AI host by connection extra; it wins over the environment variable.
+#: Connection extra that replaces the Vertex AI host. It wins over the environment variable.
 ENDPOINT_EXTRA = "vertex_batch_endpoint"
 
 
@@ -34,9 +34,9 @@ class VertexBatchHook(GoogleBaseHook):
 
     :param gcp_conn_id: the Airflow connection.
     :param impersonation_chain: service account to impersonate, or the chain of them.
-    :param project_id: the project of the jobs; the connection's own where not given.
-    :param location: ``us-central1`` and other regions, ``global``, ``us`` or ``eu``; ``[vertex_batch] location`` where
-        not given.
+    :param project_id: the project of the jobs; the project of the connection if not given.
+    :param location: ``us-central1`` and other regions, ``global``, ``us`` or ``eu``; ``[vertex_batch] location`` if not
+        given.
     :raises AirflowNotFoundException: when Airflow has no such connection.
     """
 
@@ -51,7 +51,7 @@ class VertexBatchHook(GoogleBaseHook):
         try:
             super().__init__(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, **kwargs)
         except AirflowNotFoundException as error:
-            # Airflow's own kind: a secrets backend that is away looks the same, so it may be tried again.
+            # Airflow's own exception, which is retried: a secrets backend that does not answer looks the same.
             raise AirflowNotFoundException(
                 f"{error}.\n{TO_DO}Correct gcp_conn_id={gcp_conn_id!r}, or make the connection: "
                 f"airflow connections add {gcp_conn_id} --conn-type google_cloud_platform."
@@ -78,7 +78,8 @@ class VertexBatchHook(GoogleBaseHook):
     def location(self) -> str:
         """The location of new jobs.
 
-        :raises InputError: when nobody named one: it decides which models are served, and at what price.
+        :raises InputError: when no location is set. There is no default, because the location decides which models are
+            served, and at what price.
         """
         location = self._jobs_location or Settings.read().location
         if not location:
@@ -108,7 +109,8 @@ class VertexBatchHook(GoogleBaseHook):
     def jobs(self, of: JobName | None = None) -> VertexClient:
         """Return the job service, for new jobs or for the project and location of an existing one.
 
-        One a place: it remembers an outage, so that many jobs do not wait for its end one after the other.
+        There is one service for each project and location. It remembers an outage, so that many jobs do not each wait
+        for its end.
         """
         from airflow_vertex_batch.gcp.vertex import VertexClient
 
@@ -124,7 +126,7 @@ class VertexBatchHook(GoogleBaseHook):
         return AsyncVertexClient(self.get_credentials(), *self._place(of), self.endpoint)
 
     def doctor(self) -> GoogleCloud:
-        """Return Google as a preflight asks it."""
+        """Return the client with which a preflight asks Google."""
         from airflow_vertex_batch.gcp.doctor import GoogleCloud, Hosts
 
         return GoogleCloud(self.get_credentials, self.project, self.location, Hosts.from_environment(self.endpoint))

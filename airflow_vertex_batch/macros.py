@@ -1,4 +1,4 @@
-"""Which day does a run stand for? One answer for every way a run can begin."""
+"""Which day do the rows of a run belong to? There is one rule for all kinds of runs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def partition_date(context: Mapping[str, Any]) -> str:
     """Return the ISO date that a run's rows belong to: the local day of the DAG's timetable.
 
     In this order: ``partition_date`` or ``ds`` of the run's conf, then of its params; the partition key; the start of
-    the data interval; the logical date; the time the run was due. So scheduled, manual (with and without a logical
-    date), backfill and partitioned runs each get their day, and a retry or a clear gets the same one again.
+    the data interval; the logical date; the time when the run was due. So scheduled, manual (with and without a logical
+    date), backfill and partitioned runs each get their day. A retry or a clear gets the same day again.
 
-    A moment counts by the wall clock of the timetable's time zone, or of the DAG's where the timetable has none: the
-    night of 22 November in Berlin is ``2026-11-22``, though its data interval begins on the 21st in UTC. ``{{ ds }}``
-    is the day in UTC.
+    A time is read in the time zone of the timetable, or of the DAG if the timetable has none. So the night of 22
+    November in Berlin is ``2026-11-22``, although its data interval begins on the 21st in UTC. ``{{ ds }}`` is the day
+    in UTC.
 
     In a template: ``{{ macros.vertex_batch.partition_date() }}``.
 
@@ -36,7 +36,8 @@ def partition_date(context: Mapping[str, Any]) -> str:
     run, zone = context.get("dag_run"), timetable_zone(context.get("dag"))
     for place, given in (("conf", getattr(run, "conf", None) or {}), ("params", context.get("params") or {})):
         for name in _BY_HAND:
-            # Zero and an empty text are no dates, and say so; None is what a form sends for a field left empty.
+            # Airflow's form sends None for an empty field, so None counts as not given. Zero is an error, because it is
+            # not a date.
             if given.get(name) is not None and given.get(name) != "":
                 return read_day(given[name], zone, f"{name} in {place}")
     if key := partition_key(context):

@@ -1,7 +1,7 @@
 """What may be given, and of which type? All parameters, for editors and type checkers.
 
-Nothing of this is loaded when a DAG file is read. What each parameter means is said where it is taken; a test holds the
-names here to those that are taken there.
+This module is not loaded when a DAG file is read. The class that takes a parameter documents it. A test compares the
+names here with the names there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Duration: TypeAlias = "float | timedelta"
 
 
 class TaskParameters(TypedDict, total=False):
-    """What every task of Airflow takes, but for its name."""
+    """What every task of Airflow takes, except its name."""
 
     owner: str
     email: str | Sequence[str] | None
@@ -89,7 +89,7 @@ class NamedTaskParameters(TaskParameters, total=False):
 
 
 class SensorParameters(TypedDict, total=False):
-    """What every sensor of Airflow takes beside, and ours makes use of."""
+    """What every sensor of Airflow takes in addition, as far as our sensor uses it."""
 
     timeout: timedelta | float
     soft_fail: bool
@@ -108,7 +108,7 @@ class StepParameters(TypedDict, total=False):
 
 
 class CommonParameters(TypedDict, total=False):
-    """Of every task of ours."""
+    """Parameters of every task of ours."""
 
     gcp_conn_id: str
     impersonation_chain: Texts | None
@@ -119,32 +119,32 @@ class CommonParameters(TypedDict, total=False):
 
 
 class AskingParameters(TypedDict, total=False):
-    """Of what must know the model."""
+    """Parameters of operators that must know the model."""
 
     model: Text | None
 
 
 class CheckingParameters(TypedDict, total=False):
-    """Of what must know what an answer looks like."""
+    """Parameters of operators that must know the form of an answer."""
 
     response_schema: dict[str, Any] | type[Any] | None
 
 
 class LandingParameters(TypedDict, total=False):
-    """Of what must know where answers land."""
+    """Parameters of operators that must know where answers land."""
 
     destination: Text | None
     partition_date: Text | date | int | None
 
 
 class ReadingParameters(TypedDict, total=False):
-    """Of what reads the answers of jobs."""
+    """Parameters of operators that read the answers of jobs."""
 
     on_lost_output: Literal["fail", "land"]
 
 
 class BuyingParameters(TypedDict, total=False):
-    """Of what creates jobs."""
+    """Parameters of operators that create jobs."""
 
     output_uri: Text | None
     display_name: Text | None
@@ -157,7 +157,7 @@ class BuyingParameters(TypedDict, total=False):
 
 
 class RepairingParameters(TypedDict, total=False):
-    """Of what sends rows again."""
+    """Parameters of operators that send rows again."""
 
     repair_rounds: int
     repair_actions: Mapping[str, Literal["as_is", "more_tokens", "give_up"]] | None
@@ -166,7 +166,7 @@ class RepairingParameters(TypedDict, total=False):
 
 
 class WaitingParameters(TypedDict, total=False):
-    """Of what waits for jobs."""
+    """Parameters of operators that wait for jobs."""
 
     deferrable: bool
     poll_interval: Duration | None
@@ -179,7 +179,7 @@ class WaitingParameters(TypedDict, total=False):
 
 
 class SourceParameters(TypedDict, total=False):
-    """Of what reads rows."""
+    """Parameters of operators that read rows."""
 
     sql: Text | None
     sql_parameters: Mapping[str, Any] | Sequence[Any] | XComArg | None
@@ -193,7 +193,7 @@ class SourceParameters(TypedDict, total=False):
 
 
 class PreparingParameters(TypedDict, total=False):
-    """Of what makes requests of rows."""
+    """Parameters of operators that make requests from rows."""
 
     prompt: Text
     prompt_variables: Mapping[str, Any] | XComArg | None
@@ -217,7 +217,7 @@ class PreparingParameters(TypedDict, total=False):
 
 
 class ExportingParameters(TypedDict, total=False):
-    """Of what lands rows."""
+    """Parameters of operators that land rows."""
 
     dead_letters: Text | None
     file_format: Literal["jsonl", "parquet"] | None
@@ -227,29 +227,29 @@ class ExportingParameters(TypedDict, total=False):
 
 
 class TaskOfOurs(NamedTaskParameters, CommonParameters, total=False):
-    """Of every operator of ours, with its name."""
+    """Parameters of every operator of ours, with its name."""
 
 
 class PrepareRest(TaskOfOurs, AskingParameters, CheckingParameters, LandingParameters, total=False):
-    """Of `VertexBatchPrepareOperator`, beside its own; of the preflight too."""
+    """Shared parameters of `VertexBatchPrepareOperator` and of the preflight."""
 
 
 class CreateRest(TaskOfOurs, AskingParameters, BuyingParameters, total=False):
-    """Of `VertexBatchCreateJobOperator`, beside its own."""
+    """Shared parameters of `VertexBatchCreateJobOperator`."""
 
 
 class WaitRest(TaskOfOurs, SensorParameters, WaitingParameters, total=False):
-    """Of `VertexBatchJobSensor`, beside its own."""
+    """Shared parameters of `VertexBatchJobSensor`."""
 
 
 class RepairRest(
     CreateRest, WaitingParameters, RepairingParameters, CheckingParameters, ReadingParameters, total=False
 ):
-    """Of `VertexBatchRepairOperator`, beside its own."""
+    """Shared parameters of `VertexBatchRepairOperator`."""
 
 
 class ExportRest(TaskOfOurs, CheckingParameters, LandingParameters, ReadingParameters, total=False):
-    """Of `VertexBatchExportOperator`, beside its own."""
+    """Shared parameters of `VertexBatchExportOperator`."""
 
 
 class _Batch(
@@ -264,21 +264,21 @@ class _Batch(
     ExportingParameters,
     total=False,
 ):
-    """Of a whole batch, but for its source."""
+    """Parameters of a whole batch, except its source."""
 
 
 class BatchParameters(_Batch, SourceParameters, NamedTaskParameters, AskingParameters, total=False):
-    """Of `VertexBatchOperator`."""
+    """Parameters of `VertexBatchOperator`."""
 
 
 class DecoratorParameters(_Batch, TaskParameters, AskingParameters, total=False):
-    """Of ``@task.vertex_batch``."""
+    """Parameters of ``@task.vertex_batch``."""
 
     task_id: str
 
 
 class CanaryParameters(TypedDict, total=False):
-    """Of what checks before a batch."""
+    """Parameters of the preflight."""
 
     canary: bool
     canary_row: dict[str, Any] | None
@@ -286,6 +286,6 @@ class CanaryParameters(TypedDict, total=False):
 
 
 class GroupParameters(_Batch, SourceParameters, SensorParameters, CanaryParameters, total=False):
-    """Of `vertex_batch`, beside the model."""
+    """Parameters of `vertex_batch`, except the model."""
 
     start_from_trigger: bool

@@ -1,4 +1,6 @@
-"""What does this package add to Airflow? The dictionary that Airflow reads; an invalid one would stop every command."""
+"""What does this package add to Airflow? This dictionary says it to Airflow. If it were invalid, every Airflow command
+would fail.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How does a task wait for jobs that another task created? `VertexBatchJobSensor`: asks once, then defers, blocks or
-reschedules, or begins in the triggerer; the decisions are `core.waiting.watch`'s.
+"""How does a task wait for jobs that another task created? `VertexBatchJobSensor` asks once, then defers, blocks or
+reschedules. It can also begin in the triggerer. `core.waiting.watch` makes the decisions.
 """
 
 from __future__ import annotations
@@ -44,33 +44,35 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.hooks import VertexBatchHook
     from airflow_vertex_batch.parameters import WaitRest
 
-#: What Airflow's `BaseSensorOperator` would do on its own, and is not to: see `VertexBatchJobSensor.refused`.
+#: Switches off what Airflow's `BaseSensorOperator` would do by itself: see `VertexBatchJobSensor.refused`.
 _NEUTRAL = {"exponential_backoff": False, "max_wait": None, "silent_fail": False, "never_fail": False}
-#: XCom key under which the sensor says in which generation (see `base.generation_of`) it ran.
+#: XCom key of the generation (see `base.generation_of`) in which the sensor ran.
 GENERATION_KEY = "vertex_batch_generation"
-#: Seconds between two tries with ``mode="reschedule"``: Airflow plans them, so they cannot follow the job.
+#: Seconds between two questions with ``mode="reschedule"``. It is a fixed number, because Airflow plans the questions.
 _POKE_INTERVAL = 60.0
 
 
 class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     """Wait until batch prediction jobs have ended, and return them as small dicts.
 
-    A job that has ended already does not defer. Transient errors are waited out until the deadline. A job that failed
-    without a row fails this task for good; one that was cancelled or expired after it answered rows passes on, so that
-    they are landed before the export says how it ended. With ``deferrable=False``, `mode` says how the worker waits:
-    ``poke`` blocks, ``reschedule`` gives the slot back between two questions, a minute apart unless `poll_interval`
-    says otherwise.
+    If all jobs have ended already, the task does not defer. After a transient error it asks again, until the deadline.
+    A job that failed without a row fails this task for good. A job that was cancelled or expired after it answered rows
+    does not fail this task: the export lands these rows first, and then says how the job ended. With
+    ``deferrable=False``, `mode` says how the worker waits: ``poke`` blocks, ``reschedule`` gives the slot back between
+    two questions, a minute apart unless `poll_interval` says otherwise.
 
-    With ``start_from_trigger=True`` the scheduler hands the task to the triggerer: no worker begins it, one ends it.
-    `jobs` is then the output of a task that is not mapped, names, or a template of them. Airflow 3.3 begins a mapped
-    sensor on a worker all the same, and Airflow below 3.3 every sensor: it asks once there, and defers.
+    With ``start_from_trigger=True`` the scheduler gives the task directly to the triggerer. A worker is needed only at
+    the end. `jobs` is then the output of a task that is not mapped, or names, or a template of names. Airflow 3.3 still
+    begins a mapped sensor on a worker, and Airflow below 3.3 begins every sensor there: it asks once, and defers.
 
-    Airflow's `timeout` of sensors, 30 days where not given, bounds the wait too, from this attempt's start, with
-    ``mode="reschedule"`` from the first question: `on_timeout` says what becomes of the jobs, and no attempt follows.
-    With ``mode="reschedule"`` `execution_timeout` bounds each question only, as with all sensors.
+    Airflow's `timeout` of sensors limits the wait too; it is 30 days if not given. It counts from the start of this
+    attempt, or with ``mode="reschedule"`` from the first question. When it is over, `on_timeout` says what happens to
+    the jobs, and Airflow does not retry. With ``mode="reschedule"``, `execution_timeout` limits only each question, as
+    with all sensors.
 
     :param jobs: job names: what the create task returned. Templated.
-    :param start_from_trigger: begin in the triggerer, without a worker; for waits that are seldom over when they begin.
+    :param start_from_trigger: begin in the triggerer, without a worker. Use it if the jobs have seldom ended when the
+        task begins.
     :returns: the jobs, to be passed to the export task.
     """
 
@@ -85,8 +87,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     operator_extra_links = (VertexBatchJobLink(),)
 
     def __init__(self, *, jobs: Any, start_from_trigger: bool = False, **kwargs: Unpack[WaitRest]) -> None:
-        # Airflow's own sensor timeout begins with the first try; ours is anchored at the job, so theirs must come
-        # later.
+        # Airflow's sensor timeout counts from the first try. Our timeout counts from the job's creation, so Airflow's
+        # must be longer.
         given: dict[str, Any] = {"timeout": 30 * 24 * 3600, **kwargs, **_NEUTRAL}
         given["poke_interval"] = seconds(given.get("poll_interval") or _POKE_INTERVAL, "poll_interval")
         if given.get("mode") == "reschedule":
@@ -110,7 +112,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 self.start_trigger_args = start_args(arguments, self._own_timeout())
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Ask once; wait if need be; return the jobs."""
+        """Ask once; wait if necessary; return the jobs."""
         with self._softly(), failing():
             names = self._names()
             self._announce(context, [str(name) for name in names])
@@ -119,7 +121,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     def _go_on(self, context: Context, names: list[JobName], told: Told | None = None) -> list[dict[str, Any]]:
         """Ask once, and wait until every job has ended.
 
-        :param told: what was seen to in this attempt.
+        :param told: the queued jobs that this attempt has already dealt with.
         """
         from airflow_vertex_batch.core.waiting.queue import Told
 
@@ -144,24 +146,26 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
                 return self._concluded(context, outcomes)
 
     def _reschedule(self, context: Context) -> list[dict[str, Any]]:
-        """Give the slot back until the next question."""
+        """Give the worker slot back until the next question."""
         try:
             return super().execute(context)  # type: ignore[no-any-return]
         except AirflowSensorTimeout:
-            # Airflow looks at the clock a moment after `poke` did.
+            # Airflow reads the clock a moment after `poke`, so its timeout can be over although ours was not.
             self.out_of_time(context["ti"], self.hook(), "The sensor's timeout is over")
             raise
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral, also where Airflow itself has ended it: one that began in the triggerer."""
+        """Go on after a deferral. If the wait began in the triggerer, Airflow itself may have ended it: then call
+        `execute_late`.
+        """
         if is_out_of_time(next_method, next_kwargs):
             next_method, next_kwargs = "execute_late", {}
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_late(self, context: Context) -> list[dict[str, Any]]:
-        """Decide about the jobs when their time ran out before a worker saw them; return them if they ended.
+        """Decide about the jobs if the time was over before a worker saw them; return them if they ended.
 
-        Airflow does not say which limit it was: the one that comes first.
+        Airflow does not say which limit was reached. It is the limit that comes first.
         """
         from airflow_vertex_batch.core.waiting.drive import drive
         from airflow_vertex_batch.core.waiting.watch import Limit, watch
@@ -188,13 +192,13 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     def execute_complete(
         self, context: Context, event: dict[str, Any], told: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Return the jobs that the trigger saw ending; see to those that queue for too long, and wait again."""
+        """Return the jobs that the trigger saw ending. If a job queues for too long, deal with it and wait again."""
         from airflow_vertex_batch.core.waiting.queue import Told
         from airflow_vertex_batch.core.waiting.watch import Queued, unpack
 
         with failing():
             if error := event.get("error"):
-                # What a worker says of the same jobs names the task that gave them.
+                # `_names` raises a better error for the same jobs: it names the task that returned them.
                 self._names()
                 raise InputError(error)
             outcomes = unpack(event["outcomes"])
@@ -209,14 +213,14 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             )
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask once, for ``mode="reschedule"``; a deadline or an ended job ends the wait."""
+        """Ask once, for ``mode="reschedule"``. The wait ends when every job has ended or a deadline is over."""
         from airflow_vertex_batch.core.waiting.queue import Told
 
         with failing():
             names, began = self._names(), first_poke(context)
 
             def warn(warning: Warn) -> None:
-                # Nothing is kept between two pokes: what has been so for long was said when it was new.
+                # Nothing is kept between two pokes. An older warning was logged by an earlier poke, when it was new.
                 if began is None or warning.ago < 2 * self.poke_interval:
                     self.log.warning("%s", warning.text)
 
@@ -229,9 +233,9 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
     @contextlib.contextmanager
     def _softly(self) -> Iterator[None]:
-        """Skip the task, where its author wants that, instead of failing it for good.
+        """Skip the task instead of failing it for good, if the author has set `soft_fail`.
 
-        Airflow itself does so only for what ends a deferral or a poke.
+        Airflow itself does this only for errors that end a deferral or a poke.
         """
         try:
             yield
@@ -250,7 +254,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return job_names(self.given("jobs"))
 
     def _as_seen(self, names: list[JobName]) -> list[BatchJob]:
-        """Return the jobs as they were last seen; of one that nobody has seen yet, its name."""
+        """Return the jobs as they were last seen. A job that nobody has seen yet has only its name."""
         from airflow_vertex_batch.core.domain.job import BatchJob, JobState
 
         unseen = JobState.UNSPECIFIED
@@ -260,33 +264,35 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         from airflow_vertex_batch.core.waiting.watch import TimedOut, conclude
 
         try:
-            # Where a job may move, one that a person cancelled must not look as if it had been given up.
+            # If jobs may move, a job that a person cancelled must not be taken for a job that was given up.
             jobs = conclude(outcomes, bears=lambda job: self._was_given_up(job, context), lands_part=not self.moves)
             return [job.as_dict() for job in jobs]
         except JobError as error:
-            # Airflow's `soft_fail` means its own kinds of errors only: it does not know that ours says "too late".
+            # Airflow's `soft_fail` covers only Airflow's own errors. It does not know that this error means "too late".
             if (self.soft_fail or self.never_fail) and any(isinstance(outcome, TimedOut) for outcome in outcomes):
                 raise skip_exception(str(error.lay_out())) from None
             raise
 
     def _own_timeout(self) -> timedelta | None:
-        """Return after what time Airflow has to end a wait in the triggerer; None where the trigger ends it before."""
+        """Return after what time Airflow must end a wait in the triggerer; None if the trigger ends the wait earlier.
+        """
         from airflow_vertex_batch.core.waiting.watch import CANCELLING_SECONDS, DEFAULT_TIMEOUT_SECONDS
 
         at_most = max(self.job_timeout, DEFAULT_TIMEOUT_SECONDS) + CANCELLING_SECONDS
         return timedelta(seconds=self.timeout) if self.timeout < at_most else None
 
     def _first_limit(self) -> float | None:
-        """Return when a job may need somebody for the first time."""
+        """Return after how many seconds a queued job may need a warning or a move for the first time."""
         limits = [limit for limit in (self.queue_warning, self.queue_timeout) if limit is not None]
         return min(limits, default=None)
 
     def _see_to_queue(
         self, context: Context, jobs: list[BatchJob], told: Told, *, only_new: float | None = None
     ) -> Told:
-        """Warn of jobs that have queued for long, and leave those that have queued for too long to the next task.
+        """Warn about jobs that have queued for long, and give up those that have queued for too long: the repair task
+        buys them elsewhere.
 
-        :param only_new: leave out of the log what has been so for more than so many seconds.
+        :param only_new: log only warnings that are newer than this number of seconds.
         """
         from airflow_vertex_batch.core.waiting.queue import see_to
 
@@ -296,7 +302,9 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return told
 
     def _give_up(self, job: BatchJob, context: Context) -> Place | None:
-        """Leave a job that queues for too long to the task that repairs; None where it is not of this package."""
+        """Give up a job that queues for too long, so that the repair task buys its requests elsewhere; None if this
+        package did not buy the job.
+        """
         from airflow_vertex_batch.core.purchase.decide import Terms
         from airflow_vertex_batch.core.purchase.move import move
         from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, GENERATION_LABEL
@@ -313,7 +321,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return place
 
     def _was_given_up(self, job: BatchJob, context: Context) -> bool:
-        """Whether an attempt of this task has left an ended job to the task that repairs."""
+        """Whether an attempt of this task has given up this ended job, so that the repair task buys its requests."""
         from airflow_vertex_batch.core.domain.job import Phase
         from airflow_vertex_batch.core.purchase.entries import Moved
 
@@ -324,7 +332,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return any(isinstance(entry, Moved) and entry.job_name == job.name for entry in entries)
 
     def _log_of(self, job: BatchJob, hook: VertexBatchHook, context: Context) -> JobLog | None:
-        """Return what the log of whoever bought a job says of it; None where the job is not of this staging folder."""
+        """Return the log entries of the task that bought a job; None if the job does not belong to this staging folder.
+        """
         from airflow_vertex_batch.core.purchase.log import BatchLog
         from airflow_vertex_batch.core.purchase.ownership import IDENTITY_LABEL, part_of
 
@@ -337,10 +346,10 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
 
 def start_args(trigger_kwargs: dict[str, Any], timeout: timedelta | None) -> StartTriggerArgs:
-    """Return how the scheduler makes the trigger.
+    """Return the arguments with which the scheduler makes the trigger.
 
-    :param timeout: after which Airflow ends the wait, None for never; `execution_timeout` does so too, if that is
-        earlier.
+    :param timeout: the time after which Airflow ends the wait, None for never. Airflow also ends it after
+        `execution_timeout`, if that is earlier.
     """
     from airflow.triggers.base import StartTriggerArgs
 
@@ -353,9 +362,9 @@ def start_args(trigger_kwargs: dict[str, Any], timeout: timedelta | None) -> Sta
 
 
 def as_template(jobs: Any, waiter: BaseOperator) -> Any:
-    """Return `jobs` as the triggerer can render it, which resolves templates but no task's output.
+    """Return `jobs` in a form that the triggerer can render: it resolves templates, but not the output of a task.
 
-    :raises InputError: when it cannot.
+    :raises InputError: when there is no such form.
     """
     from airflow.sdk.definitions.mappedoperator import MappedOperator
     from airflow.sdk.definitions.xcom_arg import PlainXComArg, XComArg
@@ -363,7 +372,7 @@ def as_template(jobs: Any, waiter: BaseOperator) -> Any:
     if isinstance(jobs, PlainXComArg) and not isinstance(jobs.operator, MappedOperator):
         group = jobs.operator.get_closest_mapped_task_group()
         if group is None or group is waiter.get_closest_mapped_task_group():
-            # With a map index it is one value, which is all that a triggerer can ask for (Airflow 3.3.2).
+            # With a map index the XCom is one value. A triggerer cannot ask for more than one (Airflow 3.3.2).
             index = "-1" if group is None else "ti.map_index"
             return f"{{{{ ti.xcom_pull({jobs.operator.task_id!r}, key={jobs.key!r}, map_indexes={index}) }}}}"
     if next(XComArg.iter_xcom_references(jobs), None):

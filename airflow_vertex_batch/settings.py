@@ -1,8 +1,7 @@
-"""What does the installation say where a task says nothing? The ``[vertex_batch]`` section of the Airflow
-configuration.
+"""Which values hold when a task does not give its own? The ``[vertex_batch]`` section of the Airflow configuration.
 
-All of it is read when a task runs. When a DAG file is read, a single option is (`Settings.option`), where the task does
-not give it: others may come from secrets back ends, which cost time.
+The whole section is read when a task runs. When a DAG file is read, only the options that the task does not give are
+read, one by one (`Settings.option`), because an option may come from a secrets backend, which takes time.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ class Settings:
     :param location: of new jobs: a region, ``global``, ``us`` or ``eu``.
     :param staging_uri: ``gs://`` folder for request files and logs.
     :param prices_file: JSON price file, local or ``gs://``, whose entries replace the shipped prices by model.
-    :param installation: the name of this Airflow, as a label value; one is derived where nothing is set.
+    :param installation: the name of this Airflow, as a label value. If it is not set, a name is derived.
     """
 
     location: str = ""
@@ -47,10 +46,11 @@ class Settings:
 
 
 def _derived(conf: Any) -> str:
-    """Return a name that stays the same for all machines of this Airflow, and differs between Airflows.
+    """Return a name that is the same on all machines of this Airflow, and differs between Airflows.
 
-    Its address and its encryption key are what the machines of one Airflow share, as far as a worker knows. A hash of
-    256 random bits, cut to 40, tells nothing about them.
+    It is made from the address and the encryption key of Airflow, because all machines of one Airflow share these two
+    and a worker knows them. The key has 256 random bits and the hash is cut to 40, so the name reveals nothing about
+    the key.
     """
     known = [str(conf.get(*option, fallback="") or "") for option in (("api", "base_url"), ("core", "fernet_key"))]
     digest = hashlib.sha256("\0".join(("airflow-vertex-batch installation", *known)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What waits in the triggerer? A trigger that observes job names: it creates nothing, downloads nothing, carries no
+"""What waits in the triggerer? A trigger that observes job names. It creates nothing, downloads nothing and carries no
 rows.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
 
-#: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3: the scheduler meets
-#: it before it has seen that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
+#: Seconds before the first question. An event in the first moments fails the task on Airflow 3.3, if the scheduler sees
+#: the event before it sees that the worker deferred (apache/airflow#67287, #72716; seen on 3.3.2, 2026-11-22).
 SETTLE_SECONDS = 10.0
 _SPREAD = 1.3
 
@@ -33,21 +33,23 @@ _SPREAD = 1.3
 class VertexBatchJobTrigger(BaseTrigger):
     """Wait for jobs to end, with one poller for all waiting triggers of this process.
 
-    :param jobs: full names of the jobs, or what renders to them where the trigger begins without a worker.
-    :param gcp_conn_id: the Airflow connection; resolved in the triggerer, so that no secret is stored with the trigger.
+    :param jobs: full names of the jobs, or a template of them if the trigger begins without a worker.
+    :param gcp_conn_id: the Airflow connection. It is resolved in the triggerer, so no secret is stored with the
+        trigger.
     :param impersonation_chain: as in the hook.
-    :param poll_interval: seconds between two questions about one job; None follows the job.
+    :param poll_interval: seconds between two questions about one job; None for the interval that adapts to the job.
     :param timeout: seconds from a job's creation until it counts as late.
     :param on_timeout: ``cancel``, ``fail`` or ``keep``.
-    :param cancel_on_kill: cancel the jobs when a person ends the task; not when it is cleared, or moves to another
+    :param cancel_on_kill: cancel the jobs when a person ends the task; not when the task is cleared or moves to another
         triggerer.
-    :param attempt: the token of the attempt that waits; None where no worker began it. Once another attempt owns the
-        jobs, this one cancels nothing, be it on a kill or at the deadline.
+    :param attempt: the token of the attempt that waits; None if no worker began it. Once another attempt owns the jobs,
+        this one cancels nothing, neither on a kill nor at the deadline.
     :param queue_limit: seconds from its creation after which a job that still queues interrupts the wait, so that a
-        worker can see to it: one figure for all, or one by job name; a job without one queues in peace.
-    :param limit: when the attempt must stop waiting, whatever the jobs do: the fields of a `lifecycle.Limit`; None
-        where only `timeout` ends the wait.
-    :param job_names: what `jobs` was called in 0.1.0: tasks that wait over an upgrade go on waiting.
+        worker can deal with it. One figure for all jobs, or one for each job name; a job without a figure may queue
+        without a limit.
+    :param limit: when the attempt must stop waiting, whatever the jobs do: the fields of a `lifecycle.Limit`; None if
+        only `timeout` ends the wait.
+    :param job_names: the name of `jobs` in 0.1.0, so that tasks which wait during an upgrade go on waiting.
     """
 
     def __init__(
@@ -70,12 +72,12 @@ class VertexBatchJobTrigger(BaseTrigger):
         self.poll_interval, self.timeout, self.on_timeout = poll_interval, timeout, on_timeout
         self.cancel_on_kill, self.attempt, self.queue_limit = cancel_on_kill, attempt, queue_limit
         self.limit = limit
-        #: Whether Airflow has cancelled the wait for good, and what then ends the jobs.
+        #: Whether Airflow has cancelled the wait for good, and the work that then cancels the jobs.
         self._is_killed = False
         self._ending: asyncio.Future[None] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the names and numbers that bring this trigger back."""
+        """Return the class path and the arguments from which Airflow makes this trigger again."""
         # The first three have the names of the sensor's template fields, so that Airflow renders them in the triggerer.
         names = (
             "jobs",
@@ -92,11 +94,11 @@ class VertexBatchJobTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event when every job has ended or was given up on, or one queues for too long; at once when `jobs`
-        names none.
+        """Yield one event when every job has ended or is too late, or when one job queues for too long. If `jobs` is
+        empty, yield it at once.
         """
         try:
-            # Spread, so that a thousand triggers which came together do not wake in one turn of the event loop.
+            # A random time, so that a thousand triggers that begin together do not wake in one turn of the event loop.
             await asyncio.sleep(SETTLE_SECONDS * random.uniform(1, _SPREAD))  # noqa: S311 - no secret
             event = await self._outcomes()
         except asyncio.CancelledError as error:
@@ -105,7 +107,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _outcomes(self) -> dict[str, Any]:
-        """Wait, and return what the event says."""
+        """Wait, and return the content of the event."""
         try:
             names = job_names(self.jobs)
         except InputError as error:
@@ -130,7 +132,8 @@ class VertexBatchJobTrigger(BaseTrigger):
             return await adrive(flow, fenced, sleep=asyncio.sleep, seen=seen, warn=self._warn)
 
     async def _warn(self, warning: Warn) -> None:
-        # In a thread: the log is a pipe to another process of Airflow's, and full when two thousand write at once.
+        # In a thread: the log is a pipe to another process of Airflow, and the pipe is full when two thousand triggers
+        # write at once.
         await self.log.awarning("%s", warning.text)
 
     def _poller(self, name: JobName) -> shared_poller:
@@ -145,7 +148,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         return shared_poller((self.gcp_conn_id, account, name.parent), connect, self.poll_interval)
 
     def _client(self, name: JobName) -> AsyncVertexClient:
-        """Make the client, in a thread: imports, the connection and the credentials block."""
+        """Make the client, in a thread, because imports, the connection and the credentials block."""
         from airflow_vertex_batch.hooks import VertexBatchHook
 
         return VertexBatchHook(self.gcp_conn_id, self.impersonation_chain).async_jobs(name)
@@ -153,8 +156,8 @@ class VertexBatchJobTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Cancel the jobs if a person ended the task.
 
-        Airflow also calls this when the task was cleared, and on a triggerer that stalled and lost its triggers: then
-        the jobs belong to somebody else, and the task's state says so.
+        Airflow also calls this when the task was cleared, and in a triggerer that stalled and lost its triggers. Then
+        the jobs belong to another attempt, and the task's state shows it.
         """
         if self.cancel_on_kill:
             if self._ending is None:
@@ -163,12 +166,13 @@ class VertexBatchJobTrigger(BaseTrigger):
             await see_through(self._ending)
 
     async def cleanup(self) -> None:
-        """Do what `on_kill` does, if Airflow did not come to it or knows none (below 3.3), and wait for its end.
+        """Do the work of `on_kill` if Airflow did not call it (or does not have it, below 3.3), and wait until it is
+        done.
 
         Airflow 3.3.2 cancels a killed trigger again about once a second. Before it calls `on_kill` it waits until a
-        line is in its log (`run_trigger`, airflow/jobs/triggerer_job_runner.py, 2026-11-29), and a cancel in that
-        moment leads past the call. On Python 3.11 the second cancel also ends its wait for `on_kill`, which goes on
-        (`asyncio.wait_for`). This is what it still calls then.
+        line is in its log (`run_trigger`, airflow/jobs/triggerer_job_runner.py, 2026-11-29). If a cancel comes in that
+        moment, `on_kill` is never called. On Python 3.11 the second cancel also ends Airflow's wait for `on_kill`,
+        although `on_kill` goes on (`asyncio.wait_for`). In both cases Airflow still calls `cleanup`.
         """
         if self._is_killed:
             await self.on_kill()
@@ -182,7 +186,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         return self.task_instance is not None and await sync_to_async(was_ended_by_a_person)(self.task_instance)
 
     async def _owns(self) -> bool:
-        """Whether the jobs are still this attempt's. Without a task nobody else can own them."""
+        """Whether this attempt still owns the jobs. Without a task, no other attempt can own them."""
         from asgiref.sync import sync_to_async
 
         if self.task_instance is None:
@@ -194,7 +198,7 @@ class VertexBatchJobTrigger(BaseTrigger):
 
 
 class Fenced:
-    """A service that cancels only while `owns` says so: what an old attempt wants is nobody's wish any more."""
+    """A job service that cancels only while `owns` is true: an attempt that was replaced must not cancel."""
 
     def __init__(self, service: AsksAsync, owns: Callable[[], Awaitable[bool]]) -> None:
         self._service, self._owns = service, owns
@@ -204,12 +208,12 @@ class Fenced:
         return self._service.get(name)
 
     async def cancel(self, name: JobName) -> bool:
-        """Cancel one job, if it is still ours."""
+        """Cancel one job, if this attempt still owns it."""
         return await self._owns() and await self._service.cancel(name)
 
 
 async def until_one_queues(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
-    """Wait side by side until all are over, or one job queues for too long; return the outcomes there are."""
+    """Run all waits at the same time until all are over or one job queues for too long; return the outcomes so far."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     pending, is_long = set(tasks), False
     try:
@@ -221,7 +225,7 @@ async def until_one_queues(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> lis
         for task in pending:
             task.cancel()
         if pending:
-            # Not `gather`: who cancels this trigger says why, and that must not get lost in the waits.
+            # Not `gather`: the cancel of this trigger carries a reason, and `gather` would lose it.
             await asyncio.wait(pending)
 
 

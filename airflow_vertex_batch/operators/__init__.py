@@ -1,5 +1,5 @@
 """The steps as Airflow operators: preflight, prepare, create, repair, export, cancel, and all of them in one. Each
-plugs the engine to the hook; the decisions are in `core`.
+operator connects the engine to the hook. The decisions are in `core`.
 """
 
 from airflow_vertex_batch.operators.batch import VertexBatchOperator

@@ -1,4 +1,6 @@
-"""How does one task do it all? Prepare, create, wait, repair and land through the same core as the single steps."""
+"""How does one task do all steps? It prepares, creates, waits, repairs and lands with the same core as the single
+steps.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,16 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.hooks import VertexBatchHook
     from airflow_vertex_batch.parameters import BatchParameters
 
-#: What the steps pass to each other, and this task keeps to itself.
+#: Arguments that the single steps pass to each other. This task sets them itself, so nobody can give them.
 _WIRED = frozenset({"jobs", "manifest", "repairs"})
 
 
 class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatchExportOperator):
     """The whole life of a batch in one task: prepare, create, wait in the triggerer, repair, land. Can be mapped.
 
-    It takes the parameters of the steps. A retry goes on from the set that the first attempt prepared, whatever the
-    source holds by then; only a clear reads the source again. It attaches to the jobs that exist, and lands the same
-    rows once. After a job that ended badly, the next attempt sends only the rows that it did not answer.
+    It takes the parameters of the steps. A retry goes on from the set that the first attempt prepared, even if the
+    source has changed; only a clear reads the source again. The retry attaches to the jobs that exist, and lands the
+    same rows once. After a job that ended badly, the next attempt sends only the rows that this job did not answer.
 
     :returns: the report: counts by status, tokens and cost.
     """
@@ -55,11 +57,11 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
             refuse_idle_repair(self.task_id, self.repair_policy(), self.repair_rounds, self.on_clear)
 
     def batch(self, context: Context, hook: VertexBatchHook, **parts: Any) -> Batch:
-        """Return the batch, which is prepared here."""
+        """Return the batch. This task prepares it too."""
         return super().batch(context, hook, **{"prepare": partial(self.prepare, context, hook), **parts})
 
     def policy(self, hook: VertexBatchHook) -> Policy:
-        """Return what the author wants of the batch."""
+        """Return the author's settings for the batch."""
         from airflow_vertex_batch.core.landing.on_empty import OnEmpty
 
         return msgspec.structs.replace(super().policy(hook), on_empty=OnEmpty(self.on_empty))
@@ -67,5 +69,5 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
     execute = RoundsOperator.execute
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> dict[str, Any]:
-        """Land."""
+        """Land the rows, and return the report."""
         return self.land(context, hook, rounds).as_dict()

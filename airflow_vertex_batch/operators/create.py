@@ -1,5 +1,5 @@
-"""How does a task buy a job, or cancel one? Names in and names out; whether to pay is decided in
-`core.purchase.submit`.
+"""How does a task buy a job, or cancel one? A manifest or file names go in, job names come out. `core.purchase.submit`
+decides whether to pay.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 class VertexBatchCreateJobOperator(BuyingOperator):
     """Create the batch prediction jobs of a manifest or of ready input, once, and return their names.
 
-    The task owns at most one job for each request file. A retry, a crash, a clear or a second worker attaches to the
-    job that exists; it is found by its labels even when nothing was recorded. A job that ended badly without a row is
-    bought again; one that answered rows only after a clear with ``on_clear="new"``.
+    The task owns at most one job for each request file. After a retry, a crash or a clear, and in a second worker, the
+    task attaches to the job that exists. It finds the job by its labels, even if nothing was recorded. A job that ended
+    badly without a row is bought again. A job that answered rows is bought again only after a clear with
+    ``on_clear="new"``.
 
     :param manifest: what the prepare task returned. Templated.
     :param input_uri: instead of a manifest: ``gs://….jsonl`` files (a list, or a glob), or one ``bq://`` table.
@@ -71,7 +72,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
             return self.go_on(context, Attempt())
 
     def go_on(self, context: Context, attempt: Attempt, *, since: float | None = None) -> list[str]:  # noqa: ARG002 - no wait
-        """Buy, or ask a person first; answer for the jobs meanwhile."""
+        """Buy the jobs, or ask a person first. Meanwhile this attempt is responsible for the jobs."""
         from airflow_vertex_batch.core.domain.catalog import notices
 
         hook = self.hook()
@@ -99,7 +100,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
         raise AssertionError
 
     def _told(self, context: Context, jobs: Iterable[BatchJob]) -> list[str]:
-        """Return the names of jobs, each linked as soon as it is known."""
+        """Return the names of jobs. Store the link to each job as soon as its name is known."""
         names: list[str] = []
         for job in jobs:
             names.append(job.name)
@@ -107,7 +108,9 @@ class VertexBatchCreateJobOperator(BuyingOperator):
         return names
 
     def on_kill(self) -> None:
-        """Name the jobs that were bought so far: whoever ended the task may not have meant them, so they run on."""
+        """Name the jobs that were bought so far. They go on, because the person who ended the task may not have meant
+        them.
+        """
         from airflow_vertex_batch.edge.cancelling import ENDED
 
         if self._answers_with is not None:
@@ -116,7 +119,8 @@ class VertexBatchCreateJobOperator(BuyingOperator):
 
 
 class VertexBatchCancelJobOperator(VertexBatchBaseOperator):
-    """Cancel jobs. One that has ended already, or is gone, is no error. Rows that were answered stay, and stay billed.
+    """Cancel jobs. A job that has ended already, or does not exist any more, is not an error. Rows that were answered
+    stay and are billed.
 
     :param jobs: job names, or what the sensor returned. Templated.
     :returns: names of the jobs that were running and are now being cancelled.

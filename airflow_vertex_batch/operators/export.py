@@ -1,4 +1,4 @@
-"""How does a task land answers? Finished jobs in, rows at the destination and a report out."""
+"""How does a task land answers? Finished jobs go in; rows at the destination and a report come out."""
 
 from __future__ import annotations
 
@@ -34,27 +34,30 @@ if TYPE_CHECKING:
 class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperator):
     """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
 
-    A row takes the place of the day's row of the same key, whichever run landed that; the day's other rows stay. Files
-    are ``<destination>/answers/partition_date=YYYY-MM-DD/answers-<id>.jsonl`` and, for dead letters, the same below
-    ``dead-letters/``; the runs of a task for one day share them.
+    A row replaces the row of the same day and key, whichever run landed it; the other rows of the day stay. Files are
+    ``<destination>/answers/partition_date=YYYY-MM-DD/answers-<id>.jsonl`` and, for dead letters, the same below
+    ``dead-letters/``. All runs of a task for one day share these two files.
 
     Every request ends as exactly one row: with a good answer at the destination, or with its reason among the dead
-    letters. Running it again leaves one copy. The task fails when a job did not end well, after landing what there is.
+    letters. If the task runs again, there is still one copy of each row. If a job did not end well, the task lands the
+    rows that there are, and then fails.
 
     :param jobs: what the sensor returned, or job names. Templated.
-    :param manifest: what the prepare task returned; the jobs' own input is read where not given. Templated.
-    :param repairs: what the repair task returned: the rounds in which rows were sent again. Templated.
-    :param dead_letters: where rows without a good answer go: a ``gs://`` folder where answers land in files, a ``bq://``
-        table where they land in a table. Where not given, beside the answers: in ``<destination>/dead-letters/``, or
-        the table ``<table>_dead_letters``. Templated.
-    :param file_format: of files: ``jsonl`` (default) or ``parquet``.
-    :param replace_partition: also remove rows of that day that this batch does not have, such as those of other runs of
-        that day. In a table, only where one task fills it; in files, each task has its own.
-    :param max_failed_ratio: fail, after landing, when a larger share of the rows has no good answer; 0 to 1.
-    :param min_succeeded_rows: fail, after landing, when fewer rows have a good answer, 0 or more. Where not given, when
-        none has one: of those that were sent, or of all where none was. 0 lets such a night pass, as does a
-        `max_failed_ratio` of 1. Beside known answers (`skip_answered`) a night passes with a warning where nothing was
-        sent but rows that no repair can heal (blocked, ``INVALID_ARGUMENT`` and the like): they go again every night.
+    :param manifest: what the prepare task returned. If not given, the input of the jobs is read. Templated.
+    :param repairs: what the repair task returned: the rounds that sent rows again. Templated.
+    :param dead_letters: where rows without a good answer go: a ``gs://`` folder if `destination` is a folder, a
+        ``bq://`` table if it is a table. If not given, they go beside the answers: to ``<destination>/dead-letters/``,
+        or to the table ``<table>_dead_letters``. Templated.
+    :param file_format: the format of files: ``jsonl`` (default) or ``parquet``.
+    :param replace_partition: also remove rows of that day that this batch does not have, such as rows of other runs of
+        that day. Set it for a table only if a single task fills the table. Files are safe: each task has its own.
+    :param max_failed_ratio: the largest share of rows without a good answer, 0 to 1. Above it the task fails, after
+        landing.
+    :param min_succeeded_rows: the smallest number of rows with a good answer, 0 or more. Below it the task fails, after
+        landing. If not given, the task fails when none of the rows that were sent has a good answer; if no row was
+        sent, when no row at all has one. 0 lets such a night pass, as does a `max_failed_ratio` of 1. One kind of night
+        passes with a warning: answers of earlier runs land (`skip_answered`), and all rows that were sent are rows that
+        no repair can heal (blocked, ``INVALID_ARGUMENT`` and the like). Such rows are sent again every night.
     :returns: the report: counts by status, tokens and cost.
     """
 
@@ -109,11 +112,11 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             return self.land(context, hook, [first, *repairs]).as_dict()
 
     def land(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Report:
-        """Land the best answer of every row, then say how it ended.
+        """Land the best answer of every row. Then raise an error if the batch did not end well.
 
         :raises LostOutputError: when an output does not hold what the service counted; nothing has landed.
-        :raises ResultError: when too many rows are without a good answer; the others have landed.
-        :raises JobError: when a job ended badly and left rows without an answer; what it answered has landed.
+        :raises ResultError: when too many rows have no good answer; all rows have landed.
+        :raises JobError: when a job ended badly and left rows without an answer; the rows that it answered have landed.
         """
         from airflow_vertex_batch.core.answers.report import only_hopeless
         from airflow_vertex_batch.core.landing.landing import Landing, landed, refuse_bad_end

@@ -33,9 +33,9 @@ _STEPS: dict[str, type[BaseOperator]] = {
     "repair": VertexBatchRepairOperator,
     "export": VertexBatchExportOperator,
 }
-#: What the steps pass to each other, or the group works out.
+#: Arguments that the steps pass to each other, or that the group sets itself.
 _WIRED = {"manifest", "jobs", "repairs", "input_uri", "source_uri"}
-#: What only a preflight knows, and what it makes use of for its canary alone.
+#: Arguments that only the preflight has, and arguments that it uses only for its canary.
 _OF_PREFLIGHT = ("canary", "canary_row", "allowed_failures")
 _OF_CANARY = {"prompt", "prompt_variables", "system_instruction", "generation_config", "response_schema"}
 
@@ -53,23 +53,24 @@ def vertex_batch(
 
     Every argument of the five operators can be given; each goes to the steps that know it (`gcp_conn_id`, `project_id`,
     `location` and the other common ones to all). With ``repair_rounds=0`` the repair task does nothing until a person
-    clears it: then the rows of that run that are without a good answer go once more. The report is the output of the
-    task ``<group_id>.export``.
+    clears it. Then it sends the rows of that run without a good answer once more. The report is the output of the task
+    ``<group_id>.export``.
 
     :param group_id: name of the group, unique in the DAG.
     :param model: the model to ask, such as ``gemini-3.8-flash``.
-    :param preflight: let the task ``preflight`` check first, in seconds, what would fail the batch hours later
-        (`VertexBatchPreflightOperator`); `canary`, `canary_row` and `allowed_failures` are for it.
+    :param preflight: add a first task ``preflight`` (`VertexBatchPreflightOperator`). In seconds it finds faults that
+        would make the batch fail hours later. `canary`, `canary_row` and `allowed_failures` are arguments of this task.
     :param task_args: arguments of every task, such as ``{"retries": 3, "pool": "vertex"}``.
     :param step_args: arguments of one step's task, such as ``{"wait": {"pool": "long"}, "export": {"retries": 5}}``.
         They win over `task_args`.
-    :raises InputError: for an argument that no step knows, or that stands in `task_args` or `step_args` and is none of
-        every task.
+    :raises InputError: for an argument that no step knows, and for one in `task_args` or `step_args` that does not
+        belong there.
     """
     more, own = _checked(task_args, "task_args", '{"retries": 3}'), _checked(step_args, "step_args", '{"wait": {…}}')
     given: dict[str, Any] = {"model": model, **arguments}
     known = {name: _parameters(operator) for name, operator in _STEPS.items()}
-    # Raised here: of a DAG file that cannot be read, Airflow shows the last two frames, and one is to be its author's.
+    # Raised here: for a DAG file that cannot be read, Airflow shows the last two frames, and one of them must be the
+    # author's.
     if wrong := (
         _unknown(given, frozenset().union(*known.values()))
         or unknown_in_task_args(more, known)
@@ -102,7 +103,7 @@ def _preflight(given: Mapping[str, Any], chosen: dict[str, Any]) -> VertexBatchP
 
 
 def _source(given: Mapping[str, Any]) -> str | None:
-    """Return what the preflight looks for: a table, or files that must be there."""
+    """Return the source that the preflight looks for: a table, or files that must exist."""
     table = given.get("table")
     if isinstance(table, str) and not is_template(table):
         return f"bq://{table.removeprefix('bq://')}"
@@ -114,9 +115,9 @@ def _source(given: Mapping[str, Any]) -> str | None:
 
 
 def _checked(given: Any, name: str, example: str) -> dict[str, Any]:
-    """Return what must be a dict of arguments; an empty one where it is not given.
+    """Check that an argument is a dict, and return it; an empty dict if it is not given.
 
-    :raises InputError: when it is none.
+    :raises InputError: when it is not a dict.
     """
     made = given or {}
     if not isinstance(made, dict):
@@ -125,14 +126,14 @@ def _checked(given: Any, name: str, example: str) -> dict[str, Any]:
 
 
 def _parameters(operator: type[BaseOperator]) -> frozenset[str]:
-    """Return what a step can be given beside the arguments of every Airflow task."""
+    """Return the parameters of a step, without those that every Airflow task has."""
     kinds = (cls for cls in operator.__mro__ if issubclass(cls, BaseOperator) and cls is not BaseOperator)
     own = frozenset(name for cls in kinds for name in inspect.signature(cls.__init__).parameters)
     return own - {"self", "kwargs", "args", *_WIRED, *getattr(operator, "refused", ())}
 
 
 def _signature() -> inspect.Signature:
-    """Return what ``help()`` shows of `vertex_batch`: what can be given, by its name."""
+    """Return the signature of `vertex_batch` for ``help()``: every argument by its name."""
     own = list(inspect.signature(vertex_batch).parameters.values())[:-1]
     steps = (parameter for step in _STEPS.values() for parameter in inspect.signature(step).parameters.items())
     known = frozenset().union(*map(_parameters, _STEPS.values())) - {"model"}
@@ -141,7 +142,7 @@ def _signature() -> inspect.Signature:
 
 
 def _unknown(given: Mapping[str, Any], known: frozenset[str]) -> InputError | None:
-    """Return the error of the first argument that no step knows."""
+    """Return an error for the first argument that no step knows, or None."""
     errors = (unknown_argument("vertex_batch()", name, known, is_group=True) for name in given if name not in known)
     return next(errors, None)
 

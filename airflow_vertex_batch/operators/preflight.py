@@ -1,4 +1,4 @@
-"""Will tonight's batch run? Asked before anything is prepared; the checks are in `core.upkeep.preflight`."""
+"""Will tonight's batch run? This is asked before anything is prepared. The checks are in `core.upkeep.preflight`."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
 
 
 class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOperator):
-    """Check, in seconds, what would fail a batch hours later: credentials, API, model and location, buckets, datasets,
-    the service agent's rights, labels. Nothing is created; nothing is paid but the canary.
+    """Find, in seconds, faults that would make a batch fail hours later: credentials, API, model and location, buckets,
+    datasets, the service agent's rights, labels. Nothing is created. Nothing is paid, except for the canary.
 
-    The task fails at once, without retries, when a check failed; warnings, and what cannot be known, go to its log.
+    The task fails at once, without retries, when a check failed. Warnings and unknown results go to its log.
 
     :param source_uri: what prepare will read: ``bq://`` table, or ``gs://`` files. Templated.
-    :param input_uri: what the job itself will read, where that is not prepared: ``gs://`` files or one ``bq://`` table.
-        Templated.
-    :param output_uri: where the job itself will write, where that is not the staging folder. Templated.
-    :param labels: the job's further labels. Templated.
+    :param input_uri: what the job will read, if it reads ready input and not prepared files: ``gs://`` files or one
+        ``bq://`` table. Templated.
+    :param output_uri: where the job will write, if it does not write to the staging folder. Templated.
+    :param labels: your own labels of the job. Templated.
     :param display_name: the job's name, up to 128 characters. Templated.
-    :param canary: ask one row online, at the online rate, and judge its answer like a row's.
-    :param canary_row: the row, a dict of the columns that `prompt` names. Templated.
-    :param prompt: the batch's own prompt, a Jinja template over the row; ``Hello`` where not given.
+    :param canary: send one row to the model online, at the online price, and judge its answer like the answer of a
+        batch row.
+    :param canary_row: the row for the canary, a dict of the columns that `prompt` names. Templated.
+    :param prompt: the batch's own prompt, a Jinja template over the row; ``Hello`` if not given.
     :param prompt_variables: the batch's own: further names for `prompt`. Templated.
     :param system_instruction: the batch's own. Templated.
     :param generation_config: the batch's own. Templated.
-    :param allowed_failures: names of checks that may fail and then only warn, such as ``["model"]``.
-    :returns: counts by verdict, the texts of what was not ok, and the seconds it took.
+    :param allowed_failures: names of checks that only warn when they fail, such as ``["model"]``.
+    :returns: counts by verdict, the texts of the checks that were not ok, and how many seconds the checks took.
     """
 
     templated: ClassVar[tuple[str, ...]] = (

@@ -1,4 +1,4 @@
-"""How does a task prepare? Rows and a prompt in, request files and their manifest out; the decisions are in `core`."""
+"""How does a task prepare? Rows and a prompt go in, request files and a manifest come out. `core` decides."""
 
 from __future__ import annotations
 
@@ -32,55 +32,60 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
     Exactly one source is given: `sql`, `table`, `files`, `objects`, `rows` or `requests`. Rows stream: memory does not
     grow with their number. A retry finds the set that an earlier attempt prepared from the same rows.
 
-    :param sql: a query: BigQuery, or with `sql_conn_id` any DB-API connection. A ``.sql`` file name loads the file.
-        Templated.
+    :param sql: a query for BigQuery or, with `sql_conn_id`, for any DB-API connection. A ``.sql`` file name loads the
+        file. Templated.
     :param sql_parameters: values for the query's parameters (``@name`` in BigQuery, the driver's style elsewhere).
         Templated.
-    :param sql_conn_id: Airflow connection to ask instead of BigQuery. Templated.
+    :param sql_conn_id: Airflow connection that runs the query instead of BigQuery. Templated.
     :param table: a BigQuery table, ``bq://project.dataset.table``. Templated.
     :param files: JSONL, CSV or Parquet files, local or ``gs://``, by name, folder or glob. Templated.
-    :param files_format: of `files`: ``jsonl``, ``csv`` or ``parquet``; by each file's ending where not given.
+    :param files_format: the format of `files`: ``jsonl``, ``csv`` or ``parquet``. If not given, the ending of each file
+        name decides.
     :param objects: media in Cloud Storage by prefix or glob: each object is a row with the columns ``uri``, ``name``,
         ``mime_type`` and ``size_bytes``, and a ``fileData`` part of its request. Templated.
     :param rows: dicts or texts; an iterable, the output of another task, or a callable, which may ask for context
         variables by name. A list may hold outputs of tasks, at any depth. Never rendered.
     :param requests: ready-made request JSONL, by name or glob: each line has a ``request``, and may have a ``key``.
-        What else stands beside the request is a column: `key_column` may name one, and all of them, or those that
-        `columns` names, travel beside the answer. Templated.
+        Every other member of the line is a column. `key_column` may name one of these columns. All of them, or only
+        those in `columns`, are kept beside the answer. Templated.
     :param prompt: a Jinja template over the row: ``{{ column }}``, ``{{ row["odd name"] }}``, and `prompt_variables`.
-        It is rendered for each row by the worker, not by Airflow; row data is never rendered itself. It may be the
-        output of another task, as may `tools`, `safety_settings` and `media_columns`, in whole or in part.
-    :param prompt_variables: further names for `prompt`, the same for every row. Templated, so this is where
-        ``{{ params.tone }}`` and the like go.
+        The worker renders it for each row; Airflow does not. The data in a row is never treated as a template.
+        `prompt`, `tools`, `safety_settings` and `media_columns` may be the output of another task, in whole or in part.
+    :param prompt_variables: further names for `prompt`, the same for every row. Put values such as ``{{ params.tone
+        }}`` here. Templated.
     :param system_instruction: text, or a ``Content`` object. Templated.
     :param generation_config: ``GenerationConfig`` of the API: ``temperature``, ``maxOutputTokens`` and so on.
         Templated.
     :param tools: ``Tool`` objects of the API. The importer refuses empty objects such as ``{"googleSearch": {}}``.
     :param safety_settings: ``SafetySetting`` objects of the API.
     :param media_columns: columns that hold an address of media: a list, or a dict of column to MIME type.
-    :param key_column: the column that names a row, unique within the batch; by content where not given. Templated.
-    :param columns: source columns to keep beside each answer. They do not pass through the model. Templated.
+    :param key_column: the column that names a row, unique within the batch. If not given, the key is made from the
+        content. Templated.
+    :param columns: source columns to keep beside each answer. The model does not see them. Templated.
     :param on_rejected_row: ``fail`` (default) names the rows that cannot be sent and sends nothing; ``dead_letter``
-        sends the others, and those rows end as ``rejected``.
+        sends the other rows, and the rows that cannot be sent end as ``rejected``.
     :param max_rejected_ratio: with ``dead_letter``, the share of rows (0 to 1, default 1) that may be rejected; above
         it the task fails and sends nothing.
-    :param on_empty: when the source has no row: ``fail`` (default) at once; ``skip`` this task, and with it what comes
-        after, for the reason in the log and in the XCom ``skip_reason``; ``succeed`` goes on without a job and lands
-        no row, in place of what earlier runs of that day have landed where `replace_partition` says so. Rows that all
-        have an answer already, or are all rejected, are not an empty source.
-    :param on_null: where the prompt puts a column without a value (NULL, None, NaN): ``reject`` (default) rejects the
-        row and names the column, ``empty`` puts an empty text there. ``{{ column or "none" }}`` decides in the prompt.
-    :param lint_ignore: names of lint rules that let a request pass, such as ``["schema-empty-object"]``: for what the
-        service takes by now and this package does not know yet. `airflow-vertex-batch lint` prints the names.
-    :param fix_requests: cure what can be cured without changing meaning (a ``$ref``, an empty object, a key that would
-        come back as a number) instead of rejecting the row.
-    :param deduplicate: send identical requests once, and give every such row the answer.
-    :param skip_answered: do not send rows whose prompt, model, schema and parameters have a good answer at the
-        destination; they land again with that answer, for nothing. A row that never gets one is sent every night: see
-        `min_succeeded_rows` of the export. Needs `model` and a destination.
-    :param correlation: how an answer finds its request where its key did not come back: by its ``contents`` (default),
-        or by a request ``label``, which also tells rows with the same contents apart, and shows in the billing export.
-    :param max_requests_per_job: most requests in one job, 1 to 200,000 (the service's limit, 2026-11-22).
+    :param on_empty: when the source has no row: ``fail`` (default) fails at once. ``skip`` skips this task and the
+        tasks after it; the reason is in the log and in the XCom ``skip_reason``. ``succeed`` goes on without a job and
+        lands no row; with `replace_partition` it also removes the rows that earlier runs of that day have landed. A
+        source is not empty if all its rows have an answer already, or if all are rejected.
+    :param on_null: what to do when the prompt uses a column without a value (NULL, None, NaN): ``reject`` (default)
+        rejects the row and names the column, ``empty`` puts an empty text there. With ``empty`` the prompt can choose
+        another text: ``{{ column or "none" }}``.
+    :param lint_ignore: names of lint rules that are not applied, such as ``["schema-empty-object"]``. Use it if the
+        service accepts something that this package still refuses. `airflow-vertex-batch lint` prints the names.
+    :param fix_requests: repair faults that can be repaired without a change of meaning (a ``$ref``, an empty object, a
+        key that would come back as a number), instead of rejecting the row.
+    :param deduplicate: send identical requests once, and give the answer to every row with this request.
+    :param skip_answered: do not send a row if the destination has a good answer to the same prompt, model, schema and
+        parameters. The row lands again with that answer, at no cost. A row that never gets a good answer is sent every
+        night: see `min_succeeded_rows` of the export. Needs `model` and a destination.
+    :param correlation: how an answer finds its request if its key did not come back: by the ``contents`` (default), or
+        by a request ``label``. A label also distinguishes rows with the same contents; it appears in the billing
+        export.
+    :param max_requests_per_job: the largest number of requests in one job, 1 to 200,000 (the service's limit,
+        2026-11-22).
     :returns: the manifest: files, counts and fingerprint, no rows.
     """
 
@@ -143,7 +148,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             run_after(self, vars(self), type(self))
 
     def _check(self) -> None:
-        """Find what is wrong where the author is looking: when the DAG file is read."""
+        """Find wrong arguments when the DAG file is read, because the author looks there first."""
         from airflow_vertex_batch.core.landing.on_empty import OnEmpty
 
         OnEmpty.of(self.on_empty)
@@ -152,7 +157,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         self.wire(**{name: getattr(self, name) for name in (source, *later)})
 
     def _preparing(self) -> Preparing:
-        """Return what the author says of the rows and their requests, rendered or not."""
+        """Return the author's arguments about rows and requests, before or after Airflow has rendered them."""
         from airflow_vertex_batch.core.requests.preparing import Preparing
 
         return Preparing(**{name: getattr(self, name) for name in Preparing.__struct_fields__})
@@ -190,7 +195,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         return manifest
 
     def _put_in(self, context: Context) -> None:
-        """Put in what tasks before this one gave, but for rows, which stream."""
+        """Replace the outputs of earlier tasks by their values; not `rows`, because rows stream."""
         for name in self.resolved_fields:
             value = getattr(self, name)
             if name != "rows" and comes_later(value):
@@ -199,7 +204,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
                 self._preparing().check_come(name)
 
     def _see_to_emptiness(self, context: Context, manifest: Manifest) -> None:
-        """End the task, as its author wants it, when there is no row.
+        """End the task as `on_empty` says, if there is no row.
 
         :raises InputError: with `on_empty` "fail".
         :raises AirflowSkipException: with "skip".
@@ -240,7 +245,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
 
     @staticmethod
     def called(function: Callable[..., Any], keywords: Mapping[str, Any], arguments: Sequence[Any] = ()) -> Any:
-        """Call the author's function; Airflow's own errors, such as a skip, go on as they are."""
+        """Call the author's function. Airflow's own exceptions, such as a skip, are passed on unchanged."""
         from airflow_vertex_batch.core.requests.sources import rows_of
 
         return rows_of(function, *arguments, passing=airflows_own(), **keywords)

@@ -1,4 +1,4 @@
-"""How does a task send rows again? Which rows, and when to stop, `core.batch` and `core.answers.repair` decide."""
+"""How does a task send rows again? `core.batch` and `core.answers.repair` decide which rows, and when to stop."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
 
 class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, CheckingOperator, ReadingOperator):
-    """Base of what goes through rounds: it comes back after each wait, reads where it was, and goes on."""
+    """Base of operators that go through rounds. After each wait the operator reads the log of the batch, and goes on
+    from there.
+    """
 
     def policy(self, hook: VertexBatchHook) -> Policy:
-        """Return what the author wants of the batch."""
+        """Return the author's settings for the batch."""
         from airflow_vertex_batch.core.requests.schema import answer_checker
 
         schema = self.checked_schema()
@@ -53,7 +55,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         )
 
     def buyer(self, context: Context, hook: VertexBatchHook, inputs: str | Sequence[str] | None = None) -> Buyer:
-        """Return what buys this task's jobs, for as long as it may wait for them."""
+        """Return the buyer of this task's jobs. It buys nothing after the time of this attempt is over."""
         from airflow_vertex_batch.core.waiting.watch import insist_on_time
 
         def in_time() -> None:
@@ -69,9 +71,9 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
             return self.go_on(context, Attempt(complete=True))
 
     def go_on(self, context: Context, attempt: Attempt, *, since: float | None = None) -> Any:
-        """Go as far as possible, and answer for the jobs meanwhile.
+        """Go as far as possible. Meanwhile this attempt is responsible for the jobs.
 
-        :param since: when a person answered, seconds since the epoch: the time of this attempt began anew then.
+        :param since: when a person answered, seconds since the epoch. The time of this attempt counts from then.
         """
         self.counts_from, hook = since, self.hook()
         with self.answering(context, hook):
@@ -95,7 +97,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
                     return self.finish(context, hook, rounds)
 
     def checked_schema(self) -> dict[str, Any] | None:
-        """Return what answers are checked against."""
+        """Return the schema that answers are checked against."""
         return self.schema()
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> Any:
@@ -117,9 +119,10 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
 class VertexBatchRepairOperator(RoundsOperator):
     """Send only the rows without a good answer again, in rounds of smaller jobs, and return those rounds.
 
-    It reads what the jobs answered, selects the rows that another try may help, and buys a job for them, each once like
-    any other; then it waits, and looks again. What cannot be cured stays for the dead letters. Clear this task alone
-    to try the rows of its run that are still bad once more; a clear of the whole run repeats nothing.
+    It reads the answers of the jobs, selects the rows for which another try may help, and buys jobs for them. Each job
+    is bought once, like any other. Then it waits, and looks again. Rows that cannot be repaired go to the dead letters.
+    Clear only this task to send the rows of its run that are still bad once more. A clear of the whole run sends
+    nothing again.
 
     :param jobs: what the sensor returned. Templated.
     :param manifest: what the prepare task returned. Templated.
@@ -135,18 +138,18 @@ class VertexBatchRepairOperator(RoundsOperator):
         self.jobs, self.manifest = jobs, manifest
 
     def batch(self, context: Context, hook: VertexBatchHook, **parts: Any) -> Batch:
-        """Return the batch, which goes on from the jobs of the task before."""
+        """Return the batch. It goes on from the jobs of the task before this one."""
         given: dict[str, Any] = {"base": self._manifest(), "jobs": self._given(hook)}
         given["start"] = self.start(context, self._upstream_generation(context))
         return super().batch(context, hook, **{**given, **parts})
 
     def checked_schema(self) -> dict[str, Any] | None:
-        """Return what answers are checked against: the manifest's own where this task was given none."""
+        """Return the schema that answers are checked against: this task's own, or else the manifest's."""
         return self.schema() or self._manifest().response_schema
 
     def finish(self, context: Context, hook: VertexBatchHook, rounds: Sequence[Round]) -> list[dict[str, Any]]:  # noqa: ARG002 - one shape for all
-        """Return what was bought here as small dicts: what took the place of jobs that were given up, then the repair
-        rounds.
+        """Return the rounds that were bought here as small dicts: first the jobs that replace jobs which were given up,
+        then the repair rounds.
         """
         from airflow_vertex_batch.core.answers.rounds import taken_over
 
@@ -164,7 +167,9 @@ class VertexBatchRepairOperator(RoundsOperator):
         return Manifest.from_dict(self.given("manifest"))
 
     def _upstream_generation(self, context: Context) -> str:
-        """Return in which generation the task before ran: it tells a clear of this task from one of the whole run."""
+        """Return the generation of the task before this one. It shows whether a person cleared only this task or the
+        whole run.
+        """
         ti = context["ti"]
         found = ti.xcom_pull(
             task_ids=sorted(self.upstream_task_ids), key=GENERATION_KEY, map_indexes=getattr(ti, "map_index", -1)

@@ -1,4 +1,4 @@
-"""What do several of the operators take? Parameters documented once, with what follows from them."""
+"""Which parameters do several operators have? Each is documented here once, together with the code that uses it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 class AskingOperator(VertexBatchBaseOperator):
-    """Base of what must know the model.
+    """Base of operators that must know the model.
 
     :param model: ``gemini-…``, ``publishers/…/models/…``, or ``projects/…/locations/…/models/…`` for a tuned model.
         Templated.
@@ -63,10 +63,11 @@ class AskingOperator(VertexBatchBaseOperator):
 
 
 class CheckingOperator(VertexBatchBaseOperator):
-    """Base of what must know what an answer looks like.
+    """Base of operators that must know the form of an answer.
 
-    :param response_schema: a JSON Schema or a Pydantic model class: prepare asks for JSON of that shape, and every
-        answer is checked against it. Where only answers are read, the manifest's own is used if this is not given.
+    :param response_schema: a JSON Schema or a Pydantic model class. Prepare asks for JSON of that shape, and every
+        answer is checked against it. In a task that only reads answers, the schema of the manifest is used if this is
+        not given.
     """
 
     def __init__(self, *, response_schema: dict[str, Any] | type[Any] | None = None, **kwargs: Any) -> None:
@@ -86,13 +87,13 @@ class CheckingOperator(VertexBatchBaseOperator):
 
 
 class LandingOperator(VertexBatchBaseOperator):
-    """Base of what must know where answers land.
+    """Base of operators that must know where answers land.
 
     :param destination: where answers land: ``gs://bucket/folder`` for files, or ``bq://project.dataset.table`` for a
-        table, which is made if it does not exist, partitioned by ``partition_date``. A row takes the place of the row
-        of the same ``partition_date`` and ``row_key``. Templated.
-    :param partition_date: the day the rows belong to: YYYY-MM-DD, or what ``{{ ds_nodash }}`` and ``{{ ts }}`` become;
-        the run's own (`macros.partition_date`) where not given. Templated.
+        table, which is made if it does not exist, partitioned by ``partition_date``. A row replaces the row of the same
+        ``partition_date`` and ``row_key``. Templated.
+    :param partition_date: the day that the rows belong to: YYYY-MM-DD, or what ``{{ ds_nodash }}`` and ``{{ ts }}``
+        become. If not given, it is the run's own day (`macros.partition_date`). Templated.
     """
 
     templated: ClassVar[tuple[str, ...]] = ("destination", "partition_date")
@@ -107,7 +108,7 @@ class LandingOperator(VertexBatchBaseOperator):
     def day(self, context: Context) -> str:
         """Return the day that the rows belong to, as YYYY-MM-DD.
 
-        :raises InputError: when what was given is no day.
+        :raises InputError: when the given value is not a day.
         """
         from airflow_vertex_batch.core.domain.days import read_day
         from airflow_vertex_batch.macros import partition_date
@@ -117,18 +118,19 @@ class LandingOperator(VertexBatchBaseOperator):
         return read_day(self.partition_date, timetable_zone(context.get("dag")), "partition_date")
 
     def lands_at(self) -> Destination | None:
-        """Return where answers land, now that its address is rendered; None where this task was not told.
+        """Return where answers land, after Airflow has rendered the address; None if this task has no destination.
 
-        :raises InputError: when it is no destination.
+        :raises InputError: when the address is not a destination.
         """
         if self.destination is None:
             return None
         return Said(self.destination, self.project_id).read(self.task_id, self.staging())
 
     def check_destination(self, context: Context, hook: VertexBatchHook) -> Destination | None:
-        """Ask whether answers can land, and for which day, if this task knows where; return where.
+        """Check that answers can land at the destination and that the day is valid, if this task has a destination;
+        return the destination.
 
-        :raises InputError: when they cannot, or the day is none.
+        :raises InputError: when answers cannot land there, or the day is not a day.
         """
         from airflow_vertex_batch.core.upkeep.preflight import check_destination
 
@@ -139,12 +141,12 @@ class LandingOperator(VertexBatchBaseOperator):
 
 
 class ReadingOperator(VertexBatchBaseOperator):
-    """Base of what reads the answers of jobs.
+    """Base of operators that read the answers of jobs.
 
-    :param on_lost_output: when the service counted rows that the output of a job does not hold: ``fail`` (default) ends
-        this attempt, and lands, overwrites and buys nothing; the next one asks for the job and looks again. ``land`` is
-        for an output that is lost for good: what is there lands, the other rows end as ``missing``, and go again where
-        `repair_rounds` says so.
+    :param on_lost_output: what to do when the service counted rows that are not in the output of a job. ``fail``
+        (default) ends this attempt, and lands, overwrites and buys nothing; the next attempt asks for the job and looks
+        again. ``land`` is for an output that is lost for good: the rows that are there land, the other rows end as
+        ``missing``, and are sent again if `repair_rounds` allows it.
     """
 
     def __init__(self, *, on_lost_output: Literal["fail", "land"] = "fail", **kwargs: Any) -> None:
@@ -154,39 +156,40 @@ class ReadingOperator(VertexBatchBaseOperator):
             raise InputError(f"on_lost_output={on_lost_output!r} is not known", todo="Use 'fail' or 'land'")
 
     def lost_output(self) -> OnLostOutput:
-        """Return what to do about an output that does not hold what the service counted."""
+        """Return what to do when the output does not have all rows that the service counted."""
         from airflow_vertex_batch.core.answers.collect import OnLostOutput
 
         return OnLostOutput(self.on_lost_output)
 
 
 class BuyingOperator(AskingOperator, AnsweringOperator):
-    """Base of what creates jobs, each once.
+    """Base of operators that create jobs, each once.
 
-    :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``; a folder in the staging folder where not
-        given. Each job of a manifest gets its own folder or table below it. Templated.
-    :param display_name: readable name, up to 128 characters; dag, task and run where not given. Templated.
+    :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``. If not given, it is a folder in the
+        staging folder. Each job of a manifest gets its own folder or table below it. Templated.
+    :param display_name: readable name, up to 128 characters. If not given, it is made from dag, task and run.
+        Templated.
     :param labels: further job labels; keys and values of lower-case letters, digits, ``_`` and ``-``. Templated.
-    :param on_changed_input: when this task's running job was made from other input: ``resubmit`` (default) cancels it
-        and creates a new one, ``fail`` does nothing.
-    :param on_clear: what a person means by clearing a task that has paid. ``attach`` (default) lands again what was
-        paid for, and pays nothing. ``repair`` also sends the rows that are still without a good answer once more.
-        ``new`` buys the whole again, cancels the job before it if that still runs, and says in the log which one it
-        replaces. A retry is never taken for a clear. Where create and repair are tasks of their own, ``repair`` is the
-        repair task's doing and ``new`` the create task's: clear it with the tasks after it.
-    :param settle_seconds: how long after an interrupted create call its job may still appear, 30 to 3600
+    :param on_changed_input: what to do when this task has a running job that was made from other input. ``resubmit``
+        (default) cancels that job and creates a new one. ``fail`` fails the task and changes nothing.
+    :param on_clear: what happens when a person clears a task that has paid. ``attach`` (default) lands again the rows
+        that were paid for, and pays nothing. ``repair`` also sends the rows without a good answer once more. ``new``
+        buys the whole batch again: it cancels the old job if that still runs, and the log says which job is replaced. A
+        retry is never taken for a clear. If create and repair are separate tasks, the repair task does ``repair`` and
+        the create task does ``new``: clear that task together with the tasks after it.
+    :param settle_seconds: how long after an interrupted create call the job of that call may still appear, 30 to 3600
         seconds or a timedelta.
-    :param max_cost_usd: the most the batch may cost, US dollars; no limit where not given. The upper figure of the
-        estimate is compared with it before anything is paid, so set ``maxOutputTokens`` too. Once a job of the batch
-        was bought, its other jobs always pass. Needs a manifest.
-    :param on_over_budget: above the limit, or when the cost is not known: ``fail`` (default), ``skip`` this task, or
-        ``ask`` a person to approve in the Airflow UI; `execution_timeout` then counts from the answer. An approval
-        holds for retries of the same batch. A repair round above the limit is given up, and what there is lands, unless
-        a person who was asked approves it.
+    :param max_cost_usd: the most that the batch may cost, in US dollars; no limit if not given. The upper figure of the
+        estimate is compared with this limit before anything is paid, so set ``maxOutputTokens`` too. Once one job of
+        the batch was bought, its other jobs are not checked any more. Needs a manifest.
+    :param on_over_budget: what to do when the cost is above the limit, or not known: ``fail`` (default), ``skip`` this
+        task, or ``ask`` a person to approve in the Airflow UI; `execution_timeout` then counts from the answer. An
+        approval holds for retries of the same batch. A repair round above the limit is not bought, and the rows that
+        there are land; with ``ask`` a person may approve the round.
     """
 
     templated: ClassVar[tuple[str, ...]] = ("output_uri", "display_name", "labels")
-    #: Of those that repair: see `RepairingOperator`.
+    #: An operator that repairs sets it: see `RepairingOperator`.
     repair_rounds = 0
 
     def __init__(
@@ -215,7 +218,7 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
             raise InputError(f"on_changed_input={on_changed_input!r} is not known", todo="Use 'resubmit' or 'fail'")
         if on_clear not in {"attach", "repair", "new"}:
             raise InputError(f"on_clear={on_clear!r} is not known", todo="Use 'attach', 'repair' or 'new'")
-        # One create call may take 30 s; before that is over, an absent job says nothing.
+        # One create call may take 30 s. Before that time is over, the job may be absent and still come.
         self.settle_seconds = seconds(settle_seconds, "settle_seconds", least=30, most=3600)
         self.insist("staging_uri", "location")
 
@@ -225,9 +228,9 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
         return self.output_uri or str(self.folder(context) / "output")
 
     def buyer(self, context: Context, hook: VertexBatchHook, inputs: str | Sequence[str] | None = None) -> Buyer:
-        """Return what buys this task's jobs.
+        """Return the buyer of this task's jobs.
 
-        :param inputs: ready input, where there is no manifest.
+        :param inputs: ready input, if there is no manifest.
         """
         from airflow_vertex_batch.core.domain.job import JobSpec
         from airflow_vertex_batch.core.purchase.buyer import Buyer, display_name
@@ -270,15 +273,15 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
         return Batch(buyer=buyer, warehouse=hook.warehouse(), tell=context["ti"].xcom_push, **{**given, **parts})
 
     def policy(self, hook: VertexBatchHook) -> Policy:
-        """Return what the author wants of the batch."""
+        """Return the author's settings for the batch."""
         from airflow_vertex_batch.core.progress import Policy
 
         return Policy(budget=self.budget(), prices=price_table(hook.store()))
 
     def start(self, context: Context, upstream: str | None = None) -> Start:
-        """Return what an attempt begins with.
+        """Return the facts that an attempt begins with.
 
-        :param upstream: the generation of the task whose jobs are taken over; None where this task buys them.
+        :param upstream: the generation of the task whose jobs are taken over; None if this task buys the jobs.
         """
         from airflow_vertex_batch.core.purchase.decide import OnClear
         from airflow_vertex_batch.core.purchase.fold import Start
@@ -310,26 +313,27 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
             return self.go_on(context, Attempt.from_dict(attempt), since=answer.at)
 
     def go_on(self, context: Context, attempt: Attempt, *, since: float | None = None) -> Any:
-        """Go as far as possible, and answer for the jobs meanwhile.
+        """Go as far as possible. Meanwhile this attempt is responsible for the jobs.
 
-        :param since: when a person answered, seconds since the epoch: the time of this attempt began anew then.
+        :param since: when a person answered, seconds since the epoch. The time of this attempt counts from then.
         """
         raise NotImplementedError
 
 
 class RepairingOperator(VertexBatchBaseOperator):
-    """Base of what sends rows again.
+    """Base of operators that send rows again.
 
-    :param repair_rounds: how often rows without a good answer go again, 0 (default) to 10. A round that gives no row
-        a good answer is the last.
-    :param repair_actions: what is done about a row by its status: ``as_is``, ``more_tokens`` (``maxOutputTokens``
-        doubled, up to `repair_max_output_tokens`) or ``give_up``. Where not given: ``truncated`` gets more tokens,
-        ``blocked`` is given up, ``failed``, ``invalid_output``, ``missing``, ``expired`` and ``cancelled`` go as they
-        were. A row whose error never heals (``INVALID_ARGUMENT``, ``RECITATION`` and the like) is never sent again.
+    :param repair_rounds: how often rows without a good answer are sent again, 0 (default) to 10. A round that gives no
+        row a good answer is the last.
+    :param repair_actions: what to do with a row of each status: ``as_is``, ``more_tokens`` (``maxOutputTokens``
+        doubled, up to `repair_max_output_tokens`) or ``give_up``. If not given: ``truncated`` gets more tokens;
+        ``blocked`` is given up; ``failed``, ``invalid_output``, ``missing``, ``expired`` and ``cancelled`` are sent
+        unchanged. A row whose error never heals (``INVALID_ARGUMENT``, ``RECITATION`` and the like) is never sent
+        again.
     :param repair_max_output_tokens: the cap of ``more_tokens``, 1 to 65,536 tokens (the service's own limit,
-        2026-11-22); 65,536 where not given.
-    :param repair_by: ``requests`` (default) sends request files of the bad rows; ``resume`` lets the service complete
-        its own output file where rows failed with a line of their own.
+        2026-11-22); 65,536 if not given.
+    :param repair_by: ``requests`` (default) sends request files of the bad rows. ``resume`` lets the service complete
+        its own output file, for failed rows that have a line in it.
     """
 
     def __init__(
@@ -358,7 +362,7 @@ class RepairingOperator(VertexBatchBaseOperator):
             )
 
     def repair_policy(self) -> RepairPolicy:
-        """Return which rows go again, and how."""
+        """Return which rows are sent again, and how."""
         from airflow_vertex_batch.core.answers.repair import RepairPolicy
 
         return RepairPolicy.of(
@@ -376,7 +380,8 @@ def read_manifest(value: Any) -> Manifest | None:
 
 
 def price_table(store: ObjectStore, prices_file: str | None = None) -> PriceTable:
-    """Return the prices in force: the shipped ones, overridden by a task's file or by ``[vertex_batch] prices_file``.
+    """Return the valid prices: the prices of this package, overridden by a task's file or by ``[vertex_batch]
+    prices_file``.
 
     :raises InputError: when the file cannot be read as prices.
     """

@@ -1,5 +1,5 @@
-"""How does a task sweep? The connection's jobs in, what was left behind out; what becomes of each is decided in
-`core.upkeep.sweep`.
+"""How does a task sweep? It looks at the jobs of a connection and returns those that were left behind.
+`core.upkeep.sweep` decides what to do with each.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 
 
 class VertexBatchSweepOperator(VertexBatchBaseOperator):
-    """Find jobs that carry our labels and that no task owns; on demand adopt, cancel or harvest them.
+    """Find jobs that carry our labels and that no task owns. With `apply`, adopt, cancel or harvest them.
 
-    A running job that the log names with another in its place is cancelled; so is one whose DAG run has failed or
-    was deleted, or that is older than `owner_timeout` while no run of its own is active. One that its task meant to buy
-    and has not recorded is adopted: the next attempt attaches to it. A running job that no log names is told of:
-    only a person may cancel it. A finished job with rows that no task lands is harvested. Everything else is kept, as
-    are all jobs that other installations bought and those without our labels. A retry does what is left to do.
+    A running job is cancelled if the log says that another job replaces it, if its DAG run has failed or was deleted,
+    or if it is older than `owner_timeout` and no run of its own is active. A job is adopted if its task wanted to buy
+    it and did not record it: the next attempt attaches to it. A running job that no log names is only reported: only a
+    person may cancel it. A finished job is harvested if it has rows that no task lands. Every other job is kept. Jobs
+    that other installations bought, and jobs without our labels, are always kept. A retry does the work that is left.
 
-    :param apply: do what is to be done; only say it where not given. The text that a template such as
-        ``{{ params.apply }}`` leaves is read as well. Templated.
-    :param older_than: leave jobs alone that are younger, a timedelta or seconds, at least 90 seconds; an hour where not
-        given. A job's task may be starting, or a person may mean to clear a run that failed.
-    :param owner_timeout: age at which a running job counts as left behind although it is its task's own, a timedelta
-        or seconds; 98 hours where not given, which is above what the service itself allows a job.
-    :param lookback: leave jobs alone that ended longer ago, a timedelta or seconds; 7 days where not given.
-    :param harvest_uri: ``gs://`` folder for the rows of finished jobs that no task lands, a folder for each job;
-        nothing is harvested where not given. Templated.
-    :param locations: where to look, a list of locations; `location` alone where not given. Templated.
+    :param apply: adopt, cancel and harvest; without it the task only reports. A text is read too, because a template
+        such as ``{{ params.apply }}`` makes a text. Templated.
+    :param older_than: keep jobs that are younger than this, a timedelta or seconds, at least 90 seconds; an hour if not
+        given. The task of a young job may be starting, or a person may want to clear a run that failed.
+    :param owner_timeout: age at which a running job counts as left behind even if its task's log names it, a timedelta
+        or seconds; 98 hours if not given, which is more than the service allows a job.
+    :param lookback: keep jobs that ended longer ago than this, a timedelta or seconds; 7 days if not given.
+    :param harvest_uri: ``gs://`` folder for the rows of finished jobs that no task lands, with a folder for each job.
+        If not given, nothing is harvested. Templated.
+    :param locations: where to look, a list of locations. If not given, only `location`. Templated.
     :returns: counts by action, reasons, costs, and up to a hundred jobs.
     """
 
@@ -97,7 +97,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
             return swept.as_dict()
 
     def policy(self) -> SweepPolicy:
-        """Return what counts as old."""
+        """Return the ages and periods that decide about a job."""
         from airflow_vertex_batch.core.upkeep.judge import SweepPolicy
 
         return SweepPolicy(older_than=self.older_than, owner_timeout=self.owner_timeout, lookback=self.lookback)
@@ -119,7 +119,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
 
 
 def _owner(identity: Identity) -> Owner:
-    """Ask this Airflow about the run that a job was bought for."""
+    """Ask this Airflow for the state of the run that a job was bought for."""
     from airflow_vertex_batch.core.upkeep.judge import Owner
     from airflow_vertex_batch.edge.compat import run_state
 

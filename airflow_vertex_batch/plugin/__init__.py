@@ -1,5 +1,5 @@
-"""What does this package add to the Airflow UI and to templates? Imported by every Airflow process, so it imports
-little.
+"""What does this package add to the Airflow UI and to templates? Every Airflow process imports this module, so it
+imports little.
 """
 
 from __future__ import annotations
