@@ -233,7 +233,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
     @contextlib.contextmanager
     def _softly(self) -> Iterator[None]:
-        """Skip the task instead of failing it for good, if the author has set `soft_fail`.
+        """Skip the task instead of failing it for good, if `soft_fail` is set.
 
         Airflow itself does this only for errors that end a deferral or a poke.
         """
@@ -274,7 +274,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             raise
 
     def _own_timeout(self) -> timedelta | None:
-        """Return after what time Airflow must end a wait in the triggerer; None if the trigger ends the wait earlier.
+        """Return after what time Airflow must end a wait in the triggerer; None if the trigger itself ends the wait
+        earlier.
         """
         from airflow_vertex_batch.core.waiting.watch import CANCELLING_SECONDS, DEFAULT_TIMEOUT_SECONDS
 
@@ -332,8 +333,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return any(isinstance(entry, Moved) and entry.job_name == job.name for entry in entries)
 
     def _log_of(self, job: BatchJob, hook: VertexBatchHook, context: Context) -> JobLog | None:
-        """Return the log entries of the task that bought a job; None if the job does not belong to this staging folder.
-        """
+        """Return the log entries of the task that bought a job; None if this staging folder does not know the job."""
         from airflow_vertex_batch.core.purchase.log import BatchLog
         from airflow_vertex_batch.core.purchase.ownership import IDENTITY_LABEL, part_of
 

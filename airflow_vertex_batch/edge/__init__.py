@@ -1,1 +1,1 @@
-"""How does a batch live in an Airflow task? How it waits, cancels, asks a person, and what this Airflow can do."""
+"""How does a batch run in an Airflow task? Waiting, cancelling, asking a person, and what this Airflow can do."""

@@ -1,8 +1,7 @@
-"""Which jobs does an attempt answer for, and what becomes of them when Airflow cuts it off?
+"""Which jobs is an attempt responsible for, and what happens to them when Airflow ends the attempt?
 
-Invariants: a job is known from the moment in which the service has named it, whatever this attempt does then; when
-Airflow ends the attempt, each known job that may run on is cancelled or named at ERROR, once; only the attempt that
-owns the jobs cancels them.
+Invariants: a job is known as soon as the service has named it. When Airflow ends the attempt, each known job that may
+still run is cancelled or named at ERROR, once. Only the attempt that owns the jobs cancels them.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.ports import JobService
     from airflow_vertex_batch.hooks import VertexBatchHook
 
-#: What happened to a task, in the words of the log, when its time was over in a worker.
+#: What the log says when the time of a task was over in a worker.
 _OVER = "execution_timeout is over"
-#: Seconds for cancelling in a worker whose `execution_timeout` is over: Airflow leaves it the time it takes.
+#: Seconds for cancelling in a worker whose `execution_timeout` is over. Airflow itself sets no limit here.
 _OUT_OF_TIME_SECONDS = 30.0
 
 
@@ -44,11 +43,11 @@ class KnownJobs:
         self._jobs[job.name], self._named[job.name], self.sending = job, job.job_name, ""
 
     def expect(self, names: Iterable[JobName]) -> None:
-        """Note jobs that nobody has seen yet."""
+        """Note the names of jobs that nobody has seen yet."""
         self._named |= {str(name): name for name in names}
 
     def get(self, name: JobName) -> BatchJob | None:
-        """Return a job as it was last seen; None where nobody has."""
+        """Return a job as it was last seen; None if nobody has seen it."""
         return self._jobs.get(str(name))
 
     def running(self) -> list[JobName]:
@@ -59,7 +58,7 @@ class KnownJobs:
 
 
 class Noting:
-    """A job service that notes the job which a call creates, before anything else can happen."""
+    """A job service that notes each job as soon as a call has created it."""
 
     def __init__(self, service: JobService, known: KnownJobs) -> None:
         self._service, self._known = service, known
@@ -90,24 +89,26 @@ class Noting:
 
 
 class AnsweringOperator(VertexBatchBaseOperator):
-    """Base of what answers for jobs: of what buys them, and of what waits for them."""
+    """Base of operators that are responsible for jobs: those that buy jobs, and those that wait for jobs."""
 
-    #: What becomes of a job that runs when Airflow ends the attempt: see `WaitingOperator`, which takes both.
+    #: What happens to a running job when Airflow ends the attempt. `WaitingOperator` takes both as parameters.
     on_timeout = "fail"
     cancel_on_kill = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.known = KnownJobs()
-        #: Whose credentials are good already, while this attempt answers for jobs: a kill has no time for others.
+        #: The hook whose credentials are ready, while this attempt is responsible for jobs. A kill leaves no time to
+        #: get new ones.
         self._answers_with: VertexBatchHook | None = None
 
     @contextlib.contextmanager
     def answering(self, context: Context, hook: VertexBatchHook, names: Iterable[JobName] = ()) -> Iterator[None]:
-        """Answer for jobs in this worker: a kill ends them, and when the attempt's time is over `on_timeout` decides,
-        be it that Airflow's own alarm goes off in the middle of a call, or that nothing more may be bought.
+        """Be responsible for jobs in this worker. If a person kills the task, its jobs are cancelled. If the time of
+        the attempt is over, `on_timeout` decides about them. The time is over when Airflow's alarm interrupts a call,
+        or when nothing more may be bought.
 
-        :param names: jobs that are known before they are seen.
+        :param names: jobs whose names are known before they are seen.
         """
         from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -119,11 +120,11 @@ class AnsweringOperator(VertexBatchBaseOperator):
             self.out_of_time(context["ti"], hook, _OVER)
             raise
         finally:
-            # What comes after must not cancel anything: Airflow also kills a task that is slow to go.
+            # After this block nothing must be cancelled: Airflow also kills a task that is slow to end.
             self._answers_with = None
 
     def out_of_time(self, ti: Any, hook: VertexBatchHook, event: str) -> None:
-        """Let `on_timeout` decide about jobs whose attempt Airflow ends in this moment, and name those that run on."""
+        """Let `on_timeout` decide about the jobs when Airflow ends this attempt, and name the jobs that still run."""
         from airflow_vertex_batch.edge.cancelling import end_jobs_here
 
         if self.on_timeout != "cancel":
@@ -140,14 +141,14 @@ class AnsweringOperator(VertexBatchBaseOperator):
         self.tell_of_sending(event)
 
     def tell_of_running(self, event: str) -> None:
-        """Name the jobs that may run on."""
+        """Name the jobs that may still run."""
         from airflow_vertex_batch.edge.cancelling import left_text
 
         if running := self.known.running():
             self.log.error("%s", left_text(dict.fromkeys(running, self.left_because), event))
 
     def tell_of_sending(self, event: str) -> None:
-        """Say that a job may come that nobody knows by name."""
+        """Log that a create call has no answer, so a job may appear whose name is not known."""
         if self.known.sending:
             self.log.error(
                 "%s, and the call that creates %r has no answer yet: its job may run, and bill. The next attempt "
@@ -158,11 +159,11 @@ class AnsweringOperator(VertexBatchBaseOperator):
 
     @property
     def left_because(self) -> str:
-        """Why a job is left running."""
+        """Return why a job is left running."""
         return "the next attempt of this task attaches to it"
 
     def on_kill(self) -> None:
-        """Cancel the jobs if a person ended the task while a worker answered for them, and they are still its own."""
+        """Cancel the jobs if a person ended the task in this worker, and this attempt still owns the jobs."""
         from airflow.sdk import get_current_context
 
         from airflow_vertex_batch.edge.cancelling import ENDED, end_jobs_here

@@ -1,8 +1,9 @@
-"""What may an author write as an argument? What stands for a value that comes later is put in, with its task before
-this one, or it is refused when the DAG file is read.
+"""What may an author write as an argument? An argument may be a placeholder for a later value, such as the output of a
+task. Either that task runs first and the placeholder is replaced, or the placeholder is refused when the DAG file is
+read.
 
-Airflow puts in what stands in template fields. Arguments that must not be rendered, such as rows, are put in here; for
-all others, nobody would.
+Airflow replaces placeholders in template fields. This module replaces them in arguments that must not be rendered, such
+as rows. In all other arguments nobody would replace them, so they are refused there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 
 class DrawingPartial(OperatorPartial):
-    """What `partial` returns. Airflow makes a mapped task run after what stands in its template fields only."""
+    """The result of `partial`. Airflow makes a mapped task run only after the tasks in its template fields; this class
+    adds those in `resolved_fields`.
+    """
 
     def _expand(self, *args: Any, **kwargs: Any) -> Any:
         made = super()._expand(*args, **kwargs)
@@ -39,19 +42,19 @@ class DrawingPartial(OperatorPartial):
 
 
 def run_after(task: Any, given: Mapping[str, Any], kind: Any) -> None:
-    """Make a task run after those whose outputs stand in its `resolved_fields`."""
+    """Make a task run after the tasks whose outputs are in its `resolved_fields`."""
     for name in kind.resolved_fields:
         XComArg.apply_upstream_relationship(task, given.get(name))
 
 
 def is_one_of_mapped(task: Any) -> bool:
-    """Whether a task is being made in the worker, of a mapped one: what it runs after is settled."""
-    # Airflow has no public word for it.
+    """Whether the worker is making this task from a mapped task. Then the order of tasks is already fixed."""
+    # Airflow has no public name for it.
     return bool(getattr(task, "_BaseOperator__from_mapped", False))
 
 
 def stand_ins(value: Any) -> Iterator[ResolveMixin]:
-    """Yield what, in a value, stands for one that comes later: a task's output, a mapped argument, `dag.param()`."""
+    """Yield the placeholders in a value: outputs of tasks, mapped arguments, `dag.param()`."""
     if isinstance(value, ResolveMixin):
         yield value
     elif isinstance(value, Mapping):
@@ -63,12 +66,12 @@ def stand_ins(value: Any) -> Iterator[ResolveMixin]:
 
 
 def comes_later(value: Any) -> bool:
-    """Whether a value stands, in whole or in part, for one that comes later."""
+    """Whether a value is, or contains, a placeholder for a later value."""
     return any(True for _ in stand_ins(value))
 
 
 def put_in(value: Any, context: Any) -> Any:
-    """Return a value with everything put in that has come."""
+    """Return a value with its placeholders replaced."""
     if isinstance(value, ResolveMixin):
         return value.resolve(context)
     if isinstance(value, dict):
@@ -79,9 +82,9 @@ def put_in(value: Any, context: Any) -> Any:
 
 
 def check_arguments(kind: Any, given: Mapping[str, Any]) -> None:
-    """Refuse what an operator of ours cannot make use of.
+    """Refuse arguments that our operators cannot use.
 
-    :raises InputError: naming the argument, and what to do.
+    :raises InputError: with the name of the argument, and what to do.
     """
     refuse_unknown(kind, given)
     may_come_later = {*kind.template_fields, *kind.resolved_fields}
@@ -116,7 +119,7 @@ def _check_kind(name: str, value: Any, annotation: str, *, is_rendered: bool) ->
 
 
 def _fits(value: Any, annotation: str) -> bool:
-    """Whether a value is of one kind; what stands in it for one that comes later may become of it."""
+    """Whether a value has the type of an annotation. A placeholder may become any type."""
     head, _, inner = annotation.partition("[")
     if head in _SERIES:
         return (_is_series(value) or isinstance(value, str)) and all(_fits(each, inner[:-1]) for each in _each(value))
@@ -130,11 +133,11 @@ def _is_series(value: Any) -> bool:
 
 
 def _each(value: Any) -> Iterable[Any]:
-    # One text stands for a list of it.
+    # A single text means a list with this text.
     return (value,) if isinstance(value, str) else value
 
 
-#: What our annotations say, and what may be given for it.
+#: Types in our annotations, and the types that may be given for them.
 _SERIES = frozenset({"Sequence", "Collection", "list"})
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str, os.PathLike),
@@ -149,7 +152,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-#: The aliases of `parameters`, and what may only come later, in the words that are checked here.
+#: The aliases of `parameters`, and the types of placeholders, as the annotations that are checked here.
 _IN_WORDS = (
     (re.compile(r"\bTexts\b"), "str | Sequence[str]"),
     (re.compile(r"\bText\b"), "str"),
@@ -167,7 +170,7 @@ def _in_words(annotation: str) -> str:
 
 @functools.cache
 def _annotations(kind: Any) -> dict[str, str]:
-    """Return what our classes say of their parameters, without aliases."""
+    """Return the annotations of our classes for their parameters, without aliases."""
     found: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
         if issubclass(cls, BaseOperator) and cls.__module__.startswith("airflow_vertex_batch."):

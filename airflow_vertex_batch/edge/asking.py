@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Answer(msgspec.Struct, frozen=True):
     """What a person said.
 
-    :param by: the person's name; empty where the wait ended without an answer.
-    :param at: when, seconds since the epoch; now, where the event does not say.
-    :param why: Airflow's words, where there was no answer.
+    :param by: the person's name; empty if the wait ended without an answer.
+    :param at: when the person answered, seconds since the epoch; now, if the event does not say.
+    :param why: Airflow's reason, if there was no answer.
     """
 
     by: str
@@ -32,7 +32,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Answer:
-        """Read what Airflow resumes a task with."""
+        """Read the event with which Airflow resumes a task."""
         from airflow_vertex_batch.core.purchase.approval import APPROVE
 
         person, chosen = event.get("responded_by_user") or {}, event.get("chosen_options")
@@ -43,7 +43,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def ask(context: Context, step: Ask) -> NoReturn:
-    """Park the task until a person has answered; the method `execute_answered` goes on then."""
+    """Suspend the task until a person has answered. Then Airflow calls the method `execute_answered`."""
     from airflow_vertex_batch.core.purchase.approval import APPROVE, REJECT
 
     ask_a_person(

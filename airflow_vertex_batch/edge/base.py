@@ -1,5 +1,5 @@
-"""What do all our operators share? The connection parameters, documented once, and how an error becomes a task's
-end.
+"""What do all our operators share? The connection parameters, documented once, and the rules for how an error ends a
+task.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-#: As BaseOperator reads it: once, when it is loaded.
+#: Read once, when this module is loaded, as BaseOperator does.
 DEFAULT_RETRIES = default_retries(BaseOperator.retries, os.environ)
-#: XCom key under which a task that skips itself says why.
+#: XCom key of the reason why a task skipped itself.
 SKIP_KEY = "skip_reason"
-#: An argument that is not given at all, as against one that is None because a task before gave nothing.
+#: An argument that was not given at all. None has another meaning: an earlier task gave nothing.
 LEFT_OUT: Any = object()
 
 
-#: What may stand in the configuration too, as an author writes it.
+#: Arguments that can also be set in the configuration, each as an author writes it.
 _EXAMPLES = {"staging_uri": "staging_uri='gs://bucket/folder'", "location": "location='global', or a region,"}
 
 
 class _MadeByAirflow(BaseOperatorMeta):
-    """Makes our operators. A mapped one is made in the worker, of what a task before gave: an error then ends the task,
-    where it would else be the error of a DAG file.
+    """Makes our operators. The worker makes the operator of a mapped task, with the output of an earlier task. An error
+    then ends the task; otherwise it is an error of the DAG file.
     """
 
     if not TYPE_CHECKING:
-        # A type checker would ask this one, and not `__init__`, what can be given.
+        # A type checker would read the parameters of this method, and not those of `__init__`.
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - a metaclass
-            """Make one; Airflow says when it is one of a mapped task."""
+            """Make an operator. Airflow marks the operator of a mapped task."""
             with failing() if kwargs.get("_airflow_from_mapped") else laid_out():
                 check_arguments(cls, kwargs)
                 return super().__call__(*args, **kwargs)
@@ -69,15 +69,16 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
     """Base of the operators and the sensor.
 
     :param gcp_conn_id: Airflow connection of type ``google_cloud_platform``. Templated.
-    :param impersonation_chain: service account to impersonate, or the chain of them, last one last. Templated.
-    :param project_id: project of the jobs; the connection's project where not given. Templated.
+    :param impersonation_chain: service account to impersonate, or a chain of accounts; the last one is impersonated.
+        Templated.
+    :param project_id: project of the jobs; the connection's project if not given. Templated.
     :param location: location of new jobs: a region, ``global``, ``us`` or ``eu``; the option ``[vertex_batch]
-        location`` where not given. Newer Gemini models are served for batch only in ``global``. Templated.
-    :param staging_uri: ``gs://`` folder for request files, job output, manifests and logs; the option
-        ``[vertex_batch] staging_uri`` where not given. Keep it for as long as runs may be cleared. Templated.
-    :param retries: how often the task is tried again, 0 or more. Where neither the task nor its DAG's ``default_args``
-        says: ``[core] default_task_retries`` if that was set to anything but Airflow's own 0, else 2. Airflow's
-        `retry_delay` (5 minutes) lies between. What no retry can cure fails at once.
+        location`` if not given. Newer Gemini models are served for batch only in ``global``. Templated.
+    :param staging_uri: ``gs://`` folder for request files, job output, manifests and logs; the option ``[vertex_batch]
+        staging_uri`` if not given. Keep it for as long as runs may be cleared. Templated.
+    :param retries: how often the task is tried again, 0 or more. If neither the task nor its DAG's ``default_args``
+        says: ``[core] default_task_retries`` if that was set to a value other than Airflow's own 0, else 2. Between two
+        tries Airflow waits `retry_delay` (5 minutes). An error that no retry can cure fails the task at once.
     """
 
     #: Arguments that Airflow renders: each class names those that it adds, and `template_fields` holds all of them.
@@ -87,9 +88,9 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
     template_fields: Sequence[str] = templated
     #: Arguments that may hold the output of a task, and are never rendered.
     resolved_fields: ClassVar[tuple[str, ...]] = ()
-    #: Parameters that the operator gives itself.
+    #: Parameters that the operator sets itself.
     wired_inside: ClassVar[frozenset[str]] = frozenset()
-    #: Arguments of Airflow's own classes that mean nothing here, each with what to do instead.
+    #: Arguments of Airflow's own classes that have no effect here, each with what to do instead.
     refused: ClassVar[Mapping[str, str]] = {}
     __signature__ = Signature()
     ui_color = "#e8f0fe"
@@ -114,7 +115,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
         check_folder(staging_uri or None, "staging_uri")
         check_location(location)
         check_project(project_id or None)
-        #: Of each argument that the task is wired to.
+        #: Where each wired argument comes from, by its name.
         self._origins: dict[str, Origin] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -125,12 +126,12 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Do as for every operator; Airflow below 3.3.2 does not see that an operator has a default of its own."""
+        """Do what Airflow does for every operator, and set our own defaults: Airflow below 3.3.2 ignores them."""
         with laid_out():
             check_arguments(cls, kwargs)
         plain = super().partial(**kwargs)
         made = DrawingPartial(operator_class=plain.operator_class, kwargs=plain.kwargs, params=plain.params)
-        # It is this one that is mapped.
+        # This operator is the one that is mapped.
         plain._expand_called = True  # noqa: SLF001
         levels = (made.kwargs["dag"], made.kwargs["task_group"])
         said = [kwargs, kwargs.get("default_args"), *(level.default_args for level in levels if level is not None)]
@@ -139,10 +140,10 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
         return made
 
     def wire(self, **values: Any) -> None:
-        """Note where arguments come from, before Airflow puts in what they stand for.
+        """Note where arguments come from, before Airflow replaces placeholders by their values.
 
-        :param values: the arguments; `LEFT_OUT` where there is none.
-        :raises InputError: for one that is None: that would be read as if it had been left out.
+        :param values: the arguments; `LEFT_OUT` for an argument that was not given.
+        :raises InputError: for an argument that is None, because None would be read as not given.
         """
         self._origins |= {name: _origin(value) for name, value in values.items() if value is not LEFT_OUT}
         for name, value in values.items():
@@ -150,9 +151,10 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
                 raise self.given_nothing(name)
 
     def given(self, name: str) -> Any:
-        """Return an argument that this task is wired to; None where it was left out.
+        """Return a wired argument; None if it was not given.
 
-        :raises InputError: when nothing came: whatever it comes from failed, was skipped or returned nothing.
+        :raises InputError: when there is no value, because the task that gives it failed, was skipped or returned
+            nothing.
         """
         if name not in self._origins:
             return None
@@ -162,7 +164,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
         return value
 
     def given_nothing(self, name: str, how: str = "None") -> InputError:
-        """Return the error of having been given nothing.
+        """Return the error for an argument whose task gave nothing.
 
         :param how: what was given instead.
         """
@@ -200,7 +202,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
     def insist(self, *names: str) -> None:
         """Insist on arguments that may also be options of ``[vertex_batch]``, when the DAG file is read.
 
-        :raises InputError: for one that neither the task nor the configuration gives.
+        :raises InputError: for an argument that neither the task nor the configuration gives.
         """
         for name in names:
             if not getattr(self, name) and not Settings.option(name):
@@ -210,7 +212,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
                 )
 
     def folder(self, context: Context) -> Uri:
-        """Return the folder of this task of this run, for whatever it writes on its way."""
+        """Return the folder in staging for this task of this run."""
         return self.staging() / identity_of(context).path
 
     def log_of(self, context: Context, hook: VertexBatchHook) -> BatchLog:
@@ -231,7 +233,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
 
 
 def _collected(kind: type) -> tuple[str, ...]:
-    """Return what Airflow renders of a class: what each of ours adds, and what Airflow's own have."""
+    """Return the template fields of a class: those that our classes add, and those of Airflow's classes."""
     found: dict[str, None] = {}
     for cls in reversed(kind.__mro__):
         is_ours = issubclass(cls, VertexBatchBaseOperator)
@@ -240,20 +242,20 @@ def _collected(kind: type) -> tuple[str, ...]:
 
 
 def plain(value: _T | XComArg) -> _T:
-    """Return a value as what it is once Airflow has rendered it, for a type checker."""
+    """Return a value unchanged. For a type checker, it has the type that it has after Airflow has rendered it."""
     return value  # type: ignore[return-value]
 
 
 def _origin(value: Any) -> Origin:
-    """Return where an argument comes from, as far as its author has said."""
+    """Return where an argument comes from, as far as the argument itself shows it."""
     tasks = {operator.task_id for operator, _ in XComArg.iter_xcom_references(value)}
     return Origin(tuple(sorted(tasks)), value if isinstance(value, str) and "{{" in value else "")
 
 
 def identity_of(context: Any, staging: str = "") -> Identity:
-    """Return who a task's work belongs to: dag, task, run and map index, never the try.
+    """Return the identity that a task's work belongs to: dag, task, run and map index, but not the try.
 
-    :param staging: the staging folder, where jobs are meant: in another folder they are another's.
+    :param staging: the staging folder, for the identity of jobs. Jobs of another folder have another identity.
     """
     ti = context["ti"]
     return Identity(
@@ -262,17 +264,17 @@ def identity_of(context: Any, staging: str = "") -> Identity:
 
 
 def generation_of(context: Any) -> str:
-    """Return what changes when a person clears a task, and stays the same over its retries."""
+    """Return a text that changes when a person clears a task, and stays the same for retries."""
     return str(context["ti"].max_tries)
 
 
 def attempt_token() -> str:
-    """Return what tells this attempt's files and records from any other's."""
+    """Return a unique name for the files and records of this attempt."""
     return uuid4().hex[:12]
 
 
 def skip(context: Context, reason: str) -> NoReturn:
-    """End the task as skipped, and say why where people look: in its log, and among its XComs in the UI."""
+    """End the task as skipped. The reason goes to its log and to an XCom, because people look there."""
     log.warning("This task is skipped: %s", reason)
     context["ti"].xcom_push(SKIP_KEY, reason)
     raise skip_exception(reason)
@@ -280,7 +282,7 @@ def skip(context: Context, reason: str) -> NoReturn:
 
 @contextlib.contextmanager
 def laid_out() -> Iterator[None]:
-    """Say what to do about an error of a DAG file on a line of its own."""
+    """For an error of a DAG file, put the advice on a line of its own."""
     try:
         yield
     except VertexBatchError as error:
@@ -292,8 +294,8 @@ def laid_out() -> Iterator[None]:
 def failing() -> Iterator[None]:
     """End the task in the right way: an error that a retry cannot cure fails it at once.
 
-    Airflow logs the traceback of what is raised, and of each error behind it. The message is said once, so the errors
-    behind it go to the log at DEBUG.
+    Airflow logs the traceback of the error that is raised, and of each error that caused it. Here the causes are logged
+    only at DEBUG, so the message appears once.
     """
     try:
         yield
@@ -304,5 +306,5 @@ def failing() -> Iterator[None]:
 
 
 def texts(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one text, or several, as a tuple."""
+    """Return one text, or several texts, as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value)

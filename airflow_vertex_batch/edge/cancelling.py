@@ -1,9 +1,9 @@
-"""How are the jobs of a task cancelled that somebody ended? Side by side, against the clock, in the triggerer and in a
-worker.
+"""How are jobs cancelled when somebody ended their task? All at the same time, within a time limit, in the triggerer
+and in a worker.
 
-Invariants: one job's trouble holds up no other; nothing is raised, so that no error hides the rest; every job that may
-run on is named at ERROR, with the reason, whatever cut the work off; nobody is asked a second time after a refusal for
-good.
+Invariants: an error with one job does not delay another job. Nothing is raised, so no error hides the other jobs. Every
+job that may still run is named at ERROR, with the reason, even if the work was cut off. After a permanent refusal the
+call is not repeated.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: What happened to a task, in the words of the log.
+#: What the log says when somebody ended the task.
 ENDED = "The task was ended"
-#: Of the seconds that Airflow gives a trigger's `on_kill`, how much is for the calls, and when the work is cut off that
-#: has not come to its end. The rest is for the last line in the log.
+#: Parts of the seconds that Airflow gives a trigger's `on_kill`: for the calls, until unfinished work is cut off, and
+#: for the last line in the log.
 _USED, _CUT_OFF, _LAST_LINE = 5 / 6, 0.9, 0.05
-#: Of the seconds that are used, after how many no call is begun any more.
+#: The part of the seconds for the calls in which a call may still begin.
 _LAST_CALL = 0.8
-#: Seconds after which a call without an answer is given up.
+#: Seconds to wait for the answer to one call.
 _CALL_SECONDS = 8.0
-#: Calls under way at once.
+#: Calls at the same time.
 _CALLS_AT_ONCE = 8
-#: Seconds for all of it in a worker. Airflow 3.3.2 kills a task 5 seconds after it told it to end (`kill`,
-#: airflow/sdk/execution_time/supervisor.py, 2026-11-28), and to ask who ended it takes a part of them.
+#: Seconds for all cancels in a worker. Airflow 3.3.2 kills a task 5 seconds after it told the task to end (`kill`,
+#: airflow/sdk/execution_time/supervisor.py, 2026-11-28). A part of these 5 seconds is needed to ask who ended the task.
 WORKER_SECONDS = 3.5
 #: Seconds between two calls about one job in a worker.
 _WORKER_PAUSE_SECONDS = 0.3
 
 
 async def finish(work: Coroutine[Any, Any, _T], seconds: float) -> _T:
-    """Carry work to its end, however often this task is cancelled meanwhile.
+    """Finish the work, even if this task is cancelled several times meanwhile.
 
     Airflow 3.3.2 cancels a killed trigger again at every turn of its loop, about once a second, while `on_kill` runs
-    (`cancel_triggers`, airflow/jobs/triggerer_job_runner.py, 2026-11-28). So the work is a task of its own. Only a
-    process that stops cancels that one.
+    (`cancel_triggers`, airflow/jobs/triggerer_job_runner.py, 2026-11-28). So the work is an asyncio task of its own.
+    Only a process that stops cancels it.
 
-    :param seconds: after which the work itself is cancelled.
+    :param seconds: the time after which the work itself is cancelled.
     :raises asyncio.CancelledError: when the work was cancelled.
     """
     task = asyncio.ensure_future(work)
@@ -68,7 +68,7 @@ async def finish(work: Coroutine[Any, Any, _T], seconds: float) -> _T:
 
 
 async def see_through(task: asyncio.Future[_T]) -> _T:
-    """Wait until a task is done, however often the waiting is cancelled; return its result."""
+    """Wait until a task is done, even if the waiting is cancelled several times; return the task's result."""
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task})
@@ -78,12 +78,12 @@ async def see_through(task: asyncio.Future[_T]) -> _T:
 async def end_jobs(
     names: Sequence[JobName], may: Callable[[], Awaitable[bool]], join: Join, log: Any, airflow_seconds: float
 ) -> None:
-    """Cancel the jobs of a killed trigger, if they may be cancelled, and say at ERROR which may run on, and why.
+    """Cancel the jobs of a killed trigger, if they may be cancelled. Log at ERROR which jobs may still run, and why.
 
-    :param may: whether they are to be cancelled; asks Airflow.
+    :param may: asks Airflow whether the jobs may be cancelled.
     :param join: connects to the service of a job.
-    :param log: a log with awaits, as triggers have.
-    :param airflow_seconds: what Airflow gives all of it.
+    :param log: an asynchronous logger, as triggers have.
+    :param airflow_seconds: the seconds that Airflow gives for all of it.
     """
     left = dict.fromkeys(names, "Airflow has not said who ended the task")
     try:
@@ -110,12 +110,12 @@ async def _end_jobs(
 
 
 async def cancel_all(left: dict[JobName, str], join: Join, tell: Tell, seconds: float) -> None:
-    """Cancel jobs, repeating what may pass, and take each from `left` that needs no more.
+    """Cancel jobs, and repeat calls after temporary errors. Each job that is done is removed from `left`.
 
-    :param left: the jobs; the values become the reasons why they may still run.
+    :param left: the jobs. The values become the reasons why a job may still run.
     :param join: connects to the service of a job; called once for each project and location.
-    :param tell: told of each job that is cancelled, as a log is.
-    :param seconds: for all of it.
+    :param tell: logs each job that is cancelled.
+    :param seconds: the time for all jobs together.
     """
     left.update(dict.fromkeys(left, "no connection in time"))
     limit, last_call = asyncio.Semaphore(_CALLS_AT_ONCE), time.monotonic() + seconds * _LAST_CALL
@@ -135,7 +135,7 @@ def _by_parent(names: Iterable[JobName]) -> Iterable[list[JobName]]:
 async def _cancel_together(
     names: list[JobName], join: Join, tell: Tell, left: dict[JobName, str], limit: asyncio.Semaphore, last_call: float
 ) -> None:
-    """Cancel jobs of one project and location over one connection."""
+    """Cancel the jobs of one project and location over one connection."""
     try:
         async with join(names[0]) as service, asyncio.TaskGroup() as group:
             for name in names:
@@ -167,10 +167,11 @@ async def _cancel(
 
 
 def _retrying(last_call: float, note: Callable[[BaseException], None]) -> dict[str, Any]:
-    """Return when a cancel is sent again: after what may pass, when the service wants it, and once more at the end.
+    """Return the rules for repeating a cancel: after temporary errors, not before the service allows it, and once more
+    at the end.
 
-    :param last_call: when no call is begun any more, on the clock that only grows.
-    :param note: told of each error.
+    :param last_call: the time after which no call begins, by the monotonic clock.
+    :param note: is called with each error.
     """
     from tenacity import RetryCallState, retry_if_exception, wait_exponential, wait_random
 
@@ -184,7 +185,8 @@ def _retrying(last_call: float, note: Callable[[BaseException], None]) -> dict[s
         if error is not None:
             note(error)
         silence = cadence.hold(error, state.attempt_number - 1) if isinstance(error, ServiceError) else 0.0
-        # A job that runs on costs money: a wish for more silence than there is time does not keep the last call back.
+        # A job that still runs costs money. If the service asks for a longer pause than there is time, the last call is
+        # made anyway.
         return max(min(max(backoff(state), silence), last_call - time.monotonic()), 0.0)
 
     return {
@@ -211,10 +213,10 @@ def end_jobs_here(
     event: str = ENDED,
     seconds: float | None = None,
 ) -> None:
-    """Do as `end_jobs`, in a worker, blocking. Calls that are under way when the time is over go on.
+    """Do what `end_jobs` does, blocking, in a worker. Calls that still run when the time is over are not stopped.
 
     :param event: what happened to the task.
-    :param seconds: for all of it; `WORKER_SECONDS` where not given.
+    :param seconds: the time for all jobs together; `WORKER_SECONDS` if not given.
     """
     limit = WORKER_SECONDS if seconds is None else seconds
     try:
@@ -228,13 +230,16 @@ def end_jobs_here(
 def cancel_from_worker(
     names: Sequence[JobName], service_of: Callable[[JobName], CancelsOnce], tell: Callable[..., None], seconds: float
 ) -> dict[JobName, str]:
-    """Cancel jobs in threads, repeating what may pass; return those that may still run, with the reason."""
+    """Cancel jobs in threads, and repeat calls after temporary errors; return the jobs that may still run, with the
+    reasons.
+    """
     left = dict.fromkeys(names, "no answer in time")
     asked: dict[JobName, Future[bool]] = {}
     last_call, pool = time.monotonic() + seconds, ThreadPoolExecutor(_CALLS_AT_ONCE)
     for name in names:
         try:
-            # The client is made here: that may ask Airflow for the connection, which is one thread's business.
+            # The client is made here, in the main thread: it may ask Airflow for the connection, and only one thread
+            # may do that.
             asked[name] = pool.submit(_cancel_quickly, name, service_of(name), last_call)
         except Exception as error:  # noqa: BLE001 - the other jobs are cancelled all the same
             left[name] = _reason(error)
@@ -251,7 +256,7 @@ def cancel_from_worker(
 
 
 def _cancel_quickly(name: JobName, service: CancelsOnce, last_call: float) -> bool:
-    """Cancel a job, again at once after what may pass."""
+    """Cancel a job. After a temporary error, try again."""
     while True:
         try:
             return service.cancel(name, once=True)
@@ -262,7 +267,7 @@ def _cancel_quickly(name: JobName, service: CancelsOnce, last_call: float) -> bo
 
 
 def left_text(left: Mapping[JobName, str], event: str = ENDED) -> str:
-    """Return what to say of jobs that could not be cancelled, or were not to be.
+    """Return the message about jobs that could not be cancelled, or that must not be cancelled.
 
     :param event: what happened to their task.
     """

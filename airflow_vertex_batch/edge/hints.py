@@ -1,7 +1,7 @@
-"""Where does an argument belong that an operator, or `vertex_batch()`, does not know?
+"""If an operator or `vertex_batch()` does not know an argument, where does the argument belong?
 
-People come with Airflow's words, with those of Google's clients and of other batch APIs. A name that is known from
-there is led to its place; any other to the name of ours that is spelt most like it.
+People know the words of Airflow, of Google's clients and of other batch APIs. For such a word the error says where to
+put it. For any other word it suggests our name with the most similar spelling.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GENERATION = {
 }
 _DESTINATION = "destination='bq://project.dataset.table' or destination='gs://bucket/folder'"
 _SOURCE = "files='gs://…' for rows, requests='gs://…' for ready-made requests, or table='bq://…'"
-#: Names that mean something of ours.
+#: Names from elsewhere, and our parameter for each.
 _OURS = {
     **dict.fromkeys(("conn_id", "google_cloud_conn_id", "google_conn_id", "connection_id"), "gcp_conn_id='…'"),
     **dict.fromkeys(("region", "vertex_location"), "location='…'"),
@@ -58,7 +58,7 @@ _OURS = {
     **dict.fromkeys(("polling_interval", "check_interval", "poke_interval"), "poll_interval=…"),
     **dict.fromkeys(("repair", "max_repairs"), "repair_rounds=…"),
 }  # fmt: skip
-#: What Airflow passes on between a decorated or mapped task and what is made of it (3.3.2).
+#: Arguments that Airflow itself passes when it makes a decorated or mapped task (3.3.2).
 _BETWEEN = frozenset({"default_args", "is_setup", "is_teardown", "on_failure_fail_dagrun"})
 #: Arguments of every task.
 _AIRFLOWS = frozenset(inspect.signature(BaseOperator.__init__).parameters) - {"self", "kwargs"}
@@ -72,7 +72,7 @@ def refuse_unknown(kind: Any, given: Collection[str]) -> None:
     known = _known(kind)
     is_mapped = "_airflow_from_mapped" in given
     for name in given:
-        # What a mapped task is made of holds the DAG's default_args too.
+        # The arguments of a mapped task include the DAG's default_args.
         if name in kind.refused and not is_mapped:
             raise InputError(f"{name} means nothing to {kind.__name__}", todo=kind.refused[name]).lay_out()
         if name not in known and name not in _BETWEEN and not name.startswith("_"):
@@ -86,7 +86,9 @@ def _known(kind: Any) -> frozenset[str]:
 
 
 class Signature:
-    """What ``help()`` and documentation show of an operator: each parameter by its name, those of every task last."""
+    """The signature of an operator in ``help()`` and documentation: each parameter by its name, those of every task
+    last.
+    """
 
     def __get__(self, _instance: object, owner: Any) -> inspect.Signature:
         """Return the signature of a class of operators."""
@@ -104,11 +106,11 @@ def _signature(kind: Any) -> inspect.Signature:
 
 
 def unknown_argument(owner: str, name: str, known: Iterable[str], *, is_group: bool = False) -> InputError:
-    """Return the error of an argument that is not known, with the place where it belongs.
+    """Return the error for an unknown argument, with the place where it belongs.
 
-    :param owner: what was called.
+    :param owner: the operator or function that was called.
     :param known: the names that can be given.
-    :param is_group: whether several tasks are made, so that those of every task have an argument of their own.
+    :param is_group: whether several tasks are made. Then arguments of every task go into `task_args`.
     """
     todo = _hint(name, sorted(known), is_group=is_group)
     return InputError(f"{owner} knows no argument {name!r}", todo=todo).lay_out()
@@ -134,7 +136,7 @@ def _in_task_args(name: str) -> str:
 
 
 def unknown_in_task_args(given: Iterable[str], steps: Mapping[str, frozenset[str]]) -> InputError | None:
-    """Return the error of the first name in `task_args` that not every step knows.
+    """Return the error for the first name in `task_args` that not every step knows.
 
     :param given: the names in `task_args`.
     :param steps: the names that each step can be given.
@@ -148,7 +150,7 @@ def unknown_in_task_args(given: Iterable[str], steps: Mapping[str, frozenset[str
 
 
 def unknown_in_step_args(given: Mapping[str, Any], steps: Mapping[str, frozenset[str]]) -> InputError | None:
-    """Return the error of the first step in `step_args` that there is not, or of the first name that no task knows.
+    """Return the error for the first step in `step_args` that does not exist, or for the first name that no task knows.
 
     :param given: arguments of tasks, by step.
     :param steps: the names that each step can be given.

@@ -1,13 +1,14 @@
-"""Who asks the service for all the jobs that a process waits for? One poller for each connection, project and location.
+"""Who asks the service about all jobs that a process waits for? One poller for each connection, project and location.
 
-Waiting triggers do not ask themselves: they say which job they want to know about. The poller gathers what is wanted
-and asks in rounds: with `get` for a handful, with one paged `list` of the running jobs for many. What that does not
-show has most likely ended; where that is many at once, they are listed too, and only the rest is asked for singly.
+Waiting triggers do not ask the service. They tell the poller which job they want to know about. The poller collects
+these questions and asks in rounds: with `get` for a few jobs, with one paged `list` of the running jobs for many. A job
+that this list does not show has most likely ended. If many jobs are missing in the list, the poller lists ended jobs
+too. It asks singly only for the rest.
 
-Invariants: one poller a key and event loop, made by the first waiter and closed by the last; an error of a round goes
-to every waiter of that round and to nobody else; after a refusal for too many calls nobody asks until it is over; a
-round makes a bounded number of calls, whatever ended together; a connection that fails for a moment ends no wait; the
-poller belongs to no task, so its log lines land in no task's log.
+Invariants: there is one poller for each key and event loop; the first waiter makes it and the last one closes it. An
+error of a round goes to every waiter of that round and to no other. After a refusal because of too many calls, nobody
+asks until the pause is over. A round makes a limited number of calls, however many jobs ended together. A connection
+that fails for a moment ends no wait. The poller belongs to no task, so its log lines go to no task's log.
 """
 
 from __future__ import annotations
@@ -37,28 +38,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which connecting is tried again: Airflow's secrets or Google's metadata server may be away for a moment.
+#: Seconds for which connecting is tried again: Airflow's secrets or Google's metadata server may be down for a moment.
 _CONNECT_SECONDS = 180.0
-#: Errors that no time cures: a mistake in a connection, or in code. A connection that is not found is none of them:
-#: Airflow 3.3.2 says the same where a secrets backend could not be asked.
+#: Errors that do not pass with time: a mistake in a connection, or in code. A connection that is not found is not in
+#: this list: Airflow 3.3.2 raises the same error if a secrets backend could not be asked.
 _MISTAKES = (ValueError, TypeError, LookupError, AttributeError, ImportError)
-#: Seconds until an unexpected error of the same kind is worth another line in the log.
+#: Seconds until an unexpected error of the same kind is logged again.
 _TELL_AGAIN_SECONDS = 3600.0
-#: Up to so many jobs, single questions cost less than listing everything that runs.
+#: Up to this number of jobs, single questions cost less than a list of all running jobs.
 _FEW_JOBS = 4
-#: Waiters that are woken in one turn of the event loop. Each may write to its task's log, and to the first line belongs
-#: making a file: milliseconds that add up (a page of 100 blocked the loop of Airflow 3.3.2 for 0.4 s, 2026-11-25).
+#: Waiters that are woken in one turn of the event loop. Each may write to its task's log, and the first line makes the
+#: log file. That takes milliseconds, which add up (a page of 100 blocked the loop of Airflow 3.3.2 for 0.4 s,
+#: 2026-11-25).
 _ANSWERS_AT_ONCE = 5
-#: Single questions that are under way at once, and in one round; what is over waits for the next.
+#: The largest number of single questions at the same time, and in one round. Other questions wait for the next round.
 _CONCURRENT_GETS = 8
 _GETS_A_ROUND = 200
-#: A page of ended jobs may be asked for each so many jobs that are looked for: else single questions are as cheap.
+#: For this number of missing jobs, one page of ended jobs may be read. With more pages, single questions would cost as
+#: little.
 _JOBS_WORTH_A_PAGE = 10
-#: Seconds for which questions are gathered, at the most.
+#: The longest time, in seconds, for which questions are collected.
 _MAX_GATHER_SECONDS = 2.0
-#: Jobs about which a poller remembers whether lists show them. One that is forgotten costs a question more.
+#: Jobs for which a poller remembers whether lists show them. A forgotten job costs one more question.
 _MAX_KNOWN = 20_000
-#: Lists hold jobs of this package only: what it did not make is asked for singly.
+#: Lists show only jobs that this package made. Other jobs are asked for singly.
 _OURS = f"labels.{IDENTITY_LABEL}:*"
 _STATES = [state for state in JobState if state is not JobState.UNSPECIFIED]
 
@@ -67,19 +70,19 @@ def _in_states(states: list[JobState]) -> str:
     return " OR ".join(f'state="{state}"' for state in states)
 
 
-#: The jobs that still move. Ended ones stay in the list for good and would make every answer longer.
+#: Filter for jobs that have not ended. Ended jobs stay in the list for ever and would make every answer longer.
 _RUNNING = f"{_OURS} AND ({_in_states([state for state in _STATES if not state.is_final])})"
 _ENDED = f"{_OURS} AND ({_in_states([state for state in _STATES if state.is_final])})"
-#: Of this process, whichever poller saw them.
+#: How long jobs took in this process, from all pollers.
 durations = cadence.Durations()
-#: When which kind of unexpected error was last logged: as many kinds as there are lines that may raise.
+#: When each kind of unexpected error was last logged. There are at most as many kinds as lines of code that may raise.
 _told: dict[tuple[str, str, int], float] = {}
 
 
 class _Question:
-    """What is wanted to be known about one job, and by whom.
+    """A question about one job, and who asked it.
 
-    :param asked: the event loop's seconds.
+    :param asked: when, in seconds of the event loop's clock.
     """
 
     def __init__(self, name: JobName, interval: float, asked: float) -> None:
@@ -103,36 +106,38 @@ class _Question:
 
 
 class SharedPoller:
-    """The one that asks. Get it with `shared_poller`."""
+    """The poller. Get it with `shared_poller`."""
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncVertexClient]]) -> None:
         self._connect, self._opening = connect, asyncio.Lock()
         self._client: AsyncVertexClient | None = None
-        #: How often connecting was given up, and why the last time.
+        #: How often connecting was given up, and the reason of the last time.
         self._failures = 0
         self._failure: tuple[Exception, TracebackType | None] | None = None
         self._loop = asyncio.get_running_loop()
         self._wanted: dict[str, _Question] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._round: asyncio.Task[None] | None = None
-        #: When the last round of many calls was over: the next one waits for an interval, so that waiters fall in step.
+        #: When the last round of many calls was over. The next round waits for an interval, so that waiters then ask
+        #: together.
         self._busy_until = -math.inf
-        #: Calls that the last list of running jobs took, and the lists that the service refuses.
+        #: How many calls the last list of running jobs took, and the list queries that the service refuses.
         self._pages, self._refused_lists = 0, set[str]()
-        #: When a job was created, or None if lists do not show it.
+        #: When each job was created, or None if lists do not show it.
         self._known: dict[str, datetime | None] = {}
         self._silent_until, self._refusals = -math.inf, 0
         self._refusal: ServiceError | None = None
         self.waiters = 0
 
     async def open(self) -> None:
-        """Connect, unless somebody has; try again for `_CONNECT_SECONDS` after what may pass."""
+        """Connect, unless another waiter has connected. After a temporary error, try again for `_CONNECT_SECONDS`."""
         failures = self._failures
         async with self._opening:
             if self._client is not None:
                 return
             if self._failure is not None and self._failures > failures:
-                # It happened while this waiter stood in line: two thousand do not try one after the other.
+                # Connecting failed while this waiter waited for its turn. Use that result: two thousand waiters must
+                # not try one by one.
                 error, raised_at = self._failure
                 raise error.with_traceback(raised_at)
             try:
@@ -233,7 +238,7 @@ class SharedPoller:
     # Refusals ---------------------------------------------------------------------------------------------------------
 
     def _heed(self, error: ServiceError) -> ServiceError:
-        """Keep silence for as long as an error asks for. Several calls under way at once may meet the same refusal."""
+        """Make no calls for as long as an error asks for. Several calls at the same time may get the same refusal."""
         now = self._loop.time()
         is_known = now < self._silent_until
         if seconds := cadence.hold(error, self._refusals - is_known):
@@ -263,21 +268,25 @@ class SharedPoller:
         await asyncio.gather(*(self._get(question, limit, listed=listed) for question in now))
 
     async def _list_running(self, left: dict[str, _Question]) -> bool:
-        """Answer what the running jobs answer; say whether they could be listed."""
+        """Answer the questions about running jobs; return whether they could be listed."""
         self._pages = await self._list(_RUNNING, left, math.inf)
         return _RUNNING not in self._refused_lists
 
     async def _list_ended(self, left: dict[str, _Question]) -> None:
-        """Answer jobs that ended since the last round, where that takes less calls than asking for each."""
+        """Answer the questions about jobs that ended since the last round, if that takes fewer calls than single
+        questions.
+        """
         unknown = sum(name not in self._known for name in left)
         created = [when for name in left if (when := self._known.get(name)) is not None]
         if pages := (unknown + len(created)) // _JOBS_WORTH_A_PAGE:
-            # Of a job that was never seen nobody knows how far back to look.
+            # For a job that was never seen, it is not known how far back to look.
             bound = "" if unknown else f' AND create_time>="{min(created).astimezone(UTC).isoformat()}"'
             await self._list(_ENDED, left, pages, bound)
 
     async def _list(self, query: str, left: dict[str, _Question], pages: float, bound: str = "") -> int:
-        """Answer what a list shows and take it from `left`; return how many pages that took."""
+        """Answer the questions about the jobs in a list, and remove them from `left`; return how many
+        pages that took.
+        """
         read = 0
         if query in self._refused_lists:
             return read
@@ -291,7 +300,8 @@ class SharedPoller:
         except ServiceError as error:
             if error.status != 400:  # noqa: PLR2004
                 raise
-            # The label filter is documented for all resources and shown by nobody for this one: without it, ask singly.
+            # The label filter is documented for all resources, but no source shows it for this one. If it is refused,
+            # ask singly.
             self._refused_lists.add(query)
         return read
 
@@ -318,7 +328,7 @@ class SharedPoller:
             question.fail(error)
 
     def _put_back(self, later: list[_Question]) -> None:
-        """Keep questions for the next round, before those that came meanwhile, and hurry it."""
+        """Keep questions for the next round, before those that came meanwhile, and begin that round soon."""
         came, self._wanted = self._wanted, {str(question.name): question for question in later}
         for question in later:
             question.interval = min(question.interval, cadence.QUICKEST_SECONDS)
@@ -347,7 +357,9 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _tell(error: Exception) -> None:
-    """Log an unexpected error, each kind once in a while: where it came from; its message may hold a secret."""
+    """Log where an unexpected error came from, each kind only once in a while. Its message is not logged, because it
+    may contain a secret.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     kind, now = (type(error).__qualname__, frames[-1].filename, frames[-1].lineno or 0), time.monotonic()
     if now - _told.get(kind, -math.inf) >= _TELL_AGAIN_SECONDS:

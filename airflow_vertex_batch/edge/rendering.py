@@ -1,7 +1,7 @@
-"""What do Airflow's templates make of our arguments? Texts stay texts, and a file is loaded only where one is meant.
+"""What does Airflow's rendering do with our arguments? Texts stay texts, and a file is loaded only if one is meant.
 
-With ``render_template_as_native_obj=True`` Airflow reads what a template made as a value of Python: the text 20261122
-becomes a number, which is no label, no name and no key column. Such a text is rendered once more, as a text.
+With ``render_template_as_native_obj=True`` Airflow turns a rendered text into a Python value: the text 20261122 becomes
+a number. But a label, a name or a key column must be a text. Such a template is rendered once more, as a text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     _Base = BaseOperator
 else:
-    # It has no parameters of its own; what it changes is an operator's.
+    # The class has no parameters of its own. It changes methods of the operator.
     _Base = object
 
 _TEXTS = (
@@ -26,7 +26,7 @@ _TEXTS = (
     *("display_name", "source_uri"),
 )
 _LISTS = ("files", "requests", "columns", "input_uri", "impersonation_chain")
-#: Template fields whose texts stay texts, each with what else may come of them.
+#: Template fields whose texts stay texts, each with the other types that it may have.
 _KINDS: dict[str, tuple[type, ...]] = (
     dict.fromkeys(_TEXTS, ())
     | dict.fromkeys(_LISTS, (list, tuple))
@@ -36,14 +36,16 @@ _SQL_FILE = ".sql"
 
 
 class TextsStayTexts(_Base):
-    """Stands before Airflow's operator among the bases of ours."""
+    """A base class of our operators. It comes before Airflow's operator class."""
 
-    #: What else may come of the field that is being rendered; None where anything may.
+    #: Other types that the field which is being rendered may have; None for any type.
     _kinds: tuple[type, ...] | None = None
     _as_text = False
 
     def resolve_template_files(self) -> None:
-        """Load a ``.sql`` file that `sql` names, and nothing else: a name that only ends so is no file."""
+        """Load a ``.sql`` file that `sql` names, and no other file. Other arguments may end in ``.sql`` and not be
+        files.
+        """
         self._load_sql()
         self.prepare_template()
 
@@ -80,7 +82,9 @@ class TextsStayTexts(_Base):
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """Render as Airflow does; a text that became something else, where a text is meant, as a text."""
+        """Render as Airflow does. If a text became another type and the field must be a text, render it again as a
+        text.
+        """
         made = super().render_template(content, context, jinja_env, seen_oids)
         if self._kinds is None or not isinstance(content, str) or isinstance(made, (str, type(None), *self._kinds)):
             return made

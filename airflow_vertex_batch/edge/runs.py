@@ -1,7 +1,8 @@
-"""What became of a DAG run? Asked from outside a task: over Airflow's REST API, or of the installation this runs in.
+"""What is the state of a DAG run? This is asked outside a task: over Airflow's REST API, or in the database of this
+installation.
 
-Invariants: "there is no such run" is said only by an Airflow that was reached, that proved to be one, and that let us
-see the DAG; whatever else it answers is "nobody can say". No password or token is ever printed.
+Invariants: the result is "deleted" only if Airflow was reached, proved to be an Airflow, and let us see the DAG. Every
+other answer is "unknown". No password or token is ever printed.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.domain.identity import Identity
 
-#: Environment variables with the secrets: on a command line everybody on the machine could read them.
+#: Environment variables with the secrets. On a command line, everybody on the machine could read them.
 TOKEN_VARIABLE, PASSWORD_VARIABLE = "VERTEX_BATCH_AIRFLOW_TOKEN", "VERTEX_BATCH_AIRFLOW_PASSWORD"
-#: Seconds until an answer is given up.
+#: Seconds to wait for an answer.
 _TIMEOUT_SECONDS = 30.0
 _NOT_FOUND = 404
 
 
 class RestRuns:
-    """Runs of an Airflow that is asked over its REST API (version 2, Airflow 3).
+    """Runs of an Airflow, read over its REST API (version 2, Airflow 3).
 
     :param url: address of the API server.
-    :param user: whose password `PASSWORD_VARIABLE` holds; with neither, `TOKEN_VARIABLE` holds a token.
+    :param user: the user whose password is in `PASSWORD_VARIABLE`. Without user and password, `TOKEN_VARIABLE` has a
+        token.
     :raises InputError: when there is no Airflow at the address.
-    :raises ServiceError: when it cannot be reached, or does not let us in.
+    :raises ServiceError: when it cannot be reached, or refuses our credentials.
     """
 
     def __init__(self, url: str, user: str = "") -> None:
@@ -50,9 +52,9 @@ class RestRuns:
         self._session.headers["Authorization"] = f"Bearer {os.environ.get(TOKEN_VARIABLE) or self._log_in(user)}"
 
     def state(self, identity: Identity) -> str | None:
-        """Return the state of a run; ``deleted`` where there is no such run, None where nobody can say.
+        """Return the state of a run; ``deleted`` if there is no such run, None if the state is unknown.
 
-        :raises ServiceError: when Airflow cannot be reached, or no longer lets us in.
+        :raises ServiceError: when Airflow cannot be reached, or no longer accepts our credentials.
         """
         run = f"{quote(identity.dag_id, safe='')}/dagRuns/{quote(identity.run_id, safe='')}"
         answer = self._send("GET", f"api/v2/dags/{run}")
@@ -69,7 +71,7 @@ class RestRuns:
             secret = {"username": user, "password": os.environ.get(PASSWORD_VARIABLE, "")}
             answer = self._send("POST", "auth/token", json=secret)
         else:
-            # Airflow's simple auth manager gives a token to anybody where all users are admins.
+            # If all users are admins, Airflow's simple auth manager gives a token to anybody.
             answer = self._send("GET", "auth/token")
         token = _json(answer).get("access_token") if answer.ok else None
         if not token:
@@ -109,9 +111,9 @@ def _json(answer: requests.Response) -> dict[str, Any]:
 
 
 def runs_here() -> Callable[[Identity], str | None]:
-    """Return what tells the state of a run from the metadata database of the Airflow that this process belongs to.
+    """Return a function that reads the state of a run from the metadata database of this process's Airflow.
 
-    :raises InputError: when Airflow, or its database, is not to be had here.
+    :raises InputError: when Airflow or its database is not available here.
     """
     try:
         from airflow.models.dagrun import DagRun

@@ -1,4 +1,4 @@
-"""What does one trigger see of the jobs that all triggers of a process ask about together?"""
+"""What does one trigger see of the shared poller? All triggers of a process ask about their jobs together."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class View:
 
 
 class shared_poller:  # noqa: N801 - used as `async with shared_poller(...)`
-    """Join the poller of a key, making it if nobody has.
+    """Join the poller of a key. If there is none, make it.
 
-    :param key: what must be equal for two waiters to share: connection, impersonation, project, location.
-    :param connect: makes the client; called once, by the first waiter.
+    :param key: connection, impersonation, project and location. Waiters with an equal key share a poller.
+    :param connect: makes the client. The first waiter calls it, once.
     :param poll_interval: seconds between two questions of this waiter; None for the adaptive interval.
     """
 

@@ -1,7 +1,7 @@
-"""How does a task wait for jobs? In the triggerer, or in the worker: one set of parameters for all that wait.
+"""How does a task wait for jobs? In the triggerer or in the worker. All tasks that wait have the same parameters.
 
-Invariant: no wait outlasts its attempt's time, which begins with the attempt, or with the answer of a person who had to
-be asked.
+Invariant: no wait is longer than the time of its attempt. This time begins with the attempt or, if a person was asked,
+with the answer.
 """
 
 from __future__ import annotations
@@ -32,52 +32,55 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.waiting.watch import Limit, Outcome, WaitPolicy, Warn
     from airflow_vertex_batch.parameters import Duration
 
-#: As Airflow's own operators read it: once, when they are loaded.
+#: Read once, when this module is loaded, as Airflow's own operators do.
 DEFAULT_DEFERRABLE = default_deferrable(
     os.environ, configured=bool(conf.getboolean("operators", "default_deferrable", fallback=False))
 )
-#: Queue (72 h), run (24 h) and an hour of slack: see `core.waiting.watch`, which this repeats so that a DAG file need
-#: not load it.
+#: Queue (72 h), run (24 h) and one hour more: the same value as in `core.waiting.watch`. It is repeated here so that a
+#: DAG file need not load that module.
 _DEFAULT_JOB_TIMEOUT = timedelta(hours=97)
-#: A third of what the service lets a job queue: later than most nights need, early enough to do something about it.
+#: A third of the time that the service lets a job queue. Most jobs begin before it; and it is early enough to act.
 _DEFAULT_QUEUE_WARNING = timedelta(hours=24)
-#: XCom key of what the UI shows of jobs that queue for long.
+#: XCom key of the jobs that queue for long, for the UI.
 QUEUE_WARNING_KEY = "queue_warning"
 
 
 class WaitingOperator(AnsweringOperator):
-    """Base of what waits for jobs.
+    """Base of operators that wait for jobs.
 
-    Airflow's `execution_timeout` bounds an attempt's wait, deferred or not; Airflow itself applies it to workers only.
-    `on_timeout` says what becomes of the jobs then, and the next attempt has the whole time again. While a person is
-    asked (`on_over_budget="ask"`) it does not count: the whole time begins with the answer.
+    Airflow's `execution_timeout` limits the wait of an attempt, deferred or not. (Airflow itself applies it only to
+    workers.) When it is over, `on_timeout` says what happens to the jobs, and the next attempt has the whole time
+    again. The time while a person is asked (`on_over_budget="ask"`) does not count: the whole time begins with the
+    answer.
 
-    :param deferrable: wait in the triggerer, without a worker slot (default); otherwise the worker waits. Where not
-        given, the environment variable ``AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE`` may say False. Airflow's own False in
-        ``airflow.cfg`` says nothing.
-    :param poll_interval: seconds between two questions about one job, a number or a timedelta. Where not given, it
-        follows the job: 15 seconds at first, a tenth of its running time or a fifth of its queueing time later, quick
-        again near the time that such jobs usually ran, and never above 5 minutes.
-    :param job_timeout: how long after its *creation* a job counts as late, seconds or a timedelta; 97 hours, what the
-        service itself allows a job, where not given. A retry does not begin anew.
-    :param on_timeout: what becomes of a late job, and of one that runs when `execution_timeout` is over (where ``keep``
-        is as ``fail``): ``cancel`` (default) cancels it and fails this attempt; the next one
-        waits until it has ended, lands what it answered, and sends only the rest. ``fail`` leaves it running; each
-        further attempt looks once. ``keep`` says so in the log and goes on waiting, for as long as the service lets a
-        job be: 97 hours from its creation, or `job_timeout` if that is more; then as ``fail``.
-    :param queue_warning: how long after its *creation* a job that still waits for its turn is worth a warning in the
-        log and an XCom ``queue_warning`` in the UI, seconds or a timedelta; 24 hours where not given, None for never.
-        It is said once an attempt.
-    :param queue_timeout: how long after its *creation* a job that still waits for its turn has waited too long, seconds
-        or a timedelta: it is cancelled and, once it has ended without a row, its requests are bought at the next place
-        of `elsewhere`, where the time begins anew. A job that begins in the meantime is kept. In the task group the
-        sensor cancels, and `repair` buys. When all places were tried, it waits. Never where not given; the service
-        itself ends the queue after 72 hours.
-    :param elsewhere: places for a job that waited for `queue_timeout`, tried in order, once each: ``[{"location":
-        "global"}, {"model": "gemini-3.5-flash-lite"}]``; what a place leaves out is the task's own. With
-        `max_cost_usd`, a dearer model is passed over when its estimate is above the limit, and in repair rounds always.
-    :param cancel_on_kill: cancel the jobs when a person marks this task failed, successful or skipped (default); never
-        on a clear, a restart or a takeover.
+    :param deferrable: True (default): wait in the triggerer, without a worker slot. False: the worker waits. If not
+        given, the environment variable ``AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE`` may set it to False. A False in
+        ``airflow.cfg`` has no effect, because it is Airflow's own default.
+    :param poll_interval: seconds between two questions about one job, a number or a timedelta. If not given, the
+        interval adapts to the job: 15 seconds at first; later a tenth of its running time or a fifth of its queueing
+        time; short again near the time that such jobs usually take; never more than 5 minutes.
+    :param job_timeout: how long after its *creation* a job counts as late, seconds or a timedelta. If not given, 97
+        hours, which the service itself allows a job. The time does not begin again with a retry.
+    :param on_timeout: what to do with a late job, or with a job that still runs when `execution_timeout` is over (then
+        ``keep`` means ``fail``). ``cancel`` (default) cancels the job and fails this attempt; the next attempt waits
+        until the job has ended, lands the rows that it answered, and sends only the rest. ``fail`` fails this attempt
+        and lets the job run; each further attempt looks once. ``keep`` writes a warning to the log and goes on waiting
+        for as long as the service allows a job: 97 hours from its creation, or `job_timeout` if that is more; after
+        that it means ``fail``.
+    :param queue_warning: how long after its *creation* a job may queue before there is a warning in the log and an XCom
+        ``queue_warning`` in the UI, seconds or a timedelta; 24 hours if not given, None for never. There is one warning
+        for each attempt.
+    :param queue_timeout: how long after its *creation* a job may queue, seconds or a timedelta; no limit if not given.
+        After that the job is cancelled. When it has ended without a row, its requests are bought at the next place of
+        `elsewhere`, where the time begins again. A job that begins to run in the meantime is kept. In the task group
+        the sensor cancels, and `repair` buys. At the last place the job waits as usual. The service itself ends the
+        queue after 72 hours.
+    :param elsewhere: places for a job that queued for `queue_timeout`, tried in order, once each: ``[{"location":
+        "global"}, {"model": "gemini-3.5-flash-lite"}]``. A location or model that a place does not name is the task's
+        own. With `max_cost_usd`, a place with a dearer model is skipped if its estimate is above the limit; in repair
+        rounds it is always skipped.
+    :param cancel_on_kill: cancel the jobs when a person marks this task failed, successful or skipped (default). A
+        clear, a restart or a takeover never cancels them.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class WaitingOperator(AnsweringOperator):
         )
         self.elsewhere = elsewhere
         self.on_timeout, self.cancel_on_kill = on_timeout, cancel_on_kill
-        #: When the time of this attempt began, seconds since the epoch, where that was not its start.
+        #: When the time of this attempt began, seconds since the epoch, if it did not begin with the attempt.
         self.counts_from: float | None = None
         if on_timeout not in {"cancel", "fail", "keep"}:
             raise InputError(f"on_timeout={on_timeout!r} is not known", todo="Use 'cancel', 'fail' or 'keep'")
@@ -119,7 +122,7 @@ class WaitingOperator(AnsweringOperator):
         return bool(self.places())
 
     def places(self) -> tuple[Place, ...]:
-        """Return the places to move to, the best first."""
+        """Return the places to which a job may move, the best first."""
         from airflow_vertex_batch.core.purchase.place import read_places
 
         return read_places(self.elsewhere or ())
@@ -132,11 +135,11 @@ class WaitingOperator(AnsweringOperator):
         began: float | None = None,
         warn: Callable[[Warn], None] = lambda _warning: None,
     ) -> list[Outcome]:
-        """Own the jobs, and return the outcomes of those that need no more waiting: each flow is driven until it would
-        sleep.
+        """Take ownership of the jobs, and return the outcomes of those that need no more waiting. Each flow runs until
+        it would sleep.
 
-        :param began: when this attempt began to wait, where that was in another process; seconds since the epoch.
-        :param warn: told of warnings; by default whoever waits after this look says them.
+        :param began: when this attempt began to wait, if it began in another process; seconds since the epoch.
+        :param warn: is called with each warning. Without it, the wait that follows gives the warnings.
         """
         from airflow_vertex_batch.core.waiting.drive import drive_once
         from airflow_vertex_batch.core.waiting.watch import watch
@@ -150,12 +153,12 @@ class WaitingOperator(AnsweringOperator):
         return [outcome for outcome in found if outcome is not None]
 
     def wait(self, context: Context, jobs: Sequence[BatchJob], limits: dict[str, float], **kept: Any) -> list[Outcome]:
-        """Leave the worker, and go on in `execute_complete`; or wait here and return the outcomes.
+        """Defer, and go on in `execute_complete`; or wait here and return the outcomes.
 
-        Whoever calls it owns the jobs by now: it bought them (`BuyingOperator.buyer`), or has asked for them (`ended`).
+        The caller already owns the jobs: it bought them (`BuyingOperator.buyer`), or has asked for them (`ended`).
 
-        :param limits: after how many seconds from its creation each job needs somebody while it queues.
-        :param kept: further arguments that `execute_complete` is to get beside the event.
+        :param limits: for each job, the seconds from its creation after which it needs attention if it still queues.
+        :param kept: further arguments for `execute_complete`, besides the event.
         """
         if self.deferrable:
             self._wait_in_triggerer(context, jobs, limits, **kept)
@@ -185,18 +188,18 @@ class WaitingOperator(AnsweringOperator):
 
     @property
     def left_because(self) -> str:
-        """Why a job is left running."""
+        """Return why a job is left running."""
         return f"on_timeout={self.on_timeout!r}"
 
     def show_overdue(self, context: Context, overdue: Sequence[BatchJob]) -> None:
-        """Let the UI show jobs that have queued for long."""
+        """Store an XCom with the jobs that have queued for long, for the UI."""
         from airflow_vertex_batch.core.waiting.queue import warning_facts
 
         if overdue:
             context["ti"].xcom_push(QUEUE_WARNING_KEY, warning_facts(list(overdue), time.time()))
 
     def trigger_arguments(self, jobs: Any, queue_limit: float | dict[str, float] | None) -> dict[str, Any]:
-        """Return what the trigger is made of."""
+        """Return the arguments of the trigger."""
         return {
             "jobs": jobs,
             "gcp_conn_id": self.gcp_conn_id,
@@ -209,7 +212,7 @@ class WaitingOperator(AnsweringOperator):
         }
 
     def queue_policy(self) -> QueuePolicy:
-        """Return when to see to queued jobs."""
+        """Return when to warn about queued jobs, and when to move them."""
         from airflow_vertex_batch.core.waiting.queue import QueuePolicy
 
         return QueuePolicy(warning=self.queue_warning, timeout=self.queue_timeout)
@@ -225,7 +228,7 @@ class WaitingOperator(AnsweringOperator):
     def began(self, context: Context) -> float:
         """Return when the time of this attempt began, seconds since the epoch.
 
-        Airflow keeps the start of an attempt over its deferrals, and over the hours in which a person is asked.
+        Airflow keeps the start time of an attempt during its deferrals and while a person is asked.
         """
         return self.counts_from or float(context["ti"].start_date.timestamp())
 
@@ -246,7 +249,7 @@ class WaitingOperator(AnsweringOperator):
 
 
 class Fenced:
-    """A service that cancels only while an attempt owns the jobs: a worker may have stalled, and been replaced."""
+    """A job service that cancels only while an attempt owns the jobs: a worker that stalled may have been replaced."""
 
     def __init__(self, service: Asks, ti: Any) -> None:
         self._service, self._ti = service, ti
@@ -256,5 +259,5 @@ class Fenced:
         return self._service.get(name)
 
     def cancel(self, name: JobName) -> bool:
-        """Cancel one job, if it is still ours."""
+        """Cancel one job, if this attempt still owns it."""
         return still_owns(self._ti, token_of(self._ti)) and self._service.cancel(name)
