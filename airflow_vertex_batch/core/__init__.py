@@ -1,1 +1,3 @@
-"""The engine: pure decisions over frozen values. Imports neither Airflow nor Google (contracts in pyproject.toml)."""
+"""The engine: pure functions over frozen values. It imports neither Airflow nor Google (contracts in
+pyproject.toml).
+"""

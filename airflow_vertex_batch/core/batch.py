@@ -1,11 +1,13 @@
-"""One batch, from its first job over every repair round to the last: the whole in one object that knows no Airflow.
+"""How does one batch run, from its first job to its last repair round? As one object that does not know Airflow.
 
-The worker of a task comes and goes while jobs run, so nothing is kept in memory: what a batch is stands in its log
-(`core.purchase.log`). `Batch.advance` adds the log up, asks `core.next_step` what comes next, does it, and goes round
-until it must wait, ask a person, or is done. It returns that as a value.
+While jobs run, no worker need exist for the task. So nothing is kept in memory: the state of a batch is in its log
+(`core.purchase.log`). `Batch.advance` reads the state from the log, asks `core.next_step` for the next step, and
+carries the step out. It repeats this until it must wait, must ask a person, or is done, and returns which of these is
+the case.
 
 A crash may follow every effect. A set that was written but is not in the log is written again, with the same name. A
-set that is in the log but was not bought is bought by the next attempt. A job that was bought is attached to.
+set that is in the log but was not bought is bought by the next attempt. If a job was bought, the next attempt attaches
+to it.
 """
 
 from __future__ import annotations
@@ -51,14 +53,14 @@ logger = logging.getLogger(__name__)
 class Batch:
     """One batch.
 
-    :param buyer: buys jobs once; its log is the batch's.
-    :param folder: where the batch's request files lie.
-    :param start: with what this attempt begins.
-    :param prepare: reads the source and writes the request files. Not called where they are there already.
-    :param base: what another task prepared; the batch goes on from there.
-    :param jobs: what another task bought for `base`; None where jobs are bought here.
-    :param only_buys: whether the batch is done once its jobs exist: another task waits for them.
-    :param tell: told of what people should see beside the log: a name, and a value for JSON.
+    :param buyer: buys each job once; its log is the log of the batch.
+    :param folder: the folder of the batch's request files.
+    :param start: the facts that this attempt begins with.
+    :param prepare: reads the source and writes the request files. It is not called if the files exist already.
+    :param base: the set that another task prepared, if there is one. The batch goes on from it.
+    :param jobs: the jobs that another task bought for `base`; None if jobs are bought here.
+    :param only_buys: whether the batch is done once its jobs exist, because another task waits for them.
+    :param tell: is called with facts that people should see outside the log: a name, and a value for JSON.
     :param clock: seconds since the epoch.
     """
 
@@ -90,7 +92,8 @@ class Batch:
         :raises LogError: when another attempt is at work, or the log cannot be trusted.
         :raises ServiceError: when the service refused, or could not be asked.
         """
-        # Who takes jobs over does not complete them: the task that bought them does, when it is tried again.
+        # A task that takes over jobs does not send their unanswered rows again. The task that bought the jobs does it,
+        # on a retry.
         seen = steps.Seen(fresh=attempt.fresh, complete=attempt.complete and self._jobs is None)
         while True:
             state = self._state()
@@ -117,10 +120,11 @@ class Batch:
                     seen = self._do(step, state, seen)
 
     def answered(self, question: str, by: str, *, approved: bool, of_round: int, why: str = "") -> None:
-        """Write a person's answer down, so that a crash after it does not ask again.
+        """Write a person's answer to the log, so that after a crash the person is not asked again.
 
-        :param by: who answered; empty where the wait ended without an answer.
-        :param of_round: 0 for the whole batch: without an approval it ends here. A repair round is given up instead.
+        :param by: who answered; empty if the wait ended without an answer.
+        :param of_round: the round in question, 0 for the whole batch. Without an approval the whole batch ends here; a
+            repair round is given up.
         :raises InputError: when the whole batch was not approved.
         """
         if by or of_round:
@@ -145,7 +149,7 @@ class Batch:
         )
 
     def _do(self, step: steps.Step, state: State, seen: steps.Seen) -> steps.Seen:
-        """Carry one step out, and note what came of it."""
+        """Carry out one step, and return what is known after it."""
         match step:
             case steps.Prepare():
                 return msgspec.structs.replace(seen, base=self._base(state, fresh=seen.fresh))
@@ -165,8 +169,8 @@ class Batch:
         return seen
 
     def _base(self, state: State, *, fresh: bool) -> Manifest:
-        """Return the set of the whole batch: a retry goes on from that of the first attempt, whatever the source holds
-        by now; a clear reads the source again.
+        """Return the set of the whole batch. A retry goes on from the set of the first attempt, even if the source has
+        changed. A clear reads the source again.
         """
         if self._given is not None:
             return self._given
@@ -187,7 +191,7 @@ class Batch:
         return found
 
     def _begin(self, state: State, base: Manifest) -> None:
-        """Note where the batch begins, and cancel what rounds of another set have running."""
+        """Note the set from which the batch begins, and cancel running repair jobs of another set."""
         jobs, files = digest_of(job.name for job in self._jobs or ()), digest_of(shard.uri for shard in base.shards)
         entry = begin(state, base.uri, self._start, jobs, files)
         if entry is None:
@@ -200,7 +204,7 @@ class Batch:
         self._write(msgspec.structs.replace(entry, rows=base.request_count))
 
     def _buyer(self, state: State) -> Buyer:
-        """Return what buys the jobs of this batch, marked with the generation in which it began anew."""
+        """Return the buyer of this batch's jobs. It marks them with the generation in which the batch began again."""
         return self._unmarked.of_generation(state.begun.since if state.begun is not None else "")
 
     def _reuse(self, seen: steps.Seen) -> Reuse:
@@ -217,7 +221,9 @@ class Batch:
         return Round(manifest=base, jobs=tuple(buyer.buy(base, reuse=self._reuse(seen))))
 
     def _note_the_end(self, number: int, asked: Round, state: State) -> None:
-        """Write down how the jobs of a round ended, once: for people, who may ask when the service has forgotten."""
+        """Write to the log, once, how the jobs of a round ended. People may ask after the service has
+        deleted the jobs.
+        """
         if not asked.jobs or state.ended.issuperset(job.name for job in asked.jobs):
             return
         if all(job.state.is_final for job in asked.jobs):
@@ -228,7 +234,8 @@ class Batch:
             self._log.add(Ended(round=number, jobs=tuple(ends)))
 
     def _taken_over(self, base: Manifest, jobs: tuple[BatchJob, ...], buyer: Buyer) -> tuple[BatchJob, ...]:
-        """Return the jobs of another task; those that it gave up because they queued for too long are bought here.
+        """Return the jobs of another task. If that task gave up a job because it queued for too long, its requests are
+        bought here.
 
         :raises InputError: when they are not the jobs of this set.
         """
@@ -243,12 +250,12 @@ class Batch:
         return tuple(instead.get(job.name, job) for job in jobs)
 
     def _may_spend(self, number: int, state: State, seen: steps.Seen) -> Verdict:
-        """Say what a set will cost, and compare that with the limit. What is bought already always passes."""
+        """Estimate the cost of a set, and compare it with the limit. A set that is bought already always passes."""
         buyer, spent = self._buyer(state), Decimal(0)
         manifest, purchase = _base_of(seen), _base_of(seen).fingerprint
         if number:
             manifest, spent = _chosen(seen)
-            # A person who clears the task may be asked about the same rows again.
+            # After a clear, the person may be asked about the same rows again.
             purchase = f"{manifest.fingerprint} {self._start.generation}"
         elif buyer.terms.renew:
             purchase = f"{purchase} {buyer.terms.generation}"
@@ -275,7 +282,7 @@ class Batch:
         self._tell("estimate", estimate.as_dict())
 
     def _choose(self, seen: steps.Seen, wants: Wants) -> Selection:
-        """Read the answers, and write the set of rows that go again."""
+        """Read the answers, and write the set of rows that are sent again."""
         policy = self._policy
         merged = Rounds(seen.rounds, self._store, self._warehouse, policy.check, on_lost_output=policy.on_lost_output)
         chosen = select(
@@ -289,7 +296,7 @@ class Batch:
         return chosen
 
     def _decide(self, manifest: Manifest, seen: steps.Seen) -> None:
-        """Note that a repair round is bought."""
+        """Note that a repair round will be bought."""
         count, base = manifest.request_count, _base_of(seen)
         self._write(
             Repair(manifest_uri=manifest.uri, base=base.uri, resume_uri=manifest.shards[0].resume_uri, rows=count)
@@ -301,16 +308,16 @@ class Batch:
         )  # fmt: skip
 
     def _wait(self, seen: steps.Seen, attempt: Attempt) -> Wait:
-        """See to jobs that queue for long, and return what must end."""
+        """Deal with jobs that queue for long, and return the jobs that must end."""
         asked = seen.rounds[-1]
         jobs, manifest = asked.jobs, asked.manifest or _base_of(seen)
         ending = tuple(job.name for job in jobs if job.state is JobState.CANCELLING)
-        # What is being cancelled was ended before this attempt, though it shows its rows only later.
+        # A job that is being cancelled now was cancelled by an earlier attempt. It shows its rows only later.
         told = msgspec.structs.replace(attempt.told, ending=ending) if attempt.fresh else attempt.told
         move = (lambda job: self.move(manifest, job)) if self._policy.elsewhere else None
         told, overdue = see_to(self._policy.queue, jobs, told, move, self._clock())
         complete = attempt.complete and (attempt.was_interrupted or bool(ending))
-        # What began before its cancel has rows, perhaps not all.
+        # A moved job that began to run before its cancel has rows, but perhaps not all of them.
         complete = complete or not set(told.moved).isdisjoint(job.name for job in jobs)
         return Wait(
             round=len(seen.rounds) - 1,
@@ -324,17 +331,17 @@ class Batch:
     def move(self, manifest: Manifest, job: BatchJob) -> Place | None:
         """Give up a job that queues for too long: it is cancelled, and `advance` buys its requests at the next place.
 
-        :param manifest: what it was asked, with others or alone.
-        :returns: that place; None when none is left, and the job stays as it is.
+        :param manifest: the set that has the job's request file.
+        :returns: the next place; None when no place is left, and the job goes on.
         """
         own, policy, prices = self._unmarked.base.model, self._policy, self._prices
         places = [each for each in policy.elsewhere if fits(manifest, each, own, self._store, policy.budget, prices)]
         return self._buyer(self._state()).move(manifest, shard_of(manifest, job), job, places)
 
     def _without_rows(self, seen: steps.Seen) -> Skip:
-        """Cancel what runs for rows that the source had before, where that is wanted, and end the task.
+        """Cancel jobs for rows that the source had before, unless `on_changed_input` is "fail", and end the task.
 
-        :raises InputError: where the author wants it to fail.
+        :raises InputError: when `on_empty` is "fail".
         """
         buyer = self._buyer(self._state())
         buyer.leave(0)
@@ -356,7 +363,7 @@ def _base_of(seen: steps.Seen) -> Manifest:
 
 
 def _chosen(seen: steps.Seen) -> tuple[Manifest, Decimal]:
-    """Return what goes again, and what the rounds before it cost."""
+    """Return the set that is sent again, and the cost of the rounds before it."""
     assert seen.selection is not None
     assert seen.selection.manifest is not None
     return seen.selection.manifest, seen.selection.cost_usd
@@ -369,7 +376,7 @@ def _refused(refused: Refused) -> Skip:
 
 
 def _say(found: Verdict, estimate: str) -> None:
-    """Say in the log why a set may be bought, or who is asked."""
+    """Log why a set may be bought, or that a person is asked."""
     match found:
         case Allowed(by):
             if by:

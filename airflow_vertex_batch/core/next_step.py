@@ -1,6 +1,7 @@
-"""What does a batch do next? A pure function of its log and of what the attempt at work has found out.
+"""What does a batch do next? A pure function of the batch's log and of the facts that the current attempt has found.
 
-`core.batch` carries a step out, notes what came of it, and asks again, until it must wait, ask a person, or is done.
+`core.batch` carries out a step, notes the result, and asks again. It stops when it must wait, must ask a person, or is
+done.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What an attempt has found out since it began, or since its last wait.
+    """The facts that an attempt has found since it began, or since its last wait.
 
-    :param fresh: whether the attempt has just begun, as against the end of a wait.
-    :param complete: whether it has yet to send what jobs that an earlier attempt left behind did not answer.
+    :param fresh: whether the attempt has just begun; False after a wait.
+    :param complete: whether this attempt must still send the rows that jobs of an earlier attempt did not answer.
     :param base: the set of the whole batch.
     :param has_begun: whether the log says that this attempt began from `base`.
-    :param may_spend: whether the set that is next may be bought.
-    :param rounds: what was asked and which jobs answer it, oldest first.
-    :param selection: which rows go again, chosen from these rounds.
+    :param may_spend: whether the next set may be bought.
+    :param rounds: the requests of each round and the jobs that answer them, oldest first.
+    :param selection: the rows that are sent again, chosen from these rounds.
     """
 
     fresh: bool = False
@@ -43,19 +44,19 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepare(msgspec.Struct, frozen=True):
-    """Find the set of the whole batch: read the source, or go on from the set that there is."""
+    """Find the set of the whole batch: read the source, or go on from the set that exists."""
 
 
 class Begin(msgspec.Struct, frozen=True):
-    """Note from which set this attempt goes on."""
+    """Note the set from which this attempt goes on."""
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """There is no row: do what the author wants then."""
+    """There is no row: do what `on_empty` says."""
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """Compare what is next with the limit.
+    """Compare the cost of the next round with the limit.
 
     :param round: 0 for the whole batch.
     """
@@ -78,7 +79,7 @@ class Refuse(msgspec.Struct, frozen=True):
 class Buy(msgspec.Struct, frozen=True):
     """Attach to the jobs of a round, and create those that nobody has created.
 
-    :param repair: which round was decided; None for the batch itself.
+    :param repair: the log entry of the repair round; None for the batch itself.
     """
 
     round: int
@@ -86,32 +87,32 @@ class Buy(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Jobs of the last round run."""
+    """Wait, because jobs of the last round still run."""
 
 
 class Choose(msgspec.Struct, frozen=True):
-    """Read the answers, and choose the rows that go again."""
+    """Read the answers, and choose the rows that are sent again."""
 
     wants: Wants
 
 
 class Decide(msgspec.Struct, frozen=True):
-    """Note that these rows go again."""
+    """Note that these rows are sent again."""
 
     manifest: Manifest
 
 
 class Land(msgspec.Struct, frozen=True):
-    """Nothing goes again: the rounds are final.
+    """Land: no row is sent again, and the rounds are final.
 
-    :param given_up: why a repair round is not bought, where there would be one.
+    :param given_up: why the next repair round is not bought, if there would be one.
     """
 
     given_up: InputError | None = None
 
 
 class Replaced(msgspec.Struct, frozen=True):
-    """A later attempt has begun from other requests: its rounds are not this one's."""
+    """A later attempt has begun from other requests. This attempt must stop."""
 
 
 Step = Prepare | Begin | Replaced | Stop | Estimate | AskApproval | Refuse | Buy | Wait | Choose | Decide | Land
@@ -121,7 +122,8 @@ def next_step(state: State, seen: Seen, *, is_checked: bool = True, goes_on_empt
     """Choose the next step.
 
     :param state: what the log says.
-    :param is_checked: whether the batch itself must be compared with the limit here; no, where another task bought it.
+    :param is_checked: whether the cost of the batch itself is compared with the limit here; False if another task
+        bought the batch.
     :param goes_on_empty: whether a batch without a row is landed.
     """
     if seen.base is None:
@@ -156,7 +158,7 @@ def _purchase(seen: Seen) -> Step:
 
 
 def _repair(state: State, seen: Seen) -> Step:  # noqa: PLR0911 - a table
-    """Choose whether a round goes again, and which rows."""
+    """Choose whether there is another round, and which rows it sends."""
     wants = wanted(state, seen)
     if not wants & (Wants.CURABLE | Wants.UNANSWERED):
         return Land()
@@ -176,8 +178,9 @@ def _repair(state: State, seen: Seen) -> Step:  # noqa: PLR0911 - a table
 
 
 def wanted(state: State, seen: Seen) -> Wants:
-    """Return which rows may go again at all."""
+    """Return which kinds of rows may be sent again."""
     wants = Wants.CURABLE if state.left > 0 else Wants(0)
-    # Who asks for another try has a reason, and requests that a job did not come to are no worse for it.
+    # A person who clears the task gets a round, even after a round that cured nothing. Rows that no job reached may
+    # always be sent again.
     wants |= Wants.AGAIN if state.granted else Wants(0)
     return wants | (Wants.UNANSWERED if seen.complete and badly_ended(seen.rounds) else Wants(0))

@@ -1,4 +1,4 @@
-"""What does the author of a DAG want of a batch, and where is it? The values that go into `core.batch.Batch`, and those
+"""Which settings has a batch, and how far is it? The values that go into `core.batch.Batch`, and those
 that come out.
 """
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What the author of a DAG wants of a batch.
+    """The settings that the author of a DAG chose for a batch.
 
-    :param check: says why a JSON answer does not fit the response schema.
-    :param budget: the most it may cost; None for no limit.
-    :param on_lost_output: what to do when an output does not hold what the service counted: rows that are only not
+    :param check: returns why a JSON answer does not fit the response schema.
+    :param budget: the most that the batch may cost; None for no limit.
+    :param on_lost_output: what to do when an output has fewer rows than the service counted. Rows that are only not
         visible yet are not sent again.
-    :param queue: when a job that queues needs somebody.
-    :param elsewhere: where requests may go whose job queues for too long, the best place first.
+    :param queue: when to warn about a queued job, and when to move it.
+    :param elsewhere: places for the requests of a job that queues for too long, the best place first.
     """
 
     repair: RepairPolicy = RepairPolicy()
@@ -49,12 +49,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """What one attempt of a task keeps over its waits.
+    """The values that one attempt of a task keeps from wait to wait.
 
-    :param fresh: whether it has just begun, as against the end of a wait.
-    :param complete: whether it has yet to send what jobs that an earlier attempt left behind did not answer.
+    :param fresh: whether the attempt has just begun; False after a wait.
+    :param complete: whether this attempt must still send the rows that jobs of an earlier attempt did not answer.
     :param was_interrupted: whether the last wait ended because a job queues for too long.
-    :param told: what was seen to in it.
+    :param told: the queued jobs that this attempt has already dealt with.
     """
 
     fresh: bool = True
@@ -63,16 +63,17 @@ class Attempt(Record, frozen=True, kw_only=True):
     told: Told = Told()
 
     def after(self, outcomes: Sequence[Outcome], moves: bool = False) -> Attempt:  # noqa: FBT001, FBT002 - one of two
-        """Take the end of a wait in: return with what the batch goes on.
+        """Take the outcomes of a wait, and return the values with which the batch goes on.
 
-        Jobs that did not end, or ended without a row, are an error. A repair job that did has only cured nothing. One
-        that was given up, or was being cancelled when the attempt began, is bought again instead.
+        A job that did not end, or ended without a row, is an error, with two exceptions. A repair job may end without a
+        row: then the round cured nothing. A job that was given up, or was being cancelled when the attempt began, may
+        end without a row too: its requests are bought again.
 
         :param moves: whether a job that queues for too long is bought elsewhere.
-        :raises JobError: saying which job, and what becomes of it.
+        :raises JobError: which says which job it was, and what happens to it.
         """
         if any(isinstance(outcome, Queued) for outcome in outcomes):
-            # Nothing is refused: the other jobs must not be left alone.
+            # No error here: the other jobs still need this attempt.
             return msgspec.structs.replace(self, was_interrupted=True)
         given_up = {*self.told.moved, *self.told.ending}
 
@@ -89,10 +90,10 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
     :param round: 0 for the whole batch, n for repair round n.
     :param jobs: all jobs of that round, as they are now.
-    :param manifest: what they were asked.
-    :param attempt: to be passed on, with the outcomes, when the wait is over.
-    :param limits: after how many seconds from its creation each job needs somebody while it queues, by its name.
-    :param overdue: jobs that queue for so long that somebody should know.
+    :param manifest: the requests of these jobs.
+    :param attempt: pass it on, with the outcomes, when the wait is over.
+    :param limits: by job name, the seconds from its creation after which the job needs attention if it still queues.
+    :param overdue: jobs that queue for so long that a warning is due.
     """
 
     round: int
@@ -104,7 +105,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def job_names(self) -> tuple[str, ...]:
-        """Their names."""
+        """The names of the jobs."""
         return tuple(job.name for job in self.jobs)
 
 
@@ -112,7 +113,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """A person must say whether money may be spent.
 
     :param round: 0 for the whole batch, n for repair round n.
-    :param attempt: to be passed on with the answer.
+    :param attempt: pass it on with the answer.
     """
 
     question: Question
@@ -127,7 +128,7 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """Nothing goes again: these rounds are to be landed."""
+    """No row is sent again: land these rounds."""
 
     rounds: tuple[Round, ...]
 

@@ -1,1 +1,1 @@
-"""May we pay, and for what? Each job is bought once, whatever crashes, is retried or is cleared."""
+"""May we pay, and for what? Each job is bought once, even after crashes, retries and clears."""

@@ -1,8 +1,9 @@
-"""May a batch spend that much? A limit stands in the way of spending, never of what is spent already.
+"""May a batch cost that much? The limit stops only a new purchase. It never stops work on jobs that are paid already.
 
-Pure: an estimate and what people have said go in, a verdict comes out. An answer is one entry of the batch's log. The
-question is made of requests, model and figure, so a changed batch or a dearer one is asked about again. If an attempt
-dies after "Approve" and before the entry is written, the next attempt asks again, and nothing has been paid.
+Pure functions: an estimate and the answers of people go in, a verdict comes out. An answer is one entry of the batch's
+log. A question is identified by requests, model and cost. So after a change, or if the cost is higher, a person is
+asked again. If an attempt dies after "Approve" and before the entry is written, the next attempt asks again, and
+nothing has been paid.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ APPROVE, REJECT = "Approve", "Reject"
 
 
 class Allowed(msgspec.Struct, frozen=True):
-    """It may be spent.
+    """The purchase is allowed.
 
-    :param by: who approved it, where a person had to.
+    :param by: the person who approved it, if an approval was needed.
     """
 
     by: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """It must not be spent.
+    """The purchase is not allowed.
 
-    :param skips: whether the author wants the task to be skipped then.
+    :param skips: whether the task is skipped (`on_over_budget="skip"`).
     """
 
     why: InputError
@@ -45,9 +46,9 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A person must say.
+    """A person must decide.
 
-    :param id: what tells this question from another.
+    :param id: identifies the question.
     :param body: Markdown.
     """
 
@@ -70,9 +71,9 @@ def verdict(
 ) -> Verdict:
     """Compare an estimate with the limit.
 
-    :param answers: what a person said last to each question.
-    :param purchase: what tells this set of requests from another.
-    :param generation: changes when a person clears the task: what was rejected is asked about again then.
+    :param answers: the last answer to each question.
+    :param purchase: identifies the set of requests.
+    :param generation: changes when a person clears the task. Then a rejected question is asked again.
     :param spent_usd: what earlier rounds of the same batch have cost.
     """
     excess = budget.excess(estimate, spent_usd) if budget else None
@@ -94,9 +95,9 @@ def verdict(
 
 
 def rejected(by: str, why: str = "", *, said: bool = True) -> InputError:
-    """Return the error of a batch that a person did not approve.
+    """Return the error for a batch that no person approved.
 
-    :param said: whether the person rejected it; else nobody has answered.
+    :param said: True if the person rejected it; False if nobody has answered.
     """
     return InputError(
         f"{by} {'rejected' if said else 'approved'} this batch",

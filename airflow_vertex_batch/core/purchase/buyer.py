@@ -1,5 +1,5 @@
-"""Which jobs must be bought for a manifest, or for ready input? One job for each request file, with an output of its
-own, and each job only once (`core.purchase.submit`).
+"""Which jobs must be bought for a manifest, or for ready input? One job for each request file, each with its own
+output. Each job is bought only once (`core.purchase.submit`).
 """
 
 from __future__ import annotations
@@ -40,30 +40,31 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Characters of a job's display name (API discovery document aiplatform.v1, 2026-11-22).
+#: The largest length of a job's display name, in characters (API discovery document aiplatform.v1, 2026-11-22).
 _MAX_DISPLAY_NAME = 128
-#: Characters of a label value that every Google Cloud service takes; this one documents 64
+#: The largest length of a label value that every Google Cloud service takes, in characters; this service documents 64
 #: (https://cloud.google.com/compute/docs/labeling-resources#requirements, 2026-11-22).
 _MAX_LABEL = 63
 
 
 def display_name(identity: Identity) -> str:
-    """Return a name that a person finds in the console."""
+    """Return a name by which a person finds the job in the console."""
     mapped = f"[{identity.map_index}]" if identity.map_index >= 0 else ""
     return f"{identity.dag_id}.{identity.task_id}{mapped} {identity.run_id}"[:_MAX_DISPLAY_NAME]
 
 
 class Buyer(msgspec.Struct, frozen=True, kw_only=True):
-    """Buys the jobs of one task: each once, whatever crashes, retries, is cleared or runs twice.
+    """Buys the jobs of one task, each once, even after crashes, retries and clears, or if the task runs twice.
 
-    :param base: what all jobs have in common; its labels are the user's own.
+    :param base: the part that all jobs have in common. Its labels are the user's own labels.
     :param log: the batch's log.
-    :param terms: of each purchase.
-    :param at: makes the job service of another location, for what was moved there.
-    :param owns: whether this attempt is still the one that may buy and cancel; asked before each time it does.
-    :param in_time: raises when the time of this attempt is over; asked before each job is bought.
-    :param note: told of each job that answers for a request file, as soon as it is known.
-    :param sleep: waits while a job may still appear, replaced in tests.
+    :param terms: the conditions of each purchase.
+    :param at: makes the job service of another location, for jobs that were moved there.
+    :param owns: returns whether this attempt may still buy and cancel. It is called before each purchase and each
+        cancel.
+    :param in_time: raises when the time of this attempt is over. It is called before each job is bought.
+    :param note: is called with the job of each request file, as soon as the job is known.
+    :param sleep: waits while a job may still appear. Tests replace it.
     """
 
     base: JobSpec
@@ -76,17 +77,17 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     in_time: Callable[[], None] = lambda: None
     note: Callable[[BatchJob], None] = lambda _job: None
     sleep: Callable[[float], None] = time.sleep
-    #: Other Airflows that share the folder, and of which that was said; copies of a buyer share this.
+    #: Other Airflows that share the folder and were already reported. Copies of a buyer share this set.
     told: set[str] = msgspec.field(default_factory=set)
 
     def buy(
         self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS, only: Collection[int] | None = None
     ) -> Iterator[BatchJob]:
-        """Yield the job of each request file, in their order, creating those that nobody has created.
+        """Yield the job of each request file, in the order of the files. Create a job if nobody has created it.
 
-        :param manifest: what to ask; None for the ready input of `base`.
-        :param reuse: which jobs that ended badly are not bought again.
-        :param only: numbers of the request files to see to; None for all.
+        :param manifest: the requests; None for the ready input of `base`.
+        :param reuse: for which jobs that ended badly no new job is bought.
+        :param only: numbers of the request files whose jobs are wanted; None for all.
         """
         count = 0
         for number, order in enumerate(self._orders(manifest, reuse)):
@@ -99,10 +100,10 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         self.leave(manifest.round if manifest is not None else 0, count)
 
     def leave(self, number: int, first: int = 0) -> None:
-        """Cancel what runs for request files that there are no more: the input had them, and was changed.
+        """Cancel running jobs of request files that do not exist any more, because the input was changed.
 
         :param number: the repair round; 0 for the batch itself.
-        :param first: the first file that there is not.
+        :param first: the first number without a request file.
         """
         if self.terms.on_changed_input is OnChangedInput.FAIL:
             return
@@ -118,22 +119,22 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def _tell_of_sharing(self, names: Sequence[str]) -> None:
-        """Warn of another Airflow that writes into the same folder, once."""
+        """Warn once about each other Airflow that writes into the same folder."""
         if names and not self.told.issuperset(names):
             self.told.update(names)
             logger.warning("%s.", sharing_text(names, self.log.installation, self.log.folder))
 
     def of_generation(self, generation: str) -> Self:
-        """Return the same, buying jobs of a generation."""
+        """Return the same buyer, for jobs of another generation."""
         return msgspec.structs.replace(self, terms=msgspec.structs.replace(self.terms, generation=generation))
 
     def move(self, manifest: Manifest, shard: int, job: BatchJob, places: Sequence[Place]) -> Place | None:
-        """Give up a job that queues for too long: note it, then cancel it. `buy` then buys its requests elsewhere, once
-        it has ended without a row.
+        """Give up a job that queues for too long: note it, then cancel the job. When the job has ended without a row,
+        `buy` buys its requests elsewhere.
 
-        :param shard: the number of its request file.
-        :param places: where to, the best first; those where it has been are left out.
-        :returns: the place; None when none is left: then the job stays as it is.
+        :param shard: the number of the job's request file.
+        :param places: the places to choose from, the best first. Places that were used already are left out.
+        :returns: the next place; None when no place is left, and the job goes on.
         """
         order = next(itertools.islice(self._orders(manifest, Reuse.ANY), shard, None))
         place = move(job, order.log, order.fingerprint, places, order.terms)
@@ -143,9 +144,9 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         return place
 
     def would_begin(self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS) -> bool:
-        """Say whether `buy` would pay, as things stand, for the first job of a set. Reads only.
+        """Return whether `buy` would now pay for the first job of a set. This only reads.
 
-        A set of which a job was bought is one that may be bought: half of it is worth less than it has cost.
+        If one job of a set was bought, the rest may be bought without a check: half of a set is not worth its cost.
         """
         orders = list(self._orders(manifest, reuse))
         return not any(map(is_bought, orders)) and any(map(would_buy, orders))
@@ -166,9 +167,9 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def _check(self, shard: Shard | None) -> None:
-        """Refuse to buy a job that must fail: at once, for want of time, or after its queue, for want of its file.
+        """Refuse to buy a job that must fail, because the attempt has no time left or the request file is gone.
 
-        :raises VertexBatchError: which of them.
+        :raises VertexBatchError: which says which of the two it is.
         """
         self.in_time()
         _check_file(shard, self.store)
@@ -183,7 +184,9 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def owner_labels(identity: Identity) -> dict[str, str]:
-    """Return the labels by which a bill can be split; `purchase.submit` adds those by which a job is found again."""
+    """Return the labels by which a bill can be split. `purchase.submit` adds the labels by which a job
+    is found again.
+    """
     return {"airflow-dag": label_value(identity.dag_id), "airflow-task": label_value(identity.task_id)}
 
 
@@ -198,9 +201,9 @@ def label_value(text: str) -> str:
 
 
 def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> Iterator[tuple[JobSpec, str]]:
-    """Yield what to ask of the service, each with the digest of its requests.
+    """Yield the specification of each job, with the digest of its requests.
 
-    :param base: the common part; its inputs are used where there is no manifest.
+    :param base: the common part. Its inputs are used if there is no manifest.
     """
     if manifest is None:
         yield base, _content(base.inputs, store)
@@ -217,18 +220,19 @@ def purchases(base: JobSpec, manifest: Manifest | None, store: ObjectStore) -> I
             output=_output(base.output, number, len(manifest.shards)),
             display_name=name[-_MAX_DISPLAY_NAME:],
         )
-        # A job answers for the file it was given and no other one: two of the same size may hold other rows.
+        # A job belongs to one file. Another file of the same size may have other rows.
         file = shard.uri if manifest.version > 1 else shard.size_bytes
-        # The same rows of two batches may go again; completing the one's output says nothing about the other's.
+        # Two batches may repair the same rows. But a job that completes the output of one batch does not complete the
+        # other's.
         resumed = f"/{shard.resume_uri}" if shard.resume_uri else ""
         yield spec, f"{manifest.fingerprint}/{number}/{file}{resumed}"
 
 
 def _check_file(shard: Shard | None, store: ObjectStore) -> None:
-    """Refuse to buy a job whose request file is gone: it would fail after its queue.
+    """Refuse to buy a job whose request file is gone, because the job would fail after it had queued.
 
     :param shard: None for ready input, whose files were listed just now.
-    :raises InputError: naming the file.
+    :raises InputError: with the name of the file.
     """
     if shard is None:
         return
@@ -242,15 +246,15 @@ def _check_file(shard: Shard | None, store: ObjectStore) -> None:
 
 
 def _output(output: str, number: int, count: int) -> str:
-    """Give each job an output of its own: two that begin in the same instant could else share a folder."""
+    """Give each job its own output. Otherwise two jobs that begin in the same moment could share a folder."""
     if not output.startswith("bq://"):
         return f"{output.rstrip('/')}/{number:05d}"
-    # A project or a dataset gets a new table by job anyway; a table is numbered.
+    # In a project or a dataset the service makes a new table for each job anyway. A table name gets a number.
     return output if count == 1 or output.count(".") < 2 else f"{output}_{number:05d}"  # noqa: PLR2004
 
 
 def _content(inputs: tuple[str, ...], store: ObjectStore) -> str:
-    """Return a digest that changes when the input's content does."""
+    """Return a digest that changes when the content of the input changes."""
     if any(uri.startswith("bq://") for uri in inputs) and len(inputs) > 1:
         raise InputError(f"{len(inputs)} inputs, one of them a table", todo="Give one bq:// table, or gs:// files only")
     parts = []

@@ -1,7 +1,7 @@
-"""Is there a job for this already? If not, may we pay for one? A decision table, as one pure function.
+"""Is there already a job for this input? If not, may we pay for one? A decision table, as one pure function.
 
-Its input is what the log says of the job and what the service shows. Its result is one step. `core.purchase.submit`
-carries the step out.
+Its input is the log entries of the job and the jobs that the service shows. Its result is one step.
+`core.purchase.submit` carries out the step.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-#: Seconds after an intent during which its job may still appear: above the time one create call may take, with room for
-#: a list that lags behind. The service states no bound for that lag.
+#: Seconds after an intent during which its job may still appear. This is longer than one create call may take, because
+#: the list of jobs may be late. The service states no limit for this delay.
 SETTLE_SECONDS = 90.0
 
 
 class OnChangedInput(StrEnum):
-    """What to do when the task already owns a running job for other input."""
+    """What to do if the task already has a running job for other input."""
 
     RESUBMIT = "resubmit"
     FAIL = "fail"
 
 
 class OnClear(StrEnum):
-    """What a person means by clearing a task whose job is paid."""
+    """What happens when a person clears a task whose job is paid."""
 
-    #: Land again what was paid for; nothing is sent.
+    #: Land the paid rows again; send nothing.
     ATTACH = "attach"
     #: Send the rows that are still without a good answer once more.
     REPAIR = "repair"
-    #: Buy the whole again.
+    #: Buy the whole batch again.
     NEW = "new"
 
 
 class Reuse(StrEnum):
-    """Which jobs that ended badly still answer for their input, so that it is not bought again."""
+    """Which jobs that ended badly still count, so that their input is not bought again."""
 
-    #: Those that answered rows: the rows are landed, and only the others are sent again.
+    #: Jobs that answered rows. These rows land, and only the other rows are sent again.
     WITH_ROWS = "with_rows"
-    #: All: one purchase, whatever came of it.
+    #: All jobs: there is one purchase, whatever its result.
     ANY = "any"
 
 
 class Attach(msgspec.Struct, frozen=True):
-    """Use this job; record it first if the log does not know it, and cancel what runs for other input.
+    """Use this job. First record it if the log does not know it, and cancel running jobs for other input.
 
-    :param beside: what runs for other input as well, and must stay.
+    :param beside: running jobs for other input that must not be cancelled.
     """
 
     job: BatchJob
@@ -72,9 +72,9 @@ class Attach(msgspec.Struct, frozen=True):
 
 
 class Submit(msgspec.Struct, frozen=True):
-    """Pay for a new job, after cancelling those that it replaces.
+    """Pay for a new job, after cancelling the jobs that it replaces.
 
-    :param beside: as of `Attach`.
+    :param beside: as in `Attach`.
     """
 
     why: str
@@ -84,13 +84,13 @@ class Submit(msgspec.Struct, frozen=True):
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """A job may be on its way: look again."""
+    """Wait and look again: a job may still appear."""
 
     seconds: float
 
 
 class Refuse(msgspec.Struct, frozen=True):
-    """Do nothing; a person must choose."""
+    """Do nothing; a person must decide."""
 
     why: str
     todo: str = "Cancel it, or set on_changed_input='resubmit'"
@@ -100,12 +100,12 @@ Decision = Attach | Submit | Settle | Refuse
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """On which terms a job is bought.
+    """The conditions under which a job is bought.
 
-    :param settle_seconds: how long after an intent its job may still appear.
-    :param reuse: which jobs that ended badly are not bought again.
-    :param generation: what a job is marked with: the same until a clear asks for a new one.
-    :param renew: whether only a job of this generation will do.
+    :param settle_seconds: how long after an intent the job of this intent may still appear.
+    :param reuse: for which jobs that ended badly no new job is bought.
+    :param generation: the mark of a job. It stays the same until a clear asks for new jobs.
+    :param renew: whether only a job of this generation counts.
     """
 
     settle_seconds: float = SETTLE_SECONDS
@@ -116,7 +116,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def moves_of(entries: Sequence[JobEntry], fingerprint: str, terms: Terms) -> list[Moved]:
-    """Return the moves of a purchase, oldest first; a new generation begins where the first did."""
+    """Return the moves of a purchase, oldest first. A new generation begins again at the first place."""
     moves = [entry for entry in entries if isinstance(entry, Moved) and entry.fingerprint == fingerprint]
     return [entry for entry in moves if not terms.renew or entry.generation == terms.generation]
 
@@ -134,12 +134,12 @@ def decide(
 ) -> Decision:
     """Choose one step.
 
-    :param entries: what the log says of the job, oldest first.
-    :param jobs: what the service has for this identity, and what the log names, newest first.
-    :param earlier: fingerprints of the same purchase at places that were given up.
+    :param entries: the log entries of the job, oldest first.
+    :param jobs: the jobs that the service shows for this identity, and those that the log names, newest first.
+    :param earlier: the fingerprints of this purchase at earlier places, which were given up.
     :param left: names of jobs that were left to another task.
-    :param now: by the clock that stamped the entries.
-    :param installation: the name of this Airflow: only what it bought, and the log names, is cancelled.
+    :param now: the time, by the clock that stamped the entries.
+    :param installation: the name of this Airflow. Only jobs that it bought and that the log names are cancelled.
     """
     submissions = [entry for entry in entries if isinstance(entry, Submission)]
     wanted, generation = {fingerprint, *earlier}, terms.generation if terms.renew else None
@@ -148,7 +148,7 @@ def decide(
     others = [job for job in jobs if job not in ours and job.state.phase is Phase.WAITING]
 
     def is_enough(job: BatchJob) -> bool:
-        # Of a place that was given up only what has begun, or what has rows, is as good as a job at the next.
+        # A job at a place that was given up counts only if it runs or has rows.
         is_here = fingerprint_of(job, known.get(job.name)) == fingerprint
         return job.name in left or _is_usable(job, terms.reuse if is_here else Reuse.WITH_ROWS)
 
@@ -182,10 +182,10 @@ def _refuse_foreign(beside: Beside, installation: str) -> Refuse:
 
 
 def _answers(job: BatchJob, record: Submission | None, wanted: Collection[str], generation: str | None) -> bool:
-    """Whether a job is the purchase that is wanted; what the log says of it counts more than its labels.
+    """Whether a job is the wanted purchase. The log counts more than the job's labels.
 
-    :param wanted: fingerprints.
-    :param generation: None for any.
+    :param wanted: the fingerprints of the purchase.
+    :param generation: the wanted generation; None for any.
     """
     is_wanted = fingerprint_of(job, record) in wanted
     if not is_wanted or generation is None:
@@ -194,10 +194,10 @@ def _answers(job: BatchJob, record: Submission | None, wanted: Collection[str], 
 
 
 def _reason(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[str]) -> tuple[str, str]:
-    """Say why a new job is needed, and which one it replaces.
+    """Return why a new job is needed, and which job it replaces.
 
-    :param last: the job recorded last, if any.
-    :param known: every job there is.
+    :param last: the job that was recorded last, if any.
+    :param known: the names of all jobs that exist.
     """
     if ours:
         return f"{ours[0].name} ended as {ours[0].state_text or ours[0].state}", ours[0].name
@@ -209,5 +209,5 @@ def _reason(ours: list[BatchJob], others: list[BatchJob], last: str, known: set[
 
 
 def _is_usable(job: BatchJob, reuse: Reuse) -> bool:
-    """Whether there is, or will be, something to land."""
+    """Whether the job has rows to land, or may still have them."""
     return not job.state.is_final or reuse is Reuse.ANY or job.has_rows

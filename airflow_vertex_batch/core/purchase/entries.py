@@ -10,12 +10,12 @@ import msgspec
 if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.manifest import Manifest
 
-#: The time of an entry that is not written yet.
+#: The time of an entry that has not been written yet.
 _NOT_YET = datetime.min.replace(tzinfo=UTC)
 
 
 class Part(msgspec.Struct, frozen=True, order=True):
-    """Which of a batch's jobs: one answers one request file of one round.
+    """The number of a job in its batch. Each job answers one request file of one round.
 
     :param round: 0 for the batch itself, n for its repair round n.
     :param shard: the number of the request file.
@@ -26,11 +26,11 @@ class Part(msgspec.Struct, frozen=True, order=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
-    """One line of the log. `BatchLog.append` stamps it.
+    """One entry of the log. `BatchLog.append` adds the members below.
 
     :param attempt: ``TRY:ID``, Airflow's number and id of the try.
-    :param writer: the process: an attempt that Airflow has lost sight of may run twice.
-    :param at: when, aware UTC, by the store's own clock.
+    :param writer: identifies the process. Airflow may start an attempt again although the old process still runs.
+    :param at: when it was written, aware UTC, by the store's own clock.
     :param installation: the name of the Airflow that wrote it.
     """
 
@@ -45,9 +45,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_de
 
 
 class JobEntry(Entry, frozen=True, kw_only=True):
-    """What happened to one job of the batch.
+    """An event of one job of the batch.
 
-    :param fingerprint: of what is bought: requests, model and output.
+    :param fingerprint: identifies the purchase: requests, model and output.
     """
 
     round: int = 0
@@ -56,19 +56,19 @@ class JobEntry(Entry, frozen=True, kw_only=True):
 
     @property
     def part(self) -> Part:
-        """Which job."""
+        """The number of the job in its batch."""
         return Part(self.round, self.shard)
 
 
 class Intent(JobEntry, frozen=True, kw_only=True, tag="intent"):
-    """Written before the create call: from here on a job may exist."""
+    """Written before the create call. From now on a job may exist."""
 
 
 class Submission(JobEntry, frozen=True, kw_only=True, tag="submission"):
     """Written after the create call, or when a job was found and adopted.
 
-    :param replaces: the job whose place this one takes, if any.
-    :param generation: in which clear of its task it was bought.
+    :param replaces: the job that this job replaces, if any.
+    :param generation: the generation of the task in which the job was bought; a clear begins a new one.
     """
 
     job_name: str
@@ -77,21 +77,21 @@ class Submission(JobEntry, frozen=True, kw_only=True, tag="submission"):
 
 
 class Refusal(JobEntry, frozen=True, kw_only=True, tag="refusal"):
-    """Written when the service definitely refused the create call: the intent before it left no job."""
+    """Written when the service refused the create call for certain: there is no job of this intent."""
 
     reason: str
 
 
 class Moved(JobEntry, frozen=True, kw_only=True, tag="moved"):
-    """Written before a job that queues for too long is cancelled: once it has ended without a row, its requests are
-    bought elsewhere.
+    """Written before a job is cancelled because it queues for too long. When the job has ended without a row, its
+    requests are bought elsewhere.
 
-    :param fingerprint: of the purchase at its first place.
+    :param fingerprint: identifies the purchase at its first place.
     :param job_name: the job that is given up.
-    :param location: where to instead, or empty for the task's own location.
-    :param model: the same for the model. With both empty another task buys them, and the job given up stays the answer
-        of this one.
-    :param generation: as of a submission.
+    :param location: the new location, or empty for the task's own location.
+    :param model: the new model, or empty for the task's own model. If both are empty, another task buys the requests,
+        and this task's result is the job that was given up.
+    :param generation: as in `Submission`.
     """
 
     job_name: str
@@ -103,13 +103,13 @@ class Moved(JobEntry, frozen=True, kw_only=True, tag="moved"):
 class Begun(Entry, frozen=True, kw_only=True, tag="begun"):
     """The batch begins, or goes on after a clear.
 
-    :param base: what it begins from: the manifest of the whole batch.
+    :param base: the manifest of the whole batch, from which it begins.
     :param generation: changes when a person clears the task; retries share it.
-    :param since: the generation in which it began anew: what its jobs are marked with.
+    :param since: the generation in which the batch began again. Its jobs are marked with it.
     :param upstream: the generation of the task whose jobs are taken over, or empty.
-    :param rounds: repair rounds that may be made from here on.
+    :param rounds: the number of repair rounds that may be made from now on.
     :param jobs: digest of the jobs that are taken over, or empty.
-    :param files: digest of the request files of `base`: sets that differ beside them are asked the same.
+    :param files: digest of the request files of `base`. Sets with the same digest ask the same requests.
     :param rows: how many requests `base` has.
     """
 
@@ -123,7 +123,7 @@ class Begun(Entry, frozen=True, kw_only=True, tag="begun"):
     rows: int = 0
 
     def goes_on(self, before: Begun) -> bool:
-        """Whether the rounds made since `before` say something about this: they are of the same requests and jobs."""
+        """Whether the rounds since `before` still count, because requests and jobs are the same."""
         return self.asks_as(before) and (self.since, self.jobs) == (before.since, before.jobs)
 
     def asks_as(self, before: Begun) -> bool:
@@ -132,12 +132,12 @@ class Begun(Entry, frozen=True, kw_only=True, tag="begun"):
 
 
 class Repair(Entry, frozen=True, kw_only=True, tag="repair"):
-    """A repair round was decided: from here on its jobs may exist.
+    """A repair round was decided. From now on its jobs may exist.
 
-    :param manifest_uri: what is asked.
-    :param base: the set of the whole batch, of which rows go again.
-    :param resume_uri: the output file that its job completes, or empty.
-    :param rows: how many rows go again.
+    :param manifest_uri: the requests of the round.
+    :param base: the set of the whole batch. Some of its rows are sent again.
+    :param resume_uri: the output file that the round's job completes, or empty.
+    :param rows: how many rows are sent again.
     """
 
     manifest_uri: str
@@ -147,10 +147,10 @@ class Repair(Entry, frozen=True, kw_only=True, tag="repair"):
 
 
 class Prepared(Entry, frozen=True, kw_only=True, tag="prepared"):
-    """Request files were written for another task, which buys them.
+    """Request files were written. Another task buys the jobs.
 
     :param base: the manifest.
-    :param rows: rows of the source; `requests`: of them to be sent; `rejected`: of them refused by lint.
+    :param rows: rows of the source; `requests`: rows to send; `rejected`: rows that lint refused.
     """
 
     base: str
@@ -160,7 +160,7 @@ class Prepared(Entry, frozen=True, kw_only=True, tag="prepared"):
 
     @classmethod
     def of(cls, manifest: Manifest) -> Prepared:
-        """Make the entry of a set."""
+        """Make the entry for a set."""
         return cls(
             base=manifest.uri, rows=manifest.row_count, requests=manifest.request_count,
             rejected=manifest.rejected_count,
@@ -170,8 +170,8 @@ class Prepared(Entry, frozen=True, kw_only=True, tag="prepared"):
 class Asked(Entry, frozen=True, kw_only=True, tag="asked"):
     """A person was asked whether money may be spent.
 
-    :param question: as of `Answered`.
-    :param text: what was asked.
+    :param question: as in `Answered`.
+    :param text: the question.
     """
 
     question: str
@@ -179,7 +179,7 @@ class Asked(Entry, frozen=True, kw_only=True, tag="asked"):
 
 
 class End(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a job ended, for people: what counts is what the service says when it is asked."""
+    """How a job ended, for people. The program itself always asks the service."""
 
     job_name: str
     state: str
@@ -200,9 +200,9 @@ class Ended(Entry, frozen=True, kw_only=True, tag="ended"):
 class Landed(Entry, frozen=True, kw_only=True, tag="landed"):
     """The answers have landed.
 
-    :param destination: where.
-    :param rows: how many, by status.
-    :param cost_usd: what was billed, US dollars, as text; empty where that is not known.
+    :param destination: where they landed.
+    :param rows: the number of rows, by status.
+    :param cost_usd: what was billed, US dollars, as text; empty if it is not known.
     :param rounds: repair rounds that were made.
     """
 
@@ -215,10 +215,10 @@ class Landed(Entry, frozen=True, kw_only=True, tag="landed"):
 class Answered(Entry, frozen=True, kw_only=True, tag="answered"):
     """A person was asked whether money may be spent, and has answered.
 
-    :param question: digest of what was asked: requests, model and figure.
+    :param question: digest of the question: requests, model and cost.
     :param approved: whether it may be spent.
     :param by: the person's name.
-    :param generation: the clear of the task in which it was asked.
+    :param generation: the generation of the task in which the person was asked.
     """
 
     question: str

@@ -1,6 +1,6 @@
-"""How far is a batch? Its log says with which set it began, which repair rounds were decided, and what a person said.
+"""How far is a batch? Its log says with which set it began, which repair rounds were decided, and what people answered.
 
-Pure: entries go in, the state comes out. `core.batch` writes the entries, and goes on from the state.
+Pure functions: entries go in, the state comes out. `core.batch` writes the entries, and goes on from the state.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class State(msgspec.Struct, frozen=True):
-    """What the log says.
+    """The state of a batch, as its log says it.
 
-    :param begun: how the batch began last; None before it has.
-    :param repairs: the repair rounds of that base, oldest first.
-    :param left: repair rounds that may still be made.
-    :param granted: whether a person asked for another round, and none has been made since.
-    :param answers: what a person said last to each question.
+    :param begun: the last `Begun` entry; None before the batch has begun.
+    :param repairs: the repair rounds since then, oldest first.
+    :param left: the number of repair rounds that may still be made.
+    :param granted: whether a person asked for another round, and the round has not been made yet.
+    :param answers: the last answer to each question.
     :param ended: names of the jobs that were seen to have ended.
     """
 
@@ -38,9 +38,10 @@ class State(msgspec.Struct, frozen=True):
 
 
 def fold(entries: Sequence[Entry], installation: str = "") -> State:
-    """Add the log up. Another base begins anew: rounds of other requests or jobs say nothing about these.
+    """Read the state from the entries of a log. With other requests or jobs the batch begins again: the rounds before
+    do not count.
 
-    :param installation: the name of the Airflow that asks.
+    :param installation: the name of this Airflow.
     """
     state = State(
         answers={entry.question: entry for entry in entries if isinstance(entry, Answered)},
@@ -62,7 +63,9 @@ def _with(state: State, **members: object) -> State:
 
 
 def _seen_by(installation: str, entries: Sequence[Entry]) -> list[Begun | Repair]:
-    """Leave out what another Airflow began from other requests; the same requests are one batch of both."""
+    """Leave out the batches that another Airflow began with other requests. With the same requests, both have one
+    batch.
+    """
     course = [entry for entry in entries if isinstance(entry, Begun | Repair)]
     begun = [entry for entry in course if isinstance(entry, Begun)]
     mine = [entry for entry in begun if entry.installation == installation]
@@ -73,13 +76,13 @@ def _seen_by(installation: str, entries: Sequence[Entry]) -> list[Begun | Repair
 
 
 class Start(Record, frozen=True, kw_only=True):
-    """What an attempt begins with.
+    """The facts that an attempt begins with.
 
     :param generation: changes when a person clears the task; retries share it.
-    :param upstream: the same of the task whose jobs are taken over, or empty.
-    :param rounds: repair rounds of a batch.
+    :param upstream: the generation of the task whose jobs are taken over, or empty.
+    :param rounds: how many repair rounds a batch may have.
     :param on_clear: what a clear means.
-    :param alone: whether a clear of this task alone, not of those before it too, asks to send bad rows once more.
+    :param alone: whether bad rows are sent once more when a person clears only this task, and not the tasks before it.
     """
 
     generation: str
@@ -90,7 +93,7 @@ class Start(Record, frozen=True, kw_only=True):
 
 
 def begin(state: State, base: str, start: Start, jobs: str = "", files: str = "") -> Begun | None:
-    """Return the entry to write before going on, or None when the batch goes on as it was."""
+    """Return the entry to write before the attempt goes on; None if the batch goes on unchanged."""
     before, generation = state.begun, start.generation
     anew = Begun(
         base=base, generation=generation, since=generation, upstream=start.upstream, rounds=start.rounds, jobs=jobs,
@@ -99,10 +102,10 @@ def begin(state: State, base: str, start: Start, jobs: str = "", files: str = ""
     if before is None:
         return anew
     cleared = before.generation != generation
-    # The task whose jobs are taken over is the one that buys anew.
+    # If jobs are taken over, the task that gave them buys new ones, and not this task.
     renew = cleared and start.on_clear is OnClear.NEW and not jobs
     if not anew.asks_as(before) or before.jobs != jobs or renew:
-        # A retry with other input and back again finds the jobs it had.
+        # If a retry has other input and the next one has the first input again, it finds its old jobs.
         keep = not cleared and before.jobs == jobs
         return msgspec.structs.replace(anew, since=before.since) if keep else anew
     if not cleared and before.base == base:
@@ -113,15 +116,15 @@ def begin(state: State, base: str, start: Start, jobs: str = "", files: str = ""
 
 
 def digest_of(names: Iterable[str]) -> str:
-    """Return what tells a list of names from another; empty for none."""
+    """Return a digest of a list of names; an empty text for no names."""
     text = "\n".join(names)
     return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
 
 def begun_in(state: State, generation: str) -> str:
-    """Return the set from which an attempt goes on as a retry: a clear reads the source again, a retry does not.
+    """Return the set from which a retry goes on. A retry does not read the source again; a clear does.
 
-    :returns: its address; empty in the first attempt, and after a clear.
+    :returns: the address of the set; empty in the first attempt, and after a clear.
     """
     begun = state.begun
     return begun.base if begun is not None and begun.generation == generation else ""

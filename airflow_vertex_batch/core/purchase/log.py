@@ -1,9 +1,10 @@
-"""What do we know of a batch? Its log: entries that are only ever added, in a folder that a person can find by name.
+"""What do we know about a batch? Its log: entries are added and never changed, in a folder that a person can find by
+name.
 
 Each entry is one small object, ``<staging>/<dag>/<run>/<task>[/<map index>]/log/000007.json``. It is written with a
-create-only precondition, so nothing is ever overwritten and no job name is lost. Two writers that want the same number
-cannot both get it, so one of them learns of the other before anything is paid. An entry that cannot be read is an
-error, never "nothing".
+create-only precondition, so nothing is ever overwritten and no job name is lost. Two writers cannot both get the same
+number. So one of them learns of the other before anything is paid. An entry that cannot be read is an error; it is
+never treated as missing.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.ports import ObjectStore
     from airflow_vertex_batch.core.purchase.place import Place
 
-#: The form of an entry. Another version of this package may write another one.
+#: The version of the entry format. Another version of this package may write another format.
 VERSION = 1
-#: Times an entry is tried to be written when others write too.
+#: How often writing an entry is tried when others write too.
 _MAX_TRIES = 20
-#: Below the staging folder: which batch a job's label means.
+#: The folder in the staging folder that maps a job's label to its batch.
 _OWNERS = "owners"
 E = TypeVar("E", bound=Entry)
 J = TypeVar("J", bound=JobEntry)
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """What every entry has, whatever its version."""
+    """The members that every entry has, in every version."""
 
     version: int
 
@@ -62,12 +63,14 @@ _read_entry = msgspec.json.Decoder(AnyEntry).decode
 class BatchLog:
     """The log of one batch.
 
-    It remembers what was last read. `append` writes the entry after that, and only if nobody else has written since.
+    It remembers the last entry that was read. `append` writes the next entry, and only if nobody else has written
+    since.
 
     :param identity: whose batch it is, with its staging folder.
-    :param attempt: ``TRY:ID``, stamped on everything that is written.
-    :param now: aware UTC; the store's own clock where None, so that entries of workers whose clocks differ compare.
-    :param installation: the name of this Airflow, stamped like the attempt.
+    :param attempt: ``TRY:ID``, stored in every entry that is written.
+    :param now: returns aware UTC. If None, the store's own clock is used, so that times from different workers can be
+        compared.
+    :param installation: the name of this Airflow, stored in every entry too.
     """
 
     def __init__(
@@ -88,11 +91,11 @@ class BatchLog:
 
     @classmethod
     def of_label(cls, store: ObjectStore, staging: Uri, key: str, attempt: str, **options: Any) -> BatchLog | None:
-        """Return the log of the batch that a job's label names; None where this staging folder knows no such batch.
+        """Return the log of the batch that a job's label names; None if this staging folder has no such batch.
 
         :param key: the value of the label, `Identity.key`.
-        :param options: as of `BatchLog`.
-        :raises LogError: when what the staging folder says of it cannot be read.
+        :param options: as in `BatchLog`.
+        :raises LogError: when the entry for this label in the staging folder cannot be read.
         """
         uri = staging / _OWNERS / f"{key}.json"
         with _explained(uri):
@@ -110,7 +113,7 @@ class BatchLog:
     def entries(self) -> tuple[Entry, ...]:
         """Read the log in order.
 
-        :raises LogError: when it cannot be read, has a gap, or holds what we did not write.
+        :raises LogError: when the log cannot be read, has a gap, or has an entry that this package did not write.
         """
         known = len(self._entries)
         with _explained(self.folder):
@@ -126,7 +129,7 @@ class BatchLog:
         """Write the next entry; False when another writer has written since the log was last read."""
         number = len(self._entries)
         if not number:
-            # Written first: a job that can be found must lead to its log.
+            # Written before the entry, so that every job that can be found leads to its log.
             owner = msgspec.structs.replace(self.identity, staging="")
             self._store.write_new(self._staging / _OWNERS / f"{self.identity.key}.json", msgspec.json.encode(owner))
         entry = entry if entry.writer else self.stamped(entry)
@@ -137,9 +140,9 @@ class BatchLog:
         return True
 
     def add(self, entry: Entry) -> None:
-        """Write an entry that says the same whatever others write beside it.
+        """Write an entry that is right whatever others write at the same time.
 
-        :raises LogError: when it cannot be written because others write without end.
+        :raises LogError: when it cannot be written because others keep writing.
         """
         for _ in range(_MAX_TRIES):
             self.entries()
@@ -148,13 +151,13 @@ class BatchLog:
         raise LogError(f"{self.folder} could not be written", why="Other writers keep adding to it", todo="Retry")
 
     def stamped(self, entry: E) -> E:
-        """Return an entry as this attempt writes it now."""
+        """Return an entry with the members of this attempt and the time now."""
         return msgspec.structs.replace(
             entry, attempt=self._attempt, writer=self._writer, at=self.now(), installation=self.installation
         )
 
     def of_job(self, part: Part) -> JobLog:
-        """Return what the log says of one job."""
+        """Return the part of the log about one job."""
         return JobLog(self, part)
 
     def _who(self) -> dict[str, Any]:
@@ -181,14 +184,14 @@ class BatchLog:
 
 
 class JobLog:
-    """What a batch's log says of one of its jobs, and how this attempt adds to it."""
+    """The part of a batch's log about one of its jobs. This attempt can add to it."""
 
     def __init__(self, log: BatchLog, part: Part = Part()) -> None:  # noqa: B008 - frozen
         self._log, self.part = log, part
 
     @property
     def identity(self) -> Identity:
-        """Whose batch it is."""
+        """The identity of the batch."""
         return self._log.identity
 
     @property
@@ -198,15 +201,15 @@ class JobLog:
 
     @property
     def folder(self) -> Uri:
-        """Where the log lies."""
+        """The folder of the log."""
         return self._log.folder
 
     def now(self) -> datetime:
-        """Return the time by the clock that stamps the entries."""
+        """Return the time, by the clock that stamps the entries."""
         return self._log.now()
 
     def entries(self) -> tuple[JobEntry, ...]:
-        """Read what was written of this job, in order.
+        """Read the entries of this job, in order.
 
         :raises LogError: as `BatchLog.entries` does.
         """
@@ -244,7 +247,7 @@ class JobLog:
 
 @contextlib.contextmanager
 def _explained(uri: Uri) -> Iterator[None]:
-    """Let an error of the store say what it means here."""
+    """Turn an error of the store into an error that says what it means for the log."""
     try:
         yield
     except VertexBatchError as error:
@@ -266,14 +269,14 @@ def _damaged(uri: Uri, why: str) -> LogError:
 
 
 def pending_seconds(entries: Sequence[JobEntry], settle_seconds: float, now: datetime) -> float:
-    """Return how long the last intent may still turn into a job; an intent that was answered may not."""
+    """Return how long a job of the last intent may still appear, in seconds. If the create call was answered, 0."""
     last = last_try(entries)
     return settle_seconds - (now - last.at).total_seconds() if isinstance(last, Intent) else 0.0
 
 
 def last_try(entries: Sequence[JobEntry]) -> JobEntry | None:
-    """Return the last entry about a create call. A move says nothing about one, nor does another attempt's record of a
-    job for other requests: the call that was sent before it may still turn into a job.
+    """Return the last entry about a create call. A move is not about a create call. Another attempt's record of a job
+    for other requests is not counted either: the job of an earlier call may still appear.
     """
     last: JobEntry | None = None
     for entry in entries:
@@ -288,8 +291,8 @@ def logs_of(
 ) -> list[BatchLog]:
     """Return the logs of a task in a run, or of all tasks of a task group, in the order of their names.
 
-    :param task_id: of the task, or of the group.
-    :param map_index: of a mapped task; all of them where None.
+    :param task_id: the id of the task, or of the group.
+    :param map_index: the index of a mapped task; None for all indexes.
     """
     run = staging / Identity(dag_id=dag_id, task_id="", run_id=run_id).path.rstrip("/")
     name = safe_name(task_id)
@@ -305,7 +308,7 @@ def logs_of(
 
 
 def _log_at(store: ObjectStore, staging: Uri, uri: Uri) -> BatchLog:
-    """Return the log that an entry belongs to; each entry names its batch."""
+    """Return the log that an entry belongs to. Each entry names its batch."""
     with _explained(uri):
         data = store.read(uri)
     try:

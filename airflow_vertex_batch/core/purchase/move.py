@@ -1,5 +1,5 @@
-"""How is a job given up that queues for too long? A note in the log says where to buy next. The note is written
-before the job is cancelled, and the next purchase of these requests reads it.
+"""How is a job given up when it queues for too long? An entry in the log says where its requests are bought next. The
+entry is written before the job is cancelled. The next purchase of these requests reads it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def move(
     places: Sequence[Place],
     terms: Terms = Terms(),  # noqa: B008 - frozen
 ) -> Place | None:
-    """Note that a queued job is given up, before it is cancelled; noting it twice is noting it once.
+    """Write to the log that a queued job is given up, before the job is cancelled. A second call changes nothing.
 
-    A job that still runs is given up only by the Airflow that bought it, and only if the log names it: whoever gives
-    it up cancels it.
+    A job that has not ended is given up only by the Airflow that bought it, and only if the log names the job, because
+    it will be cancelled.
 
-    :param fingerprint: of the purchase at its first place.
-    :param places: where it may go, the best first; those where it has been are left out.
-    :returns: the place of its successor; None when no place is left, or it is not ours, and nothing was noted.
+    :param fingerprint: identifies the purchase at its first place.
+    :param places: the places to choose from, the best first. Places that were used already are left out.
+    :returns: the place of the next job; None if no place is left or the job is not ours. Then nothing was written.
     :raises LogError: when another writer is at work.
     """
     entries = log.entries()
@@ -54,7 +54,7 @@ def move(
     been = {entry.job_name: Place(entry.location, entry.model) for entry in moves}
     if job.name in been:
         return been[job.name]
-    # To leave a job to another task is no place: that can be done with each.
+    # The empty place means that another task buys the requests. It can be used for every job.
     place = next((place for place in places if place == Place() or place not in been.values()), None)
     entry = log.moved(fingerprint, job.name, place or Place(), terms.generation)
     if place is not None and not log.append(entry):
@@ -65,9 +65,9 @@ def move(
 
 
 def refused_there(manifest: Manifest, place: Place, store: ObjectStore) -> str:
-    """Say what the model of a place is known to refuse of a batch; empty where it takes it, or nothing is known.
+    """Return what the model of a place refuses in this batch; empty if it takes the batch, or if nothing is known.
 
-    The first request speaks for all: the settings of a batch that was made from a template are the same in each.
+    Only the first request is checked: all requests that were made from one template have the same settings.
     """
     if not place.model or not manifest.shards:
         return ""
@@ -78,9 +78,9 @@ def refused_there(manifest: Manifest, place: Place, store: ObjectStore) -> str:
 def fits(
     manifest: Manifest, place: Place, own_model: str, store: ObjectStore, budget: Budget | None, prices: PriceTable
 ) -> bool:
-    """Whether a set may be bought at another place: its model takes the requests, for a price that is allowed.
+    """Whether a set may be bought at another place: the model there takes the requests, and the price is allowed.
 
-    :param own_model: the task's own, which may be asked.
+    :param own_model: the task's own model, which is always allowed.
     """
     if refusal := refused_there(manifest, place, store):
         logger.warning("%s is passed over: its model refuses these requests (%s).", place, refusal)

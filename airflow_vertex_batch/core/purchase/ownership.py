@@ -1,9 +1,9 @@
 """Whose job is it, and may this Airflow cancel it without asking a person? The log of the staging folder says so.
 
-A job is found by its labels. Labels say what the job's creator meant, not what this folder knows. So a job is cancelled
-only if the log names it: a submission holds its name, or an intent to buy exactly this job explains it, because its
-creator may have died before it wrote the name down. A job that another Airflow bought belongs to that Airflow, also
-where both write into one log.
+A job is found by its labels. But labels only say what the creator of the job wanted; another Airflow may have written
+them. So a job is cancelled only if the log names it. That is the case if a submission has its name, or if an intent to
+buy exactly this job explains it: the creator may have died before it wrote the name. A job that another Airflow bought
+belongs to that Airflow, even if both write into one log.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Job labels that carry our identity, so that the service can be asked "do you have this one?".
+#: Job label with the identity of the batch, so that the service can be asked for its jobs.
 IDENTITY_LABEL = "avb-identity"
 FINGERPRINT_LABEL = "avb-fingerprint"
-#: Job labels that say which of the batch's jobs it is. By the round a bill can be split, too.
+#: Job labels with the number of the job in its batch. A bill can be split by the round.
 ROUND_LABEL, SHARD_LABEL = "avb-round", "avb-shard"
-#: Job label that tells a job which a clear asked for from the one before it.
+#: Job label that distinguishes a job that was bought after a clear from the job before it.
 GENERATION_LABEL = "avb-generation"
 #: Job label with the name of the Airflow that bought it, so that a bill can be split.
 INSTALLATION_LABEL = "avb-installation"
@@ -42,25 +42,25 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Claim(StrEnum):
-    """What this Airflow may do to a job that it found."""
+    """Whose a job is that this Airflow found. It decides whether the job may be cancelled."""
 
     #: The log names it, and this Airflow bought it: it may be cancelled.
     OURS = "ours"
     #: Another Airflow bought it.
     ANOTHERS = "anothers"
-    #: Nothing in the log explains it: its record was lost, or somebody copied its labels.
+    #: No entry in the log explains it: its record was lost, or somebody copied its labels.
     UNNAMED = "unnamed"
 
 
 class Beside(msgspec.Struct, frozen=True):
-    """A running job that stays, although another one answers for its task: for a person to see to."""
+    """A running job that is not cancelled, although another job is used for its task. A person must look at it."""
 
     job: BatchJob
     claim: Claim
     buyer: str = ""
 
     def text(self, log_folder: Uri) -> str:
-        """Say what runs, why it stays, and what a person can do."""
+        """Return a text: which job runs, why it is not cancelled, and what a person can do."""
         reasons = {
             Claim.ANOTHERS: f"installation {self.buyer} bought it",
             Claim.UNNAMED: f"no entry in {log_folder} names it",
@@ -72,18 +72,18 @@ class Beside(msgspec.Struct, frozen=True):
 
 
 def labels_of(identity: Identity, part: Part) -> dict[str, str]:
-    """Return the labels by which a job is found again: whose it is, and which of the batch's."""
+    """Return the labels by which a job is found again: the identity of the batch, and the number of the job in it."""
     return {IDENTITY_LABEL: identity.key, ROUND_LABEL: str(part.round), SHARD_LABEL: str(part.shard)}
 
 
 def part_of(job: BatchJob) -> Part:
-    """Return which of its batch's jobs one is, by its labels."""
+    """Return the number of a job in its batch, from its labels."""
     numbers = (job.labels.get(name, "0") for name in (ROUND_LABEL, SHARD_LABEL))
     return Part(*(int(number) if number.isdecimal() else 0 for number in numbers))
 
 
 def look_up(service: JobService, labels: Mapping[str, str], entries: Sequence[JobEntry]) -> list[BatchJob]:
-    """Return every job with these labels, newest first: those the list shows, and those the log names."""
+    """Return every job with these labels, newest first: the jobs that the list shows, and those that the log names."""
     jobs = list(service.list(labels))
     known = {job.name for job in jobs}
     for entry in entries:
@@ -94,7 +94,7 @@ def look_up(service: JobService, labels: Mapping[str, str], entries: Sequence[Jo
                 if not error.is_not_found:
                     raise
             known.add(entry.job_name)
-    # Those that the list left out belong between the others: the newest of several answers for the input.
+    # Jobs that are missing in the list are put at their place by age, because the newest of several jobs is used.
     place = {entry.job_name: number for number, entry in enumerate(entries) if isinstance(entry, Submission)}
     return sorted(jobs, key=lambda job: (job.created_at or _LONG_AGO, place.get(job.name, -1)), reverse=True)
 
@@ -106,12 +106,12 @@ def record_of(job: BatchJob, entries: Iterable[JobEntry]) -> Submission | None:
 
 
 def fingerprint_of(job: BatchJob, record: Submission | None) -> str:
-    """Return what a job was bought for; what the log says counts more than its labels."""
+    """Return the fingerprint of the purchase that a job belongs to. The log counts more than the job's labels."""
     return record.fingerprint if record else job.labels.get(FINGERPRINT_LABEL, "")
 
 
 def intents_of(job: BatchJob, entries: Iterable[JobEntry]) -> list[Intent]:
-    """Return the intents that explain a job whose name nobody wrote down."""
+    """Return the intents that explain a job whose name is not in the log."""
     fingerprint = job.labels.get(FINGERPRINT_LABEL, "")
     return [entry for entry in entries if isinstance(entry, Intent) and entry.fingerprint == fingerprint]
 
@@ -119,7 +119,8 @@ def intents_of(job: BatchJob, entries: Iterable[JobEntry]) -> list[Intent]:
 def buyer_of(job: BatchJob, entries: Sequence[JobEntry]) -> str:
     """Return the name of the Airflow that bought a job, or an empty text.
 
-    The label says it. Where the service lost that, the first record of the name does, then the last intent to buy it.
+    The label has it. If the service lost the label, the first record of the job's name has it, or else the last intent
+    to buy it.
     """
     if label := job.labels.get(INSTALLATION_LABEL):
         return label
@@ -129,9 +130,9 @@ def buyer_of(job: BatchJob, entries: Sequence[JobEntry]) -> str:
 
 
 def claim_on(job: BatchJob, entries: Sequence[JobEntry], installation: str) -> Claim:
-    """Say whose a job is.
+    """Return whose job it is.
 
-    :param entries: what the log says of it.
+    :param entries: the log entries of the job.
     :param installation: the name of this Airflow.
     """
     if buyer_of(job, entries) not in {"", installation}:
@@ -143,7 +144,7 @@ def claim_on(job: BatchJob, entries: Sequence[JobEntry], installation: str) -> C
 def parted(
     jobs: Iterable[BatchJob], entries: Sequence[JobEntry], installation: str
 ) -> tuple[tuple[str, ...], tuple[Beside, ...]]:
-    """Part running jobs into the names of those that may be cancelled, and those that must stay."""
+    """Split running jobs: first the names of those that may be cancelled, then those that must not be."""
     claims = [(job, claim_on(job, entries, installation)) for job in jobs]
     cancel = tuple(job.name for job, claim in claims if claim is Claim.OURS)
     beside = (Beside(job, claim, buyer_of(job, entries)) for job, claim in claims if claim is not Claim.OURS)
@@ -151,7 +152,7 @@ def parted(
 
 
 def tell_of(beside: Iterable[Beside], log_folder: Uri) -> None:
-    """Warn of jobs that stay, each by its name."""
+    """Log a warning for each job that is not cancelled."""
     for each in beside:
         log.warning("%s.", each.text(log_folder))
 
@@ -163,7 +164,7 @@ def others_at_work(entries: Iterable[JobEntry], installation: str) -> tuple[str,
 
 
 def sharing_text(names: Sequence[str], installation: str, log_folder: Uri) -> str:
-    """Say that two Airflows share a staging folder, what that means, and what to do."""
+    """Return the text that two Airflows share a staging folder, what that means, and what to do."""
     others = " and ".join(names)
     return (
         f"{others} has written {log_folder} too, and this Airflow is {installation}: they share a staging folder. One "

@@ -1,9 +1,8 @@
-"""What if the service refuses a create call for now, or cannot be reached at all? Then there is no job, and the call is
-sent again for as long as an attempt waits in an outage (`core.domain.outage`).
+"""What happens if the service refuses a create call for now, or cannot be reached at all? Then there is no job. The
+call is sent again for as long as an attempt waits in an outage (`core.domain.outage`).
 
-A create call that may have worked is not repeated here: `ensure_job` looks for its job until the settle time is over,
-and only then sends another call. If an attempt dies between two tries, it leaves a refusal in the log, so the next
-attempt need not wait.
+A create call that may have worked is not repeated here: `ensure_job` first looks for its job until the settle time is
+over. If an attempt dies between two tries, it leaves a refusal in the log, so the next attempt need not wait.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def ensure_job_patiently(order: Order, *, sleep: Callable[[float], None] = time.sleep) -> Ensured:
-    """Do what `ensure_job` does, and again while the service refuses for now.
+    """Do what `ensure_job` does, and repeat it while the service refuses for now.
 
     :raises VertexBatchError: as `ensure_job` does.
     """
 
     def repeats(error: BaseException) -> bool:
-        # Reads have outlasted an outage by themselves, in the clients of the service and of the store.
+        # Reads are not repeated here: the clients of the service and of the store repeat them.
         return may_pass(error) and _was_refused(order)
 
     return outlasting(sleep, passed=seconds_waited, repeats=repeats)(ensure_job, order, sleep=sleep)
 
 
 def _was_refused(order: Order) -> bool:
-    """Whether the last thing that happened to an order is a create call that left no job."""
+    """Whether the last event of an order is a create call that made no job."""
     entries = order.log.entries()
     return bool(entries) and isinstance(entries[-1], Refusal)

@@ -1,4 +1,4 @@
-"""Where can a job be bought? Places that the user names, and one job service for all of them.
+"""Where can a job be bought? At the places that the user names. One job service covers all of them.
 
 A place is a location, a model, or both. What a place leaves out is taken from the task.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One place. Empty members are the task's own."""
+    """One place. An empty member means the task's own value."""
 
     location: str = ""
     model: str = ""
@@ -33,7 +33,7 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_places(elsewhere: Any) -> tuple[Place, ...]:
     """Read an author's list of places.
 
-    :raises InputError: naming the entry that is none.
+    :raises InputError: with the entry that is not a place.
     """
     hint = "Give a list such as [{'location': 'global'}, {'model': 'gemini-3.5-flash-lite'}]"
     try:
@@ -49,11 +49,11 @@ def read_places(elsewhere: Any) -> tuple[Place, ...]:
 
 
 def check_moves(elsewhere: Any, places: Collection[Place], queue_timeout: float | None) -> None:
-    """Refuse half of a choice: places need a time after which a job goes there, and the time needs a place.
+    """Refuse `elsewhere` without `queue_timeout`, and `queue_timeout` without `elsewhere`: each needs the other.
 
-    :param elsewhere: what the author gave; None where nothing.
-    :param places: the places that it names.
-    :raises InputError: saying what to do.
+    :param elsewhere: the author's argument; None if it was not given.
+    :param places: the places in `elsewhere`.
+    :raises InputError: which says what to do.
     """
     if elsewhere is not None and not places:
         raise InputError("elsewhere names no place", todo="Set elsewhere=[{'location': '…'}], or a model, or both")
@@ -69,7 +69,7 @@ def check_moves(elsewhere: Any, places: Collection[Place], queue_timeout: float 
 
 
 class Everywhere:
-    """`JobService` of the task's own location and of those to which jobs were moved.
+    """A `JobService` for the task's own location and for all locations to which jobs were moved.
 
     :param home: the service of the task's own location.
     :param at: makes the service of another location.
@@ -93,7 +93,7 @@ class Everywhere:
         yield from sorted(found.values(), key=_created, reverse=True)
 
     def cancel(self, name: JobName) -> bool:
-        """Ask for a job to be cancelled; say whether there was anything left to cancel."""
+        """Ask for a job to be cancelled; return whether it was still running."""
         return self._at(name.location).cancel(name)
 
     def _at(self, location: str) -> JobService:

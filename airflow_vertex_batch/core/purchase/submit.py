@@ -1,17 +1,17 @@
-"""Is there a job for this already? If not, may we pay for one? This is the loop that carries out a decision table.
+"""Is there already a job for this input? If not, may we pay for one? This loop carries out the decision table.
 
-`decide` is the table: it takes what the log says and what the service shows, and returns one step. `ensure_job`
-asks, decides, acts and asks again until a job is attached. A crash may follow every effect:
+`decide` is the table: from the log entries and the jobs of the service it chooses one step. `ensure_job` asks, decides,
+acts and asks again until a job is attached. A crash may follow every effect:
 
-- after the intent: the next attempt finds an intent without a job, waits out the settle time, looks again, then
-  submits;
+- after the intent: the next attempt finds an intent without a job, waits until the settle time is over, looks again,
+  then submits;
 - after the create: the next attempt finds the job by its labels and adopts it;
 - after the submission record: the next attempt attaches;
-- after the record of a move, or the cancel that follows: the next attempt finds the job that was given up, keeps it if
-  it began after all, and buys at the new place only when it has ended without a row.
+- after the record of a move, or the cancel that follows: the next attempt finds the job that was given up. If the job
+  began to run, it is kept. If it has ended without a row, the requests are bought at the new place.
 
-All times are times of the store: the age of an intent is the store's time now minus its time when the intent was
-written.
+All times are times of the store's clock: the age of an intent is the store's time now minus the store's time when the
+intent was written.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.ports import JobService
 
 logger = logging.getLogger(__name__)
-#: Seconds between look-ups while an intent settles.
+#: Seconds between two look-ups while a job may still appear.
 _LOOK_EVERY_SECONDS = 5.0
-#: Times an entry is tried to be written, or a job to be bought, before this gives up. Waiting does not count.
+#: How often this tries to write an entry, or to buy a job, before it gives up. Waiting does not count.
 _MAX_TRIES = 50
-#: Seconds by which the clocks of two servers of Google's may differ: the store's, and that of the service.
+#: Seconds by which two clocks of Google may differ: the clock of the store and the clock of the service.
 _CLOCKS_APART_SECONDS = 60.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """One job to buy: what, for whom, on which terms, and where that is written down.
+    """One job to buy: its specification, its log, and the conditions.
 
     :param content: digest of the requests.
-    :param at: makes the service of another location, for what was moved there.
-    :param earlier: fingerprints of the places before: a job there that began, or has rows, is as good.
-    :param left: names of jobs that were left to another task: they answer for their requests though they have no row.
-    :param owns: whether this attempt is still the one that may buy and cancel.
-    :param check_input: raises where what is to be sent is not there as it was prepared.
+    :param at: makes the job service of another location, for jobs that were moved there.
+    :param earlier: fingerprints of this purchase at earlier places. A job there counts if it runs or has rows.
+    :param left: names of jobs that were left to another task. They count although they have no row.
+    :param owns: returns whether this attempt may still buy and cancel.
+    :param check_input: raises if the input is not there as it was prepared.
     """
 
     spec: JobSpec
@@ -79,10 +79,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     check_input: Callable[[], None] = lambda: None
 
     def insist(self, step: Decision) -> None:
-        """Stop, before a step buys or cancels anything, if this attempt was replaced while it slept.
+        """Before a step buys or cancels anything, stop if this attempt was replaced while it slept.
 
-        :raises LogError: when it was.
-        :raises InputError: when a job would be bought that must fail, hours later, for want of its input.
+        :raises LogError: when it was replaced.
+        :raises InputError: when a job would be bought that must fail hours later, because its input is missing.
         """
         if isinstance(step, Submit):
             self.check_input()
@@ -91,11 +91,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """What makes two jobs the same purchase."""
+        """The fingerprint of the purchase. Two jobs with the same fingerprint are the same purchase."""
         return job_fingerprint(self.content, self.spec)
 
     def labelled(self) -> JobSpec:
-        """Return what to send: it carries what the service can be asked for."""
+        """Return the specification to send. It has the labels by which the service can be asked for the job."""
         ours = {
             **labels_of(self.log.identity, self.log.part),
             FINGERPRINT_LABEL: self.fingerprint,
@@ -106,7 +106,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self.spec, labels={**self.spec.labels, **ours})
 
     def placed(self, entries: Sequence[JobEntry]) -> Order:
-        """Return the order at the place that its last move in the log went to."""
+        """Return the order for the place of the last move in the log."""
         moves = moves_of(entries, self.fingerprint, self.terms)
         specs = [self.spec, *(_at_place(self.spec, move) for move in moves if move.location or move.model)]
         fingerprints = [job_fingerprint(self.content, spec) for spec in specs]
@@ -120,7 +120,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replaced(identity: Identity) -> LogError:
-    """Return the error of an attempt whose task has gone on without it."""
+    """Return the error for an attempt that was replaced by a later attempt."""
     return LogError(
         f"Another attempt has taken {identity.path} over",
         left="Nothing was sent, and nothing cancelled",
@@ -129,16 +129,16 @@ def replaced(identity: Identity) -> LogError:
 
 
 def job_fingerprint(content: str, spec: JobSpec) -> str:
-    """Return what makes two jobs the same purchase: the requests, the model, and where the answers go.
+    """Return the fingerprint of a purchase: the requests, the model, and where the answers go.
 
-    A location counts where a job was moved to it; the task's own does not.
+    A location that a job was moved to is part of it; the task's own location is not.
     """
     parts = (content, spec.model, spec.output, *((spec.location,) if spec.location else ()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def wherever(entries: Sequence[JobEntry], home: JobService, at: Callable[[str], JobService] | None) -> JobService:
-    """Return a service that knows every location to which a job was moved."""
+    """Return a job service for all locations to which a job was moved."""
     locations = {entry.location for entry in entries if isinstance(entry, Moved) and entry.location}
     return Everywhere(home, at, locations) if locations and at else home
 
@@ -148,7 +148,7 @@ def _at_place(spec: JobSpec, move: Moved) -> JobSpec:
 
 
 class Ensured(msgspec.Struct, frozen=True):
-    """The job that answers for this input, and whether this call paid for it.
+    """The job for this input, and whether this call paid for it.
 
     :param sharing: names of other Airflows that wrote into the same log.
     """
@@ -164,11 +164,11 @@ def ensure_job(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Ensured:
-    """Return the one job of this identity and input, creating it only if nobody has.
+    """Return the one job of this identity and input. Create it only if nobody has created it.
 
     :raises InputError: when a job for other input is running and `on_changed_input` is "fail", or another Airflow
         bought it.
-    :raises ServiceError: when the service refused, or could not be asked: unknown is not absent.
+    :raises ServiceError: when the service refused, or could not be asked. An unknown job is not a missing job.
     :raises LogError: when the log cannot be trusted.
     """
     log, settle_seconds, tries = order.log, order.terms.settle_seconds, 0
@@ -195,7 +195,7 @@ def ensure_job(
                     continue
                 cancel_all(step.cancel, step.why, placed.service)
                 tell_of(step.beside, log.folder)
-                # A writer that slept on its intent must not send: somebody else may take it for dead and send instead.
+                # If this process slept after its intent, it must not send: another attempt may have sent instead.
                 if (log.now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue
                 made = _create(step, placed)
@@ -209,9 +209,10 @@ def ensure_job(
 
 
 def would_buy(order: Order) -> bool:
-    """Say whether `ensure_job` would pay for a job, as things stand. Reads only.
+    """Return whether `ensure_job` would pay for a job now. This only reads.
 
-    No while a create call for the same input may be under way: whoever sent it has been allowed to.
+    While the result of a create call for the same input is not known, the result is False: that call was allowed
+    already.
 
     :raises ServiceError: when the service could not be asked.
     :raises LogError: when the log cannot be trusted.
@@ -224,7 +225,8 @@ def would_buy(order: Order) -> bool:
 
 
 def is_bought(order: Order) -> bool:
-    """Say whether a job exists that `ensure_job` would attach to, or a create call for it may be under way. Reads only.
+    """Return whether a job exists that `ensure_job` would attach to, or may exist because a create call has no answer
+    yet. This only reads.
 
     :raises ServiceError: when the service could not be asked.
     :raises LogError: when the log cannot be trusted.
@@ -237,9 +239,9 @@ def is_bought(order: Order) -> bool:
 
 
 def _next_step(order: Order) -> tuple[Sequence[JobEntry], Order, Decision]:
-    """Read the log, ask the service, decide; also return the order as it has been moved."""
+    """Read the log, ask the service, and decide. Also return the order for the place to which it was moved."""
     entries = order.log.entries()
-    # Before the service is asked: what has settled by now is seen by that look, however long the answers take.
+    # Taken before the service is asked: a job that had time to appear until now is seen, even if the answers take long.
     now = order.log.now()
     placed = order.placed(entries)
     jobs = look_up(placed.service, labels_of(order.log.identity, order.log.part), entries)
@@ -252,9 +254,10 @@ def _next_step(order: Order) -> tuple[Sequence[JobEntry], Order, Decision]:
 
 
 def _without_labels(order: Order, entries: Sequence[JobEntry], jobs: Sequence[BatchJob]) -> list[BatchJob]:
-    """Return what the last intent made, if the service lost its labels, with them: display name and input tell it.
+    """Return the job of the last intent if the service lost the job's labels, and add the labels. Display name and
+    input identify the job.
 
-    Nothing has told us its name yet. Jobs are listed newest first, so that only the latest are looked at.
+    The log does not have its name yet. The list has the newest jobs first, so only the newest are read.
     """
     last, labels = last_try(entries), order.labelled().labels
     if not isinstance(last, Intent) or last.fingerprint != order.fingerprint:
@@ -273,27 +276,29 @@ def _without_labels(order: Order, entries: Sequence[JobEntry], jobs: Sequence[Ba
 
 
 def _submission_of(order: Order, job: BatchJob, replaces: str = "") -> Submission:
-    """Return the record of a job that is ours; a job that was found keeps what it was bought as."""
+    """Return the submission record of our job. A job that was found keeps the fingerprint and generation
+    in its labels.
+    """
     generation = job.labels.get(GENERATION_LABEL, order.terms.generation)
     fingerprint = job.labels.get(FINGERPRINT_LABEL, order.fingerprint)
     return order.log.submission(fingerprint, job.name, replaces, generation)
 
 
 def cancel_all(names: Iterable[str], why: str, service: JobService) -> None:
-    """Cancel jobs, and say why."""
+    """Cancel jobs, and log why."""
     for name in names:
         if service.cancel(JobName.parse(name)):
             logger.warning("Cancelled %s: %s.", name, why)
 
 
 def _create(step: Submit, order: Order) -> Ensured | None:
-    """Send the create call once. None when its outcome is unknown: the caller looks again."""
+    """Send the create call once. Return None if its result is unknown: the caller then looks again."""
     log = order.log
     try:
         job = order.service.create(order.labelled())
     except AmbiguousError as error:
         logger.warning("The create call got no clear answer (%s); asking the service whether the job exists.", error)
-        # The job may appear from now on: a slow call must not have used up the time in which it is looked for.
+        # A new intent, because the job may appear from now on: a slow call must not use up the settle time.
         log.append(log.intent(order.fingerprint))
         return None
     except ServiceError as error:
@@ -301,6 +306,6 @@ def _create(step: Submit, order: Order) -> Ensured | None:
         raise
     replaced = f" It replaces {step.replaces}." if step.replaces else ""
     logger.info("Created %s: %s.%s", job.name, step.why, replaced)
-    # If another writer took this number, the next attempt still finds the job by its labels.
+    # If another writer took this log number, the next attempt still finds the job by its labels.
     log.append(log.submission(order.fingerprint, job.name, step.replaces, order.terms.generation))
     return Ensured(job, created=True, replaces=step.replaces)

@@ -1,5 +1,5 @@
-"""What happens to jobs for a part of the input that does not exist any more? They are cancelled, by an attempt that
-still may cancel.
+"""What happens to jobs for a part of the input that does not exist any more? They are cancelled, but only by an attempt
+that may still cancel.
 
 If an attempt dies before or after the cancel, nothing changes: the next attempt finds the jobs that still run, and
 cancels them.
@@ -35,10 +35,10 @@ def leave(
     owns: Callable[[], bool] = lambda: True,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Cancel what runs for a request file that the input no longer has.
+    """Cancel running jobs of a request file that the input no longer has.
 
-    :param at: makes the service of another location, for what was moved there.
-    :param owns: whether this attempt is still the one that may cancel.
+    :param at: makes the job service of another location, for jobs that were moved there.
+    :param owns: returns whether this attempt may still cancel.
     :raises ServiceError: when the service could not be asked, or did not cancel.
     :raises LogError: when the log cannot be trusted, or another attempt has taken over.
     """
