@@ -180,7 +180,6 @@ def _repair(state: State, seen: Seen) -> Step:  # noqa: PLR0911 - a table
 def wanted(state: State, seen: Seen) -> Wants:
     """Return which kinds of rows may be sent again."""
     wants = Wants.CURABLE if state.left > 0 else Wants(0)
-    # A person who clears the task gets a round, even after a round that cured nothing. Rows that no job reached may
-    # always be sent again.
+    # A manual clear always gets a round: also after a round that cured nothing, and also for rows that no job reached.
     wants |= Wants.AGAIN if state.granted else Wants(0)
     return wants | (Wants.UNANSWERED if seen.complete and badly_ended(seen.rounds) else Wants(0))

@@ -1,1 +1,1 @@
-"""What came back? Output lines, joined to their requests and judged row by row; and which rows go again."""
+"""What came back? Output lines are joined to their requests and judged row by row. Also: which rows are sent again."""

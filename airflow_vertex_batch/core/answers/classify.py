@@ -1,10 +1,10 @@
 """What does one output line mean? Tables of finish reasons and error words turn one line into one row.
 
 Invariants: every line becomes exactly one `ResultRow`, whatever it holds. A word that is not in the tables makes a
-failed row that may be asked again, never an exception. Thoughts are not an answer. Everything else that the model said
-is an answer, also in parts that we do not know: an answer is empty only if the model said nothing. An answer must have
-the form that its request asked for: JSON, or only an image, or only audio. Of several candidates the first good one is
-the answer; if none is good, the first one gives the reason.
+failed row that may be sent again, never an exception. Thoughts are not an answer. Everything else from the model is an
+answer, also parts that we do not know: an answer is empty only if the model said nothing. An answer must have the form
+that its request asked for: JSON, or only an image, or only audio. Of several candidates the first good one is the
+answer; if none is good, the first one gives the reason.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ FINISH_REASONS: dict[str, tuple[RowStatus, bool]] = {
     "UNEXPECTED_TOOL_CALL": (RowStatus.INVALID_OUTPUT, True),
     "TOO_MANY_TOOL_CALLS": (RowStatus.INVALID_OUTPUT, True),
     "CONTINUATION": (RowStatus.TRUNCATED, True),
-    # Words of google-genai alone (2.34.0 to 3.6.1, 2026-11-28). A language, a signature or a policy that stands in the
-    # request is met again by the same request.
+    # Words that only google-genai has (2.34.0 to 3.6.1, 2026-11-28). The same request has the same language, signature
+    # or policy problem again.
     "LANGUAGE": (RowStatus.BLOCKED, False),
     "PUP_LIMITED_DISABLED": (RowStatus.BLOCKED, False),
     "MISSING_THOUGHT_SIGNATURE": (RowStatus.INVALID_OUTPUT, False),
     "ESCALATION": (RowStatus.FAILED, True),
 }
 
-#: Row errors that the same request will meet again (https://cloud.google.com/apis/design/errors, 2026-11-22).
+#: Row errors that the same request will get again (https://cloud.google.com/apis/design/errors, 2026-11-22).
 PERMANENT_ERRORS = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNIMPLEMENTED", "OUT_OF_RANGE"})
 
-#: Codes of rows that another try meets again, whatever else is known of them.
+#: Codes of rows that every further try will get again.
 HOPELESS = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
 
-#: Of these, what a person may mend without touching the row: rights that were lost, media that are gone.
+#: Those of these errors that a person can repair without changing the row: lost rights, missing media.
 _MENDED_ELSEWHERE = frozenset({"NOT_FOUND", "PERMISSION_DENIED"})
 
-#: google.rpc.Code by number, for errors that give only that.
+#: google.rpc.Code by number, for errors that give only the number.
 _GRPC_CODES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
     "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
@@ -83,18 +83,19 @@ _HTTP_CODES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
     429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
-#: Both by the number an error may give instead of the word; the two ranges do not meet.
+#: Words by number, for gRPC and HTTP. The two ranges of numbers do not overlap.
 _WORDS = {**dict(enumerate(_GRPC_CODES)), **_HTTP_CODES}
 #: Members of a part that describe it and say nothing by themselves (API discovery document aiplatform.v1 and v1beta1,
-#: revision 20261106; the last row is google-genai's, 3.6.1). A member that is not listed here is said.
+#: revision 20261106; the last row is google-genai's, 3.6.1). A member that is not listed here counts as said by the
+#: model.
 _DESCRIPTIONS = frozenset({
     "thought", "thoughtSignature", "mediaResolution", "mediaProcessing", "videoMetadata", "speechMetadata",
     "partMetadata", "audioMetadata", "documentMetadata", "spreadsheetMetadata",
 })  # fmt: skip
-#: How a member that is not there looks where a writer pads all parts to one shape.
+#: Values of a member that is not really there, if a writer pads all parts to one shape.
 _NOTHING: tuple[Any, ...] = (None, "", [], False)
 _YES = (True, "true")
-#: Members of a part that are no image, sound or video.
+#: Members of a part that are not an image, sound or video.
 _NO_MEDIA = frozenset({
     "text", "functionCall", "functionResponse", "executableCode", "codeExecutionResult", "toolCall", "toolResponse",
 })  # fmt: skip
@@ -114,7 +115,7 @@ class Form(msgspec.Struct, frozen=True):
     """The form of answer that a request asked for.
 
     :param json: whether the text must be JSON.
-    :param media: ``IMAGE``, ``AUDIO``, ``VIDEO``: one of them must be in the answer. Empty where text is an answer too.
+    :param media: ``IMAGE``, ``AUDIO``, ``VIDEO``: one of them must be in the answer. Empty if a text is an answer too.
     """
 
     json: bool = False
@@ -132,7 +133,7 @@ def classify(
     """Return the row of one output line.
 
     :param key: the key of the request that this line answers.
-    :param check: says why a JSON answer does not fit, or nothing; given when a schema was asked for.
+    :param check: returns why a JSON answer does not fit, or an empty text. It is given when a schema was asked for.
     """
     made: dict[str, Any] = {
         "key": key,
@@ -158,11 +159,12 @@ def classify(
 
 
 def time_or_nothing(text: str | None) -> str:
-    """Return an RFC 3339 time as it is, anything else as nothing: one odd text would make a table refuse all rows.
+    """Return an RFC 3339 time as it is, and an empty text for anything else: one wrong time would make a table refuse
+    all rows.
 
     A time that is not UTC, or finer than a table holds, is written as UTC with microseconds.
     """
-    # `fromisoformat` knows the calendar; the rest rules out the other forms that it takes.
+    # `fromisoformat` checks the calendar. The other conditions exclude the other formats that it accepts.
     if not text or len(text) < _TIME_LENGTH or text[13:17:3] != "::" or text[10] not in "T " or text[5] == "W":
         return ""
     if text[-1] != "Z" and (text[-6] not in "+-" or text[-3] != ":" or text[19] == ","):
@@ -176,9 +178,9 @@ def time_or_nothing(text: str | None) -> str:
 
 
 def _in_fence(text: str) -> str | None:
-    """Return what stands in a Markdown fence, closed or not; None where there is no fence.
+    """Return the content of a Markdown fence, closed or not; None if there is no fence.
 
-    Cut, not matched: a model may answer with a million line breaks, over which a pattern takes hours.
+    Without a regular expression: a model may answer with a million line breaks, for which a pattern takes hours.
     """
     mark, line_break, body = text.lstrip().partition("\n")
     if not line_break or mark.rstrip() not in {_FENCE, f"{_FENCE}json"}:
@@ -187,7 +189,9 @@ def _in_fence(text: str) -> str | None:
 
 
 def never_heals(row: ResultRow) -> bool:
-    """Whether a row has no good answer, and gets none, by what it asks and not by what is around it."""
+    """Whether a row has no good answer and will never get one, because of the request itself and not because of rights
+    or missing media.
+    """
     if row.status.is_good or row.code in _MENDED_ELSEWHERE:
         return False
     return not row.repairable or row.code in HOPELESS
@@ -198,7 +202,7 @@ def _failed(code: str, reason: str) -> dict[str, Any]:
 
 
 def _verdict(response: Response, form: Form, check: Callable[[Any], str] | None) -> dict[str, Any]:
-    """Return the members of the row that the candidates decide."""
+    """Return those members of the row that depend on the candidates."""
     verdicts = (_judged(candidate, form, check) for candidate in response.candidates or ())
     first = next(verdicts, None)
     if first is not None:
@@ -227,7 +231,7 @@ def _judged(candidate: Candidate, form: Form, check: Callable[[Any], str] | None
 def _judged_form(
     said: list[dict[str, Any]], text: str | None, form: Form, check: Callable[[Any], str] | None
 ) -> dict[str, Any]:
-    """Return the members of a row whose model said something: has it the form that was asked for?"""
+    """Return the members of a row with an answer: does the answer have the form that was asked for?"""
     if form.media:
         if any(_is_medium(part, form.media) for part in said):
             return {"status": RowStatus.SUCCEEDED}
@@ -237,7 +241,7 @@ def _judged_form(
         return {"status": RowStatus.SUCCEEDED}
     if text is not None:
         return judged_json(text, check)
-    # Who offers functions beside a schema gets a call or JSON.
+    # A request with functions and a schema gets a function call or JSON.
     if any(part.get("functionCall") for part in said):
         return {"status": RowStatus.SUCCEEDED}
     return _invalid("NOT_JSON", "JSON was asked for and the answer has no text")
@@ -256,7 +260,8 @@ def judged_json(text: str, check: Callable[[Any], str] | None) -> dict[str, Any]
         try:
             answer = decode(text)
         except msgspec.DecodeError:
-            # What stands in a fence is no JSON with it, and to look for one first takes longer than all the rest.
+            # A text in a fence is not JSON, so it gets here. Looking for a fence first would take longer than all other
+            # steps.
             fenced = _in_fence(text)
             if fenced is None:
                 raise
@@ -264,13 +269,13 @@ def judged_json(text: str, check: Callable[[Any], str] | None) -> dict[str, Any]
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         status, code, reason = RowStatus.INVALID_OUTPUT, "NOT_JSON", "JSON was asked for and the answer is not JSON"
         if _is_cut(body, error):
-            # Seen in the field with STOP, too.
+            # This was also seen with the finish reason STOP.
             status, code, reason = RowStatus.TRUNCATED, "CUT_JSON", "The answer is JSON that ends too early"
         return {"status": status, "code": code, "reason": reason, "repairable": True}
     try:
         encode(answer)
     except OverflowError:
-        # Integers of more than 64 bits, which a table would round too; the text has all of their digits.
+        # Integers of more than 64 bits are rounded, as a table would do. The text has all of their digits.
         answer = loose(body.encode())
     problem = check(answer) if check is not None else ""
     if problem:
@@ -279,19 +284,19 @@ def judged_json(text: str, check: Callable[[Any], str] | None) -> dict[str, Any]
 
 
 def _is_cut(text: str, error: Exception) -> bool:
-    """Whether the decoder met the end of the text where it wanted more: all that came before was JSON."""
+    """Whether the text is JSON that was cut: the decoder needed more at the end of the text."""
     if not isinstance(error, msgspec.DecodeError) or not text.strip():
         return False
     if "truncated" in str(error):
-        # It also says so of half a character near the end, which the lenient decoder takes.
+        # The decoder also reports half a character near the end. The lenient decoder accepts that.
         return repaired(text.encode("utf-8", "replace")) is None
-    # A number that ends in its sign, point or exponent is reported at the byte behind the last one.
+    # For a number that ends in its sign, point or exponent, the error is at the byte after the last one.
     at = _BYTE.search(str(error))
     return at is not None and int(at[1]) >= len(text.encode())
 
 
 def _said(candidate: Candidate) -> list[dict[str, Any]]:
-    """Return the parts that say something, thoughts left out."""
+    """Return the parts that say something, without thoughts."""
     parts = candidate.content.listed if candidate.content is not None else ()
     return [part for part in parts if part.get("thought") not in _YES and _says(part)]
 
@@ -305,7 +310,7 @@ def _text(said: list[dict[str, Any]]) -> str | None:
 
 
 def _is_medium(part: dict[str, Any], media: tuple[str, ...]) -> bool:
-    """Whether a part is, or may be, one of some media: bytes, an address, or a member that we do not know."""
+    """Whether a part is, or may be, one of these media: bytes, an address, or a member that we do not know."""
     for name, value in part.items():
         if value in _NOTHING or name in _DESCRIPTIONS or name in _NO_MEDIA:
             continue
@@ -339,7 +344,7 @@ def _word(value: Any) -> str:
 
 
 def _media_alone(modalities: Any) -> tuple[str, ...]:
-    """Return what ``responseModalities`` lists, or nothing where text is among it."""
+    """Return the modalities in ``responseModalities``; nothing if text is one of them."""
     named = tuple(_word(word).upper() for word in modalities) if isinstance(modalities, list) else ()
     return named if all(word in _MEDIA for word in named) else ()
 

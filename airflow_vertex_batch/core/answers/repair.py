@@ -1,4 +1,4 @@
-"""Which rows go again, and how are they asked this time? Only rows to which another try may give a good answer.
+"""Which rows are sent again, and how is the request changed? Only rows for which another try may give a good answer.
 
 The rows of all rounds so far are read as they would land. The rows that are worth another try are written into a
 smaller prepared set, and their requests are changed as their status requires. Invariants: a row with a good answer is
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.ports import ObjectStore
     from airflow_vertex_batch.core.money.prices import PriceTable
 
-#: Answer tokens that current Gemini models give at the most
+#: The largest number of answer tokens of current Gemini models
 #: (https://cloud.google.com/vertex-ai/generative-ai/docs/models/gemini/2-5-flash, 2026-11-22).
 MAX_OUTPUT_TOKENS = 65_536
 
 
 class Action(StrEnum):
-    """What another try does differently."""
+    """How a row is sent again."""
 
     #: Send the request as it was.
     AS_IS = "as_is"
@@ -52,7 +52,7 @@ class Action(StrEnum):
     GIVE_UP = "give_up"
 
 
-#: What is done about each status where nobody said otherwise.
+#: The default action for each status.
 ACTIONS: dict[RowStatus, Action] = {
     RowStatus.SUCCEEDED: Action.GIVE_UP,
     RowStatus.TRUNCATED: Action.MORE_TOKENS,
@@ -67,14 +67,14 @@ ACTIONS: dict[RowStatus, Action] = {
 
 
 class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows go again, and how.
+    """Which rows are sent again, and how.
 
-    :param actions: by status, where not as in `ACTIONS`.
+    :param actions: actions by status, for statuses that differ from `ACTIONS`.
     :param max_output_tokens: the cap of `Action.MORE_TOKENS`, in tokens.
-    :param resume: where rows failed with a line of their own, hand the service its output file to complete
+    :param resume: for failed rows that have a line in the output, give the service its own output file to complete
         (https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/capabilities/batch-inference/resume-job,
-        2026-11-22); rows without a line, or with an answer that is no good, go as requests in a later round.
-    :param max_requests: most requests in one job.
+        2026-11-22); rows without a line, or with a bad answer, are sent as requests in a later round.
+    :param max_requests: the largest number of requests in one job.
     """
 
     actions: dict[RowStatus, Action] = {}
@@ -86,7 +86,7 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, actions: Mapping[str, str] | None, **members: Any) -> RepairPolicy:
         """Read a policy from texts.
 
-        :raises InputError: for a status or an action that does not exist, or that cannot be repaired.
+        :raises InputError: for a status or an action that does not exist, or a status that cannot be repaired.
         """
         read: dict[RowStatus, Action] = {}
         for status, action in (actions or {}).items():
@@ -106,19 +106,20 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return Action.MORE_TOKENS in (ACTIONS | self.actions).values()
 
     def action(self, row: ResultRow) -> Action:
-        """Return what is done about one row."""
+        """Return the action for one row."""
         if row.status.is_good or row.code in HOPELESS or not row.attempts:
             return Action.GIVE_UP
-        # What was refused for its content is not repairable by itself, but its author may insist.
+        # A row that was blocked for its content is not repairable by default, but the author may choose to send it
+        # again.
         if not row.repairable and not (row.status is RowStatus.BLOCKED and row.status in self.actions):
             return Action.GIVE_UP
         return self.actions.get(row.status, ACTIONS[row.status])
 
 
 def refuse_idle_repair(task_id: str, policy: RepairPolicy, rounds: int, on_clear: str) -> None:
-    """Refuse what only a repair round makes use of, where none can be made.
+    """Refuse arguments that only a repair round uses, if no repair round can be made.
 
-    :raises InputError: naming the arguments.
+    :raises InputError: with the names of the arguments.
     """
     if rounds or on_clear == "repair":
         return
@@ -131,23 +132,23 @@ def refuse_idle_repair(task_id: str, policy: RepairPolicy, rounds: int, on_clear
 
 
 class Wants(Flag):
-    """Which rows may go in another round."""
+    """Which rows may be sent in another round."""
 
-    #: Those that another try may help, as long as each round cures some, or its job ended badly.
+    #: Rows for which another try may help, as long as each round cures some rows, or its job ended badly.
     CURABLE = auto()
-    #: The same also after a round that cured nothing.
+    #: The same rows, also after a round that cured nothing.
     AGAIN = auto()
-    #: Those that no job has a line for, in any case.
+    #: Rows for which no job has a line, always.
     UNANSWERED = auto()
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What a look at the rounds so far came to.
+    """The result of reading the rounds so far.
 
     :param manifest: the rows to send again, or None when there are none, or when the last round cured nothing.
-    :param wanted_count: rows that another try may help.
-    :param cured: rows that the last round gave a good answer.
-    :param cost_usd: what all rounds were billed.
+    :param wanted_count: the number of rows for which another try may help.
+    :param cured: the number of rows to which the last round gave a good answer.
+    :param cost_usd: the cost of all rounds.
     """
 
     manifest: Manifest | None
@@ -168,9 +169,9 @@ def select(
 ) -> Selection:
     """Write the set of rows to send again.
 
-    :param folder: where the task's prepared sets lie.
+    :param folder: the folder of the task's prepared sets.
     :param token: names this attempt's files; anything unique.
-    :param wants: which rows may go at all.
+    :param wants: which kinds of rows may be sent.
     """
     first, number = rounds.rounds[0].manifest, len(rounds.rounds)
     if first is None:
@@ -186,7 +187,7 @@ def select(
                 if policy.resume and _has_failed_line(row):
                     resumable.put(row.key, Action.AS_IS.encode())
         cured, count = rounds.cured[-1], wanted.count
-        # A round whose job was lost says nothing about its rows.
+        # If the job of a round ended badly, the round does not show that its rows cannot be cured.
         is_hopeful = number == 1 or bool(cured) or bool(wants & Wants.AGAIN) or bool(badly_ended(rounds.rounds[-1:]))
         chosen = wanted if wants & Wants.CURABLE and is_hopeful else missed
         if not chosen.count:
@@ -208,12 +209,14 @@ def select(
 
 
 def _has_failed_line(row: ResultRow) -> bool:
-    """Whether the output has a line for the row that the service itself would complete."""
+    """Whether the output has a line for the row that the service itself can complete."""
     return row.status is RowStatus.FAILED and not row.response and not row.code.startswith("JOB_STATE_")
 
 
 def _output_to_resume(last: Round, store: ObjectStore) -> str:
-    """Return the one output file of a round, or an empty text: several cannot be completed by one job."""
+    """Return the output file of a round if there is exactly one, else an empty text: one job cannot complete several
+    files.
+    """
     outputs = [uri for job in last.jobs if job.output_uri for uri in _output_files(job.output_uri, store)]
     return str(outputs[0]) if len(outputs) == 1 else ""
 
@@ -223,7 +226,7 @@ def _output_files(output_uri: str, store: ObjectStore) -> list[Uri]:
 
 
 def with_resume(manifest: Manifest, output_uri: str) -> Manifest:
-    """Return a set of one file whose job completes an output file of an earlier job; as it is for an empty address."""
+    """Return a set whose job completes the output file of an earlier job; for an empty address, the set unchanged."""
     if not output_uri or len(manifest.shards) != 1:
         return manifest
     shard = msgspec.structs.replace(manifest.shards[0], resume_uri=output_uri)
@@ -233,7 +236,7 @@ def with_resume(manifest: Manifest, output_uri: str) -> Manifest:
 def _lines(
     rounds: tuple[Round, ...], wanted: Shelf, policy: RepairPolicy, store: ObjectStore
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the wanted requests as they were sent last, changed as their action says."""
+    """Yield the wanted requests, as they were sent last, with the change that their action needs."""
     for asked in reversed(rounds):
         for shard in asked.manifest.shards if asked.manifest is not None else ():
             with store.open_read(Uri.parse(shard.uri)) as stream:
@@ -254,7 +257,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 
 def _changed(request: bytes, action: Action, policy: RepairPolicy) -> bytes | None:
-    """Return the request for another try, or None when the action cannot help any more."""
+    """Return the request for another try; None if the action cannot help any more."""
     if action is Action.AS_IS:
         return request
     doc = decode(request)
@@ -263,7 +266,7 @@ def _changed(request: bytes, action: Action, policy: RepairPolicy) -> bytes | No
     name = "max_output_tokens" if "max_output_tokens" in config else "maxOutputTokens"
     most = config.get(name)
     if most is None:
-        # It stopped at the model's own limit: a longer answer is not to be had, but a shorter one may come.
+        # The answer reached the model's own limit. A longer answer is not possible, but the next answer may be shorter.
         return request
     if int(most) >= policy.max_output_tokens:
         return None

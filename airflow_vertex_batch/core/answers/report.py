@@ -1,5 +1,5 @@
-"""What did a batch give, what did it cost, and is that good enough? One small record holds counts, tokens and money: as
-text for people, as a dict for XCom. The limits that a batch must meet are here too.
+"""How many rows of a batch are good, what did they cost, and is that good enough? One small record has counts, tokens
+and money: as text for people, as a dict for XCom. The limits that a batch must meet are here too.
 
 Invariants: each row is counted once, and each attempt at it is priced at its own tier. A row that cannot be priced is
 counted as such and never as zero. A row that was answered without being sent adds neither tokens nor money.
@@ -24,23 +24,23 @@ from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus, Tally, Us
 from airflow_vertex_batch.core.money.estimate import Estimate, dollars
 from airflow_vertex_batch.core.money.prices import PriceTable, billing_day, was_sent
 
-#: Keys shown of each status in a message, and reasons that are counted of each: what the others are is in the rows.
+#: How many keys of each status are shown in a message, and how many reasons are counted. The others are in the rows.
 _SAMPLES, _REASONS = 3, 5
-#: Reasons that are told apart of each status.
+#: How many different reasons are kept for each status.
 _MOST_REASONS = 100
-#: What the service, the linter and we call a reason. Anything else may be a text that quotes a row.
+#: The form of a reason: one word of the service, of the linter or of this package. Any other text may quote a row.
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 _NO_WORD = "OTHER"
 
 
 class Report(Record, frozen=True, kw_only=True):
-    """What an export did. Small and versioned, for XCom and for people.
+    """The result of an export. Small and versioned, for XCom and for people.
 
     :param request_count: rows that had to be accounted for, rejected ones included.
     :param statuses: rows by status; they add up to `request_count`.
     :param samples: up to three keys of each status that is not good.
-    :param reasons: of each status that is not good, its five most frequent reasons with their rows: the column
-        ``code`` of what landed, such as ``{"failed": {"INVALID_ARGUMENT": 7}}``. Never a text.
+    :param reasons: for each status that is not good, its five most frequent reasons with their rows: the column
+        ``code`` of the landed rows, such as ``{"failed": {"INVALID_ARGUMENT": 7}}``. Never a text.
     :param usage: tokens of all attempts at all rows.
     :param cost_usd: what the priced rows cost, US dollars with six decimals, as text so that no digit is lost.
     :param unpriced_count: rows that were billed but could not be priced.
@@ -51,7 +51,7 @@ class Report(Record, frozen=True, kw_only=True):
     :param known_count: rows answered by an earlier run, and not sent.
     :param shared_count: rows answered by another row's identical request, and not sent themselves.
     :param rounds: what each repair round sent and cured: ``{"round": 1, "sent": 70, "cured": 61}``.
-    :param estimate: what was estimated before (`core.money.estimate.Estimate` as a dict), or None.
+    :param estimate: the estimate before the purchase (`core.money.estimate.Estimate` as a dict), or None.
     """
 
     version: int = 2
@@ -96,16 +96,16 @@ class Report(Record, frozen=True, kw_only=True):
 
     @property
     def is_cost_known(self) -> bool:
-        """Whether any of the rows that were billed has a price. Zero is a cost only where nothing was billed."""
+        """Whether any of the billed rows has a price. A cost of zero is right only if nothing was billed."""
         return not self.unpriced_count or bool(Decimal(self.cost_usd))
 
     @property
     def money(self) -> str:
-        """What the batch cost, for people."""
+        """The cost of the batch, as text for people."""
         return f"${Decimal(self.cost_usd):,.6f}" if self.is_cost_known else "cost not known"
 
     def _unpriced(self) -> str:
-        """Say of how many rows the cost is not known, and each model without a price once."""
+        """Return a text: for how many rows the cost is not known, and which models have no price."""
         if not self.unpriced_count:
             return ""
         models = ", ".join(self.unpriced_models)
@@ -121,12 +121,12 @@ class Report(Record, frozen=True, kw_only=True):
         return "\n\n".join((f"**{self.summary()}**", *self._tables("github", "github")))
 
     def _tables(self, grid: str, plain: str) -> list[str]:
-        """Return rows by status, repair rounds where there were any, then tokens and money."""
+        """Return rows by status, repair rounds if there were any, then tokens and money."""
         from tabulate import tabulate
 
-        # Left to itself it reads figures as numbers, and rounds money to six digits.
+        # By default, tabulate reads figures as numbers, and rounds money to six digits.
         table = functools.partial(tabulate, disable_numparse=True)
-        # A key is the user's own text: a bar in it must not end a Markdown cell.
+        # A key is the user's own text. A "|" in it must not end a Markdown cell.
         statuses = self._status_rows("|" if grid == "simple" else "\\|")
         aligned = ("left", "right", "right", "left", "left")
         made = [
@@ -168,7 +168,7 @@ class Report(Record, frozen=True, kw_only=True):
             # The estimate's output includes thinking, as its price does.
             ("output tokens", usage.output_tokens, estimate.output_tokens if estimate else None),
             ("thinking tokens", usage.thinking_tokens, "included above" if estimate else None),
-            # The service brings them in, such as what a search found: nobody can estimate them.
+            # The service adds these tokens, for example from a search. They cannot be estimated.
             ("tool tokens, at the prompt's price", usage.tool_tokens, None),
             ("rows known, not sent", self.known_count, None),
             ("rows sent as another", self.shared_count, None),
@@ -181,7 +181,7 @@ class Report(Record, frozen=True, kw_only=True):
         return made
 
     def _against(self, estimate: Estimate | None) -> str:
-        """Say what was estimated, and how near that was."""
+        """Return a text with the estimate, and how near it was."""
         if estimate is None:
             return ""
         if estimate.cost_usd is None:
@@ -193,11 +193,11 @@ class Report(Record, frozen=True, kw_only=True):
 
 
 class Totals:
-    """Adds rows up as they pass.
+    """Adds up rows, one after the other.
 
-    :param prices: the shipped table where not given.
+    :param prices: the prices; the table of this package if not given.
     :param model: the model that was asked, for rows that do not name the one that answered.
-    :param now: priced by the day of it are rows that do not say when they were answered; now where not given.
+    :param now: rows that do not say when they were answered get the price of this day; now if not given.
     """
 
     def __init__(self, prices: PriceTable | None = None, model: str = "", now: datetime | None = None) -> None:
@@ -227,7 +227,7 @@ class Totals:
             self.shared_count += 1
         elif row.status.is_good:
             self.known_count += 1
-        # Such a row has its job's state as its code: see `core.answers.collect`.
+        # A row that no job answered has its job's state as its code: see `core.answers.collect`.
         self.unanswered_count += row.code.startswith("JOB_STATE_")
         cost = self._prices.cost(row, self._model, self._day)
         if cost is None:
@@ -253,11 +253,11 @@ class Totals:
 
     @property
     def cost(self) -> Decimal:
-        """What the priced rows cost so far, US dollars."""
+        """The cost of the priced rows so far, US dollars."""
         return self._cost
 
     def report(self, **facts: Any) -> Report:
-        """Return the totals with the facts the counter does not know; a fact given here wins."""
+        """Return the totals together with further facts. A fact that is given here wins."""
         tally = Tally(self._statuses)
         counted: dict[str, Any] = {
             "request_count": tally.total,
@@ -281,9 +281,10 @@ class Thresholds(msgspec.Struct, frozen=True):
     """How many rows may fail. A row has failed when it has no good answer, whatever the reason.
 
     :param max_failed_ratio: largest share of failed rows that passes, 0 to 1; None for any.
-    :param min_succeeded_rows: fewest good rows that pass, 0 or more. None asks for one good answer from this run, if
-        it had anything to ask; then only a `max_failed_ratio` of 1 lets a batch without any pass, or known answers
-        beside which nothing was sent but rows that no repair can heal.
+    :param min_succeeded_rows: smallest number of good rows that passes, 0 or more. None asks for one good answer from
+        this run, if the run sent anything. Then a batch without any good answer passes only in two cases:
+        `max_failed_ratio` is 1; or answers of earlier runs land, and all rows that were sent are rows that no repair
+        can heal.
     """
 
     max_failed_ratio: float | None = None
@@ -302,9 +303,9 @@ class Thresholds(msgspec.Struct, frozen=True):
         return cls(max_failed_ratio, min_succeeded_rows)
 
     def check(self, report: Report) -> None:
-        """Pass what has landed, or refuse it.
+        """Check the landed rows against the limits.
 
-        :raises ResultError: naming every limit that was missed, the statuses and sample keys.
+        :raises ResultError: with every limit that was missed, the statuses and sample keys.
         """
         missed = [why for why in (self._too_many_failed(report), self._too_few_good(report)) if why]
         if missed:
@@ -335,7 +336,7 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 
 def _without_any(report: Report) -> str:
-    """Say of a batch that no row of this run has a good answer, if that is so and there was anything to ask."""
+    """Return a text if no row of this run has a good answer although something was sent; else an empty text."""
     if report.sent_count and report.good_count == report.known_count and not only_hopeless(report):
         return f"None of {report.sent_count:,} rows that were sent has a good answer"
     if report.request_count and not report.good_count:
@@ -344,9 +345,11 @@ def _without_any(report: Report) -> str:
 
 
 def only_hopeless(report: Report) -> str:
-    """Say of a night with known answers that nothing new came of it, and that no repair can change that; else nothing.
+    """Return a text if answers of earlier runs land, no sent row has a good answer, and no repair can change that; else
+    an empty text.
 
-    Such rows are sent every night, for their answer never comes: they must not fail every night that has no other.
+    Such rows are sent every night, because they never get an answer. A night with no other rows must not fail because
+    of them.
     """
     if not report.known_count or not report.sent_count or report.sent_count != report.hopeless_count:
         return ""

@@ -1,4 +1,4 @@
-"""What did a batch and its repair rounds give? For each row, the best answer of all rounds."""
+"""What is the result of a batch and its repair rounds? For each row, the best answer of all rounds."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 
 class Round(Record, frozen=True, kw_only=True):
-    """One time of asking: what was asked, and the jobs that answered.
+    """One round: the requests that were sent, and the jobs that answer them.
 
-    :param manifest: None when the jobs' own input says what was asked.
+    :param manifest: the requests; None if the input of the jobs has them.
     """
 
     manifest: Manifest | None
@@ -39,20 +39,20 @@ class Round(Record, frozen=True, kw_only=True):
 
     @property
     def asks_all_again(self) -> bool:
-        """Whether it sends whatever had no answer before.
+        """Whether the round sends all rows that had no answer before.
 
-        One that completes an output does not: what that job did not come to has no line there. Nor does what was bought
-        in the place of one job of many.
+        A round that completes an output does not: rows that the earlier job did not reach have no line in that output.
+        A round that replaces one of several jobs does not either.
         """
         manifest = self.manifest
         return manifest is not None and manifest.round > 0 and not any(shard.resume_uri for shard in manifest.shards)
 
 
 class Rounds:
-    """The rows of a batch over all its rounds, each once, as its best attempt.
+    """The rows of a batch over all its rounds: each row once, with its best answer.
 
-    :param check: says why a JSON answer does not fit the response schema.
-    :param on_lost_output: what to do when an output does not hold what the service counted.
+    :param check: returns why a JSON answer does not fit the response schema.
+    :param on_lost_output: what to do when an output has fewer rows than the service counted.
     """
 
     def __init__(
@@ -67,26 +67,26 @@ class Rounds:
         self.rounds = tuple(rounds)
         self._store = store
         self._collectors = [Collector(store, warehouse, check, on_lost_output=on_lost_output) for _ in self.rounds]
-        #: Good answers by the round they came from; complete once `rows` is exhausted.
+        #: Number of good answers by the round that they came from; complete when `rows` has been read to the end.
         self.cured = [0] * len(self.rounds)
 
     @property
     def anomalies(self) -> dict[str, int]:
-        """What the outputs held beside one line a request, added up over the rounds."""
+        """The odd lines of all outputs, added up over the rounds."""
         odd = [collector.anomalies for collector in self._collectors]
         return {name: sum(getattr(item, name) for item in odd) for name in type(odd[0]).__struct_fields__}
 
     @property
     def expected_count(self) -> int:
-        """Requests in the input of the first round, as far as it has been read."""
+        """The number of requests in the input of the first round, as far as it has been read."""
         return self._collectors[0].expected_count
 
     def amiss(self) -> str:
-        """Say which keys are missing or surplus, for totals that do not add up."""
+        """Return which keys are missing or surplus, for totals that do not add up."""
         return self._collectors[0].amiss()
 
     def rows(self) -> Iterator[ResultRow]:
-        """Yield each request's best attempt, with what its other attempts were billed."""
+        """Yield the best answer to each request, together with the bills of its other attempts."""
         if len(self.rounds) == 1:
             yield from self._counted(self._answers(0), 0)
             return
@@ -114,7 +114,9 @@ class Rounds:
 
     @staticmethod
     def _of_batch(asked: Round, batch: Batch, collector: Collector) -> Iterator[ResultRow]:
-        """Yield one job's rows; those of a moved job name its model, by which they are priced, if nobody else did."""
+        """Yield the rows of one job. A row of a moved job that names no model gets the model of the job,
+        for its price.
+        """
         rows = collector.rows(batch)
         if not _is_other_model(asked, batch.job):
             return rows
@@ -129,7 +131,8 @@ class Rounds:
             self.cured[number] += row.status.is_good
             return row
 
-        # Not a loop that yields: it would keep each row, which may be long, while it lands.
+        # `map`, not a loop with `yield`: the loop would keep each row, which may be long, in memory while the row
+        # lands.
         return map(counted, rows)
 
 
@@ -139,8 +142,8 @@ _decode_row = msgspec.json.Decoder(ResultRow).decode
 def better(before: ResultRow, now: ResultRow) -> ResultRow:
     """Return the better of two attempts at one request: a good answer, else any answer, else the later one.
 
-    What belongs to the request stays, and what the other attempt was billed is remembered. Whether asking once more may
-    help is for the later attempt to say.
+    The members of the request stay, and the bill of the other attempt is kept. The later attempt decides whether
+    another try may help.
     """
     best, other = (before, now) if _worth(before) > _worth(now) else (now, before)
     billed = (*before.earlier, *now.earlier, *((other.usage,) if other.usage is not None else ()))
@@ -161,7 +164,8 @@ def _worth(row: ResultRow) -> int:
 def batches(asked: Round) -> list[Batch]:
     """Return each job with the requests it answers.
 
-    :raises InputError: when jobs and manifest do not belong together: landing would lose rows, or land none over many.
+    :raises InputError: when jobs and manifest do not belong together. Landing would then lose rows, or replace many
+        rows by none.
     """
     manifest = asked.manifest
     if manifest is None:
@@ -178,7 +182,8 @@ def batches(asked: Round) -> list[Batch]:
         job = by_input.get((shard.resume_uri or shard.uri,))
         if job is None:
             raise _mismatch(f"No job answers {shard.uri} of manifest {manifest.uri}")
-        # Of a moved job too: a row has its answer, whichever model gave it, and is not asked again by the next run.
+        # The manifest's model, for a moved job too: a row that another model answered is not sent again by the next
+        # run.
         model = manifest.model or job.model
         found.append(Batch(job, (shard.uri,), shard.columns_uri, model=model, resumed=bool(shard.resume_uri)))
     return found
@@ -190,18 +195,18 @@ def _mismatch(what: str, why: str = "") -> InputError:
 
 
 def _is_other_model(asked: Round, job: BatchJob) -> bool:
-    """Whether a job was moved to another model than its set was meant for."""
+    """Whether a job was moved to a model that is not the model of its set."""
     meant = asked.manifest.model if asked.manifest is not None else ""
     return bool(meant and job.model) and _bare(meant) != _bare(job.model)
 
 
 def _bare(model: str) -> str:
-    """Return a model's id without its version: the service may spell the version out."""
+    """Return a model's id without its version, because the service may add the version."""
     return model_id(model).partition("@")[0]
 
 
 def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> tuple[BatchJob, ...]:
-    """Return the jobs a task was given, as they are now: one that was stored may not have named its output yet."""
+    """Return the jobs that a task was given, as they are now. A stored job may not have had its output address yet."""
     return tuple(
         _as_it_is_now(BatchJob.from_dict(item), get) if isinstance(item, dict) else get(JobName.parse(item))
         for item in items(jobs)
@@ -209,13 +214,13 @@ def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> tuple[BatchJob, 
 
 
 def read_round(value: Any, get: Callable[[JobName], BatchJob]) -> Round:
-    """Return a round that a task was given, with its jobs as they are now."""
+    """Return the round that a task was given, with its jobs as they are now."""
     stored = Round.from_dict(value)
     return msgspec.structs.replace(stored, jobs=tuple(_as_it_is_now(job, get) for job in stored.jobs))
 
 
 def _as_it_is_now(job: BatchJob, get: Callable[[JobName], BatchJob]) -> BatchJob:
-    """Ask for a job; where that cannot be done, what is known of it must do: its output is compared with it."""
+    """Ask for a job. If that fails, use the stored job: its output will be compared with its counts."""
     try:
         return get(job.job_name)
     except ServiceError as error:
@@ -224,7 +229,7 @@ def _as_it_is_now(job: BatchJob, get: Callable[[JobName], BatchJob]) -> BatchJob
 
 
 def badly_ended(rounds: Sequence[Round]) -> list[BatchJob]:
-    """Return the jobs that did not end well, and whose end no later round has made good."""
+    """Return the jobs that did not end well, if no later round has sent their unanswered rows again."""
     since = max((number for number, asked in enumerate(rounds) if asked.asks_all_again), default=0)
     jobs = [job for asked in rounds[since:] for job in asked.jobs]
     return [job for job in jobs if job.state.phase not in {Phase.SUCCEEDED, Phase.PARTIAL}]
@@ -242,10 +247,10 @@ def shard_of(manifest: Manifest, job: BatchJob) -> int:
 
 
 def taken_over(base: Manifest, given: Sequence[BatchJob], jobs: Sequence[BatchJob]) -> Round | None:
-    """Return what was bought in the place of another task's jobs, as a round of its own; None when nothing was.
+    """Return the jobs that were bought to replace another task's jobs, as a round; None if there are none.
 
-    :param given: that task's jobs.
-    :param jobs: those of the batch in the end.
+    :param given: the jobs of the other task.
+    :param jobs: the jobs that the batch has in the end.
     """
     known = {job.name for job in given}
     bought = sorted((shard_of(base, job), job.name) for job in jobs if job.name not in known)

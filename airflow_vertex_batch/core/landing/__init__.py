@@ -1,1 +1,1 @@
-"""How do rows land? As one record a row, in files or in a table; landing twice is landing once."""
+"""How do rows land? One record for each row, in files or in a table. Landing twice gives the same as landing once."""

@@ -1,10 +1,11 @@
 """Where do answers land: in files of Cloud Storage (``gs://``) or in a table of BigQuery (``bq://``)?
 
-A destination owns all that differs between the two: which arguments go with it, where its dead letters go, its sink,
-the answers that it holds already, and its page in the Cloud console.
+All differences between the two are in a destination: which arguments go with it, where its dead letters go, its sink,
+the answers that it has already, and its page in the Cloud console.
 
-`Said` is what an author says, checked when the DAG file is read as far as its text is known, and read as a
-`Destination` once Airflow has rendered it. What one kind makes no use of is refused both times.
+`Said` has the author's arguments. They are checked when the DAG file is read, as far as their texts are known. After
+Airflow has rendered them, they are read as a `Destination`. An argument that does not go with the kind of destination
+is refused both times.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.landing.record import LandPlan
     from airflow_vertex_batch.core.landing.sink import Sink
 
-#: The formats of files; `core.landing.formats` writes them. Repeated, so that a DAG file need not load it.
+#: The formats of files. `core.landing.formats` writes them; the names are repeated here so that a DAG file need not
+#: load that module.
 _FILE_FORMATS = ("jsonl", "parquet")
 
 
@@ -50,20 +52,20 @@ class Destination(Protocol):
         """Its page in the Cloud console."""
 
     def sink(self, store: ObjectStore, warehouse: Warehouse, plan: LandPlan) -> Sink:
-        """Return what takes the rows of one landing."""
+        """Return the sink for the rows of one landing."""
 
     def answers(self, store: ObjectStore, warehouse: Warehouse) -> Answers:
-        """Return the good answers that it holds already."""
+        """Return the good answers that the destination has already."""
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What an author says of a destination, before or after Airflow has rendered it.
+    """An author's arguments about a destination, before or after Airflow has rendered them.
 
     :param destination: ``gs://bucket/folder`` or ``bq://project.dataset.table``.
-    :param project: completes ``bq://dataset.table``; empty where the connection may name it.
-    :param dead_letters: where rows without a good answer go, an address of the same kind; beside the answers where not
-        given.
-    :param file_format: of files, ``jsonl`` or ``parquet``; ``jsonl`` where not given.
+    :param project: completes ``bq://dataset.table``; empty if the connection may name the project.
+    :param dead_letters: where rows without a good answer go, an address of the same kind. If not given, beside the
+        answers.
+    :param file_format: the format of files, ``jsonl`` or ``parquet``; ``jsonl`` if not given.
     """
 
     destination: Any
@@ -72,7 +74,7 @@ class Said(msgspec.Struct, frozen=True):
     file_format: str | None = None
 
     def check(self, task_id: str) -> None:
-        """Check what is known of it already: a template, or the output of a task, may become anything.
+        """Check the arguments that are known already. A template, or the output of a task, may become anything.
 
         :raises InputError: for what is no destination, or goes with the other kind.
         """
@@ -84,7 +86,7 @@ class Said(msgspec.Struct, frozen=True):
             kind.check(self, task_id)
 
     def read(self, task_id: str, staging: Uri) -> Destination:
-        """Return the destination, now that all of it is known.
+        """Return the destination, after all arguments are known.
 
         :param staging: the staging folder.
         :raises InputError: for what is no destination, or goes with the other kind.
@@ -94,7 +96,7 @@ class Said(msgspec.Struct, frozen=True):
         return kind.read(self, staging)
 
     def _kind(self) -> type[Files | Table] | None:
-        """Return of which kind it is; None while that is not known."""
+        """Return the kind of destination; None while it is not known."""
         text = self.destination
         found = [kind for kind in (Files, Table) if isinstance(text, str) and may_begin(text, (kind.scheme,))]
         return found[0] if len(found) == 1 else None
@@ -103,9 +105,9 @@ class Said(msgspec.Struct, frozen=True):
 class Files(msgspec.Struct, frozen=True):
     """Files in a folder of Cloud Storage.
 
-    :param folder: the folder; answers lie in ``answers/`` below it.
+    :param folder: the folder; answers go to ``answers/`` below it.
     :param file_format: ``jsonl`` or ``parquet``.
-    :param dead: folder of the dead letters; ``dead-letters/`` below `folder` where not given.
+    :param dead: the folder of the dead letters; ``dead-letters/`` below `folder` if not given.
     """
 
     scheme: ClassVar[str] = "gs://"
@@ -117,7 +119,7 @@ class Files(msgspec.Struct, frozen=True):
 
     @classmethod
     def check(cls, said: Said, task_id: str) -> None:
-        """Check what an author says of files."""
+        """Check an author's arguments for files."""
         from airflow_vertex_batch.core.landing.record import ANSWERS
 
         check_folder(said.destination, "destination")
@@ -150,7 +152,7 @@ class Files(msgspec.Struct, frozen=True):
         return self.folder.console_url
 
     def sink(self, store: ObjectStore, _warehouse: Warehouse, plan: LandPlan) -> Sink:
-        """Return what merges the day's files."""
+        """Return the sink that merges the day's files."""
         from airflow_vertex_batch.core.landing.files import FileSink
 
         return FileSink(store, self.folder, plan, self.file_format, self.dead)
@@ -166,7 +168,7 @@ class Table(msgspec.Struct, frozen=True):
     """A BigQuery table.
 
     :param dead: the table of the dead letters.
-    :param staging: the folder where rows lie until they are loaded.
+    :param staging: the folder of rows that are not loaded yet.
     """
 
     scheme: ClassVar[str] = "bq://"
@@ -178,7 +180,7 @@ class Table(msgspec.Struct, frozen=True):
 
     @classmethod
     def check(cls, said: Said, task_id: str) -> None:
-        """Check what an author says of a table."""
+        """Check an author's arguments for a table."""
         check_table(said.destination, "destination", said.project)
         why, todo = f"Answers land in the table {said.destination}", "Give destination='gs://…', or leave it out"
         refuse_idle(task_id, {"file_format": said.file_format}, why=why, todo=todo)
@@ -213,7 +215,7 @@ class Table(msgspec.Struct, frozen=True):
         return self.table.console_url
 
     def sink(self, store: ObjectStore, warehouse: Warehouse, plan: LandPlan) -> Sink:
-        """Return what merges rows into the two tables."""
+        """Return the sink that merges rows into the two tables."""
         from airflow_vertex_batch.core.landing.table import TableSink
 
         return TableSink(store, warehouse, self.table, self.dead, plan, self.staging)
@@ -226,7 +228,9 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def _of_one_kind(said: Said, task_id: str, scheme: str, form: str, kind: str) -> None:
-    """Insist that dead letters land as the answers do: a row that turns good leaves them in the same landing."""
+    """Insist that dead letters have the same kind of destination as the answers: one landing must be able to move a row
+    from one to the other.
+    """
     text = said.dead_letters
     if isinstance(text, str) and not may_begin(text, (scheme,)):
         raise InputError(

@@ -40,17 +40,19 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.landing.record import LandPlan
 from airflow_vertex_batch.core.landing.formats import FORMATS, Format, brief_of, line_of
 
-#: Times that the files are read and merged before a landing gives up: of so many at one moment, one succeeds each time.
+#: How often the files are read and merged before a landing gives up. If several landings run at the same moment, each
+#: time one of them succeeds.
 _MERGES = 20
 
 
 class FileSink:
-    """Lands in a folder, as JSONL or Parquet. Used as a context: leaving it without an error merges what it was given.
+    """Lands in a folder, as JSONL or Parquet. It is a context manager: leaving it without an error merges the rows that
+    it was given.
 
     :param file_format: ``jsonl`` or ``parquet``.
-    :param dead: folder of the dead letters; ``dead-letters/`` below `folder` where not given.
+    :param dead: the folder of the dead letters; ``dead-letters/`` below `folder` if not given.
     :raises ChangedError: when others kept replacing the files; a retry merges again.
-    :raises ResultError: when the day's file is not one of ours any more.
+    :raises ResultError: when the day's file is no longer a file that this package wrote.
     """
 
     def __init__(
@@ -96,8 +98,9 @@ class FileSink:
                 return
 
     def _merge(self, index: _Index) -> None:
-        """Read both files and replace them, if they still are what was read."""
-        # Both before either is written: a landing that ends in between makes the answers another version.
+        """Read both files and replace them, if nobody has changed them since they were read."""
+        # Both versions are read before either file is written: if another landing ends in between, the version of the
+        # answers differs.
         read = [(uri, self._store.version(uri)) for uri in (self._dead, self._answers)]
         for (uri, version), waiting in zip(read, (self._bad, self._good), strict=True):
             with (
@@ -110,8 +113,8 @@ class FileSink:
     def _staying(self, uri: Uri, version: str, index: _Index, kept: Shelf) -> Iterator[Any]:
         """Yield the records of a file that this batch does not replace.
 
-        An answer of an earlier run that is there already keeps what it cost then: only the columns beside it may be
-        newer. It is noted in `kept`.
+        If an answer of an earlier run is there already, it keeps its cost: only the columns beside it may be newer. It
+        is stored in `kept`.
         """
         with _ours(uri, self._format), self._store.open_read(uri, version) as stream:
             for key, record in self._format.read(stream):
@@ -142,7 +145,7 @@ def _with_columns(old: bytes, new: bytes) -> bytes:
 
 
 class _Waiting:
-    """Lines that wait on disk until all have come."""
+    """Lines that wait on disk until all lines have come."""
 
     def __enter__(self) -> Self:
         self._file = temporary_file("as much as the rows that land")
@@ -157,13 +160,13 @@ class _Waiting:
         self._file.write(b"\n")
 
     def lines(self) -> Iterator[bytes]:
-        """Yield what was appended, from the start, each with the line's end."""
+        """Yield all lines from the start, each with its line break."""
         self._file.seek(0)
         yield from self._file
 
 
 class _Index:
-    """The keys of a batch. Filled when somebody asks: where there is no file yet, nobody does."""
+    """The keys of a batch. It is filled at the first question. If there is no file yet, nobody asks."""
 
     def __init__(self, *waiting: _Waiting) -> None:
         self._waiting = waiting
@@ -177,9 +180,10 @@ class _Index:
         self._keys.__exit__(*exc_info)
 
     def find(self, key: str) -> bytes | None:
-        """Return None for a key that the batch does not have.
+        """Return the line of a key; None if the batch does not have the key.
 
-        :returns: the line, where it is a good answer of an earlier run; otherwise nothing but that there is one.
+        :returns: the line, if it is a good answer of an earlier run; otherwise only empty bytes, which mean that the
+            key exists.
         """
         if not self._is_filled:
             self._fill()
@@ -196,7 +200,7 @@ class _Index:
 
 @contextlib.contextmanager
 def _ours(uri: Uri, file_format: Format) -> Iterator[None]:
-    """Name the file in errors of decoders that only know bytes."""
+    """Add the name of the file to errors of decoders, which only know bytes."""
     try:
         yield
     except file_format.errors as error:

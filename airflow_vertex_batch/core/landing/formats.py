@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 
 
 _T = TypeVar("_T")
-#: Rows, or bytes, that are written together.
+#: How many rows, or bytes, are written together.
 _FLUSH_ROWS, _FLUSH_BYTES = 2_000, 8 << 20
-#: What a file's columns are: the day stands in the name of its folder.
+#: The columns of a file. The day is not one of them, because it is in the name of the folder.
 FILE_SCHEMA = tuple(field for field in SCHEMA if field["name"] != "partition_date")
-#: Those that may be long.
+#: Columns that may be long.
 _LONG = ("text", "answer", "response", "columns")
-#: Bytes of a text that are decoded at once, and before which it may be cut: no escape holds one of these.
+#: How many bytes of a text are decoded at once; and the bytes before which a text may be cut, because no escape
+#: sequence has one of these.
 _STEP_BYTES, _CUT = 1 << 20, re.compile(rb"[ ,.:;\xc2-\xf4]")
 _JSON_COLUMNS = tuple(field["name"] for field in FILE_SCHEMA if field["type"] == "JSON")
 
 
 class _Brief(msgspec.Struct, gc=False):
-    """What decides about a line."""
+    """The members of a line that decide what to do with it."""
 
     row_key: str
     status: str
@@ -44,18 +45,18 @@ _Line: Any = msgspec.defstruct(
     ],
 )
 brief_of = msgspec.json.Decoder(_Brief).decode
-#: A landed line whose text and JSON columns stay bytes, so that they come out as they went in.
+#: Decodes a landed line. Its text and JSON columns stay bytes, so that they are written unchanged.
 line_of = msgspec.json.Decoder(_Line).decode
 
 
 class Format(Protocol):
-    """How records of a file are read and written; a record is what the format makes of a landed line."""
+    """How records of a file are read and written. A record is a landed line in the form that the format needs."""
 
     content_type: str
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What reading a file raises that is not of this format."""
+        """The exceptions that are raised if a file does not have this format."""
 
     def read(self, stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
         """Yield each record with its key."""
@@ -71,7 +72,7 @@ class Format(Protocol):
 
 
 class _Jsonl:
-    """A record is its line, with the line's end."""
+    """A record is the line itself, with its line break."""
 
     content_type = "application/x-ndjson"
     errors: tuple[type[Exception], ...] = (msgspec.DecodeError, UnicodeDecodeError)
@@ -85,7 +86,7 @@ class _Jsonl:
             if sum(map(len, lines)) < _FLUSH_BYTES:
                 stream.write(b"".join(lines))
             else:
-                # Joined, a long line would be there twice.
+                # If the lines were joined, a long line would be in memory twice.
                 stream.writelines(lines)
 
     def record(self, line: bytes) -> bytes:
@@ -96,7 +97,7 @@ class _Jsonl:
 
 
 class _Parquet:
-    """A record is a dict of what Arrow holds."""
+    """A record is a dict of Arrow values."""
 
     content_type = "application/vnd.apache.parquet"
 
@@ -117,7 +118,7 @@ class _Parquet:
         from pyarrow.parquet import ParquetWriter
 
         schema = _arrow_schema()
-        # A dictionary of long texts would hold all of them, and find none twice.
+        # Dictionary encoding is useless for long texts: it would keep all of them in memory, and no text comes twice.
         short = [name for name in schema.names if name not in _LONG]
         writer = ParquetWriter(stream, schema, compression="zstd", use_dictionary=short, write_statistics=short)
         try:
@@ -126,7 +127,7 @@ class _Parquet:
                 chunk.clear()
                 writer.write_batch(batch)
         except BaseException:
-            # While the stream still takes what it writes; the aborted stream forgets all of it.
+            # Close the writer while the stream still accepts bytes. The stream is aborted, so nothing of it is stored.
             with contextlib.suppress(Exception):
                 writer.close()
             raise
@@ -152,22 +153,22 @@ class _Parquet:
 
 
 def _arrow_batch(records: list[dict[str, Any]], schema: Any) -> Any:
-    """Return records as Arrow holds them; None for what a record lacks."""
+    """Return records as an Arrow batch; a missing member is None."""
     from pyarrow import RecordBatch, array, binary
 
     columns = []
     for field in schema:
         values = [record.get(field.name) for record in records]
-        # Only to see whether bytes are a text, Arrow would make a Python text of them; the cast looks at the bytes.
+        # To check that bytes are UTF-8, Arrow would make a Python text of them. The cast checks the bytes directly.
         is_long = field.name in _LONG
         columns.append(array(values, binary()).cast(field.type) if is_long else array(values, field.type))
     return RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _utf8(text: bytes) -> bytes:
-    """Return what a JSON text says as UTF-8, which is what Arrow makes of a text.
+    """Return the content of a JSON text as UTF-8, as Arrow stores a text.
 
-    In steps: with one emoji in it, Python keeps four bytes of every character.
+    This is done in steps: if a text has one emoji, Python needs four bytes for every character of it.
     """
     if len(text) <= _STEP_BYTES:
         return str(decode(text)).encode()
@@ -185,7 +186,7 @@ def _long_bytes(record: dict[str, Any]) -> int:
 
 
 def _chunks(records: Iterator[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
-    """Yield what is written together, in lists that the reader may empty."""
+    """Yield lists of records that are written together. The reader may empty each list."""
     chunk: list[_T] = []
     held = 0
     for record in records:

@@ -1,6 +1,6 @@
 """Which requests have a good answer already, from an earlier run? The destination itself is asked.
 
-A row's ``request_digest`` says what was asked of which model. A good answer with the same digest is an answer to the
+A row's ``request_digest`` identifies the request and the model. A good answer with the same digest is an answer to the
 same request. Prepare asks for the digests and leaves those rows out. Landing asks for the answers and lands them again
 under tonight's keys and date.
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _PAGE_ROWS = 1_000
 _GOOD = "status = 'succeeded' AND request_digest IS NOT NULL"
-#: What of a landed row makes the same answer again.
+#: The columns of a landed row that are needed to land the same answer again.
 _MEMBERS = (
     *("request_digest", "text", "answer", "finish_reason", "model_version", "response", "processed_at", "job_name"),
     "run_id",
@@ -46,17 +46,17 @@ class Answers(Protocol):
         """Yield the digest of every request that has a good answer; one may come twice."""
 
     def rows(self) -> Iterator[ResultRow]:
-        """Yield a row for each good answer, without a key of its own; a digest may come twice."""
+        """Yield a row for each good answer, without its key; a digest may come twice."""
 
 
 class TableAnswers(msgspec.Struct, frozen=True):
-    """Those of a BigQuery table, which is made, or given its newer columns, if need be."""
+    """The good answers in a BigQuery table. If necessary, the table is made or gets its newer columns."""
 
     warehouse: Warehouse
     table: TableId
 
     def digests(self) -> Iterator[str]:
-        """Yield the digests of the table, all days of it."""
+        """Yield the digests of the table, for all days."""
         ensure_table(self.warehouse, self.table)
         sql = f"SELECT DISTINCT request_digest FROM `{self.table}` WHERE {_GOOD}"  # noqa: S608 - a parsed table name
         return (row["request_digest"] for row in self.warehouse.rows(sql))
@@ -69,7 +69,7 @@ class TableAnswers(msgspec.Struct, frozen=True):
 
 
 class FileAnswers(msgspec.Struct, frozen=True):
-    """Those of the answer files in a folder, all days of it."""
+    """The good answers in the answer files of a folder, for all days."""
 
     store: ObjectStore
     folder: Uri
@@ -79,11 +79,11 @@ class FileAnswers(msgspec.Struct, frozen=True):
         return (record["request_digest"] for record in self._records())
 
     def rows(self) -> Iterator[ResultRow]:
-        """Yield the answers of the folder's files, those of the newest day first."""
+        """Yield the answers in the folder's files, the newest day first."""
         return map(_row, self._records())
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        # In the order of names, days are in their order.
+        # The order of the names is the order of the days.
         for info in reversed(list(self.store.list(self.folder / f"{ANSWERS}/partition_date="))):
             read = _READERS.get(info.uri.basename.rpartition(".")[2])
             if read is not None:
@@ -94,7 +94,7 @@ class FileAnswers(msgspec.Struct, frozen=True):
 def known_digests(answers: Answers, store: ObjectStore, folder: Uri, model: str) -> Iterator[str]:
     """Yield the digests of the requests that need not be sent.
 
-    :param folder: where the task's prepared sets lie: what they decided stands.
+    :param folder: the folder of the task's prepared sets. What these sets decided is not changed.
     """
     digest_of = Digester(model)
     with Shelf() as sent:
@@ -148,7 +148,7 @@ _READERS = {"jsonl": _read_jsonl, "parquet": _read_parquet}
 
 
 def _row(record: dict[str, Any]) -> ResultRow:
-    """Return a landed record as the row that it was, but for its key and its cost: this time it was not sent."""
+    """Return a landed record as a row, without its key and its cost, because this time it was not sent."""
     at = record.get("processed_at") or ""
     response = record.get("response")
     return ResultRow(

@@ -1,4 +1,4 @@
-"""How do the rounds of a batch land? All its rows, and the rows that prepare rejected, go through one sink."""
+"""How do the rounds of a batch land? All its rows, also the rows that prepare rejected, go into one sink."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class Landing:
-    """Everything between finished jobs and a report.
+    """Lands finished jobs, and returns a report.
 
-    :param schema: what answers are checked against; the manifest's own where None.
-    :param on_lost_output: what to do when an output does not hold what the service counted.
+    :param schema: the schema that answers are checked against; the manifest's own if None.
+    :param on_lost_output: what to do when an output has fewer rows than the service counted.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Landing:
         self._rounds = Rounds(rounds, store, warehouse, check, on_lost_output=on_lost_output)
 
     def land(self, destination: Destination) -> Report:
-        """Land every row: those that were sent, those that were not, and those that were refused."""
+        """Land every row: rows that were sent, rows that were not sent, and rows that were rejected."""
         manifest = self._manifest
         sink = destination.sink(self._store, self._warehouse, self._plan)
         rows = chain(
@@ -80,7 +80,7 @@ class Landing:
         )
 
     def _estimate(self) -> dict[str, Any] | None:
-        """What was estimated before the batch was bought, by the same figures."""
+        """The estimate for the batch, made from the same figures as before the purchase."""
         if self._manifest is None or self._manifest.weight is None:
             return None
         created = (job.created_at for job in self._rounds.rounds[0].jobs if job.created_at is not None)
@@ -103,7 +103,7 @@ class Landing:
         return self._manifest.row_count if self._manifest else self._rounds.expected_count
 
     def _with_duplicates(self, rows: Iterable[ResultRow]) -> Iterator[ResultRow]:
-        """Yield every row, and behind it those whose request it was sent for too."""
+        """Yield every row, and after it the rows with the same request, which were not sent."""
         if self._manifest is None or not self._manifest.duplicate_count:
             yield from rows
             return
@@ -119,7 +119,9 @@ class Landing:
                     )
 
     def _known_rows(self, destination: Destination) -> Iterator[ResultRow]:
-        """Yield the rows that an earlier run has answered, and say so of those whose answer has gone since."""
+        """Yield the rows that an earlier run has answered. If such an answer has been deleted since, the
+        row says so.
+        """
         if self._manifest is None or not self._manifest.known_count:
             return
         with Shelf() as asked:
@@ -147,9 +149,9 @@ class Landing:
 
 
 def refuse_bad_end(rounds: Sequence[Round], report: Report) -> None:
-    """Fail when a job did not end well and left rows without an answer, although what it answered has been landed.
+    """Fail when a job did not end well and left rows without an answer. Its answered rows have landed already.
 
-    :raises JobError: naming the first such job.
+    :raises JobError: with the name of the first such job.
     """
     if not report.unanswered_count:
         return

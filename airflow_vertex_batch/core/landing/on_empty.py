@@ -1,5 +1,5 @@
-"""May a batch have no row at all? The source alone does not tell: it may be a quiet day, or a table that was not
-loaded. The author of the DAG decides.
+"""May a batch have no row at all? An empty source may be a day without work, or a table that was not loaded. The author
+of the DAG decides.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class OnEmpty(StrEnum):
-    """What a source without a row does to the task that reads it."""
+    """What happens to a task whose source has no row."""
 
     #: Fail at once. The default: an empty table is more often one that was not loaded than a day without work.
     FAIL = "fail"
-    #: Skip the task, and with it what comes after.
+    #: Skip the task, and the tasks after it.
     SKIP = "skip"
     #: Go on, and land the empty day.
     SUCCEED = "succeed"
@@ -27,23 +27,23 @@ class OnEmpty(StrEnum):
     def of(cls, value: str) -> OnEmpty:
         """Read an author's parameter.
 
-        :raises InputError: when it means nothing.
+        :raises InputError: when it is not one of the values.
         """
         if value not in set(cls):
             raise InputError(f"on_empty={value!r} is not known", todo="Use 'fail', 'skip' or 'succeed'")
         return cls(value)
 
 
-#: What is to be said of jobs when none was cancelled.
+#: The text about jobs, if no job was cancelled.
 MAY_RUN = "jobs of an earlier attempt may still run"
-#: What is to be said of them when those that ran were.
+#: The text about jobs, if the running jobs were cancelled.
 CANCELLED = "no job of an earlier attempt runs on"
 
 
 def emptiness(manifest: Manifest, jobs: str = MAY_RUN) -> InputError | None:
-    """Return what there is to say of a set without a row; None of any other, be its rows known or rejected.
+    """Return the error for a set without a row; None for any other set, also if all its rows are known or rejected.
 
-    :param jobs: what becomes of the jobs that were bought for rows which the source had before.
+    :param jobs: the text about jobs that were bought for rows which the source had before.
     """
     if manifest.row_count:
         return None

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.domain.identity import Identity
 
-#: Folders below a destination of files, and how the names of their files begin.
+#: Folders below a destination of files. The names of their files begin with the same words.
 ANSWERS, DEAD_LETTERS = "answers", "dead-letters"
-#: Characters from which a text is long: with one emoji in it, Python keeps four bytes for each of them.
+#: A text with more characters is long. If it has one emoji, Python needs four bytes for each character.
 _LONG_CHARACTERS = 1 << 20
 
-#: The one schema of every table we land in, in BigQuery's API form. It never follows the rows: a detected schema would
-#: drift from night to night with the free-form parts of an answer.
+#: The schema of every table that rows land in, in BigQuery's API form. It does not depend on the rows: a detected
+#: schema would change from night to night with the free parts of an answer.
 SCHEMA: tuple[dict[str, str], ...] = tuple(
     {"name": name, "type": kind, "mode": mode, "description": about}
     for name, kind, mode, about in (
@@ -59,10 +59,10 @@ COLUMNS = tuple(field["name"] for field in SCHEMA)
 
 
 class LandPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and as what rows land.
+    """For which day and under which names rows land.
 
-    :param batch_id: names this batch's files: the same for every run of the same task for the same day.
-    :param partition_date: ISO date of the day with whose rows these merge.
+    :param batch_id: the id in the names of this batch's files. It is the same for every run of a task for one day.
+    :param partition_date: ISO date of the day. The rows are merged with the landed rows of this day.
     :param replace_partition: also remove rows of this day that this batch does not have.
     """
 
@@ -79,7 +79,7 @@ class LandPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LandedRow(msgspec.Struct, frozen=True, gc=False):
-    """A row as it lands: one member for each column of `SCHEMA` but `partition_date`, in its order.
+    """A row as it lands: one member for each column of `SCHEMA` except `partition_date`, in the order of `SCHEMA`.
 
     A table gets the day as a column. Files have it in their folder's name: readers of such folders refuse a file that
     has a column of the same name.
@@ -111,7 +111,7 @@ class LandedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> LandedRow:
-    """Return a row as the flat record that lands. Its tokens are those of all its attempts, like its cost."""
+    """Return a row as the flat record that lands. Its tokens and its cost are those of all its attempts."""
     usage = sum(row.earlier, row.usage or Usage()) if row.earlier else row.usage
     return LandedRow(
         row.key,
@@ -141,6 +141,8 @@ def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> LandedRow:
 
 
 def _as_json(text: str) -> msgspec.Raw:
-    """Return a long text as JSON, made in steps: encoded as a whole, Python keeps its bytes beside its characters."""
+    """Return a long text as JSON. This is done in steps, so that characters and bytes of the whole text are not in
+    memory together.
+    """
     starts = range(0, len(text), _LONG_CHARACTERS)
     return msgspec.Raw(b'"%b"' % b"".join(encode(text[start : start + _LONG_CHARACTERS])[1:-1] for start in starts))

@@ -1,4 +1,6 @@
-"""How do rows land, wherever that is? One after the other into a sink, and counted: as many out as went in."""
+"""How do rows land, in files or in a table? They go into a sink one after the other, and are counted: no row may be
+lost or doubled.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from airflow_vertex_batch.core.landing.record import LandedRow, LandPlan, flat
 
 
 class Sink(Protocol):
-    """A place to land. Used as a context: leaving it without an error completes the landing."""
+    """A place to land. It is a context manager: leaving it without an error completes the landing."""
 
     destination: str
     dead_letters: str
@@ -42,18 +44,18 @@ def land(
     model: str = "",
     amiss: Callable[[], str] | None = None,
 ) -> Report:
-    """Land every row and return what there was.
+    """Land every row and return the report.
 
     :param model: the model that was asked, for the price of rows that do not name one.
-    :param expected: says how many rows there must be, once all have been read.
-    :param amiss: says which rows are missing or surplus (`Collector.amiss`); asked only when the totals differ.
-    :raises ResultError: when there are more or fewer; nothing was landed then.
+    :param expected: returns how many rows there must be, after all have been read.
+    :param amiss: returns which rows are missing or surplus (`Collector.amiss`). It is called only if the totals differ.
+    :raises ResultError: when there are more or fewer rows than expected. Then nothing has landed.
     """
     totals = Totals(prices, model)
     with sink:
         for row in rows:
             good, record = row.status.is_good, flat(row, plan, totals.add(row))
-            # A long row must not be there in both forms while it is written.
+            # A long row must not be in memory in both forms while it is written.
             del row
             sink.add(record, good=good)
             del record
@@ -72,9 +74,9 @@ def land(
 
 
 def rejected_rows(store: ObjectStore, uri: str, run_id: str) -> Iterator[ResultRow]:
-    """Yield the rows that prepare refused, as rows. They have no keys of their own.
+    """Yield the rows that prepare rejected. They have no keys of their own.
 
-    :param run_id: makes their keys, so that they do not replace those of another run of that day.
+    :param run_id: a part of their keys, so that they do not replace rows of another run of that day.
     """
     if uri:
         run = hashlib.sha256(run_id.encode()).hexdigest()[:10]

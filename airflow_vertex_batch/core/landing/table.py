@@ -27,12 +27,12 @@ from airflow_vertex_batch.core.landing.record import COLUMNS, SCHEMA, LandedRow,
 
 #: Seconds until BigQuery removes a staging table that a crash left behind.
 _STAGING_LIFE_SECONDS = 24 * 3600
-#: Rows, or bytes, that are written together.
+#: How many rows, or bytes, are written together.
 _FLUSH_ROWS, _FLUSH_BYTES = 2_000, 8 << 20
 
 
 class _StagedRows:
-    """Writes the file from which a table is loaded.
+    """Writes the file from which a staging table is loaded.
 
     :param day: the partition date of its rows.
     """
@@ -60,7 +60,7 @@ class _StagedRows:
 
     def _flush(self) -> None:
         if self._size >= _FLUSH_BYTES:
-            # Joined, they would be there twice.
+            # If the lines were joined, they would be in memory twice.
             self._stream.writelines(piece for line in self._lines for piece in (line, b"\n"))
         elif self._lines:
             self._stream.write(b"\n".join([*self._lines, b""]))
@@ -69,7 +69,7 @@ class _StagedRows:
 
 
 def _leave(opened: AbstractContextManager[Any], finish: Callable[[], None], error: BaseException | None) -> None:
-    """Leave an object's block: finish it, or abort it when there is, or comes, an error."""
+    """Leave the context of an object: finish it, or abort it if there was an error or `finish` raises one."""
     if error is None:
         try:
             finish()
@@ -80,11 +80,11 @@ def _leave(opened: AbstractContextManager[Any], finish: Callable[[], None], erro
 
 
 class TableSink:
-    """Lands in a BigQuery table and a dead-letter table, by way of one staged file and one staging table.
+    """Lands in a BigQuery table and a dead-letter table, with one staged file and one staging table.
 
-    :param staging: folder of staged files, and of nothing else; the tasks of a staging folder share it. An attempt
-        removes its own file, whether it lands or fails. What a killed one left is removed by any landing a day later:
-        until then it may be another attempt's that is about to load it.
+    :param staging: the folder of staged files, and of nothing else. All tasks share it. An attempt removes its own
+        file, whether it lands or fails. If an attempt was killed, any landing removes its file a day later. Before
+        that, the file may belong to an attempt that will still load it.
     """
 
     def __init__(
@@ -92,7 +92,8 @@ class TableSink:
     ) -> None:
         self._store, self._warehouse, self._plan = store, warehouse, plan
         self._table, self._dead, self._staging = table, dead, staging
-        # An attempt that was given up may still write: it must not replace the rows that this one counted.
+        # A unique name: an attempt that was given up may still write, and must not replace the rows that this attempt
+        # counted.
         self._file = staging / f"rows-{int(time.time())}-{uuid4().hex[:12]}.jsonl"
         self._digest, self._count = 0, 0
         self.destination, self.dead_letters = table.uri, dead.uri
@@ -107,7 +108,7 @@ class TableSink:
             try:
                 self._merge()
             except BaseException:
-                # The retry stages its rows anew.
+                # The retry stages its rows again.
                 with contextlib.suppress(Exception):
                     self._store.delete(self._file)
                 raise
@@ -139,7 +140,7 @@ class TableSink:
 
 
 def is_left(staged: Uri, now: float) -> bool:
-    """Whether a staged file is so old that no attempt can load it any more: its staging table is gone as well.
+    """Whether a staged file is so old that no attempt can load it any more. Its staging table has expired too.
 
     :param now: seconds since the epoch, as in the file's name.
     """
@@ -148,7 +149,7 @@ def is_left(staged: Uri, now: float) -> bool:
 
 
 def ensure_table(warehouse: Warehouse, table: TableId) -> None:
-    """Make a destination table unless it exists; add the columns that an older version did not know."""
+    """Make a destination table if it does not exist; add the columns that an older version did not have."""
     warehouse.create_table(
         table,
         SCHEMA,
@@ -159,14 +160,14 @@ def ensure_table(warehouse: Warehouse, table: TableId) -> None:
 
 
 def merge_sql(table: TableId, staging: TableId, condition: str, *, replace_partition: bool) -> str:
-    """Return the one statement that brings a table to what the staging table says of the rows under `condition`."""
+    """Return the MERGE statement: the rows under `condition` become as they are in the staging table."""
     sets = ", ".join(f"{name} = S.{name}" for name in COLUMNS)
     values = ", ".join(f"S.{name}" for name in COLUMNS)
     stale = (
         "\nWHEN NOT MATCHED BY SOURCE AND T.partition_date = @partition_date THEN DELETE" if replace_partition else ""
     )
-    # The date is repeated as a constant so that BigQuery reads only that partition of the target. An answer of an
-    # earlier run that is there already keeps what it cost then: only the columns beside it may be newer.
+    # The date is repeated as a constant so that BigQuery reads only that partition of the target. If an answer of an
+    # earlier run is there already, it keeps its cost: only the columns beside it may be newer.
     return f"""
 MERGE `{table}` AS T USING `{staging}` AS S
 ON T.partition_date = @partition_date AND T.partition_date = S.partition_date AND T.row_key = S.row_key

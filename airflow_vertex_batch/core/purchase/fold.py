@@ -22,7 +22,7 @@ class State(msgspec.Struct, frozen=True):
     """The state of a batch, as its log says it.
 
     :param begun: the last `Begun` entry; None before the batch has begun.
-    :param repairs: the repair rounds since then, oldest first.
+    :param repairs: the repair rounds of the same requests and jobs, oldest first.
     :param left: the number of repair rounds that may still be made.
     :param granted: whether a person asked for another round, and the round has not been made yet.
     :param answers: the last answer to each question.

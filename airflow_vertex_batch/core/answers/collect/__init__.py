@@ -2,12 +2,12 @@
 
 Output lines come in any order and in any number of files. A line may be missing, doubled, or without its key. Every
 request of a job ends as exactly one row. A good answer wins over a bad one, and the first good answer over later ones.
-A request without a line gets a row that says so. Answers are joined by key; where the key did not come back, by
-`core.answers.collect.join`. An output that holds less than the service counted is an error, not a set of missing rows
-(`collect.owed`).
+A request without a line gets a row that says so. Answers are joined by key. If the key did not come back,
+`core.answers.collect.join` finds the request. An output that has less than the service counted is an error, not a set
+of missing rows (`collect.owed`).
 
-Memory is bounded by one job, which the service bounds at 200,000 requests: `core.answers.collect.expected` says what is
-held.
+Memory is limited by the size of one job, which the service limits to 200,000 requests. `core.answers.collect.expected`
+says what is kept in memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = ["Anomalies", "Batch", "Collector", "OnLostOutput", "file_lines", "res
 
 log = logging.getLogger(__name__)
 
-#: What a request without a line ended as, by how its job ended.
+#: The status of a request without a line, by how its job ended.
 _UNANSWERED = {
     Phase.CANCELLED: (RowStatus.CANCELLED, "The job was cancelled before this row was answered"),
     Phase.EXPIRED: (RowStatus.EXPIRED, "The job expired before this row was answered"),
@@ -62,7 +62,7 @@ _UNANSWERED = {
 }
 _NO_LINE = (RowStatus.MISSING, "The job ended without a line for this row")
 _SPOOLED = "as much as the output lines of one job that have no good answer"
-#: Keys named in a message.
+#: The number of keys in a message.
 _SAMPLES = 3
 
 
@@ -71,9 +71,9 @@ class Batch(msgspec.Struct, frozen=True):
 
     :param inputs: request files (``gs://``, globs) or one ``bq://`` table.
     :param columns_uri: the user's columns by key, or empty.
-    :param model: the model, for the digests of its requests; the job's own where empty.
-    :param resumed: whether the job's input was an earlier job's output (the service's native resume): it then answers
-        for more keys than `inputs` has, which is as it should be.
+    :param model: the model, for the digests of the requests; if empty, the model of the job.
+    :param resumed: whether the job's input was an earlier job's output (the service's native resume). Then the job
+        answers more keys than `inputs` has, and that is right.
     """
 
     job: BatchJob
@@ -84,23 +84,23 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Anomalies(msgspec.Struct):
-    """What the output held beside one line a request. Counted aside, never inside the tally."""
+    """The odd lines of an output: all that is not one line for each request. They are not part of the tally."""
 
     duplicate_count: int = 0
     foreign_count: int = 0
     rejoined_count: int = 0
-    #: Lines that are no JSON, or too long.
+    #: Lines that are not JSON, or too long.
     unreadable_count: int = 0
-    #: Lines with a key of ours and another request than was sent under it.
+    #: Lines with one of our keys, but with another request than the one that was sent under this key.
     unmatched_count: int = 0
 
 
 class Collector:
-    """Collects one batch after another, and keeps count.
+    """Collects one batch after another, and counts.
 
-    :param check: says why a JSON answer does not fit the response schema.
-    :param on_lost_output: what to do when an output does not hold what the service counted.
-    :param now: aware UTC, replaced in tests.
+    :param check: returns why a JSON answer does not fit the response schema.
+    :param on_lost_output: what to do when an output has fewer rows than the service counted.
+    :param now: returns aware UTC. Tests replace it.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class Collector:
     def rows(self, batch: Batch) -> Iterator[ResultRow]:
         """Yield exactly one row for each request of the batch's job.
 
-        :raises LostOutputError: when the output does not hold what the service counted, and that was not accepted.
+        :raises LostOutputError: when the output has fewer rows than the service counted, and `on_lost_output` does not
+            accept that.
         """
         expected = self._expected(batch)
         self.expected_count += len(expected)
@@ -132,9 +133,9 @@ class Collector:
                 yield from map(columns.join, rows) if batch.columns_uri else rows
 
     def amiss(self) -> str:
-        """Say which keys are missing or surplus, for totals that do not add up. Reads the input once more.
+        """Return which keys are missing or surplus, for totals that do not add up. This reads the input once more.
 
-        Missing are keys whose columns were kept but whose request is gone, surplus are those that two jobs have.
+        A missing key has columns but no request. A surplus key is in two jobs.
         """
         missing, surplus, seen = list[str](), list[str](), KeyTable(0)
         for batch in self._batches:
@@ -153,7 +154,7 @@ class Collector:
         return Expected(requests, batch.model or batch.job.model, str(batch.inputs))
 
     def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[Iterable[ResultRow]]:
-        """Yield the rows, some at a time: for each that a generator hands to the next, every row pays."""
+        """Yield the rows in groups, because each generator between two functions costs time for every row."""
         file_count, before = 0, self.anomalies.unmatched_count
         if job.output_uri.startswith("bq://"):
             table = TableId.parse(job.output_uri)
@@ -180,7 +181,9 @@ class Collector:
 
 
 class _Aside(contextlib.ExitStack):
-    """Lines without a known key, rows that may be bettered, and lines whose request has to be compared."""
+    """Temporary files: lines without a known key, rows for which a better one may follow, and lines whose request must
+    be compared.
+    """
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -189,7 +192,7 @@ class _Aside(contextlib.ExitStack):
 
 
 class _Sorting:
-    """The output of one job on its way to rows."""
+    """Turns the output of one job into rows."""
 
     def __init__(
         self,
@@ -203,16 +206,17 @@ class _Sorting:
         self._strays, self._bad, self._doubtful = aside.strays, aside.bad, aside.doubtful
         self._anomalies, self._check = anomalies, check
         self._lines = PlainLines()
-        #: Lines of no request of ours that report no error, and that report one.
+        #: The number of lines that belong to no request of ours: without an error, and with an error.
         self._other_answered = self._other_failed = 0
-        #: Lines that cannot be read, and the first of them; whole lines among them: what is cut may still grow.
+        #: The number of lines that cannot be read; how many of them are complete (a cut line may still grow); and the
+        #: first of them.
         self._lost_count = self._lost_whole = 0
         self._first_lost: ResultError | None = None
-        #: Result files, and what the first object is that is none in spite of its name.
+        #: The number of result files; and what the first object is that has the name of a result file but is not one.
         self.file_count, self._no_output = 0, ""
 
     def seen(self, file_count: int) -> Seen:
-        """Return what the output held, once all of it has been read."""
+        """Return the counts of the output, after all of it has been read."""
         counts = self._expected.counts
         return Seen(
             file_count=file_count,
@@ -223,11 +227,11 @@ class _Sorting:
         )
 
     def file(self, stream: IO[bytes], uri: str) -> Iterator[Iterator[ResultRow]]:
-        """Yield the good rows of a file, some at a time. A line that cannot be read costs that line."""
+        """Yield the good rows of a file, in groups. A line that cannot be read is skipped, and only that line."""
         reader = FileReader(uri)
         for first, block in read_blocks(stream):
             rows = self._block(block, first, reader)
-            # A line is not kept while its row lands.
+            # So that no line stays in memory while its row lands.
             block.clear()
             yield _handed_out(rows)
         self._note(reader)
@@ -245,7 +249,7 @@ class _Sorting:
         return rows
 
     def _note(self, reader: FileReader) -> None:
-        """Add up what a file's lines were."""
+        """Add the counts of a file's lines."""
         if not reader.is_output:
             self._no_output = self._no_output or str(reader.error)
             return
@@ -257,7 +261,7 @@ class _Sorting:
 
     @property
     def lost(self) -> str:
-        """Name the lines that could not be read."""
+        """Return a text about the lines that could not be read."""
         return lost_lines(self._lost_count, self._first_lost)
 
     def line(self, raw: bytes, uri: str, number: int) -> Iterator[ResultRow]:
@@ -265,7 +269,7 @@ class _Sorting:
         yield from self._row(read_output(raw, uri, number), raw)
 
     def _plain_row(self, raw: bytes) -> ResultRow | None:
-        """Return the row of a plain line, or None where it has to be looked at more closely."""
+        """Return the row of a plain line; None if the line needs a closer look."""
         line = self._lines.read(raw)
         if line is None:
             return None
@@ -290,16 +294,18 @@ class _Sorting:
             self._strays.add(raw)
 
     def _may_be_other(self, line: OutputLine, name: str) -> bool:
-        """Whether the request that came back with an answer looks like another one than was sent under its key."""
-        # A line that reports an error has no answer that could land in the wrong place.
+        """Whether the request that came back with an answer looks different from the request that was sent under this
+        key.
+        """
+        # A line with an error has no answer that could go to the wrong row.
         if line.status or self._expected.is_shared(str(line.key)):
             return False
         return mark_of(bytes(line.request)) not in {NO_MARK, mark_at(self._expected.place(name))}
 
     def doubtful(self) -> Iterator[ResultRow]:
-        """Yield the good rows of lines whose request turned out to be the one that was sent, if not to the byte.
+        """Yield the good rows of lines whose request is the one that was sent, although its bytes differ.
 
-        A line with another request answers that one, whatever its key says.
+        A line with another request is an answer to that other request, whatever its key says.
         """
         if not self._doubtful.count:
             return
@@ -320,7 +326,7 @@ class _Sorting:
         self._other_answered += not line.status
 
     def _named(self, line: OutputLine, name: str) -> Iterator[ResultRow]:
-        """Yield a good row at once; put a bad one aside, for a better one may follow."""
+        """Yield a good row at once. Put a bad row aside, because a better one may follow."""
         place = self._expected.place(name)
         state = place[0][place[1]]
         self._anomalies.duplicate_count += state != NOTHING
@@ -334,7 +340,7 @@ class _Sorting:
         self._expected.mark(place, GOOD if row.status.is_good else FAILED if line.status else BAD)
 
     def rejoined(self) -> Iterator[ResultRow]:
-        """Yield the good rows of the lines without a known key that can be told to be a request's."""
+        """Yield the good rows of lines without a known key, if their request can be found."""
         if not self._strays.count:
             return
         lines = (Evidence.of(read_output(raw, "", 0)) for raw in self._strays.read())
@@ -350,7 +356,7 @@ class _Sorting:
                 self._anomalies.foreign_count += not self._is_resumed
 
     def bad_rows(self) -> Iterator[ResultRow]:
-        """Yield the rows that were put aside and for which nothing better came."""
+        """Yield the rows that were put aside and for which no better row came."""
         for raw in self._bad.read():
             row = _decode_row(raw)
             if self._expected.state(row.key) != GOOD:
@@ -377,7 +383,7 @@ class _Sorting:
 
 
 def _handed_out(rows: list[ResultRow]) -> Iterator[ResultRow]:
-    """Yield rows and let each go: one may be as long as a line may be."""
+    """Yield rows, and keep none of them in memory: a row may be as long as the longest line."""
     rows.reverse()
     while rows:
         yield rows.pop()

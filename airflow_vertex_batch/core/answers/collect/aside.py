@@ -1,6 +1,6 @@
-"""Where do lines, and the user's columns, wait until their rows can be made? In temporary files.
+"""Where are lines and the user's columns kept until their rows can be made? In temporary files.
 
-Memory: nothing for a line, some twenty bytes for the columns of a row.
+Memory: none for a line, and about twenty bytes for the columns of a row.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class Spool:
-    """Lines put aside, in a temporary file.
+    """Lines that were put aside, in a temporary file.
 
-    :param need: how much room they take, for the error of a full disk.
+    :param need: how much space they need, for the error message about a full disk.
     """
 
     def __init__(self, need: str) -> None:
@@ -37,12 +37,12 @@ class Spool:
         self._file.close()
 
     def add(self, line: bytes) -> None:
-        """Append one."""
+        """Append a line."""
         self.count += 1
         self._file.write(line + b"\n")
 
     def read(self) -> Iterator[bytes]:
-        """Yield them in order."""
+        """Yield the lines in order."""
         self._file.seek(0)
         yield from self._file
 

@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.answers.collect.shapes import Path
 
-#: The mark of what is no request: it says nothing.
+#: The mark of something that is not a request. It is not compared.
 NO_MARK = 0
 #: Members of a request's contents whose texts differ from line to line, as `canonical` spells them.
 _NAMES = frozenset({"text", "fileUri"})
 
 
 def mark_of(request: bytes) -> int:
-    """Return the mark of a request, or `NO_MARK` where there is none."""
+    """Return the mark of a request; `NO_MARK` if it is not a request."""
     form, texts = parts_of(request)
     return mark(form, texts) if form else NO_MARK
 
 
 def mark(form: int, texts: Iterable[str]) -> int:
-    """Return the mark of a request by its form and texts, whatever their order."""
+    """Return the mark of a request from its form and its texts. The order of the texts does not matter."""
     return hash((form, *sorted(texts)))
 
 
 def parts_of(request: bytes) -> tuple[int, list[str]]:
-    """Return the form of a request, 0 where it is none, and the texts of its contents."""
+    """Return the form of a request (0 if it is not a request) and the texts of its contents."""
     doc, texts = _members(request), list[str]()
     if not doc.get("contents"):
         return 0, texts
@@ -49,7 +49,7 @@ def parts_of(request: bytes) -> tuple[int, list[str]]:
 
 
 def is_content(path: Path) -> bool:
-    """Whether what varies at a place of a line is a text of the request's contents."""
+    """Whether a place that varies from line to line is a text of the request's contents."""
     return path[:2] == ("request", "contents")
 
 
@@ -59,14 +59,14 @@ def members(request: bytes) -> dict[str, int]:
 
 
 def is_same(sent: dict[str, int], echo: dict[str, int]) -> bool:
-    """Whether all members that both have are the same, the contents among them."""
+    """Whether all members that both have are the same, including the contents."""
     return "contents" in sent.keys() & echo.keys() and all(
         sent.get(name, value) == value for name, value in echo.items()
     )
 
 
 def _members(request: bytes) -> dict[str, Any]:
-    """Return the canonical members of a request, without its labels: those are for the bill."""
+    """Return the canonical members of a request, without its labels, which are only for the bill."""
     try:
         doc = loose(request) if is_deep(request) else decode(request)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,11 +1,11 @@
-"""Which requests does a job have, and what has been seen of each?
+"""Which requests does a job have, and which lines have been seen for each?
 
 Every request has a name: its key, or its content where it has no key. Where several requests share a key, a number is
 added. For each name some 40 bytes are kept: the digest of the request, its mark and one byte of state. Keys themselves
 are not kept; they are read again from the input where they are needed.
 
-A key is known by its 64-bit hash. Among the 200,000 requests that the service takes in a job, two keys have the same
-hash once in a thousand million jobs. Such requests would be treated as requests that share a key.
+A key is known by its 64-bit hash. With the 200,000 requests that the service allows in a job, two keys have the same
+hash in one of a thousand million jobs. Such requests would be treated as requests that share a key.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from airflow_vertex_batch.core.requests.request import Digester, content_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    #: Key as it stands in the input, the bytes of the request, whether they may hold our label, and its mark.
+    #: The key as it is in the input, the bytes of the request, whether the bytes may have our label, and the request's
+    #: mark.
     Request = tuple[object, bytes, bool, int]
-    #: Where the bytes beside a key are.
+    #: The place of the bytes that are kept for a key.
     Place = tuple[bytearray, int]
 
 _HASH, _UNHASH = Struct("q").pack, Struct("q").unpack_from
 _HASH_BYTES = 8
-#: A power of two: some dozen keys in each bucket of a full job.
+#: A power of two. In a full job each bucket has about a dozen keys.
 _BUCKETS = 1 << 14
 _DIGEST_BYTES = 16
 
-#: What a request has: no line, one that reports an error, an answer that is no good one, a good one.
+#: The states of a request: no line, a line with an error, a bad answer, a good answer.
 NOTHING, FAILED, BAD, GOOD = range(4)
 
 
 class KeyTable:
-    """Some bytes beside each key.
+    """A table that keeps some bytes for each key.
 
-    A dict of the same keys takes three times the memory and, since both wait for it, the same time.
+    A dict of the same keys takes three times the memory and the same time.
 
-    :param width: how many bytes a key has.
+    :param width: how many bytes are kept for a key.
     """
 
     def __init__(self, width: int) -> None:
@@ -54,7 +55,7 @@ class KeyTable:
         return self._count
 
     def add(self, key: str, data: bytes) -> bool:
-        """Add a key unless it is there; say whether it was added."""
+        """Add a key if it is not there yet; return whether it was added."""
         number = hash(key)
         packed = _HASH(number)
         bucket = self._buckets[number & (_BUCKETS - 1)]
@@ -80,7 +81,7 @@ class KeyTable:
 
     def _find(self, bucket: bytearray, packed: bytes) -> int:
         at = bucket.find(packed)
-        # The bytes beside other keys may look like the hash.
+        # The bytes that are kept for other keys may look like the hash.
         while at > 0 and at % self._stride:
             at = bucket.find(packed, at + 1)
         return at
@@ -89,9 +90,9 @@ class KeyTable:
 class Expected:
     """The requests of one job.
 
-    :param requests: reads the input, as often as it is wanted.
+    :param requests: reads the input. It can be called several times.
     :param model: the job's model, for the digests.
-    :raises ResultError: when there are none.
+    :raises ResultError: when there are no requests.
     """
 
     def __init__(self, requests: Callable[[], Iterable[Request]], model: str, subject: str) -> None:
@@ -100,7 +101,7 @@ class Expected:
         self._sharing: dict[str, list[str]] = {}
         self._table = KeyTable(1 + _DIGEST_BYTES + _HASH_BYTES)
         self._read(model)
-        #: Requests by what they have.
+        #: The number of requests in each state.
         self.counts = [len(self._table), 0, 0, 0]
         if not self.counts[NOTHING]:
             raise ResultError(
@@ -120,7 +121,7 @@ class Expected:
                 self._sharing.setdefault(own, [own]).append(_free_name(own, self._table, data))
 
     def named(self) -> Iterator[tuple[str, bytes]]:
-        """Yield every name with its request, once more from the input."""
+        """Yield every name with its request. This reads the input again."""
         taken = KeyTable(0) if self._sharing else None
         for key, request, *_ in self._requests():
             name = own_key(key, request)
@@ -129,11 +130,11 @@ class Expected:
             yield name, request
 
     def find(self, key: str) -> Place | None:
-        """Return what is kept of a request: the place of its state, before that of its digest."""
+        """Return the place of a request's state. The digest follows the state."""
         return self._table.find(key)
 
     def place(self, name: str) -> Place:
-        """Return the same for a name that is known to be one."""
+        """Return the place for a name that is known to exist."""
         place = self._table.find(name)
         assert place is not None, "names come from the input"
         return place
@@ -143,18 +144,20 @@ class Expected:
         return key in self._sharing
 
     def name_of(self, key: str) -> str | None:
-        """Return the name that a line with this key is for; of those that share it, the one that wants it most."""
+        """Return the name of the request that a line with this key answers. If several requests share the key, return
+        the one with the worst state.
+        """
         if key in self._sharing:
             return min(self._sharing[key], key=self.state)
         return key if self._table.find(key) else None
 
     def state(self, name: str) -> int:
-        """Return what a name has, to sort by."""
+        """Return the state of a name, for sorting."""
         bucket, at = self.place(name)
         return bucket[at]
 
     def mark(self, place: Place, state: int) -> None:
-        """Note a line; a bad one never takes a good one's place."""
+        """Note a line. A bad line never replaces a good one."""
         bucket, at = place
         if (before := bucket[at]) < state:
             self.counts[before] -= 1
@@ -180,12 +183,14 @@ def mark_at(place: Place) -> int:
 
 
 def own_key(key: object, request: bytes) -> str:
-    """Return the key of a request before it is told from others; one without a key goes by its content."""
+    """Return the key of a request, before a number makes it unique. A request without a key gets a key from its
+    content.
+    """
     return str(key) if key not in (None, "") else content_key(_compact(request))
 
 
 def _compact(request: bytes) -> bytes:
-    """Write JSON without the spaces that its author may have put in."""
+    """Return JSON without the spaces that its author may have written."""
     try:
         return encode(decode(request))
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError):
@@ -193,7 +198,7 @@ def _compact(request: bytes) -> bytes:
 
 
 def _free_name(own: str, taken: KeyTable, data: bytes) -> str:
-    """Put the first free number behind a key, and take it: "a-2" may be another request's own key."""
+    """Add the first free number to a key, and take that name. A name such as "a-2" may be another request's own key."""
     number = 2
     while not taken.add(name := f"{own}-{number}", data):
         number += 1

@@ -1,7 +1,7 @@
 """Which objects are a job's output, and which of their lines can be read?
 
-A bad line costs only itself: a line that is not JSON is counted and reported, and the rows of the other lines land. An
-object without a single line of an output is not part of the output, and is ignored.
+A bad line affects no other line: a line that is not JSON is counted and reported, and the rows of the other lines land.
+An object without a single output line is not part of the output, and is ignored.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: ``predictions.jsonl`` in every listing that was shown (Google's notebook, live captures of 2026); its shards and what
-#: a job writes on its way in one client's code; numbered ones in the API's definition (revision 20261106), and those of
-#: other models of the same service, ``prediction.results-00000-of-00002`` and ``000000000000.jsonl``.
+#: Names of result files, with the source of each: ``predictions.jsonl`` in every listing that was shown (Google's
+#: notebook, live captures of 2026); its shards, and files that a running job writes, in one client's code; numbered
+#: ones in the API's definition (revision 20261106); ``prediction.results-00000-of-00002`` and ``000000000000.jsonl``,
+#: from other models of the same service.
 _RESULT = re.compile(
     r"(?:incremental_)?predictions?(?:_\d+)?\.jsonl(?:-\d+(?:-of-\d+)?)?|prediction\.results-\d+-of-\d+|\d{12}\.jsonl",
     re.ASCII,
 )
-#: The folder that the service makes below the one that it was given, for whoever names the latter.
+#: The folder that the service makes below the output folder, in case somebody gives the output folder itself.
 _FOLDER = re.compile(r"prediction-.*\d{4}-\d\d-\d\dT[\d:.]+Z", re.ASCII)
-#: What may stand before the brace of a damaged line.
+#: Bytes that may come before the brace of a damaged line.
 _BEFORE = b"\xef\xbb\xbf\0 \t\r"
 _COLUMNS = ("key", "status", "processed_time", "request", "response")
 
@@ -42,16 +43,17 @@ _COLUMNS = ("key", "status", "processed_time", "request", "response")
 def _is_result(name: str) -> bool:
     """Whether the service gives this name to a result file.
 
-    :param name: below the output folder.
+    :param name: the name below the output folder.
     """
     *folders, basename = name.split("/")
     return _RESULT.fullmatch(basename) is not None and all(_FOLDER.fullmatch(folder) for folder in folders)
 
 
 def result_files(store: ObjectStore, folder: Uri) -> list[Uri]:
-    """Return the result files of an output folder; what a job wrote on its way counts if there is nothing else.
+    """Return the result files of an output folder. Files that a job wrote while it ran count only if there are no
+    others.
 
-    Copies, unfinished uploads and whatever else lies there have other names, or lie in folders of their own.
+    Copies, unfinished uploads and other objects have other names, or are in folders of their own.
     """
     whole = folder / ""
     found = [info.uri for info in store.list(whole) if _is_result(info.uri.name.removeprefix(whole.name))]
@@ -60,9 +62,9 @@ def result_files(store: ObjectStore, folder: Uri) -> list[Uri]:
 
 
 def file_lines(store: ObjectStore, files: Iterable[Uri]) -> Iterator[OutputLine]:
-    """Yield the output lines of files; of those that cannot be read, the log says how many there are.
+    """Yield the output lines of files. The log says how many lines cannot be read.
 
-    :raises ResultError: when a file never was an output.
+    :raises ResultError: when a file is not an output at all.
     """
     for uri in files:
         with store.open_read(uri) as stream:
@@ -81,9 +83,10 @@ class FileReader:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        #: Lines that were read, that were not, and those of them that have an end: what is cut may still grow.
+        #: The number of lines that were read; of lines that could not be read; and of complete lines among the latter
+        #: (a cut line may still grow).
         self.count = self.lost_count = self.whole_count = 0
-        #: The first line that was not.
+        #: The first line that could not be read.
         self.error: ResultError | None = None
         self._has_braces = False
 
@@ -102,17 +105,17 @@ class FileReader:
 
     @property
     def is_output(self) -> bool:
-        """Whether any of its lines is, or was meant to be, one of an output. An empty file is one."""
+        """Whether any line of the file is, or was meant to be, an output line. An empty file counts as an output."""
         return bool(self.count) or self._has_braces or self.error is None
 
     @property
     def lost(self) -> str:
-        """What could not be read; nothing where all was."""
+        """A text about the lines that could not be read; empty if all were read."""
         return lost_lines(self.lost_count, self.error)
 
 
 def lost_lines(count: int, first: ResultError | None) -> str:
-    """Name lines that could not be read, by their number and the place of the first."""
+    """Return a text about lines that could not be read: how many, and where the first one is."""
     if first is None:
         return ""
     place = f"line {first.line} of {first.uri} ({first.why})"
@@ -131,11 +134,11 @@ def table_line(row: dict[str, Any]) -> bytes:
 
 
 def _from_text(value: Any) -> Any:
-    """Return the JSON in a text: a column of type JSON or STRING may hold either."""
+    """Return the JSON value in a text. A column of type JSON or STRING may have a JSON text."""
     if not isinstance(value, str | bytes):
         return value
     try:
-        # Checked, and not built.
+        # The JSON is only checked, not decoded.
         return _check(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return value

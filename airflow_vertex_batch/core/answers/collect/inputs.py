@@ -1,5 +1,5 @@
-"""What did a job ask? This module reads the keys and requests of the job's input, once before its output and seldom
-again.
+"""Which requests did a job get? This module reads the keys and requests of the job's input: once before the output, and
+seldom again.
 
 If a line has the shape of an earlier one (`core.answers.collect.shapes`), only its texts are read.
 
@@ -38,10 +38,10 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[str]) -> Iterator[Request]:
-    """Yield the key, as it stands there, and the bytes of every request of a job's input, whether it may be labelled,
-    and its mark.
+    """Yield every request of a job's input: its key as it is there, its bytes, whether it may have our label, and its
+    mark.
 
-    :raises ResultError: when a line is no request.
+    :raises ResultError: when a line is not a request.
     """
     lines = _RequestLines()
     for address in inputs:
@@ -61,28 +61,28 @@ def input_requests(store: ObjectStore, warehouse: Warehouse, inputs: Iterable[st
 
 
 class _RequestShape(Shape):
-    """A line of a key and a request, in this order. Its core is the last text."""
+    """The shape of a line with a key and a request, in this order. Its core is the last text."""
 
     __slots__ = ("_begin", "_between", "_contents", "_end", "_form", "_is_labelled")
 
     def __init__(self, raw: bytes, texts: list[Place], request: Place, *, is_labelled: bool) -> None:
         super().__init__(raw, texts, len(texts) - 1)
         key_end = texts[0].end - 1
-        # Begins with the quotation mark that ends the key; a key cannot hold these bytes, for its quotation marks have
-        # backslashes before them.
+        # These bytes begin with the quotation mark that ends the key. A key cannot contain them, because quotation
+        # marks in it have a backslash.
         self._between = raw[key_end : request.start + 1]
         self._begin, self._end = request.start - key_end, request.end - len(raw)
         self._is_labelled = is_labelled
-        #: Which of the texts, the last one among them, are those of the contents.
+        #: The indexes of the texts that are part of the contents. The last text is one of them.
         self._contents = [index for index, place in enumerate(texts) if is_content(place.path)]
         self._form, found = parts_of(raw[request.start : request.end])
         if len(found) != len(self._contents):
             self._form = 0  # a member is there twice
 
     def request(self, raw: bytes, texts: list[str]) -> Request:
-        """Return what `input_requests` yields of a line that matches.
+        """Return what `input_requests` yields for a line that matches.
 
-        :param texts: all of them.
+        :param texts: all texts of the line.
         """
         request = raw[raw.find(self._between) + self._begin : self._end]
         found = mark(self._form, [texts[index] for index in self._contents]) if self._form else mark_of(request)
@@ -107,7 +107,7 @@ class _RequestLines:
         self._shapes = Shapes(_request_shape)
 
     def read(self, raw: bytes) -> Request | None:
-        """Read a line, or return None where it is out of the ordinary."""
+        """Read a line; return None if it is unusual."""
         found = self._shapes.match(raw)
         if found is not None:
             shape, texts, core = found
@@ -125,7 +125,7 @@ class _RequestLines:
 
 
 def _odd_line(raw: bytes, uri: str, number: int) -> Request | None:
-    """Read a line in the lenient way; None where it is blank."""
+    """Read a line with the lenient decoder; None if it is blank."""
     if not raw:
         return None
     doc = loose(raw)

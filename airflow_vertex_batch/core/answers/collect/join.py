@@ -31,7 +31,7 @@ _EXACT = decimal.Context(prec=80)
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """What a line without its key says of the request it answers; empty where it says nothing."""
+    """What a line without its key says about its request. A member is empty if the line does not say it."""
 
     label: str = ""
     contents: str = ""
@@ -50,11 +50,11 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class Joiner:
-    """Finds the requests of lines that lost their key.
+    """Finds the requests for lines that lost their key.
 
-    :param lines: the evidence of all of them.
+    :param lines: the evidence of all these lines.
     :param named: every request's name and bytes.
-    :param state: what a name has, to sort by: the name that wants a line most comes first.
+    :param state: the state of a name, for sorting: the name with the worst state gets a line first.
     """
 
     def __init__(
@@ -103,25 +103,25 @@ class Joiner:
 
 
 def typed(value: object) -> str:
-    """Return one spelling for a number or truth value, whatever text it was read from; nothing for anything else."""
+    """Return one spelling for a number or truth value, for all ways to write it; an empty text for anything else."""
     if isinstance(value, bool):
         return str(value).lower()
     return _spelt(repr(value)) if isinstance(value, int | float) else ""
 
 
 def _as_typed(key: str) -> str:
-    """Return the same for the text of a key."""
+    """Return the same spelling for the text of a key."""
     lowered = key.lower()
     return lowered if lowered in {"true", "false"} else _spelt(key)
 
 
 def _spelt(text: str) -> str:
-    # Never by way of a float: two long numbers must not become one.
+    # Not with a float: two long numbers must not become equal.
     return str(_EXACT.create_decimal(text).normalize(_EXACT)) if _NUMBER.fullmatch(text) else ""
 
 
 def _echo_fingerprint(raw: bytes) -> str:
-    """Return the fingerprint of a request's contents; nothing where it has none."""
+    """Return the fingerprint of a request's contents; an empty text if it has no contents."""
     doc: Any = None
     try:
         doc = loose(raw) if is_deep(raw) else decode(raw)

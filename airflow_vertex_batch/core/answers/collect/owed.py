@@ -1,5 +1,5 @@
-"""Has everything arrived that the service says it wrote? A row whose answer is paid but not visible yet must not end as
-missing: it would be bought again, and it would replace a good row at the destination.
+"""Is everything there that the service says it wrote? A row whose answer is paid but not visible yet must not end as
+missing. Otherwise it would be bought again, and it would replace a good row at the destination.
 
 The service counts the rows of a job by outcome (``completionStats``). The output is compared with these counts after
 all of it was read, and only if some requests have no line. An output that answers every request is complete, whatever
@@ -23,31 +23,31 @@ from airflow_vertex_batch.core.domain.job import BatchJob, JobState, Phase
 if TYPE_CHECKING:
     from datetime import datetime
 
-#: Seconds after a job's end in which its output may still appear or grow. Google states no bound; half a minute and one
-#: minute were seen of ``outputInfo`` and of the folder.
+#: Seconds after a job's end in which its output may still appear or grow. Google states no limit. Half a minute was
+#: seen for ``outputInfo``, and one minute for the folder.
 OUTPUT_SETTLE_SECONDS = 600.0
-#: gRPC codes of jobs that answered rows and could not write them: no right, no bucket, export failed (captured live
+#: gRPC codes of jobs that answered rows but could not write them: no right, no bucket, export failed (captured live
 #: 2026-08-26 to 2026-09-02, section 5.3 of the notes on the API).
 _EXPORT_FAILURES = frozenset({5, 7, 9, 13})
 
 
 class OnLostOutput(StrEnum):
-    """What to do when the service counted rows that its output does not hold."""
+    """What to do when the service counted rows that are not in its output."""
 
-    #: Fail this attempt; the next one asks for the job anew and looks again.
+    #: Fail this attempt. The next attempt asks for the job again and looks again.
     FAIL = "fail"
-    #: Take what is there.
+    #: Take the rows that are there.
     LAND = "land"
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What the output of a job held.
+    """The counts of a job's output.
 
-    :param file_count: result files; 1 for a table.
-    :param answered: requests, and lines of no known request, with a line that reports no error.
-    :param failed: those with a line that reports one.
-    :param unseen: requests without a line.
-    :param no_output: what an object holds that is named like a result file and is none.
+    :param file_count: the number of result files; 1 for a table.
+    :param answered: the number of requests that have a line without an error, plus such lines of unknown requests.
+    :param failed: the same for lines with an error.
+    :param unseen: the number of requests without a line.
+    :param no_output: the content of an object that has the name of a result file but is not one.
     """
 
     file_count: int
@@ -58,9 +58,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_output(job: BatchJob, seen: Seen, now: datetime) -> None:
-    """Refuse an output that does not hold what the service says it wrote.
+    """Refuse an output that does not have everything that the service says it wrote.
 
-    :raises LostOutputError: saying what was counted and what was found.
+    :raises LostOutputError: with what was counted and what was found.
     """
     lost = lost_text(job, seen, now)
     if not lost:
@@ -82,7 +82,7 @@ def _found(job: BatchJob, seen: Seen) -> str:
 
 
 def lost_text(job: BatchJob, seen: Seen, now: datetime) -> str:
-    """Say what the service wrote by its own word and is not there; empty when nothing is lost."""
+    """Return a text about rows that the service says it wrote and that are not there; empty if nothing is lost."""
     if not seen.unseen or not job.state.is_final:
         return ""
     answered, failed = max(job.successful_count, 0), max(job.failed_count, 0)
@@ -97,7 +97,7 @@ def lost_text(job: BatchJob, seen: Seen, now: datetime) -> str:
 
 
 def _is_bound(job: BatchJob) -> bool:
-    """Whether what a job counted must be in its output, however long ago it ended."""
+    """Whether all rows that a job counted must be in its output, however long ago it ended."""
     if job.state.phase in {Phase.SUCCEEDED, Phase.PARTIAL}:
         return True
     return bool(job.output_uri) and job.error_code not in _EXPORT_FAILURES

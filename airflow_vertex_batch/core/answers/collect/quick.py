@@ -1,4 +1,4 @@
-"""Which output lines are plain answers, and what rows are they? This is the fast path for the common line; `classify`
+"""Which output lines are plain answers, and which rows do they give? This is the fast path for common lines; `classify`
 is the full path.
 
 If a line has the shape of an earlier one (`core.answers.collect.shapes`), only its key, time and response are read: the
@@ -25,14 +25,16 @@ from airflow_vertex_batch.core.domain.row import MAX_TOKENS, ResultRow, RowStatu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    #: Key, time and response of an output line that reports no error, the form that its request asked for, its mark.
+    #: Key, time and response of an output line without an error; the form that its request asked for; its mark.
     Plain = tuple[str, str, bytes, Form, int]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
 class _Plain(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
-    """What holds nothing but this: a member that is not listed may be nested too deeply, or a number too large."""
+    """Base of types that refuse unknown members: such a member may be nested too deeply, or be a number that is too
+    large.
+    """
 
 
 class _Part(_Plain, gc=False):
@@ -65,7 +67,7 @@ class _Candidate(_Plain, gc=False):
 
 
 class _PromptTokens(_Plain, gc=False):
-    """Tokens that are not counted apart: audio is."""
+    """Tokens that are not counted separately. (Audio tokens are.)"""
 
     modality: Literal["TEXT", "IMAGE", "VIDEO", "DOCUMENT"] = "TEXT"
     token_count: _Count = 0
@@ -100,7 +102,7 @@ class _Response(_Plain, gc=False):
 
 
 class _Line(msgspec.Struct, gc=False):
-    """One output line, all of it but the response decoded."""
+    """One output line, with everything decoded except the response."""
 
     key: str
     status: Literal[""] | None = ""
@@ -115,7 +117,7 @@ _decode_response = msgspec.json.Decoder(_Response).decode
 
 
 class _OutputShape(Shape):
-    """A line whose core is the response."""
+    """The shape of a line whose core is the response."""
 
     __slots__ = ("_contents", "_form", "form", "key_index", "time_index")
 
@@ -153,7 +155,7 @@ _TIME, _RESPONSE = ("processed_time",), ("response",)
 
 def _output_shape(raw: bytes, places: list[Place]) -> _OutputShape | None:
     outermost = [place for place in places if len(place.path) == 1]
-    # A member that is there twice may be read at either place.
+    # If a member is there twice, it is not clear which one counts.
     if len({place.path for place in outermost}) < len(outermost):
         return None
     response = next((place for place in outermost if place.path == _RESPONSE), None)
@@ -164,13 +166,13 @@ def _output_shape(raw: bytes, places: list[Place]) -> _OutputShape | None:
 
 
 class PlainLines:
-    """Reads the output lines of one job that report no error, and learns their shapes."""
+    """Reads the output lines of one job that have no error, and learns their shapes."""
 
     def __init__(self) -> None:
         self._shapes = Shapes(_output_shape)
 
     def read(self, raw: bytes) -> Plain | None:
-        """Read a line, or return None where it is out of the ordinary. The response is still to be decoded."""
+        """Read a line; return None if it is unusual. The response is not decoded yet."""
         found = self._shapes.match(raw)
         if found is not None:
             shape, texts, response = found
@@ -187,7 +189,7 @@ class PlainLines:
 
 
 def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[Any], str] | None) -> ResultRow | None:
-    """Return the row of a line that is one good answer, or None where `classify` has to look at it."""
+    """Return the row of a line that is one good answer; None if `classify` must look at the line."""
     key, time, response, form, _ = line
     try:
         doc = _decode_response(response)
@@ -215,7 +217,7 @@ def plain_row(line: Plain, job_name: str, request_digest: str, check: Callable[[
 def _answer(text: str) -> Any:
     """Decode a JSON answer. :raises OverflowError: where it cannot land as it is."""
     answer = decode(text)
-    # Twice as fast as a look for long numbers in the text.
+    # This is twice as fast as searching the text for long numbers.
     encode(answer)
     if is_deep(text):
         raise RecursionError
@@ -223,7 +225,7 @@ def _answer(text: str) -> Any:
 
 
 def plain_time(text: str) -> str:
-    """Return what `time_or_nothing` returns, sooner where an earlier line was written in the same second."""
+    """Return what `time_or_nothing` returns. This is faster if an earlier line was written in the same second."""
     if text.endswith("+00:00") and len(text) <= LONGEST_TIME and text[20:-6].isdigit() and text.isascii():
         return text if _is_second(text[:20]) else time_or_nothing(text)
     return time_or_nothing(text)
@@ -231,7 +233,7 @@ def plain_time(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _is_second(text: str) -> bool:
-    """Whether a text is a time up to the point behind its seconds."""
+    """Whether a text is a time up to the point after its seconds."""
     return text.endswith(".") and time_or_nothing(full := f"{text}0+00:00") == full
 
 

@@ -28,20 +28,21 @@ if TYPE_CHECKING:
 _NAMES = frozenset({"text", "fileUri", "file_uri"})
 #: Shapes kept; a job has one or two. And how often to learn at all, for files where every line is another shape.
 _KEPT, _LEARNED = 4, 64
-#: The longest line worth learning: a longer one is mostly texts, and each shape keeps what is none.
+#: The longest line that is learned. A longer line may have too many constant bytes, and a shape keeps these in memory.
 _LEARNED_BYTES = 1 << 18
-#: Bytes of a constant that are searched for where a text holds quotation marks: a longer needle takes longer to
-#: prepare, a shorter one finds more that is not the constant.
+#: How many bytes of a constant are searched for if a text has quotation marks. A longer search text takes longer to
+#: prepare; a shorter one has more false hits.
 _NEEDLE = 16
-#: Possessive: to go back into a text would keep a note of each of its characters, 120 bytes for one.
+#: Possessive quantifiers: backtracking into a text would need 120 bytes of memory for each of its characters.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]|[^\s{}\[\],:"]++', re.DOTALL)
-#: Values of a line that is worth learning: each is kept for a moment, at ten times its size where it is short.
+#: The largest number of values in a line that is learned. Each value is kept for a moment; a short value takes ten
+#: times its size.
 _MOST_VALUES = 4096
 _decode_text = msgspec.json.Decoder(str).decode
 
 
 class Place(NamedTuple):
-    """A value in a line: where it is in the JSON, and its first and last byte but one."""
+    """A value in a line: its path in the JSON, and the positions of its first byte and after its last byte."""
 
     path: Path
     start: int
@@ -51,8 +52,9 @@ class Place(NamedTuple):
 class Shape:
     """The constant bytes of one template, and the places between them: texts, and one `core` of any type.
 
-    :param places: where the line may vary, in order.
-    :param core: the index of the core among them. Its end needs no search: it is found from the end of the line.
+    :param places: the places where the line may vary, in order.
+    :param core: the index of the core among the places. The end of the core is found from the end of the line, without
+        a search.
     """
 
     __slots__ = ("_back", "_front", "_head", "_tail", "paths")
@@ -64,20 +66,24 @@ class Shape:
         self._head, self._tail = constants[0], constants[-1]
         self._front = [(constant, constant[:_NEEDLE]) for constant in constants[1 : core + 1]]
         self._back = [(constant, constant[-_NEEDLE:]) for constant in reversed(constants[core + 1 : -1])]
-        #: What the texts of `match` are: those before the core in their order, then those behind it from the last.
+        #: The paths of the texts that `match` returns: first those before the core in order, then those after it in
+        #: reverse order.
         self.paths = [place.path for place in (*places[:core], *reversed(places[core + 1 :]))]
 
     def match(self, raw: bytes) -> tuple[list[str], bytes] | None:
-        """Return the texts of a line of this shape and the bytes of its core, which are still to be decoded; or None.
+        """Return the texts of a line of this shape and the bytes of its core, not decoded; None if the line does not
+        match.
 
-        Whichever quotation mark a text is cut at: what decodes as one string, between two constants, is one.
+        A text may be cut at any quotation mark: if the bytes between two constants decode as one string, they are this
+        string.
         """
         if not raw.startswith(self._head) or not raw.endswith(self._tail):
             return None
         start, end, texts = len(self._head), len(raw) - len(self._tail), []
         try:
             for constant, needle in self._front:
-                # The constant begins with the quotation mark that ends the text before it: mostly the next one.
+                # The constant begins with the quotation mark that ends the text before it. Mostly that is the next
+                # quotation mark.
                 stop = raw.find(b'"', start)
                 if not raw.startswith(constant, stop):
                     stop = raw.find(needle, start)
@@ -95,7 +101,7 @@ class Shape:
                 end = begin - len(constant)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        # Where constants overlap, too little is left to be JSON.
+        # If constants overlap, the bytes between them are too short to be JSON.
         return texts, raw[start - 1 : end + 1]
 
 
@@ -105,7 +111,7 @@ S = TypeVar("S", bound="Shape")
 class Shapes(Generic[S]):
     """The shapes of one file's lines, the last used first.
 
-    :param make: makes a shape of a line and its values, or None where it cannot have one.
+    :param make: makes a shape from a line and its values, or returns None if the line cannot have a shape.
     """
 
     def __init__(self, make: Callable[[bytes, list[Place]], S | None]) -> None:
@@ -113,7 +119,7 @@ class Shapes(Generic[S]):
         self._shapes: list[S] = []
 
     def match(self, raw: bytes) -> tuple[S, list[str], bytes] | None:
-        """Return the shape of a line with what `Shape.match` says of it, or None."""
+        """Return the shape of a line and the result of `Shape.match`; None if no shape matches."""
         for shape in self._shapes:
             found = shape.match(raw)
             if found is not None:
@@ -128,7 +134,7 @@ class Shapes(Generic[S]):
         if not self._budget or len(raw) > _LEARNED_BYTES:
             return
         self._budget -= 1
-        # Whatever the full way reads without a look at every byte.
+        # The full path may accept lines that this code cannot read, because it does not look at every byte.
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, RuntimeError):
             values = list(islice(_values(raw), _MOST_VALUES + 1))
             shape = self._make(raw, values) if len(values) <= _MOST_VALUES else None
@@ -158,7 +164,7 @@ def _values(raw: bytes) -> Iterator[Place]:
 
 
 def _below(tokens: Iterator[re.Match[bytes]], first: re.Match[bytes], path: Path) -> Iterator[Place]:
-    """Yield the values below one, then itself."""
+    """Yield the values below a value, then the value itself."""
     last, mark = first, _mark(first)
     if mark == ord("{"):
         while _mark(last := next(tokens)) != ord("}"):
