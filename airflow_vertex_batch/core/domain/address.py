@@ -18,7 +18,7 @@ from airflow_vertex_batch.core.domain.given import items
 #: (https://docs.cloud.google.com/resource-manager/docs/creating-managing-projects, 2026-11-28). Not held to Google's
 #: length, since local servers take shorter ones.
 _PROJECT = r"(?:[a-z0-9][a-z0-9.-]*:)?[a-z0-9][a-z0-9-]*"
-#: A location becomes a part of the host's name, so nothing else may pass: a token must not go to a host of somebody's.
+#: A location becomes a part of the host name, so the pattern is strict: a token must not be sent to a foreign host.
 _LOCATION = r"[a-z]+(?:-[a-z0-9]+)*"
 #: https://docs.cloud.google.com/storage/docs/buckets#naming (2026-11-28), not held to its length.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -136,7 +136,7 @@ def cloud_folder(text: str, name: str) -> Uri:
     """Read the address of a folder in Cloud Storage. A bare path would be a folder of whichever worker runs the task.
 
     :param name: the argument, for the error.
-    :raises InputError: when it is none.
+    :raises InputError: when it is not such a folder.
     """
     if not str(text).startswith("gs://"):
         raise InputError(
@@ -153,7 +153,7 @@ def cloud_folder(text: str, name: str) -> Uri:
 
 
 def refuse_wildcards(text: str, name: str) -> None:
-    """Refuse a folder that somebody writes to and whose name whoever lists it would take for a pattern.
+    """Refuse an output folder whose name has wildcards, because a listing would read the name as a pattern.
 
     :param name: the argument, for the error.
     :raises InputError: for ``*``, ``?`` and ``[``.
@@ -269,7 +269,7 @@ def job_names(jobs: Any) -> list[JobName]:
     return [JobName.parse(item["name"] if isinstance(item, dict) else item) for item in items(jobs)]
 
 
-#: It becomes a part of a request's path, so nothing that has a meaning there may pass.
+#: A model name becomes a part of a request's path, so characters with a meaning in a path are not allowed.
 _MODEL = r"[\w@-][\w.@-]*"
 _HOME = rf"projects/{_PROJECT}/locations/{_LOCATION}/"
 _MODEL_PATH = re.compile(rf"(?:{_HOME})?(?:publishers/[\w-]+/)?models/{_MODEL}|{_HOME}endpoints/{_MODEL}", re.ASCII)

@@ -22,10 +22,10 @@ import msgspec
 if TYPE_CHECKING:
     from datetime import datetime
 
-#: The model that every example names: documents, DAGs, docstrings, benches. Served for batch (Google's batch API
-#: reference lists it; seen to run in `global`, field report of 2026-10-01), and of those of its price the one that is
-#: promised longest: until 2027-09-02 or later. `gemini-4-argon` is promised six weeks longer and costs 2.7 times as
-#: much, which no example should have its reader pay. Read 2026-11-28.
+#: The model that every example names: documents, DAGs, docstrings, benches. It is served for batch (Google's batch API
+#: reference lists it; seen to run in `global`, field report of 2026-10-01). Of the models at its price it is promised
+#: longest: until 2027-09-02 or later. `gemini-4-argon` is promised six weeks longer, but costs 2.7 times as much, which
+#: is too expensive for an example. Read 2026-11-28.
 EXAMPLE_MODEL = "gemini-3.8-flash"
 #: Where its batches run.
 EXAMPLE_LOCATION = "global"
@@ -38,7 +38,7 @@ _CLOSED_TO_NEW = timedelta(days=30)
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where batches of the models run that a glob names, who says so, and when."""
+    """In which locations batches of some models run. A glob names the models; the source and its date are given too."""
 
     model: str
     locations: tuple[str, ...]
@@ -51,7 +51,7 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def example(self) -> str:
-        """A location that would do."""
+        """One of these locations, as an example."""
         return next((name for name in self.locations if "*" not in name), "us-central1")
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Life(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     date: str
 
     def notice(self, begins: datetime, ends: datetime) -> str:
-        """Return what somebody should know who has a job of this model from `begins` to `ends`; nothing if nothing."""
+        """Return a notice about the end of this model for a job from `begins` to `ends`; empty if there is none."""
         if not self.retires or (ends + _CLOSED_TO_NEW).date().isoformat() < self.retires:
             return ""
         todo = f". Google names {self.instead} instead" if self.instead else ". Choose a model that lives longer"
@@ -145,7 +145,7 @@ def misspelt(model: str) -> str:
 
 
 def retirement(model: str, begins: datetime) -> str:
-    """Return what somebody should know who has a job of this model created at `begins`; nothing if nothing.
+    """Return a notice about the end of a model for a job that is created at `begins`; empty if there is none.
 
     :param begins: with its timezone.
     """
@@ -154,7 +154,7 @@ def retirement(model: str, begins: datetime) -> str:
 
 
 def notices(model: str, begins: datetime) -> tuple[str, ...]:
-    """Return all that is worth a warning before a job is created: one sentence each."""
+    """Return all warnings about a model before a job is created, one sentence each."""
     near = misspelt(model)
     spelling = f"{base_name(model)} is no model that is known here, and {near} is: check the name" if near else ""
     return tuple(said for said in (spelling, retirement(model, begins)) if said)
@@ -174,7 +174,9 @@ def _plain(name: str) -> str:
 
 
 def _is_typo(name: str, known: str) -> bool:
-    """Whether two names differ in one slip of the finger at most, and not in a digit: that is another version."""
+    """Whether two names differ by at most one typing mistake. A different digit does not count: it is
+    another version.
+    """
     start = _shared(name, known)
     end = _shared(name[start:][::-1], known[start:][::-1])
     wrong, right = name[start : len(name) - end], known[start : len(known) - end]
@@ -184,5 +186,5 @@ def _is_typo(name: str, known: str) -> bool:
 
 
 def _shared(one: str, other: str) -> int:
-    """Return with how many letters both begin."""
+    """Return the length of the common beginning of two texts."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -10,8 +10,8 @@ from airflow_vertex_batch.core.domain.errors import InputError
 
 #: Longer than any job, or wait, can be: ten years.
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
-#: Below it, a bare number is taken for hours or minutes that somebody meant: no batch job is so quick that a limit of
-#: ten minutes says anything. A timedelta names its unit, so it may be shorter.
+#: A smaller bare number is refused, because its author probably meant minutes or hours: a limit of ten minutes is too
+#: short for every batch job. A timedelta has a unit, so it may be shorter.
 BARE_SECONDS = 600
 
 
@@ -22,11 +22,11 @@ def seconds(value: Any, name: str, *, least: float = 0, most: float = LONGEST_SE
     :param name: the argument, for the error.
     :param least: the shortest, seconds; anything above zero where not given.
     :param most: the longest, seconds.
-    :param is_limit: whether it is a time after which something is done to a job, which nobody sets to minutes.
-    :raises InputError: when it is no such duration; also for a bare number that must be hours.
+    :param is_limit: whether it is a time after which something happens to a job. Such a limit is never a few minutes.
+    :raises InputError: when it is not such a duration; also for a bare number that is too small to be seconds.
     """
     made = value.total_seconds() if isinstance(value, timedelta) else value
-    # Of no number (NaN) every comparison is false: such a deadline would never come.
+    # Every comparison with NaN is false, so a NaN deadline would never come.
     is_number = isinstance(made, int | float | Decimal) and not isinstance(made, bool)
     if not (is_number and 0 < made <= most and made >= least):
         shown = f"above {most:,}" if is_number and made > most else repr(value)

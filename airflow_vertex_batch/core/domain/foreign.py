@@ -1,6 +1,6 @@
-"""What may we say about an error that somebody else raises while rows are read? Such an error may quote a row: a
-database quotes the value that it cannot convert, a DAG author's function the row that it cannot make, the service's
-importer the value that it cannot load.
+"""What may we say about an error of foreign code while rows are read? Such an error may quote a row. A database quotes
+a value that it cannot convert, a DAG author's function may quote the row, and the service's importer quotes a value
+that it cannot load.
 
 Invariant: neither the error that is raised instead nor its causes hold any of the original words. They say where to
 look: the type of the error, the database's code for it, and the line of the author's file.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from airflow_vertex_batch.core.domain.errors import SourceError, VertexBatchError
 
-#: Classes of SQLSTATE whose errors are about names, rights and connections, and none about a value: connection,
+#: Classes of SQLSTATE whose errors are only about names, rights and connections, and never about a value: connection,
 #: authorization, catalog, syntax or access rule, resources, operator intervention, system
 #: (https://www.postgresql.org/docs/current/errcodes-appendix.html, 2026-11-29; they are those of the SQL standard).
 _SAY_NO_VALUE = frozenset({"08", "28", "3D", "42", "53", "57", "58"})
@@ -32,11 +32,11 @@ _HIDDEN = "Its own words are not shown, because they may quote a row"
 
 @contextlib.contextmanager
 def unquoted(what: Callable[[], str] | str, *, todo: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Raise a `SourceError` in place of whatever is raised inside that is not ours.
+    """Replace every error that is not ours, if it is raised inside, by a `SourceError`.
 
     :param what: what failed, or a function that says so at that time.
     :param todo: what the reader should do.
-    :param passing: errors that mean something to those who called us, and go on as they are.
+    :param passing: errors that the caller needs. They are passed on unchanged.
     :raises SourceError: without the words of the error.
     """
     try:
@@ -81,5 +81,5 @@ def _place(error: Exception) -> str:
 
 
 def without_values(said: str) -> str:
-    """Return a message of the service about a job, with … in the place of each value that it quotes."""
+    """Return a message of the service about a job, with "…" instead of each quoted value."""
     return _LAST.sub(r"\1…", _QUOTED.sub(r"\1…\3", said))

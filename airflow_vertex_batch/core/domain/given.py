@@ -1,4 +1,4 @@
-"""Did a task get the values that it is wired to? A task before it that failed or was skipped gives nothing.
+"""Did a task get the outputs of the tasks before it? A task that failed or was skipped gives nothing.
 
 Nothing is not the same as an empty night: an empty night has a manifest that says so, and an empty list of jobs.
 """
@@ -17,7 +17,7 @@ from airflow_vertex_batch.core.domain.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What templates leave of nothing: Jinja renders None as its name, an unknown name as an empty text.
+#: Texts that templates make from nothing: Jinja renders None as "None", and an unknown name as an empty text.
 _NOTHING = frozenset({"", "None", "null"})
 
 
@@ -53,7 +53,9 @@ def items(value: Any) -> list[Any]:
 
 
 def nothing(value: Any) -> str:
-    """Say in which way a value is nothing, or holds nothing where it should hold something; empty where it does not."""
+    """Return in which way a value is nothing, or contains nothing where something is expected; empty if it is a real
+    value.
+    """
     if _is_nothing(value):
         return repr(value)
     if isinstance(value, dict) or (isinstance(value, str) and not value.startswith("[")):
@@ -70,7 +72,7 @@ def _is_nothing(value: Any) -> bool:
 def given_nothing(
     task_id: str, name: str, how: str, origin: Origin, states: Mapping[str, str | None] | None = None
 ) -> InputError:
-    """Return the error of a task that was given nothing.
+    """Return the error for a task that was given nothing.
 
     :param name: the argument.
     :param how: what was given instead (`nothing`).

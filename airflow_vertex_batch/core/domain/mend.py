@@ -18,7 +18,7 @@ from itertools import accumulate
 MAX_DEPTH = 200
 #: What 64 bits hold, with and without a sign: encoders refuse what is outside.
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
-#: Possessive: to go back into a text would keep a note of each of its characters, 120 bytes for one.
+#: Possessive quantifiers: backtracking into a text would need 120 bytes of memory for each of its characters.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _MARKS = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
@@ -64,7 +64,7 @@ def well_encoded(raw: bytes) -> bytes:
     """Return bytes that are UTF-8; what was none is a replacement character."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        # In steps: as one text an emoji in it would make it four times as large.
+        # In steps: as one text with an emoji in it, it would be four times as large.
         for start in range(0, len(raw), _STEP_BYTES):
             decoder.decode(raw[start : start + _STEP_BYTES])
         decoder.decode(b"", final=True)
@@ -84,7 +84,7 @@ def shallow(raw: bytes) -> bytes:
         elif step < 0 and depth == MAX_DEPTH:
             kept.append(b"null")
             start = found.end()
-    # What ends within is torn, and stays so.
+    # If the text ends inside a value, it is damaged, and stays so.
     return b"".join([*kept, raw[start:]]) if depth <= MAX_DEPTH else raw
 
 

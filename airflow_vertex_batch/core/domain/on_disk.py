@@ -1,4 +1,4 @@
-"""Where are the values of a key kept while rows pass? On disk, in constant memory, however many they are.
+"""Where are the values of a key kept while rows are read? On disk. The memory does not grow with their number.
 
 Invariant: the values that were put under a key come back in the order in which they were put.
 """
@@ -13,13 +13,13 @@ from airflow_vertex_batch.core.domain.temporary import temporary_database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Values that wait in memory for the next write: one statement for each would cost more than all the rest.
+#: How many values wait in memory for the next write. A separate statement for each value would take too long.
 _BUFFERED = 5_000
 _NEED = "twice the size of the rows that wait for another round, or for their duplicates"
 
 
 class Shelf:
-    """Values by key in a temporary file. Used as a context; gone when it is left."""
+    """Several values for each key, in a temporary file. It is a context manager: leaving it deletes the file."""
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:

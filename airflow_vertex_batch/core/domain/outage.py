@@ -1,5 +1,5 @@
-"""How long does one attempt wait while Vertex AI is away? Two minutes, as the clients of Cloud Storage and BigQuery do.
-After that the attempt fails with the error, and the task's next try goes on.
+"""How long does one attempt wait while Vertex AI does not answer? Two minutes, as the clients of Cloud Storage and
+BigQuery do. After that the attempt fails with the error, and the task's next try goes on.
 
 Invariant: only calls that may be sent again pass through here. A create call that may have worked never does.
 """
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 OUTAGE_SECONDS = 120.0
 #: Seconds between two tries at the most, where the service asks for nothing else.
 _MAX_WAIT_SECONDS = 20.0
-#: Seconds: a wish of the service that goes beyond this is left to whoever asks next.
+#: If the service asks for a longer pause than these seconds, the call is not repeated here.
 MAX_RETRY_AFTER_SECONDS = 60.0
 
 
@@ -48,7 +48,8 @@ def outlasting(
     passed: Callable[[RetryCallState], float] = seconds_passed,
     repeats: Callable[[BaseException], bool] = may_pass,
 ) -> Retrying:
-    """Return what repeats a call while its error may pass. The last try comes when `seconds` have passed, or later.
+    """Return an object that repeats a call after temporary errors. The last try comes when `seconds` have passed, or
+    later.
 
     :param sleep: waits between two tries, replaced in tests.
     :param seconds: how long; 0 tries once.

@@ -1,4 +1,4 @@
-"""What became of each row? Each row has one status and its tokens, and a tally of the rows must add up.
+"""How did each row end? Each row has one status and its tokens, and the counts of a tally must add up.
 
 Invariants: one request ends as exactly one `ResultRow`. Every row has the same members, whatever its status. A tally
 either adds up to the number of requests, or says how many rows are missing or too many.
@@ -56,8 +56,8 @@ class RowStatus(StrEnum):
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one row, or of many added together.
 
-    :param prompt_tokens: tokens read, cached and tool-use ones excluded from neither (the service's
-        ``promptTokenCount``).
+    :param prompt_tokens: tokens read, as the service counts them (``promptTokenCount``); cached tokens and tokens of
+        tools are not subtracted.
     :param output_tokens: tokens answered (``candidatesTokenCount``), without thinking.
     :param thinking_tokens: billed as output (``thoughtsTokenCount``).
     :param cached_tokens: the part of `prompt_tokens` read from a cache.
@@ -169,7 +169,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     #: The Airflow run that paid for an answer of an earlier run; empty for this run's own.
     run_id: str = ""
-    #: What its earlier attempts were billed.
+    #: The tokens of its earlier attempts, which were billed too.
     earlier: tuple[Usage, ...] = ()
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TEMPLATE = re.compile(r"{[{%#]")
-#: What Airflow puts something else in place of.
+#: The parts of a text that Airflow replaces.
 _RENDERED = re.compile(r"{{.*?}}|{%.*?%}|{#.*?#}", re.DOTALL)
 #: Code points of a label (https://cloud.google.com/compute/docs/labeling-resources, 2026-11-22).
 _MAX_LABEL = 64
@@ -39,9 +39,9 @@ def is_template(value: Any) -> bool:
 def check_folder(value: Any, name: str) -> None:
     """Check the address of a folder in Cloud Storage.
 
-    :param value: as the author gave it; what is no text stands for one that comes later.
+    :param value: as the author gave it. A value that is not a text is a placeholder for a later text.
     :param name: the argument, for the error.
-    :raises InputError: when it is none, whatever its templates become.
+    :raises InputError: when it cannot be such an address, whatever its templates become.
     """
     if isinstance(value, str) and is_template(value) and may_begin(value, ("gs://",)):
         refuse_wildcards(_RENDERED.sub("", value), name)
@@ -89,7 +89,7 @@ def check_table(value: Any, name: str, project: Any = None) -> None:
 
 
 def is_legal_label(text: str) -> bool:
-    """Whether a label's key or value is one: letters of every alphabet, capitals of none."""
+    """Whether a label's key or value is legal: letters of every alphabet are allowed, but no capital letters."""
     return len(text) <= _MAX_LABEL and all(mark in "_-" or (mark.isalnum() and mark == mark.lower()) for mark in text)
 
 
@@ -176,10 +176,10 @@ def dump_of(value: Any) -> str:
 
 
 def refuse_idle(task_id: str, given: Mapping[str, Any], *, why: str, todo: str) -> None:
-    """Refuse arguments that this task would never use: whoever gave them means something by them.
+    """Refuse arguments that this task would never use, because their author expects an effect.
 
     :param given: by name, as the author gave them; what is empty or None was not given.
-    :param why: what the task lacks, or has, that they would go with.
+    :param why: what the task lacks, or has, so that the arguments have no effect.
     :param todo: what to do instead.
     :raises InputError: naming those that were given.
     """

@@ -247,7 +247,7 @@ def _cost(price: Price, count: int, prompt: Span, audio: Span, output: Span) -> 
         spent += written * max(rates.output, image_output)
         return (spent / _MILLION).quantize(_MICRO, rounding=ROUND_CEILING)
 
-    # A model that makes images bills them far above its text: only the lowest figure hopes for none.
+    # Images cost far more than text. Only the lowest figure assumes that the model makes no images.
     images = price.image_output or _ZERO
     return Usd(
         usd(prompt.low, audio.low, output.low, _ZERO),
@@ -298,15 +298,15 @@ class Budget(msgspec.Struct, frozen=True):
         return cls(limit, policy)
 
     def allows(self, manifest: Manifest, model: str, instead_of: str, prices: PriceTable, now: datetime) -> bool:
-        """Whether a set that may be bought from one model may be bought from another: when that is no dearer, or within
-        the limit too.
+        """Whether a set that may be bought from one model may also be bought from another: if the other is not more
+        expensive, or within the limit too.
 
         :param instead_of: the model that may be asked.
         """
         there, here = (estimate_cost(manifest, each, prices, now) for each in (model, instead_of))
         if there.cost_usd is not None and here.cost_usd is not None and there.cost_usd.high <= here.cost_usd.high:
             return True
-        # What the rounds before a repair round cost is not known here, so its limit cannot be told.
+        # The cost of the rounds before a repair round is not known here, so its limit cannot be checked.
         return not manifest.round and self.excess(there) is None
 
     def excess(self, estimate: Estimate, spent_usd: Decimal = _ZERO) -> InputError | None:

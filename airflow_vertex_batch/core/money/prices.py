@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 _BILLING_ZONE = ZoneInfo("America/Los_Angeles")
 _NEVER = "9999-12-31"
 _MILLION = Decimal(1_000_000)
-#: USD per million tokens. The dearest published rate is 120 (images, LiteLLM 1.109.1, 2026-11-22): what is far above it
-#: was meant per something else.
+#: USD per million tokens. The highest published rate is 120 (images, LiteLLM 1.109.1, 2026-11-22). A rate far above it
+#: was probably meant for another unit.
 _DEAREST = Decimal(10_000)
 
 

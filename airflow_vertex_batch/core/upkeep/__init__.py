@@ -1,1 +1,1 @@
-"""What is done before and after the batches? The preflight, and the sweep of what was left behind."""
+"""What is done before and after batches? The preflight before, and the sweep of jobs that were left behind."""

@@ -1,4 +1,4 @@
-"""What is to be done about a job that was left behind? A decision table, as one pure function."""
+"""What should happen to a job that was left behind? A decision table, as one pure function."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     :param older_than: seconds since its creation before a job is looked at, and since an intent before its create call
         counts as over; at least the settle time of `core.purchase.submit`, 90. The longest that a task may set is an
         hour.
-    :param owner_timeout: seconds since its creation after which a running job that is its task's own counts as left
-        behind; above what the service itself allows a job.
-    :param lookback: seconds since its end after which an ended job is no longer looked at: each one that is costs a
-        look into its log, and is most often in order.
+    :param owner_timeout: seconds since its creation after which a running job counts as left behind even if its task's
+        log names it. It is longer than the service allows a job.
+    :param lookback: seconds since its end after which an ended job is not looked at any more. Looking at a job means
+        reading its log, and most ended jobs are in order.
     """
 
     older_than: float = 3600.0
@@ -53,9 +53,9 @@ class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(StrEnum):
-    """What is known of the run that a job was bought for."""
+    """What is known about the run that a job was bought for."""
 
-    #: Nobody was asked, or could say: the log alone decides.
+    #: No Airflow was asked, or it could not say. Only the log decides.
     UNKNOWN = "unknown"
     ALIVE = "alive"
     #: It ended well. Its job may be awaited by another DAG, so this alone is no reason to cancel it.
@@ -68,7 +68,7 @@ class Owner(StrEnum):
     def of_run(cls, state: str | None) -> Owner:
         """Read the state of a DAG run.
 
-        :param state: ``deleted`` where there is no such run; None where nobody can say.
+        :param state: ``deleted`` if there is no such run; None if it is not known.
         """
         active = {"running": cls.ALIVE, "queued": cls.ALIVE}
         return {"success": cls.SUCCEEDED, "failed": cls.FAILED, "deleted": cls.DELETED, **active}.get(
@@ -76,12 +76,12 @@ class Owner(StrEnum):
         )
 
 
-#: Why nobody waits for a job, by what became of its run.
+#: Why nobody waits for a job, by the end of its run.
 _NOBODY = {Owner.FAILED: "its run has failed", Owner.DELETED: "its run was deleted"}
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """Leave it alone."""
+    """Do nothing."""
 
     why: str
 
@@ -93,7 +93,7 @@ class Adopt(msgspec.Struct, frozen=True):
 
 
 class Harvest(msgspec.Struct, frozen=True):
-    """Land what it answered beside the results: it is paid, and no task will."""
+    """Land the rows that it answered, in a separate folder. They are paid, and no task will land them."""
 
     why: str
 
@@ -105,7 +105,7 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class Tell(msgspec.Struct, frozen=True):
-    """Say that it runs, and do nothing: a person must decide."""
+    """Report that it runs, and do nothing: a person must decide."""
 
     why: str
 
@@ -118,11 +118,13 @@ class Link(StrEnum):
 
     #: Its last submission: the task's next attempt attaches to it.
     OWNED = "owned"
-    #: An earlier submission, in whose place there is a later one.
+    #: An earlier submission; a later one has replaced it.
     REPLACED = "replaced"
-    #: Not named, but the last thing meant was to buy just this, and no other job was recorded for it.
+    #: The log does not name it, but the last intent was to buy exactly this job, and no other job was recorded for that
+    #: intent.
     INTENDED = "intended"
-    #: Not named, but an intent to buy just this explains it; something else was meant, or recorded, since.
+    #: The log does not name it, but an intent to buy exactly this job explains it. Since then there was another intent
+    #: or record.
     EXPLAINED = "explained"
     UNKNOWN = "unknown"
 
@@ -149,11 +151,11 @@ def judge(
     is_local: bool = True,
     installation: str | None = None,
 ) -> Verdict:
-    """Choose what becomes of one job.
+    """Choose what happens to one job.
 
-    :param entries: what its log says of it, oldest first.
+    :param entries: the log entries of the job, oldest first.
     :param is_local: whether it was bought from the staging folder that the log is in.
-    :param installation: the name of the Airflow that `owner` was asked of; None where none was.
+    :param installation: the name of the Airflow that was asked about `owner`; None if none was asked.
     """
     settled = settled_by_itself(job, now, policy) or _judged_elsewhere(job, entries, installation)
     if settled is not None:
@@ -163,7 +165,7 @@ def judge(
         return Keep("a create call of its task may be under way")
     link = Link.of(job, entries)
     if link is Link.UNKNOWN and not is_local:
-        # Another installation in the same project, with a staging folder of its own, looks just like this.
+        # A job of another installation in the same project, with its own staging folder, looks the same.
         return Keep("neither a log nor its files tie it to this staging folder")
     if job.state.is_final:
         return _judge_ended(link, entries, owner)
@@ -172,7 +174,7 @@ def judge(
 
 
 def settled_by_itself(job: BatchJob, now: datetime, policy: SweepPolicy) -> Keep | None:
-    """Return the verdict on a job that is left alone whatever its log says, or None."""
+    """Return the verdict on a job that is kept whatever its log says, or None."""
     reasons = (
         (job.created_at is None, "its age is not known"),
         (age(job, now) < policy.older_than, "it is young: its task may be starting"),
@@ -184,7 +186,7 @@ def settled_by_itself(job: BatchJob, now: datetime, policy: SweepPolicy) -> Keep
 
 
 def _judged_elsewhere(job: BatchJob, entries: Sequence[JobEntry], installation: str | None) -> Keep | None:
-    """Keep a job that another Airflow bought: its run is absent here, and may be alive there."""
+    """Keep a job that another Airflow bought: its run does not exist here, and may be active there."""
     buyer = buyer_of(job, entries)
     if installation is None:
         is_shared = len({buyer, *(entry.installation for entry in entries)} - {""}) > 1
@@ -220,7 +222,7 @@ _MEANT = Adopt("its task meant to buy it and has not recorded it")
 
 
 def _instead(entries: Sequence[JobEntry]) -> str:
-    """Say what the task has meant since it bought a job."""
+    """Return a text: what the task has bought, or wanted to buy, since it bought this job."""
     names = [entry.job_name for entry in entries if isinstance(entry, Submission)]
     return f"{names[-1].rpartition('/')[2]} has taken its place" if names else "its task has meant other input since"
 
@@ -231,5 +233,5 @@ def age(job: BatchJob, now: datetime) -> float:
 
 
 def ended_before(job: BatchJob, now: datetime) -> float:
-    """Return how long ago a job ended, in seconds; its age where the service does not say."""
+    """Return how long ago a job ended, in seconds; its age if the service does not say."""
     return (now - job.ended_at).total_seconds() if job.ended_at is not None else age(job, now)

@@ -1,4 +1,5 @@
-"""What was left behind, what is done about it, and what does it cost? Findings about jobs, for people and for XCom.
+"""Which jobs were left behind, what is done about them, and what do they cost? Findings about jobs, for people and for
+XCom.
 
 Invariants: a figure that is not known is None, or ``-1`` rows, and is printed as not known, never as zero. A figure
 that may be too low says so.
@@ -38,9 +39,9 @@ class Money(Record, frozen=True, kw_only=True):
     """What a job has cost, and may cost. Amounts are US dollars as text, so that no digit is lost.
 
     :param answered_count: rows answered so far, by the service's count or by the output; -1 when neither says.
-    :param spent_usd: what the rows that could be read and priced cost; None when there are none.
-    :param is_spent_complete: whether these are all rows that were answered.
-    :param expected_usd: what the whole job is estimated at, while it runs; None when that is not known.
+    :param spent_usd: the cost of the rows that could be read and priced; None if there are no such rows.
+    :param is_spent_complete: whether `spent_usd` includes all rows that were answered.
+    :param expected_usd: the estimate for the whole job, while it runs; None if it is not known.
     :param at_most_usd: the upper figure of the same estimate.
     """
 
@@ -66,9 +67,9 @@ class Money(Record, frozen=True, kw_only=True):
 
 
 def money_of(job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: PriceTable | None = None) -> Money:
-    """Price a job: what it answered by the tokens in its output, while it runs also the whole by its requests.
+    """Price a job: the answered rows by the tokens in its output; while it runs, also the whole job by its requests.
 
-    Reads the job's files, row by row; what cannot be read is not known.
+    This reads the job's files, row by row. If something cannot be read, its cost is not known.
     """
     prices = prices or PriceTable.shipped()
     said = job.successful_count
@@ -118,15 +119,15 @@ def _estimated(money: Money, job: BatchJob, store: ObjectStore, warehouse: Wareh
 
 
 class Finding(Record, frozen=True, kw_only=True):
-    """One job of ours, and what becomes of it.
+    """One job of ours, and what happens to it.
 
-    :param dag: the DAG, and `task` the task: as the job's name proves them, or as its labels spell them.
-    :param run_id: empty when the job's name does not tell it.
-    :param buyer: the name of the Airflow that bought it, as its label says; empty when that says nothing.
+    :param dag: the DAG (and `task`: the task), from the job's name if its hash proves it, else from the labels.
+    :param run_id: empty if the job's name does not have it.
+    :param buyer: the name of the Airflow that bought it, from its label; empty without the label.
     :param is_running: whether it bills.
-    :param action: ``keep``, ``adopt``, ``harvest``, ``cancel``, or ``tell`` of a job that only a person may cancel;
-        empty when it could not be judged.
-    :param is_open: whether the action hangs on the fate of its run, of which nobody knows.
+    :param action: ``keep``, ``adopt``, ``harvest``, ``cancel``, or ``tell`` (report it: only a person may cancel it);
+        empty if it could not be judged.
+    :param is_open: whether the action depends on the state of its run, which is not known.
     :param done: what was done, or why not; empty in a dry run.
     :param error: why it could not be judged, or the action failed.
     """
@@ -153,19 +154,19 @@ class Finding(Record, frozen=True, kw_only=True):
 
 
 class Swept(Record, frozen=True, kw_only=True):
-    """What a sweep found. Small and versioned, for XCom and for people.
+    """The result of a sweep. Small and versioned, for XCom and for people.
 
     :param looked_at_count: jobs that carry our labels.
     :param actions: jobs by action, those that are kept included.
     :param kept: jobs that are kept, by reason.
     :param findings: the jobs that were left behind, the first hundred of them.
-    :param unlisted_count: the others.
-    :param spent_usd: what the left-behind jobs whose cost is known have cost together, US dollars as text.
+    :param unlisted_count: the number of jobs that were left behind and are not in `findings`.
+    :param spent_usd: the cost of all left-behind jobs whose cost is known, US dollars as text.
     :param unknown_spent_count: left-behind jobs whose cost is not known, or known in part.
-    :param asked: the Airflow that was asked what became of runs; empty where none was.
-    :param open_count: jobs that are judged without knowing what became of their run, although it matters.
-    :param installation: the name of the Airflow whose jobs these were looked through for; empty where none was given.
-    :param buyers: jobs by the name of the Airflow that bought them, where a label says it.
+    :param asked: the Airflow that was asked about runs; empty if none was asked.
+    :param open_count: jobs that were judged although the state of their run is not known and matters.
+    :param installation: the name of the Airflow whose jobs the sweep was for; empty if none was given.
+    :param buyers: number of jobs by the name of the Airflow that bought them, if a label has the name.
     :param others_running_count: running jobs that are kept because another Airflow bought them.
     """
 
@@ -215,8 +216,7 @@ class Swept(Record, frozen=True, kw_only=True):
     @property
     def status(self) -> int:
         """The exit status of a command: 0 nothing to do, 1 something to do or done, 2 something could not be done, 3
-        there may be more to do, because nobody knows what became of some runs, or because no job carries the name
-        that was given.
+        there may be more to do, because the state of some runs is not known, or because no job carries the given name.
         """
         if self.error_count or self.open_count or self.is_name_unknown:
             return 2 if self.error_count else 3
@@ -224,13 +224,13 @@ class Swept(Record, frozen=True, kw_only=True):
 
     @property
     def is_name_unknown(self) -> bool:
-        """Whether jobs carry names of Airflows, and none of them the one that was given: it may be misspelt."""
+        """Whether jobs carry names of Airflows, but none carries the given name: the name may be misspelt."""
         return bool(self.installation and self.buyers) and self.installation not in self.buyers
 
     @property
     def headline(self) -> str:
-        """Say how far the answer reaches: whether jobs carry the name that was given, whether an Airflow was asked, and
-        what it could not tell.
+        """Return a text about the limits of the result: whether jobs carry the given name, whether an Airflow was
+        asked, and what it could not say.
         """
         if self.is_name_unknown:
             return (
@@ -250,9 +250,9 @@ class Swept(Record, frozen=True, kw_only=True):
         return f"Asked {self.asked} what became of runs{unknown}"
 
     def refuse_errors(self) -> None:
-        """Fail when a job could not be judged or dealt with; the others have been.
+        """Fail when a job could not be judged or dealt with. The other jobs have been dealt with.
 
-        :raises JobError: naming the first such job among those that are listed.
+        :raises JobError: with the name of the first such job in the list.
         """
         first = next((finding for finding in self.findings if finding.error), None)
         if self.error_count:
@@ -282,8 +282,8 @@ class Swept(Record, frozen=True, kw_only=True):
         )
 
     def text(self) -> str:
-        """Return how far the answer reaches, a table of the jobs that were left behind, why the others are kept, and
-        the totals.
+        """Return the limits of the result, a table of the jobs that were left behind, why the others are kept, and the
+        totals.
         """
         from tabulate import tabulate
 

@@ -1,6 +1,6 @@
 """What has happened to a batch, and what comes next? Its log, in sentences: what an on-call person reads at 3 a.m.
 
-Pure: the entries of logs go in, and the jobs as the service shows them where it was asked. It needs no Airflow.
+Pure functions: the input is the entries of logs and, if the service was asked, its jobs. It needs no Airflow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Line(msgspec.Struct, frozen=True):
 
     :param at: when, aware UTC, by the clock of the storage.
     :param task: which task wrote it, with its map index.
-    :param attempt: Airflow's number of the try; empty where Airflow had none.
+    :param attempt: Airflow's number of the try; empty if there is none.
     """
 
     at: datetime
@@ -54,7 +54,7 @@ class Line(msgspec.Struct, frozen=True):
 class Story(Record, frozen=True, kw_only=True):
     """What happened, in order, and what comes next.
 
-    :param jobs: the jobs that the logs name, and what is known of each.
+    :param jobs: the jobs that the logs name, and what is known about each.
     """
 
     dag_id: str
@@ -64,7 +64,7 @@ class Story(Record, frozen=True, kw_only=True):
     next: str
 
     def text(self) -> str:
-        """Lay it out for people."""
+        """Return it as text for people."""
         tasks = {line.task for line in self.lines}
         width = max(map(len, tasks), default=0) if len(tasks) > 1 else 0
         parts = [f"{self.dag_id} {self.run_id} {' '.join(sorted(tasks)) if width == 0 else ''}".rstrip(), ""]
@@ -78,10 +78,10 @@ class Story(Record, frozen=True, kw_only=True):
 
 
 def story(logs: Sequence[BatchLog], seen: Mapping[str, BatchJob] | None = None) -> Story:
-    """Tell what the logs of a task, or of all tasks of a group, say.
+    """Return the story in the logs of a task, or of all tasks of a group.
 
-    :param logs: of one run, at least one.
-    :param seen: the jobs as the service shows them now, by their names; None where it was not asked.
+    :param logs: at least one log, all of one run.
+    :param seen: the jobs as the service shows them now, by name; None if it was not asked.
     """
     found = [(log, entry, known) for log in logs for entry, known in _with_those_before(log.entries())]
     found.sort(key=lambda each: each[1].at)
@@ -110,7 +110,7 @@ def _kind(entry: Entry) -> str:
 
 
 def _sentence(entry: Entry, before: Sequence[Entry]) -> str:
-    """Say what an entry says."""
+    """Return an entry as a sentence."""
     return _SENTENCES[type(entry)](entry, before)
 
 
@@ -218,7 +218,7 @@ def _short(job_name: str) -> str:
 
 
 def _jobs(entries: Iterable[Entry], seen: Mapping[str, BatchJob] | None) -> dict[str, str]:
-    """Say of each job what is known: what the service shows, else what was written down of its end."""
+    """Return what is known about each job: what the service shows or, without that, what the log says about its end."""
     entries = list(entries)
     names = dict.fromkeys(entry.job_name for entry in entries if isinstance(entry, Submission))
     ends = {end.job_name: end.state for entry in entries if isinstance(entry, Ended) for end in entry.jobs}
@@ -232,7 +232,7 @@ def _jobs(entries: Iterable[Entry], seen: Mapping[str, BatchJob] | None) -> dict
     return found
 
 
-#: What comes after an entry, where that entry alone tells.
+#: What comes next after an entry, if this depends only on the entry.
 _NEXT: dict[type[Entry], str] = {
     Landed: "nothing: the answers have landed. A retry or a clear lands them again, and pays nothing.",
     Asked: "a person answers in the Airflow UI, under Required Actions.",
@@ -247,7 +247,7 @@ _NEXT: dict[type[Entry], str] = {
 
 
 def _next(entries: Sequence[Entry], seen: Mapping[str, BatchJob] | None) -> str:
-    """Say what the next attempt does, as far as the log alone tells."""
+    """Return what the next attempt does, as far as the log shows it."""
     course = [entry for entry in entries if not isinstance(entry, Prepared)]
     last = course[-1] if course else None
     if last is None:
@@ -264,7 +264,7 @@ def _next(entries: Sequence[Entry], seen: Mapping[str, BatchJob] | None) -> str:
 
 
 def _still_awaited(entries: Sequence[Entry]) -> list[str]:
-    """Return the jobs that answer for a request file, and of whose end nothing is written."""
+    """Return the jobs that are used for a request file and whose end is not in the log."""
     latest = {entry.part: entry.job_name for entry in entries if isinstance(entry, Submission)}
     ends = {end.job_name for entry in entries if isinstance(entry, Ended) for end in entry.jobs}
     return [name for name in latest.values() if name not in ends]

@@ -1,14 +1,14 @@
-"""Which of our jobs has no owner any more, and what is to be done about each? One decision table, one loop.
+"""Which of our jobs has no owner any more, and what should happen to each? One decision table, one loop.
 
-`judge` is pure: it takes a job, what its log says and what is known of its owner, and returns one verdict.
-`Sweeper` lists the jobs that carry our labels, judges each, says what it costs, and on demand adopts, cancels or
-harvests.
+`judge` is pure: it takes a job, its log entries and the state of its run, and returns one verdict. `Sweeper` lists the
+jobs that carry our labels, judges each, says what it costs, and (unless this is a dry run) adopts, cancels or harvests
+it.
 
 Invariants: these jobs are never touched: jobs without our labels, jobs that nothing ties to this staging folder, jobs
 that another Airflow bought, and young jobs, because their task may be starting. Only a person cancels a running job
-that no log names. Job, log and owner are read again right before an effect; if they say something else by then,
-nothing is done. An effect that is done twice is the same as once. What cannot be read never counts as absent, and a
-cost that is not known is never zero.
+that no log names. Job, log and run are read again right before an effect; if they have changed, nothing is done. Doing
+an effect twice gives the same as doing it once. Something that cannot be read never counts as absent, and an unknown
+cost is never zero.
 """
 
 from __future__ import annotations
@@ -72,16 +72,16 @@ def is_ours(job: BatchJob) -> bool:
 
 
 def named_owner(job: BatchJob, staging: Uri | str = "") -> Identity | None:
-    """Return whose job it is where the staging folder has lost that, read from its display name and proved by the hash
-    in its label.
+    """Return the owner of a job if the staging folder has lost it. It is read from the display name, and proved by the
+    hash in the label.
 
-    None when the name was cut short or is the user's own, or when it was bought from another staging folder.
+    None if the name was cut or is the user's own, or if the job was bought from another staging folder.
     """
     found = re.fullmatch(r"(.+?)(?:\[(\d+)\])? (\S+)(?: repair \d+)?(?: \d+/\d+)?", job.display_name)
     if found is None:
         return None
     names, map_index, run_id = found.groups()
-    # Both ids may hold dots: the hash says which one parts them.
+    # Both ids may have dots. The hash shows which dot separates them.
     for dot in (place for place, char in enumerate(names) if char == "."):
         identity = Identity(
             staging=str(staging),
@@ -96,15 +96,15 @@ def named_owner(job: BatchJob, staging: Uri | str = "") -> Identity | None:
 
 
 class Sweeper:
-    """Finds what was left behind in one project and location.
+    """Finds the jobs that were left behind in one project and location.
 
     :param staging: the staging folder whose logs are read.
-    :param prices: the shipped table where None.
-    :param harvest: where rows land that no task will land; nothing is harvested where None.
-    :param ask: what is known of the run that owns a job.
-    :param installation: the name of the Airflow that `ask` asks; None where it asks none.
-    :param attempt: the token that adoptions are stamped with.
-    :param now: aware UTC; the store's own clock where None.
+    :param prices: the prices; if None, the table of this package.
+    :param harvest: the folder for rows that no task will land; if None, nothing is harvested.
+    :param ask: returns what is known about the run that owns a job.
+    :param installation: the name of the Airflow that `ask` asks; None if it asks none.
+    :param attempt: the token that is stored in the log entries of adoptions.
+    :param now: returns aware UTC; if None, the store's own clock is used.
     """
 
     def __init__(
@@ -128,9 +128,10 @@ class Sweeper:
         self._now: Callable[[], datetime] = now or (lambda: store.now(staging / ""))
 
     def sweep(self, *, dry_run: bool = True) -> Iterator[Finding]:
-        """Yield what was found out about each job of ours, newest first, having done it unless this is a dry run.
+        """Yield a finding for each job of ours, newest first. Unless this is a dry run, its action has been done
+        before.
 
-        An error about one job is its finding, and the others go on.
+        An error about one job is in its finding; the other jobs are still dealt with.
 
         :raises ServiceError: when the jobs could not be listed.
         """
@@ -165,9 +166,9 @@ class Sweeper:
             return msgspec.structs.replace(finding, error=str(error))
 
     def _verdict(self, job: BatchJob, log: JobLog | None) -> tuple[Verdict, bool]:
-        """Judge a job by what its log and its owner say now.
+        """Judge a job by its log and its run as they are now.
 
-        :returns: the verdict, and whether it hangs on a run of which nobody knows what became.
+        :returns: the verdict, and whether it depends on a run whose state is not known.
         """
         identity, entries = (log.identity, log.entries()) if log is not None else (None, ())
         files = (*job.input_uris, job.output_uri)
@@ -185,7 +186,7 @@ class Sweeper:
         return verdict, hangs and owner is Owner.UNKNOWN
 
     def _act(self, job: BatchJob, log: JobLog | None, verdict: Verdict) -> str:
-        """Do what was decided, if it still holds, and say what was done."""
+        """Carry out the verdict if it is still right; return what was done."""
         job = self._service.get(job.job_name)
         if type(self._verdict(job, log)[0]) is not type(verdict):
             return "nothing: it has changed since it was looked at"
@@ -201,9 +202,9 @@ class Sweeper:
         return self._harvest(job)
 
     def _harvest(self, job: BatchJob) -> str:
-        """Land a job's rows in files of its own; doing it again replaces them, the receipt says that it is done.
+        """Land a job's rows in separate files. Doing it again replaces the files. The receipt shows that it is done.
 
-        What is lost for good is no reason to leave the rest: once it can no longer appear, what is there lands.
+        If rows are lost for good, the other rows land, as soon as the lost rows can no longer appear.
 
         :raises LostOutputError: while the rest of an output may still appear.
         """
@@ -243,7 +244,7 @@ class Sweeper:
         return self._harvest_to / "/".join((*labels, job.job_name.location, job.job_name.job_id))
 
     def _log(self, job: BatchJob) -> JobLog | None:
-        """Return what the log says of a job; None where nothing says whose it is."""
+        """Return the log entries of a job; None if its owner is not known."""
         options: dict[str, Any] = {"now": self._now, "installation": self._installation or ""}
         found = BatchLog.of_label(self._store, self._staging, job.labels[IDENTITY_LABEL], self._attempt, **options)
         if found is None and (owner := named_owner(job, self._staging)) is not None:
@@ -252,7 +253,7 @@ class Sweeper:
 
 
 def _owned(finding: Finding, log: JobLog | None) -> Finding:
-    """Name the owner as its log does: a display name may be the author's own, and labels are cut short."""
+    """Take the owner from the log: a display name may be the author's own, and labels are cut."""
     if log is None:
         return finding
     who = log.identity

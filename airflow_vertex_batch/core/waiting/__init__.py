@@ -1,1 +1,1 @@
-"""How is a job waited for? This decides when to ask, what an answer means, and when to give up."""
+"""How does a task wait for a job? This package decides when to ask, what an answer means, and when to give up."""

@@ -1,4 +1,5 @@
-"""How are the steps of waits carried out? Blocking and side by side, or with one question only, or on an event loop.
+"""How are the steps of waits carried out? Blocking and several at the same time, or with only one question, or on an
+event loop.
 
 `core.waiting.watch` decides. A driver asks, sleeps, cancels and warns, and hands the answers back.
 """
@@ -54,13 +55,14 @@ def drive(
     seen: Callable[[BatchJob], None] = lambda _job: None,
     warn: Callable[[Warn], None] = _say,
 ) -> list[Outcome]:
-    """Carry out flows side by side, blocking, until all have ended or one says that its job queues for too long.
+    """Carry out several flows at the same time, blocking, until all have ended or one says that its job queues for too
+    long.
 
     :param waits: each flow with the service it asks.
-    :param clock: seconds that only grow.
-    :param seen: told of every answer, for the log.
-    :param warn: told of every warning.
-    :returns: the outcomes there are, in the order of `waits`.
+    :param clock: a monotonic clock, in seconds.
+    :param seen: is called with every answer, for the log.
+    :param warn: is called with every warning.
+    :returns: the outcomes so far, in the order of `waits`.
     """
     outcomes: dict[int, Outcome] = {}
     due = [(clock(), number) for number in range(len(waits))]
@@ -83,7 +85,9 @@ def drive_once(
     seen: Callable[[BatchJob], None] = lambda _job: None,
     warn: Callable[[Warn], None] = _say,
 ) -> Outcome | None:
-    """Carry out a flow up to its first sleep; None when it would sleep: for a question between two reschedules."""
+    """Carry out a flow up to its first sleep, for one question of a rescheduled sensor. Return None if the flow would
+    sleep.
+    """
     step = _to_sleep(flow, service, seen, warn)
     return None if isinstance(step, Sleep) else step
 
@@ -129,7 +133,7 @@ async def adrive(
     seen: Callable[[BatchJob], Awaitable[None]],
     warn: Callable[[Warn], Awaitable[None]],
 ) -> Outcome:
-    """Carry out a flow on an event loop, with awaits; telling somebody is awaited too, for a log may block."""
+    """Carry out a flow on an event loop. Calls of `seen` and `warn` are awaited too, because a log may block."""
     step = next(flow)
     while True:
         try:

@@ -1,8 +1,8 @@
 """Does a job wait too long for its turn? Pure decisions about the time between a job's creation and its first row.
 
 A queue of up to 72 hours is normal; the user says what is too long. Invariants: a job that has begun, or that is being
-cancelled, never counts as waiting for its turn. A limit counts from the creation, so a retry does not begin it anew.
-The same warning is not given twice.
+cancelled, never counts as queued. A limit counts from the creation, so it does not begin again with a retry. The same
+warning is not given twice.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _HOUR = 3600.0
 
 
 class Told(Record, frozen=True, kw_only=True):
-    """What was seen to in this attempt: names of jobs.
+    """The names of the queued jobs that this attempt has already dealt with.
 
-    :param warned: whose warning was said.
-    :param stuck: which queue for too long, and for which no place is left.
-    :param moved: which were given up, and are being cancelled.
-    :param ending: which were being cancelled when the attempt began.
+    :param warned: jobs for which the warning was given.
+    :param stuck: jobs that queue for too long, and for which no place is left.
+    :param moved: jobs that were given up, and are being cancelled.
+    :param ending: jobs that were being cancelled when the attempt began.
     """
 
     warned: tuple[str, ...] = ()
@@ -44,18 +44,18 @@ class Told(Record, frozen=True, kw_only=True):
 
 
 class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """When to see to a queued job, seconds from its creation. None is never.
+    """When to deal with a queued job, in seconds from its creation. None means never.
 
-    :param warning: until it is worth a warning.
-    :param timeout: until it is moved elsewhere, or stays for good.
+    :param warning: after this time there is a warning.
+    :param timeout: after this time the job is moved to another place or, if no place is left, stays.
     """
 
     warning: float | None = None
     timeout: float | None = None
 
     def limits(self, jobs: Iterable[BatchJob], told: Told) -> dict[str, float]:
-        """Return after how many seconds from its creation each job needs somebody, by its name; jobs that need nobody
-        any more are not in it.
+        """Return, by job name, the seconds from its creation after which a queued job needs attention. Jobs that need
+        no more attention are left out.
         """
         found = {job.name: self._next(job.name, told) for job in jobs if not job.state.is_final}
         return {name: limit for name, limit in found.items() if limit is not None}
@@ -73,7 +73,7 @@ class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):
         return [job for job in jobs if job.name not in told.warned and left(job, self.warning, now) <= 0]
 
     def late(self, jobs: Iterable[BatchJob], told: Told, now: float) -> list[BatchJob]:
-        """Return the jobs that have queued for too long and were not seen to.
+        """Return the jobs that have queued for too long and were not dealt with yet.
 
         :param now: seconds since the epoch.
         """
@@ -90,12 +90,13 @@ def see_to(
     *,
     only_new: float | None = None,
 ) -> tuple[Told, list[BatchJob]]:
-    """Warn of jobs that have queued for long, and give up those that have queued for too long.
+    """Warn about jobs that have queued for long, and give up those that have queued for too long.
 
-    :param move: gives a job up and returns where its requests go, or None where it stays; None where none is moved.
+    :param move: gives a job up and returns the place for its requests, or None if the job stays. `move` itself is None
+        if jobs are not moved.
     :param now: seconds since the epoch.
-    :param only_new: leave out of the log what has been so for more than so many seconds.
-    :returns: what was seen to by now, and the jobs whose warning was due.
+    :param only_new: log only warnings that are newer than this number of seconds.
+    :returns: the jobs that have been dealt with by now, and the jobs whose warning was due.
     """
     jobs = list(jobs)
     overdue, stuck, moved = policy.overdue(jobs, told, now), list(told.stuck), list(told.moved)
@@ -129,7 +130,7 @@ def left(job: BatchJob | None, limit: float | None, now: float) -> float:
 
 
 def warning_text(job: BatchJob, now: float) -> str:
-    """Say of one queued job how long it has waited, what is normal, and what can be done."""
+    """Return the warning about a queued job: how long it has waited, what is normal, and what can be done."""
     return (
         f"{job.name} has been queued for {_hours(job, now)} hours ({job.progress}). Up to {MAX_QUEUE_HOURS} hours are "
         f"normal; then the service ends it as EXPIRED. A queue is shorter at other hours, in other locations and for "
@@ -138,7 +139,7 @@ def warning_text(job: BatchJob, now: float) -> str:
 
 
 def moved_text(job: BatchJob, to: str, now: float) -> str:
-    """Say that a job is given up.
+    """Return the text that a job is given up.
 
     :param to: where its requests go.
     """
@@ -149,7 +150,7 @@ def moved_text(job: BatchJob, to: str, now: float) -> str:
 
 
 def stuck_text(job: BatchJob, now: float) -> str:
-    """Say that a job stays though it has queued for too long."""
+    """Return the text that a job stays although it has queued for too long."""
     return (
         f"{job.name} has been queued for {_hours(job, now)} hours, and there is no place left to move it to; it "
         f"goes on waiting"
@@ -157,7 +158,7 @@ def stuck_text(job: BatchJob, now: float) -> str:
 
 
 def warning_facts(jobs: list[BatchJob], now: float) -> dict[str, Any]:
-    """Return what a person sees of overdue jobs beside the log: small and JSON-safe."""
+    """Return the facts about overdue jobs that a person sees outside the log: small and JSON-safe."""
     oldest = min(jobs, key=_created)
     return {
         "jobs": [job.name for job in jobs],

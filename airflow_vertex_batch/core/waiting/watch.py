@@ -1,9 +1,9 @@
-"""How is a job waited for? A generator without I/O decides; `core.waiting.drive` carries out its steps.
+"""How does a task wait for a job? A generator without I/O decides; `core.waiting.drive` carries out its steps.
 
 `watch` yields `Poll`, `Sleep`, `Cancel` or `Warn`. A `BatchJob` is sent to it, or a `ServiceError` is thrown into it.
 It returns an `Outcome`. Invariants: the deadline of a job counts from its creation, never from the attempt. An attempt
-may have a limit of its own, which ends its wait earlier and says nothing about the wait of the next attempt. An error
-that may pass never ends a wait before its deadline. A final state ends it at once. No wait is for ever.
+may have its own limit, which ends its wait earlier and has no effect on the wait of the next attempt. A temporary error
+never ends a wait before its deadline. A final state ends it at once. Every wait has an end.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ log = logging.getLogger(__name__)
 #: Queue (72 h) plus run (24 h) plus an hour of slack: what the service itself allows a job
 #: (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini, 2026-11-22).
 DEFAULT_TIMEOUT_SECONDS = (72 + 24 + 1) * 3600.0
-#: Times in a row that an error which a retry cannot cure (403, 404) is met before the wait gives up: rights and new
-#: jobs take moments to spread.
+#: How many permanent errors (403, 404) in a row end a wait. Not the first one: rights and new jobs take a moment until
+#: all servers know them.
 _MAX_HARD_ERRORS = 3
-#: Seconds for which a job that is being cancelled is waited for beyond its deadline: nothing new begins in it, and its
-#: rows are to be had once it has ended. The service states no bound; minutes were seen.
+#: Seconds to wait beyond the deadline for a job that is being cancelled. No new row begins in it, and its rows are
+#: available when it has ended. The service states no limit; minutes were seen.
 CANCELLING_SECONDS = 30 * 60.0
-#: Seconds before a cancel at the deadline is sent again, after an error that may pass. Nobody asks again after the last
-#: attempt of a task, so one 503 must not leave a job running.
+#: Seconds before a cancel at the deadline is sent again, after a temporary error. After the last attempt of a task
+#: nobody sends it again, so one 503 must not leave a job running.
 _CANCEL_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
 
 class OnTimeout(StrEnum):
     """What happens to a job that is not done at its deadline."""
 
-    #: Cancel it and fail; the next attempt lands what it answered.
+    #: Cancel it and fail; the next attempt lands the rows that it answered.
     CANCEL = "cancel"
     #: Leave it running and fail; each attempt looks once.
     FAIL = "fail"
-    #: Go on waiting, for as long as the service itself lets it be; then as `FAIL`.
+    #: Go on waiting, for as long as the service allows a job; then as `FAIL`.
     KEEP = "keep"
 
 
@@ -56,9 +56,9 @@ class LimitName(StrEnum):
     """Which parameter ended a wait."""
 
     JOB_TIMEOUT = "job_timeout"
-    #: Airflow's, of every task.
+    #: Airflow's limit of every task.
     EXECUTION_TIMEOUT = "execution_timeout"
-    #: Airflow's, of sensors: no attempt follows.
+    #: Airflow's limit of sensors. Airflow does not retry after it.
     SENSOR_TIMEOUT = "timeout"
 
 
@@ -82,10 +82,10 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 def insist_on_time(limit: Limit | None, began: float, now: float) -> None:
-    """Refuse to buy a job that the first look at it would give up.
+    """Refuse to buy a job if the time of this attempt is over: the wait for the job would end at once.
 
     :param limit: when the attempt ends, if it has an end.
-    :param began: from when on that counts; this and `now` are seconds since the epoch.
+    :param began: when the time of the attempt began. This and `now` are seconds since the epoch.
     :raises OutOfTimeError: when its time is over.
     """
     if limit is None or now < limit.at:
@@ -103,13 +103,14 @@ def insist_on_time(limit: Limit | None, began: float, now: float) -> None:
 class WaitPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How long and how often to ask.
 
-    :param poll_interval: seconds between two questions; None follows the job (see `core.waiting.cadence`).
-    :param timeout: seconds from the job's creation until it counts as late. One that is being cancelled then is waited
-        for `CANCELLING_SECONDS` more, and not cancelled twice.
+    :param poll_interval: seconds between two questions; None for an interval that adapts to the job (see
+        `core.waiting.cadence`).
+    :param timeout: seconds from the job's creation until it counts as late. If the job is being cancelled then, the
+        wait is `CANCELLING_SECONDS` longer, and the job is not cancelled twice.
     :param first_poll_after: seconds before the first question.
     :param queue_limit: seconds from the job's creation after which a wait for its turn is interrupted; None for never.
-    :param limit: when this attempt ends, if that comes first; `on_timeout` says what becomes of the job then, where
-        `KEEP` leaves it running.
+    :param limit: when this attempt ends, if that comes first. Then `on_timeout` says what happens to the job; `KEEP`
+        leaves it running.
     """
 
     poll_interval: float | None = None
@@ -139,9 +140,10 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class Warn(msgspec.Struct, frozen=True):
-    """Say something to whoever reads the task's log.
+    """Write a warning to the task's log.
 
-    :param ago: seconds for which it has been so; who looks only now and then tells by it what is new.
+    :param ago: for how many seconds the warning has been true. A sensor that looks only now and then sees from it
+        whether the warning is new.
     """
 
     text: str
@@ -173,7 +175,7 @@ class TimedOut(msgspec.Struct, frozen=True, tag="timed_out"):
 
 
 class Queued(msgspec.Struct, frozen=True, tag="queued"):
-    """The job still waits for its turn beyond `WaitPolicy.queue_limit`: somebody should see to it, then wait again."""
+    """The job still queues after `WaitPolicy.queue_limit`. The caller should deal with it, then wait again."""
 
     job: BatchJob
 
@@ -208,8 +210,8 @@ def watch(
 ) -> Flow:
     """Wait for one job's end.
 
-    :param now: seconds since the epoch, replaced in tests.
-    :param began: when this attempt began to wait, where that was in another process; seconds since the epoch.
+    :param now: returns seconds since the epoch. Tests replace it.
+    :param began: when this attempt began to wait, if it began in another process; seconds since the epoch.
     :param usual: how many seconds jobs like one usually run, or None; for the adaptive interval.
     :param luck: a number from 0 to 1 that spreads the intervals, replaced in tests.
     """
@@ -272,7 +274,7 @@ def _seen(answer: Reply, before: BatchJob | None) -> BatchJob | None:
 
 
 def _late(name: JobName, job: BatchJob | None, policy: WaitPolicy, limit: LimitName) -> Flow:
-    """Decide what becomes of a job at its deadline. A cancel that finds nothing to cancel means that it just ended."""
+    """Decide what happens to a job at its deadline. If there is nothing to cancel, the job has just ended."""
     if policy.on_timeout is not OnTimeout.CANCEL or _is_being_cancelled(job):
         return TimedOut(str(name), job, _is_being_cancelled(job), limit)
     try:
@@ -287,7 +289,7 @@ def _late(name: JobName, job: BatchJob | None, policy: WaitPolicy, limit: LimitN
 
 
 def _cancelled(name: JobName) -> Generator[Step, Reply, bool]:
-    """Cancel a job, again after errors that may pass; return whether there was anything to cancel.
+    """Cancel a job, and repeat it after temporary errors; return whether there was anything to cancel.
 
     :raises ServiceError: when the service refused, or did not do it in time.
     """
@@ -317,12 +319,12 @@ def conclude(
 ) -> list[BatchJob]:
     """Return the jobs whose rows can be landed.
 
-    A job that was cancelled, expired or failed after it wrote rows is among them: what was paid for is landed first,
-    and the export then says how the job ended.
+    A job that was cancelled, expired or failed after it wrote rows is one of them: the paid rows land first, and then
+    the export says how the job ended.
 
-    :param bears: whether a job that ended without rows is no error.
-    :param lands_part: also pass on jobs that were cancelled or expired without a row, where another job has rows: those
-        are paid for, and must not wait for a person.
+    :param bears: returns whether a job may end without rows; then that is not an error.
+    :param lands_part: if another job has rows, also return jobs that were cancelled or expired without a row. The rows
+        of the other job are paid for, and must land without a person's help.
     :raises JobError: when a job ended without rows, was late, or cannot be asked about.
     """
     jobs = []
@@ -352,7 +354,7 @@ def conclude(
     return jobs
 
 
-#: What was over, and what to do about it.
+#: For each limit: the text of what was over, and what to do.
 _TIMED_OUT_TEXTS = {
     LimitName.JOB_TIMEOUT: (
         "at its deadline (job_timeout)", "The next attempt of this task looks again and lands what there is",
@@ -368,7 +370,7 @@ _TIMED_OUT_TEXTS = {
 
 
 def _timed_out_error(outcome: TimedOut, outcomes: Sequence[Outcome]) -> JobError:
-    """Return the error for a job that was late, which names every other that may run on too."""
+    """Return the error for a late job. It also names every other job that may still run."""
     when, todo = _TIMED_OUT_TEXTS[outcome.limit]
     left = "It is being cancelled; rows it has answered stay" if outcome.cancelled else "It may still run, and bill"
     others = [

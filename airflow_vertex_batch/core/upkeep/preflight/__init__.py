@@ -1,7 +1,7 @@
 """Will this batch run? A table of checks, asked before the batch is prepared and before it waits 72 hours.
 
-Invariants: every check that applies is run, whatever the others found. No check raises. Nothing is created, and nothing
-is paid except the canary. All checks together take seconds.
+Invariants: every check that applies is run, even if others fail. No check raises. Nothing is created, and nothing is
+paid except the canary. All checks together take seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Check(msgspec.Struct, frozen=True):
     """One check.
 
     :param why: why it matters, for people.
-    :param subjects: what to look at in a plan: buckets, tables, or one empty name for the whole; nothing where the
+    :param subjects: what to check in a plan: buckets, tables, or one empty name for the whole plan; nothing if the
         check does not apply.
     """
 
@@ -144,12 +144,12 @@ class Report(Record, frozen=True, kw_only=True):
         return (finding for finding in self.findings if finding.todo and finding.verdict is not Verdict.OK)
 
 
-#: What tells whether answers can land.
+#: The checks whether answers can land.
 _DESTINATION_CHECKS = frozenset({"bucket-rights", "dataset", "dataset-rights"})
 
 
 def check_destination(destination: str, cloud: Cloud, *, project: str, location: str) -> None:
-    """Ask whether answers can land, before anything is paid. What nobody can say does not stop the batch.
+    """Check that answers can land, before anything is paid. An unknown result does not stop the batch.
 
     :param destination: ``bq://`` table or ``gs://`` folder.
     :raises InputError: when Google says that they cannot.
@@ -171,8 +171,8 @@ def preflight(
 ) -> Report:
     """Run all checks that apply to a plan.
 
-    :param checks: those to run.
-    :raises InputError: when the plan cannot be read: an address that is none.
+    :param checks: the checks to run.
+    :raises InputError: when an address in the plan is not valid.
     """
     began = clock()
     subjects = [(check, check.subjects(plan)) for check in checks]
@@ -192,7 +192,7 @@ def _finding(check: Check, plan: Plan, cloud: Cloud, subject: str) -> Finding:
 
 
 def _look(check: Check, plan: Plan, cloud: Cloud, subject: str) -> Seen:
-    """Look, and turn what no check expects into a verdict."""
+    """Run a check, and turn an unexpected error into a verdict."""
     try:
         return check.look(plan, cloud, subject)
     except CannotAskError as error:

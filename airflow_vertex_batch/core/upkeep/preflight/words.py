@@ -1,4 +1,5 @@
-"""What is asked before a batch, and what is said about it? The plan, the port to Google, and the findings.
+"""Which questions are asked before a batch, and what do the answers look like? The plan, the port to Google, and the
+findings.
 
 Invariants: a finding is *ok* only if Google, or a table with a source, said so. A question that nobody can answer is
 *unknown*, with the reason. Nothing here creates anything or costs anything, except the one canary row that was asked
@@ -28,7 +29,7 @@ DATASET_WRITERS = frozenset({"WRITER", "OWNER", "roles/bigquery.dataEditor", "ro
 
 
 class Verdict(StrEnum):
-    """What a check came to."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -84,7 +85,7 @@ def failed(found: str, todo: str) -> Seen:
 
 
 def unknown(found: str, todo: str = "") -> Seen:
-    """Nobody here can say."""
+    """It cannot be found out here."""
     return Seen(Verdict.UNKNOWN, found, todo)
 
 
@@ -96,14 +97,14 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the batch is going to use.
+    """The things that the batch will use.
 
     :param staging: ``gs://`` folder of request files, job output and logs.
     :param source: what prepare reads: ``bq://`` table, ``gs://`` files, or a local path.
     :param destination: where export lands: ``bq://`` table or ``gs://`` folder.
-    :param input: what the job itself reads, where that is not a file in the staging folder.
-    :param output: where the job itself writes, where that is not a folder in the staging folder.
-    :param begins: when the job is to be created, with its timezone; now where not given.
+    :param input: what the job itself reads, if it is not a file in the staging folder.
+    :param output: where the job itself writes, if it is not a folder in the staging folder.
+    :param begins: when the job will be created, with its timezone; now if not given.
     """
 
     project: str
@@ -121,7 +122,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def job_uris(self) -> tuple[str, ...]:
-        """What the job touches, under Google's own account."""
+        """The addresses that the job reads and writes, under Google's own account."""
         return tuple(uri for uri in (self.staging, self.input, self.output) if uri)
 
     def job_buckets(self) -> list[str]:
@@ -165,14 +166,14 @@ def dataset_of(uri: str) -> tuple[str, str]:
 
 
 class Cloud(Protocol):
-    """Google, asked. Every method reads, `generate` alone costs; the same question is asked once.
+    """Questions to Google. Every method only reads, and only `generate` costs money. The same question is sent once.
 
     :raises ServiceError: with HTTP status and Google's reason word, when the answer is no.
-    :raises CannotAskError: when there is nobody to ask.
+    :raises CannotAskError: when there is no server to ask.
     """
 
     def principal(self) -> str:
-        """Get a token, and return whose it is; empty where the credentials do not say."""
+        """Get a token, and return the account; empty if the credentials do not say."""
 
     def project(self, project: str) -> dict[str, Any]:
         """Return a Resource Manager project: ``name`` (with the number), ``projectId``, ``state``."""
