@@ -1,8 +1,8 @@
-"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | run | story | sweep``. Loads
-no Airflow but for ``sweep --airflow-here``.
+"""The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | run | story | sweep``. It loads
+Airflow only for ``sweep --airflow-here``.
 
-Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work; of `sweep` also 3: there
-may be more to find, because nobody could say what became of some runs.
+Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work. `sweep` also has 3: there
+may be more to find, because the state of some runs is not known.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LAST_PORT = 65535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status. Whatever it prints is safe for a terminal."""
+    """Run one command and return its exit status. Everything that it prints is safe for a terminal."""
     prepare_output()
     with printed():
         return _run(arguments)
@@ -60,7 +60,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has had enough.
+        # The program that read our output has closed the pipe.
         stop_printing()
     except OSError as error:
         stop_printing()
@@ -152,7 +152,7 @@ def _json_object(text: str) -> dict[str, Any]:
     try:
         doc = json.loads(text)
     except (ValueError, RecursionError) as error:
-        # It may be a row: what stands in it is not repeated.
+        # The text may be a row, so it is not repeated.
         why = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
         raise argparse.ArgumentTypeError(f"this is no JSON{why}") from error
     if not isinstance(doc, dict):
@@ -171,10 +171,11 @@ def _port(text: str) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    """Check in seconds what would fail a batch hours later; nothing is created, and nothing is paid but --canary.
+    """Find in seconds faults that would make a batch fail hours later. Nothing is created. Nothing is paid, except with
+    --canary.
 
-    Exit status 1 when a check failed; warnings, and what cannot be known, leave it at 0. Local servers are asked where
-    VERTEX_BATCH_EMULATOR_HOST, STORAGE_EMULATOR_HOST and BIGQUERY_EMULATOR_HOST name them.
+    The exit status is 1 if a check failed; with only warnings and unknown results it is 0. If
+    VERTEX_BATCH_EMULATOR_HOST, STORAGE_EMULATOR_HOST and BIGQUERY_EMULATOR_HOST name local servers, these are asked.
     """
     from airflow_vertex_batch.core.upkeep.preflight import preflight
     from airflow_vertex_batch.gcp.doctor import GoogleCloud, Hosts, environment_credentials

@@ -1,8 +1,8 @@
 """Nightly: yesterday's support tickets from BigQuery → Gemini with a response schema → one BigQuery table, partitioned
 by day.
 
-Each run asks for the tickets of its own day, whichever way it begins: on schedule, by hand, or as part of a backfill
-(``airflow backfill create --dag-id nightly_tickets --from-date … --to-date …``). Running a day twice leaves it there
+Each run reads the tickets of its own day. It may begin on schedule, by hand, or as part of a backfill (``airflow
+backfill create --dag-id nightly_tickets --from-date … --to-date …``). If a day runs twice, its rows are in the table
 once.
 """
 
@@ -59,9 +59,9 @@ with DAG(
         response_schema=Triage,
         generation_config={"temperature": 0, "maxOutputTokens": 200},
         destination=f"bq://{PROJECT}.support.triage",
-        # Rows without a good answer go again, as a smaller job, twice at the most.
+        # Rows without a good answer are sent again, as a smaller job, at most twice.
         repair_rounds=2,
-        # Refused before anything is paid when it may cost more than this, US dollars.
+        # The batch is refused, before anything is paid, if it may cost more than this (US dollars).
         max_cost_usd=5.0,
         labels={"team": "support"},
         poll_interval=float(os.environ.get("VERTEX_BATCH_POLL_INTERVAL", "60")),

@@ -1,7 +1,8 @@
-"""The whole life of a batch in one task, made from a function: what it yields goes to the model, one request each.
+"""A whole batch in one task, made from a function: each text that it yields goes to the model as one request.
 
 The task prepares, creates the job, waits in the triggerer, sends rows without a good answer again (twice at the most),
-and lands. It refuses to spend more than a dollar. Mapped over languages: each has a job, and rows, of its own.
+and lands. It refuses to spend more than a dollar. It is mapped over languages: each language has its own job and its
+own rows.
 """
 
 from __future__ import annotations

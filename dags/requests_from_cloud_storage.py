@@ -1,7 +1,7 @@
 """Ready-made requests: a JSONL file in Cloud Storage, as in Google's "batch from Cloud Storage" guide, answered into a
 folder.
 
-Run by hand. The file is ours to write and is sent as it is; every line may ask about text, images, video, audio or PDF.
+Run it by hand. You write the file, and it is sent as it is. Each line may ask about text, images, video, audio or PDF.
 """
 
 from __future__ import annotations

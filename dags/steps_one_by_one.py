@@ -1,7 +1,7 @@
-"""The four steps written out, without the TaskGroup: for a DAG that does something of its own between them.
+"""The four steps as separate tasks, without the TaskGroup: for a DAG that does something else between the steps.
 
-Rows come from a Python function; a failed export cancels nothing and loses nothing: clear it, and it lands what is
-there.
+Rows come from a Python function. If the export fails, nothing is cancelled or lost: clear the export, and it lands the
+rows.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ with DAG(
 
     @task
     def tell(report: dict) -> str:
-        """Say what came of it."""
+        """Say how the batch ended."""
         return f"{report['statuses']} for ${report['cost_usd']}"
 
     tell(export.output)

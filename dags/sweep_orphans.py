@@ -1,8 +1,9 @@
-"""Daily: which batch jobs of ours does no task own any more, and what do they cost?
+"""Daily: which of our batch jobs are not owned by any task any more, and what do they cost?
 
 Jobs are left behind when a worker dies at the wrong moment, when a run fails for good while its job is queued, or when
 a log is lost. The daily run only says what it found, in its log and its XCom. Trigger it by hand with ``apply`` to
-adopt, cancel and harvest: finished jobs that no task will land leave their rows below ``swept/``, a folder for each.
+adopt, cancel and harvest. The rows of finished jobs that no task will land go below ``swept/``, with a folder for each
+job.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How does a real Airflow run here: scheduler, triggerer, dag processor and API server as processes of their own?
+"""How does a real Airflow run here, with scheduler, triggerer, dag processor and API server as separate processes?
 
 ``airflow standalone`` would start the same four, but a test must be able to kill one, and to see which one failed.
 
-Invariants: all settings come from the environment, so an Airflow of the person who runs this is neither read nor
-changed; the four processes share one secret, one log folder and one database; whoever reaches the port is an admin.
+Invariants: all settings come from the environment, so another Airflow of the same person is neither read nor changed.
+The four processes share one secret, one log folder and one database. Everybody who can reach the port is an admin.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Airflow:
 
     @cached_property
     def _secret(self) -> str:
-        """What the processes recognise each other by. Kept beside the data: it also opens stored connections."""
+        """The secret that the processes share. It is kept beside the data, because it also decrypts
+        stored connections.
+        """
         file = self.home / "secret"
         if not file.exists():
             self.home.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ RUN_ENDED = frozenset({"success", "failed"})
 TASK_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 #: Seconds between two looks. The API server answers in 20 ms, and shares two cores with the scheduler.
 POLL_S = 0.5
-#: Seconds for which anything is waited for, where nothing else is said: a busy machine is slow, and not wrong.
+#: The default for the longest wait, in seconds. It is long, because a test must not fail on a busy machine.
 LONGEST_WAIT_S = 1800.0
 #: Most entries of one page (Airflow's ``maximum_page_limit``).
 PAGE = 100

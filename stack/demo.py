@@ -1,8 +1,8 @@
 """``make demo``: the nightly job for three days in a real Airflow, on this machine, without a Google account.
 
 Starts the local servers and an Airflow, loads sample tickets, backfills three days of ``dags/nightly_tickets.py``,
-prints the table that came out and what it cost, and stays up until Ctrl-C. With ``ONCE=1`` it exits instead: with
-status 0 only if every ticket of every day is accounted for in the tables.
+prints the resulting table and its cost, and runs until Ctrl-C. With ``ONCE=1`` it exits instead: with status 0 only if
+every ticket of every day is accounted for in the tables.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ BUCKET = "demo"
 DAG_ID = "nightly_tickets"
 DAYS = ("2026-11-17", "2026-11-18", "2026-11-19")
 TICKETS = Path(__file__).with_name("tickets.jsonl")
-#: Seconds without a task that moved or a row that was answered. A busy machine is slow, and not wrong.
+#: The longest time, in seconds, without a change of a task or an answered row. It is long, because a busy machine is
+#: slow.
 SILENCE_S = 600.0
-#: The exit status that a shell gives to what Ctrl-C ended.
+#: The exit status of a program that Ctrl-C ended, as shells define it.
 INTERRUPTED = 130
 #: Seconds without a line after which the demo says how far the model is.
 QUIET_S = 30.0
@@ -91,7 +92,7 @@ def main() -> int:
             threading.Event().wait()
     except KeyboardInterrupt:
         print("\nstopped.")
-        # The end of a demo that stays up is Ctrl-C; one that was to end by itself has not shown that all have landed.
+        # A demo that runs until Ctrl-C has ended as expected. With ONCE=1, Ctrl-C means that not all days have landed.
         return INTERRUPTED if once else 0
     except (StackError, AirflowError) as error:
         print(f"\n{error}", file=sys.stderr)
@@ -199,7 +200,7 @@ def run_days(stack: Stack) -> None:
 
 
 def _answered(stack: Stack) -> int:
-    """Return how many rows the emulator has answered so far; 0 where it is too busy to say."""
+    """Return how many rows the emulator has answered so far; 0 if it is too busy to answer."""
     try:
         books = requests.get(f"{stack.env[ENDPOINT_VARIABLE]}/emulator/books", timeout=10).json()
     except requests.RequestException:

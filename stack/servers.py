@@ -13,7 +13,7 @@ from pathlib import Path
 from stack.process import Server, StackError, answers
 
 HOST = "127.0.0.1"
-#: Where tools/bootstrap.py puts what is too big, or too incompatible, for the one environment.
+#: The folder where tools/bootstrap.py puts programs that do not fit into the one environment.
 LOCAL = Path(__file__).resolve().parent.parent / ".local"
 
 

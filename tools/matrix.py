@@ -1,10 +1,9 @@
 """On which Airflows and Pythons do the tests of the edge pass, with the newest dependencies and with the oldest?
 
 Run by ``make matrix``, which is ``python -m tools.matrix``. Each cell of the matrix is one Airflow, one Python and one
-resolution of the dependencies in pyproject.toml: ``highest``, or ``lowest-direct`` (what we depend on ourselves at its
-lower bound). A cell has an environment of its own below ``.local/matrix``, which uv makes and keeps. Its tests are
-those of the edge (`EDGE`); with ``lowest-direct`` also those of what stands below (`BELOW`), for they hold the other
-bounds.
+resolution of the dependencies in pyproject.toml: ``highest``, or ``lowest-direct`` (our own dependencies at their lower
+bounds). Each cell has its own environment below ``.local/matrix``, which uv makes and keeps. Its tests are those of the
+edge (`EDGE`); with ``lowest-direct`` also those of the layers below (`BELOW`), because these check the other bounds.
 ``--live`` also runs a nightly batch, a clear and a kill in a real Airflow of that cell (`LIVE`).
 
 The counts go into docs/compatibility.md; a cell that is not run keeps what the page says. Exit status: 0 every test of
@@ -37,7 +36,7 @@ NEWEST = "newest"
 AIRFLOWS = ("3.1.8", "3.2.2", NEWEST)
 PYTHONS = ("3.11", "3.13")
 RESOLUTIONS = ("highest", "lowest-direct")
-#: What imports Airflow, and so may differ between its versions.
+#: Tests of code that imports Airflow, and so may differ between its versions.
 EDGE = ("tests/airflow", "tests/test_parameters.py", "tests/test_public_api.py")
 BELOW = ("tests/core", "tests/gcp", "tests/emulator/test_server.py")
 #: The nightly DAG in every way a run can begin, every example, a clear and a mark failed of a waiting task; a person's
@@ -116,7 +115,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Counts:
-    """What came of some tests.
+    """The result of some tests.
 
     :param failures: the names of the tests that failed; of a run that did not begin, that.
     """
@@ -161,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _note(cell: Cell, news: dict[int, str]) -> None:
-    """Write what is new of a cell into its line of the page, which is read now: another process may have run others."""
+    """Write the new values of a cell into its line of the page. The page is read again first, because another process
+    may have run other cells.
+    """
     lines = {tuple(line[:3]): line for line in document.read(PAGE, "matrix")}
     line = lines.setdefault(tuple(cell.key), [*cell.key, *[_NOT_RUN] * (len(HEADERS) - 3)])
     for column, text in news.items():

@@ -2,8 +2,9 @@
 
 Run by ``make prices``. Gets the newest ``litellm`` wheel from the package index that this machine is set up for, by
 name, and reads the price map inside; nothing of it is imported or kept. Explanations are lines of
-`tools/known_price_differences.json`, each with reason and date, and hold for one value of theirs: when theirs changes,
-the difference is new. A rate of theirs that is ours on another day needs no line: their map knows no days.
+`tools/known_price_differences.json`, each with reason and date. Each holds for one value of their map: if their value
+changes, the difference is new. If their rate equals our rate of another day, no line is needed, because their map has
+no days.
 
 Exit status: 0 every difference is explained, 1 one is not, 2 the map could not be had.
 """
@@ -48,7 +49,7 @@ _RATES = {
     "long_context.output": "output_cost_per_token_above_200k_tokens_batches",
     "long_context.cached_input": "cache_read_input_token_cost_above_200k_tokens",
 }
-#: Sound costs what text does where we have no rate of its own.
+#: If we have no rate for audio, it costs the same as text.
 _AS_TEXT = {"audio_input": "input", "cached_audio_input": "cached_input"}
 
 

@@ -1,9 +1,9 @@
 """Does the package work as people install it? Builds sdist and wheel, checks both, and tries the wheel where nothing
 else is.
 
-Run by ``make wheel``. The wheel is built from the sdist, so that one without a file that the other needs does not pass.
-It goes, without extras and with the newest dependencies, into an empty environment below ``.local/wheel``; the tests in
-tests/wheel run its commands there. Exit status: that of the first step that fails.
+Run by ``make wheel``. The wheel is built from the sdist, so a file that is missing in the sdist is noticed. The wheel
+is installed, without extras and with the newest dependencies, into an empty environment below ``.local/wheel``. The
+tests in tests/wheel run its commands there. Exit status: that of the first step that fails.
 """
 
 from __future__ import annotations

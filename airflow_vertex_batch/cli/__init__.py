@@ -1,1 +1,1 @@
-"""What can be done from a terminal? ``airflow-vertex-batch``, a file a command."""
+"""What can be done from a terminal? ``airflow-vertex-batch``: each command has a file here."""

@@ -1,5 +1,5 @@
-"""What may a terminal be given? Whatever the command line prints may hold texts of files and of the service: names,
-notes, messages. None of them moves the cursor, changes colours or hides what stands beside it.
+"""What may be printed to a terminal? The command line prints texts from files and from the service: names, notes,
+messages. None of these texts may move the cursor, change colours or hide other text.
 
 Invariant: nothing but a line break and a tab acts on the terminal; JSON that is printed stays JSON.
 """
@@ -12,20 +12,20 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-#: What a terminal obeys instead of showing it: control characters (ECMA-48's C0 and C1, but for line break and tab),
-#: those that turn the direction of writing (https://www.unicode.org/reports/tr9/, 2026-11-29), other breaks of lines,
-#: and halves of surrogate pairs, which no terminal takes.
+#: Characters that a terminal obeys and does not show: control characters (ECMA-48's C0 and C1, except line break and
+#: tab), characters that change the direction of writing (https://www.unicode.org/reports/tr9/, 2026-11-29), other line
+#: breaks, and halves of surrogate pairs, which no terminal accepts.
 _OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _BREAKS = re.compile("[\n\t]")
 
 
 def printable(text: str) -> str:
-    r"""Return a text with what a terminal would obey written as ``\u001b``, as in JSON."""
+    r"""Return a text in which characters that a terminal would obey are written as ``\u001b``, as in JSON."""
     return _OBEYED.sub(_spelt, text)
 
 
 def one_line(text: object) -> str:
-    """Return the text of something that is one line, whatever stands in it."""
+    """Return the text of something as one line."""
     return _BREAKS.sub(_spelt, printable(str(text)))
 
 
@@ -34,7 +34,7 @@ def _spelt(found: re.Match[str]) -> str:
 
 
 class _Printed:
-    """A stream for a terminal: everything that is written to it passes `printable`."""
+    """A stream for a terminal: everything that is written to it goes through `printable`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -50,8 +50,8 @@ class _Printed:
 
 @contextlib.contextmanager
 def printed() -> Iterator[None]:
-    """Let all that is printed inside pass `printable`: the door of every command."""
-    # There is none where the shell has closed it.
+    """Let everything that is printed inside go through `printable`. Every command runs inside it."""
+    # The stream is None if the shell has closed it.
     streams = (None if stream is None else _Printed(stream) for stream in (sys.stdout, sys.stderr))
     with contextlib.redirect_stdout(next(streams)), contextlib.redirect_stderr(next(streams)):
         yield

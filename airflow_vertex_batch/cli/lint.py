@@ -1,7 +1,7 @@
 """How does a person check request files from a shell? ``airflow-vertex-batch lint``, and ``lint --fix``.
 
-Invariant: what is no request file is named as what it is, with the command or the argument that takes it; a finding is
-about requests only.
+Invariants: if a file is not a request file, the error says what kind of file it is, and which command or argument takes
+it. Findings are only about requests.
 """
 
 from __future__ import annotations
@@ -45,9 +45,11 @@ def add_lint(commands: Any) -> None:
 
 
 def _lint(options: argparse.Namespace) -> int:
-    """Check request files as one job before they cost a queue: every finding with file, line, rule and cure.
+    """Check request files as one job, before the job queues for hours: every finding has file, line, rule and what to
+    do.
 
-    With --fix, what can be cured without changing its meaning is cured in copies, and the findings are about those.
+    With --fix, faults that can be repaired without a change of meaning are repaired in copies, and the findings are
+    about the copies.
     """
     from airflow_vertex_batch.core.domain.address import model_path, refuse_wildcards
     from airflow_vertex_batch.core.domain.errors import InputError
@@ -75,9 +77,9 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _refuse_others(files: ObjectStore, uri: Uri) -> None:
-    """Refuse a file that is no request file.
+    """Refuse a file that is not a request file.
 
-    :raises InputError: saying what it is, and what takes it.
+    :raises InputError: with what it is, and which command or argument takes it.
     """
     from airflow_vertex_batch.core.requests.file_kinds import Kind, kind_of
     from airflow_vertex_batch.core.requests.sources import open_text

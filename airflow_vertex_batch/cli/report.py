@@ -1,6 +1,7 @@
-"""What came of a batch, and what does a token cost? ``airflow-vertex-batch report`` and ``prices``.
+"""What is the result of a batch, and what does a token cost? ``airflow-vertex-batch report`` and ``prices``.
 
-Invariant: a row is counted for each result line, and for nothing else: a request is no row that failed.
+Invariant: each result line is counted as one row, and nothing else is: a line of a request file is not counted as a
+failed row.
 """
 
 from __future__ import annotations
@@ -76,9 +77,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _results(files: ObjectStore, names: Sequence[str]) -> Iterator[OutputLine]:
-    """Yield the result lines of each file, and say how many lines are none.
+    """Yield the result lines of each file, and say how many lines are not result lines.
 
-    :raises InputError: for a request file, and where no file has a line.
+    :raises InputError: for a request file, and if no file has a line.
     """
     from airflow_vertex_batch.core.answers.collect import file_lines
     from airflow_vertex_batch.core.domain.errors import InputError
@@ -109,9 +110,9 @@ def _results(files: ObjectStore, names: Sequence[str]) -> Iterator[OutputLine]:
 
 
 def _refuse_others(files: ObjectStore, uri: Uri) -> None:
-    """Refuse a file that is no output file.
+    """Refuse a file that is not an output file.
 
-    :raises InputError: saying what it is.
+    :raises InputError: with what it is.
     """
     from airflow_vertex_batch.core.requests.file_kinds import Kind, kind_of
 
@@ -142,7 +143,9 @@ def _result_files(files: ObjectStore, names: Sequence[str]) -> Iterator[Uri]:
 
 
 def _is_folder(files: ObjectStore, uri: Uri) -> bool:
-    """Whether an address names a folder, with or without a slash at its end. In Cloud Storage, what is no object."""
+    """Whether an address names a folder, with or without a slash at its end. In Cloud Storage, a name without an object
+    is a folder.
+    """
     if uri.scheme == "file":
         return uri.name.endswith("/") or Path(uri.name).is_dir()
     return not uri.name or uri.name.endswith("/") or not (uri.has_glob or files.version(uri))
@@ -159,7 +162,7 @@ def _prices(options: argparse.Namespace) -> int:
 
     table = PriceTable.load(store(), options.file)
     if options.format == "json":
-        # The same shape as a price file: what is printed can be edited and read back.
+        # The same form as a price file: the output can be edited and used as a price file.
         discount = {"cached_discount": table.cached} if table.cached else {}
         prices = [msgspec.to_builtins(price) for price in table]
         print(json.dumps({**discount, "prices": prices}, indent=1, ensure_ascii=False))

@@ -52,7 +52,7 @@ def add_sweep(commands: Any) -> None:
 
 
 def _add_ages(sweep: argparse.ArgumentParser) -> None:
-    """Add how old a job must be for what."""
+    """Add the options for the ages of jobs."""
     sweep.add_argument(
         "--older-than",
         type=not_negative,
@@ -77,7 +77,7 @@ def _add_ages(sweep: argparse.ArgumentParser) -> None:
 
 
 def _add_airflow(sweep: argparse.ArgumentParser) -> None:
-    """Add whom to ask what became of a job's run."""
+    """Add the options for the Airflow that is asked about the runs of jobs."""
     asked = sweep.add_mutually_exclusive_group()
     asked.add_argument(
         "--airflow-url",
@@ -107,14 +107,15 @@ def _add_airflow(sweep: argparse.ArgumentParser) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    """List jobs that carry our labels and that no task owns, with what they cost, and say or do what is to be done.
+    """List jobs that carry our labels and that no task owns, with their cost. Say what should be done, or do it.
 
-    A job that its log names with another in its place is cancelled while it runs and harvested when it has ended;
-    so is one whose run failed or was deleted, where an Airflow is named that can say so. One that its task meant to buy
-    and has not recorded is adopted. One that runs and that no log names is told of: only a person may cancel it.
+    A job that was replaced according to its log is cancelled while it runs, and harvested when it has ended. The same
+    happens to a job whose run failed or was deleted, if an Airflow is named that can say so. A job that its task wanted
+    to buy and has not recorded is adopted. A running job that no log names is only reported: only a person may cancel
+    it.
 
-    Exit status: 0 nothing was left behind, 1 something was, 2 something could not be judged or done, 3 there may be
-    more, because nobody could say what became of some runs, or because no job carries the name of the installation.
+    Exit status: 0 no job was left behind; 1 a job was left behind; 2 something could not be judged or done; 3 there may
+    be more jobs, because the state of some runs is not known, or because no job carries the name of the installation.
     """
     from itertools import chain
 
@@ -153,13 +154,13 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _runs(options: argparse.Namespace) -> tuple[str, str | None, Callable[[Identity], Owner]]:
-    """Return which Airflow is asked, its installation's name, and what it says of the run that bought a job."""
+    """Return the Airflow that is asked, its installation's name, and a function for the state of a job's run."""
     from airflow_vertex_batch.core.domain.errors import InputError
     from airflow_vertex_batch.core.purchase.buyer import label_value
     from airflow_vertex_batch.core.upkeep.judge import Owner as Known
     from airflow_vertex_batch.edge.runs import RestRuns, runs_here
 
-    # Jobs carry it as a label value: capitals and dots of the option are spelt as there.
+    # Jobs carry the name as a label value, so capitals and dots of the option are changed in the same way.
     given = label_value(options.installation)
     if options.airflow_here:
         from airflow_vertex_batch.settings import Settings

@@ -1,7 +1,7 @@
-"""How does the command line meet people? Its errors, its patience, and its end.
+"""How does the command line talk to people? Its errors, how long it waits, and how it ends.
 
-Invariants: an error is two lines, what is wrong and what to do, never a traceback; no error repeats what a row or an
-answer holds; a command that meets no server says so within seconds, for a person waits for it.
+Invariants: an error has two lines, what is wrong and what to do, and never a traceback. No error repeats the content of
+a row or an answer. If a command cannot reach a server, it says so within seconds, because a person is waiting.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 5.0
 
 
 class Parser(argparse.ArgumentParser):
-    """Says of a wrong argument what every error says: what is wrong, and what to do."""
+    """Reports a wrong argument in the form of every error: what is wrong, and what to do."""
 
     def error(self, message: str) -> NoReturn:
         """Print the message, then how the command is called, and end with status 2."""
@@ -83,15 +83,15 @@ def _number(text: str, wanted: str, is_fit: Callable[[float], bool]) -> float:
 
 
 class _Format(logging.Formatter):
-    """A log's handler writes past `cli.escapes.printed`, since it was made before."""
+    """A log handler that was made before `cli.escapes.printed`, so that it must escape texts itself."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 def prepare_output() -> None:
-    """Let warnings look like errors, and print a character that the terminal does not know as its number: it may stand
-    in a file's name.
+    """Let warnings look like errors. Print a character that the terminal does not know as its number: a file name may
+    contain one.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Format(f"{NAME}: %(message)s"))
@@ -101,13 +101,13 @@ def prepare_output() -> None:
 
 
 def stop_printing() -> None:
-    """Send what is still to be printed nowhere. Python would try again at its end, and complain."""
+    """Throw away all further output. Otherwise Python would try to print it at its end, and report an error."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def machine_error(error: OSError) -> VertexBatchError:
-    """Return our error for one of this machine's: a file, a folder or a socket that cannot be used."""
+    """Return our error for an error of this machine: a file, a folder or a socket that cannot be used."""
     place = f"Cannot use {error.filename}" if error.filename is not None else "Cannot read a file, or write the output"
     why = error.strerror or type(error).__name__
     return InputError(place, why=why, todo="Check that it exists, and what this account may do there")

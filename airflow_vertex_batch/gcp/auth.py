@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def credentials_error(subject: str, error: GoogleAuthError) -> ServiceError:
-    """Return our error for google-auth's: retryable where the token server did not answer, status 401 otherwise.
+    """Return our error for an error of google-auth: retryable if the token server did not answer, status 401 otherwise.
 
     :param subject: what could not be done.
     """

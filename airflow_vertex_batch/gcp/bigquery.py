@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 #: Rows fetched at once: a page of this many 1 KB rows stays near 10 MB, the most one page of the API holds.
 PAGE_ROWS = 10_000
-#: Attempts at a deterministic job id: each one that failed in BigQuery stays in the project's history under its number.
+#: How many numbers a deterministic job id may have. A job that failed keeps its number in the project's history, so the
+#: next attempt takes the next number.
 MAX_JOB_ATTEMPTS = 100
-#: A table that is asked for again and has lived for longer than this gets a new time to live.
+#: If a table exists already and is older than this, its time to live begins again.
 _OLD_TABLE = dt.timedelta(hours=1)
 
-#: Seconds for which a call that fails is repeated. A server that says nothing is given up after this and one more
-#: silence (see `gcp.transport`): seven minutes.
+#: Seconds for which a call that fails is repeated. If a server does not answer at all, it is given up after this time
+#: plus one more timeout (see `gcp.transport`): seven minutes.
 CALL_SECONDS = 300.0
 #: Seconds until a load or a query is given up: the longest that BigQuery lets one run
 #: (https://docs.cloud.google.com/bigquery/quotas#load_jobs and #query_jobs, 2026-11-28).
@@ -100,22 +101,22 @@ class BigQueryWarehouse:
 
     @functools.cached_property
     def _job(self) -> dict[str, Any]:
-        """How a query is waited for: one that BigQuery lost is run again."""
+        """The options for waiting for a query: if BigQuery lost the query, it is run again."""
         from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
 
         return {**self._call, "job_retry": DEFAULT_JOB_RETRY.with_timeout(self._call_seconds), "timeout": JOB_SECONDS}
 
     def _query(self, sql: str, parameters: Mapping[str, Any] | None, **options: Any) -> Any:
-        # Its answer is asked for with `job_retry`; here that would only double the time of a call.
+        # `job_retry` is used when the result is fetched; here it would only double the time of a call.
         return self.client.query(sql, job_config=_query_config(parameters), **self._call, job_retry=None, **options)
 
     def rows(self, query: str | TableId, parameters: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Stream a table's rows or a query's.
 
-        A query's rows are those of one moment; a table's pages are not.
+        All rows of a query are of one moment; the pages of a table are not.
 
         :param query: a table, or SQL with ``@name`` parameters.
-        :raises ChangedError: at the end, when the table is another one than at the beginning.
+        :raises ChangedError: at the end, when the table has changed since the beginning.
         """
         is_table = isinstance(query, TableId)
         # A table is read as it is: nothing is converted, so no message quotes a value.
@@ -147,7 +148,8 @@ class BigQueryWarehouse:
                 return None
 
     def create_table(self, table: TableId, schema: Iterable[Mapping[str, Any]], **options: Any) -> None:
-        """Create a table unless it exists; one that does gets the columns it lacks, which are NULL in its rows.
+        """Create a table if it does not exist. An existing table gets the columns that it lacks; they are NULL in its
+        rows.
 
         :param options: ``partition_column`` (a DATE column), ``clustering`` (column names), ``expires_in`` (seconds),
             ``description``.
@@ -167,17 +169,17 @@ class BigQueryWarehouse:
             self._prolong(found, made.expires)
 
     def _prolong(self, found: Table, expires: dt.datetime | None) -> None:
-        """Let a table of an earlier attempt live as long as a new one would."""
+        """Let a table of an earlier attempt live as long as a new table."""
         from google.api_core.exceptions import PreconditionFailed
 
         if expires is not None and found.expires is not None and found.expires < expires - _OLD_TABLE:
             found.expires = expires
-            # Whoever changed it meanwhile prolonged it.
+            # If another attempt has changed the table meanwhile, it has extended its life too.
             with contextlib.suppress(PreconditionFailed):
                 self.client.update_table(found, ["expires"], **self._call)
 
     def _add_columns(self, found: Table, wanted: Iterable[SchemaField]) -> None:
-        """Add what a table made by an older version lacks."""
+        """Add the columns that a table of an older version lacks."""
         from google.api_core.exceptions import PreconditionFailed
         from google.cloud.bigquery import SchemaField
 
@@ -246,12 +248,14 @@ class BigQueryWarehouse:
             try:
                 self.client.delete_table(str(table), **self._call)
             except NotFound:
-                # A server may not have heard of a young table. Of one that is there it says so twice.
+                # A server may not know a new table yet. If the table exists, a second question shows it.
                 if self.count(table) is not None:
                     self.client.delete_table(str(table), not_found_ok=True, **self._call)
 
     def _once(self, start: Any, job_id: str, *, still_valid: Any, subject: str) -> Any:
-        """Run a job under `job_id`; an id that exists is waited for, and used again only if its effect still stands."""
+        """Run a job under `job_id`. If the id exists already, wait for that job, and use it only if its effect is still
+        there.
+        """
         from google.api_core.exceptions import Conflict
 
         for attempt in range(MAX_JOB_ATTEMPTS):
@@ -299,7 +303,7 @@ def _plain_rows(rows: Any) -> Iterator[dict[str, Any]]:
 
 
 def _version(table: Table) -> tuple[Any, ...]:
-    """Return what is another one after each change of a table's rows.
+    """Return a text that changes with each change of a table's rows.
 
     BigQuery gives every table an etag. A local server that gives none keeps no times either: local-bigquery 0.4 tells
     the present one at each look at a table that a load has made.

@@ -1,6 +1,6 @@
-"""What does BigQuery's refusal mean for the reader: mend something, or try again?
+"""What does BigQuery's refusal mean for the reader: correct something, or try again?
 
-Invariant: what passes by itself is told by the reason, not by the HTTP status, which is 400 or 403 for both kinds.
+Invariant: the reason decides whether an error is temporary, not the HTTP status, which is 400 or 403 for both kinds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from google.api_core.exceptions import GoogleAPICallError
 
-#: Every reason that is documented, and whether the same may be done later without anybody's doing
+#: Every documented reason, and whether the same call may succeed later without a change
 #: (https://docs.cloud.google.com/bigquery/docs/error-messages, 2026-11-28). A quota is one of a minute, an hour or a
 #: day; "stopped" is a job that somebody, or a limit, ended; "timeout" a job that got too few slots, for ours are small.
 PASSING = {
@@ -49,15 +49,15 @@ PASSING = {
     "tableUnavailable": True,
     "timeout": True,
 }
-#: What BigQuery says, with a reason that is no help, to statements that met on one table or on rows that have just been
-#: streamed into it, and what the local server says to the same (same page, 2026-11-28).
+#: Messages of BigQuery when two statements change one table at the same time, or change rows that were just streamed
+#: into it. The reason does not show this. Also the local server's message for it (same page, 2026-11-28).
 _BUSY = re.compile(
     r"could not serialize access|concurrent update|write-write conflict|rows in the streaming buffer|"
     r"failed to commit DuckLake transaction",
     re.IGNORECASE,
 )
-#: What BigQuery says of names and syntax, before it has read a row. Whatever else is wrong with a statement, or with a
-#: file, may quote a value: "Bad int64 value: …", "Could not convert value 'string_value: "…"' to integer".
+#: Messages of BigQuery about names and syntax, from before it has read a row. Every other message about a statement or
+#: a file may quote a value: "Bad int64 value: …", "Could not convert value 'string_value: "…"' to integer".
 _ABOUT_NAMES = re.compile(
     r"Syntax error|Unrecognized name|Function not found|Table-valued function not found|Type not found|Not found|"
     r"No matching signature|Query parameter|Column name|Name \S+ (is ambiguous|not found)|Provided Schema|"
@@ -81,7 +81,7 @@ def translated(subject: str, *, reads_rows: bool = False) -> Iterator[None]:
     """Turn the client's exceptions into ours.
 
     :param subject: what was asked for.
-    :param reads_rows: whether BigQuery reads rows for it, and may then quote one: such a message is not handed on.
+    :param reads_rows: whether BigQuery reads rows for it. Its message may then quote a row, and is not passed on.
     """
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
@@ -94,7 +94,7 @@ def translated(subject: str, *, reads_rows: bool = False) -> Iterator[None]:
             raise _unquoted(subject, error) from None
         raise refusal(subject, error) from error
     except RetryError as error:
-        # The client's deadline; what it met last says more.
+        # The client's deadline is over. The last error before it says more.
         if isinstance(error.cause, GoogleAPICallError):
             raise refusal(subject, error.cause) from error
         raise _no_answer(subject, error.cause or error) from error
@@ -130,13 +130,13 @@ def refusal(subject: str, error: GoogleAPICallError) -> VertexBatchError:
 
 
 def _once(message: str) -> str:
-    """Return what the client says of a job, on one line and without saying it twice, as it does in ``; reason: …``."""
+    """Return the client's message about a job on one line, without the part ``; reason: …``, which repeats it."""
     lines = [line for line in message.splitlines() if line]
     return ". ".join([re.sub(r"; reason: .*", "", line).rstrip(".") for line in lines])
 
 
 def _may_quote(error: GoogleAPICallError) -> bool:
-    """Whether BigQuery's words may hold the value that it stumbled on."""
+    """Whether BigQuery's message may quote the value that caused the error."""
     from google.api_core.exceptions import BadRequest
 
     is_busy = PASSING.get(_reason(error), False) or _BUSY.search(error.message)

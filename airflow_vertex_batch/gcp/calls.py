@@ -1,7 +1,8 @@
-"""What is asked of Vertex AI, and what do its answers say? Requests as data, and answers read, without any I/O.
+"""Which requests go to Vertex AI, and what do its answers mean? Requests are data here, and answers are read, without
+any I/O.
 
-Invariant: a bad answer comes out as a `ServiceError` with Google's own words; after a call that is sent only once, as
-an `AmbiguousError` where it may have worked.
+Invariant: a bad answer becomes a `ServiceError` with Google's own words. If the call is sent only once and may have
+worked, it becomes an `AmbiguousError`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Call(msgspec.Struct, frozen=True):
     what: str
     params: dict[str, str] = {}
     body: dict[str, Any] | None = None
-    #: Whether sending it twice does no more than sending it once.
+    #: Whether sending it twice has the same effect as sending it once.
     repeatable: bool = True
 
 
@@ -80,8 +81,8 @@ def read_answer(call: Call, status: int, text: str, headers: Mapping[str, str]) 
         return doc
     error = (doc or {}).get("error") or {}
     reason, message = str(error.get("status", "")), str(error.get("message", "")) or text[:200]
-    # 4xx are refusals: the service did not take the request. But for those that only end the call (408, and 499, the
-    # caller or a proxy went away), the others may come after the commit.
+    # 4xx are refusals: the service did not accept the request. Exceptions are 408 and 499 (the caller or a proxy ended
+    # the call): these, and all other statuses, may come after the job was created.
     maybe_done = status >= 500 or 200 <= status < 300 or status in {408, 499}  # noqa: PLR2004
     kind = AmbiguousError if not call.repeatable and maybe_done else ServiceError
     raise kind(
@@ -120,7 +121,7 @@ _CURES = {
 def no_answer(call: Call, error: BaseException, *, was_sent: bool = True) -> ServiceError:
     """Return the error for a call whose answer never came.
 
-    :param was_sent: False where no connection was made: then nothing can have come of it.
+    :param was_sent: False if no connection was made: then the call had no effect.
     """
     kind = AmbiguousError if was_sent and not call.repeatable else ServiceError
     return kind(

@@ -20,17 +20,19 @@ _FRESH_SECONDS = 3600.0
 
 
 def ticks() -> float:
-    """Return seconds that only grow, those included in which the machine slept, where it can tell."""
+    """Return seconds of a monotonic clock. It also counts the time in which the machine slept, if the machine can
+    measure it.
+    """
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class ServerClock:
     """The time that servers tell.
 
-    An answer may be read long after it was given, by a process that was stopped meanwhile. So a time is never earlier
-    than an answer before it makes it: a late one is no reason to turn the clock back.
+    A process that was stopped may read an answer long after it was sent. So the time never goes back: an old time in a
+    late answer is ignored.
 
-    :param ticks: seconds that only grow, replaced in tests.
+    :param ticks: a monotonic clock, in seconds. Tests replace it.
     """
 
     def __init__(self, ticks: Callable[[], float] = ticks) -> None:
@@ -38,7 +40,7 @@ class ServerClock:
         self._heard: tuple[datetime, float] | None = None
 
     def hear(self, answer: Any, *_args: Any, **_kwargs: Any) -> None:
-        """Note the time of an answer; a hook of `requests`. An answer without a time is no news."""
+        """Note the time of an answer; a hook of `requests`. An answer without a time is ignored."""
         try:
             told = parsedate_to_datetime(answer.headers.get("Date", ""))
         except ValueError:
@@ -47,7 +49,7 @@ class ServerClock:
         self._heard = (max(told, carried or told), self._ticks())
 
     def now(self) -> datetime | None:
-        """Return the servers' time, aware UTC; None when none of them has told it of late."""
+        """Return the servers' time, aware UTC; None if no server has told it recently."""
         is_fresh = self._heard is not None and self._ticks() - self._heard[1] <= _FRESH_SECONDS
         return self._carried() if is_fresh else None
 

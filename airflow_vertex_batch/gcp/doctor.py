@@ -1,8 +1,8 @@
-"""How is Google asked what a batch will meet? `core.upkeep.preflight.Cloud` over plain REST calls.
+"""How does the preflight ask Google? `core.upkeep.preflight.Cloud` with plain REST calls.
 
-Invariants: every question is asked once, and its answer, or error, kept; a host that did not answer is not asked again,
-so a dead network costs one timeout a host; a local server is never asked about rights: it has none, and some say yes
-to everything. Only `generate` costs.
+Invariants: every question is asked once, and its answer, or error, is kept. A host that did not answer is not asked
+again, so without a network there is only one timeout for each host. A local server is never asked about rights: it has
+none, and some servers say yes to everything. Only `generate` costs money.
 """
 
 from __future__ import annotations
@@ -282,13 +282,15 @@ def _read(what: str, host: str, status: int, text: str) -> dict[str, Any]:
         return doc
     error = (doc or {}).get("error")
     error = error if isinstance(error, dict) else {}
-    # What is no JSON is some proxy's page, or a host that no service listens on: not worth quoting.
+    # An answer that is not JSON comes from a proxy or from a host without the service. It is not useful to quote it.
     message = str(error.get("message", "")) or f"{host} gave no reason"
     raise ServiceError(f"HTTP {status} about {what}", status=status, reason=_reason(error), why=message)
 
 
 def _reason(error: dict[str, Any]) -> str:
-    """Return the finest word that Google gave: of ErrorInfo, else the status, else an old API's reason."""
+    """Return the most exact word that Google gave: the reason in ErrorInfo, else the status, else an old
+    API's reason.
+    """
     details = [each for each in error.get("details", ()) if isinstance(each, dict)]
     told = next((each["reason"] for each in details if each.get("reason")), "") or error.get("status", "")
     return str(told or next((each.get("reason", "") for each in error.get("errors", ())), ""))

@@ -1,4 +1,6 @@
-"""Which account, which server, where no Airflow connection says so? What the environment says: for the command line."""
+"""Which account and which server are used without an Airflow connection? Those in the environment. This is for the
+command line.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 def local_server(variable: str) -> str:
     """Return the address that a variable of the environment names, without a slash at its end, or an empty text.
 
-    :raises InputError: when it is no address: every call would fail, and say nothing of the variable.
+    :raises InputError: when it is not an address. Otherwise every call would fail, and no error would name the
+        variable.
     """
     if not (address := os.environ.get(variable, "")):
         return ""
@@ -55,7 +58,7 @@ def job_service(project: str, location: str, outage_seconds: float) -> VertexCli
 
 
 def default_account(emulator_variable: str) -> tuple[str, Credentials]:
-    """Return project and credentials of the environment; a local server takes anybody's.
+    """Return project and credentials of the environment. A local server accepts any credentials.
 
     :param emulator_variable: names the local server of the service, where there is one.
     """

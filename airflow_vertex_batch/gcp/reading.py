@@ -1,7 +1,7 @@
 """How is an object read, piece by piece, so that all pieces are of one version? Each request names its generation.
 
-An object stored with ``Content-Encoding: gzip`` is fetched as it is stored, and unpacked here: what Cloud Storage
-unpacks has no parts (https://docs.cloud.google.com/storage/docs/transcoding, 2026-11-28).
+An object stored with ``Content-Encoding: gzip`` is fetched as it is stored, and unpacked here: if Cloud Storage unpacks
+an object, it cannot send parts of it (https://docs.cloud.google.com/storage/docs/transcoding, 2026-11-28).
 
 An object that is replaced gets another generation, and Cloud Storage answers 412 to a request for the old one
 (https://docs.cloud.google.com/storage/docs/request-preconditions, 2026-11-28): an error, never other bytes.
@@ -97,14 +97,14 @@ class _PinnedReader(io.RawIOBase):
 
         last = min(self._at + self._chunk_bytes, self._size) - 1
         try:
-            # The server knows the checksum of the whole only. Google's client would unpack each part by itself.
+            # The server knows only the checksum of the whole object. Google's client would unpack each part separately.
             data: bytes = self._blob.download_as_bytes(
                 start=self._at, end=last, if_generation_match=self._generation, checksum=None,
                 raw_download=bool(self._blob.content_encoding), **self._call,
             )  # fmt: skip
         except (NotFound, PreconditionFailed, RequestRangeNotSatisfiable) as error:
             raise _changed(self._uri) from error
-        # Local servers take no condition for a download, but tell what they sent.
+        # Local servers ignore the condition of a download, but they say which generation they sent.
         if self._blob.generation not in {self._generation, None}:
             raise _changed(self._uri)
         if len(data) != last + 1 - self._at:

@@ -1,8 +1,8 @@
 """How is an object replaced only if it still is the version that was read? Each upload names the generation.
 
-Cloud Storage answers 412 where another generation is there by then, to one request as to the end of a session
-(https://docs.cloud.google.com/storage/docs/request-preconditions, 2026-11-28). Local servers hold only one request to
-it, so what fits goes in one.
+Cloud Storage answers 412 if there is another generation by then, both to a single request and at the end of a session
+(https://docs.cloud.google.com/storage/docs/request-preconditions, 2026-11-28). Local servers check it only for a single
+request, so data that fits is sent in one request.
 
 Invariant: of two writers that read the same version, one succeeds; a block that fails leaves no trace.
 """
@@ -31,9 +31,10 @@ ONE_REQUEST_BYTES = 8 * 1024 * 1024
 
 
 class Replacement(io.BufferedIOBase):
-    """A stream into an object. Used as a context: what is left without an error takes the place of one generation.
+    """A stream into an object. It is a context manager: leaving it without an error replaces one generation of the
+    object.
 
-    :param version: the generation; empty where there must be none.
+    :param version: the generation; empty if there must be no object.
     :param call: how each call is repeated.
     :raises ChangedError: when another is there by then.
     """

@@ -67,15 +67,15 @@ class GcsStore:
         if not self._is_heard:
             # google-cloud-storage hands out no headers; its session, one of `requests`, shows every answer.
             self._client._http.hooks["response"].append(self._clock.hear)  # noqa: SLF001
-            # For its traces, it would ask for each bucket in a thread of its own, a call that needs another right
-            # (storage.buckets.get) and that no deadline of ours bounds.
+            # For its traces, the client would ask for each bucket in a separate thread. That call needs another right
+            # (storage.buckets.get), and our deadlines do not limit it.
             self._client._bucket_metadata_cache = None  # noqa: SLF001
             self._is_heard = True
         return self._client
 
     @functools.cached_property
     def _call(self) -> dict[str, Any]:
-        """How each call is repeated: whatever it is, doing it twice is doing it once."""
+        """How each call is repeated. Every call here has the same effect if it is sent twice."""
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         # The client would wait a minute for an answer, which Cloud Storage may need for the last part of an object.

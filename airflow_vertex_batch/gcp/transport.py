@@ -1,6 +1,6 @@
 """How long may a call to Google take? No longer than its deadline, and a transfer must keep a least speed.
 
-`requests` bounds the silence before each byte, and not the whole: a server that sends one byte a second keeps its
+`requests` limits the time before each byte, and not the whole time: a server that sends one byte a second keeps its
 caller for ever. So each connection measures how long it waited for its bytes, in both directions, and gives up one that
 is too slow with a `TimeoutError`. Google's clients take that for a lost connection: they ask again, and go on from the
 byte that came last.
@@ -116,7 +116,7 @@ class _Watched:
         speed = _Speed(self.watch)
         for block in _blocks(data):
             with speed:
-                # That of the connection which stands behind this class.
+                # `send` of the other base class.
                 super().send(block)  # type: ignore[misc]
                 speed.count(len(block))
 
@@ -142,7 +142,7 @@ def _blocks(data: Any) -> Iterator[Any]:
 class _Speed:
     """Adds up bytes and the time they were waited for. Used as a context around each wait.
 
-    The first wait is not counted: it is the other side's thinking, or our connecting, and has a deadline of its own.
+    The first wait is not counted: in it the server works or the connection is made, and it has its own deadline.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -1,8 +1,8 @@
 """How does an object get there when its upload session is lost? The upload begins anew, from a copy on disk.
 
 Cloud Storage forgets a session after a week, and now and then before: it then answers 404 or 410 (begin anew:
-https://docs.cloud.google.com/storage/docs/resumable-uploads, 2026-11-28). It may also have kept less than it was sent,
-which Google's client, that holds one chunk, does not send again.
+https://docs.cloud.google.com/storage/docs/resumable-uploads, 2026-11-28). It may also have kept fewer bytes than it was
+sent. Google's client keeps only one chunk, so it cannot send the missing bytes again.
 
 Invariant: an object appears when its upload is closed, whole; an upload that fails leaves no trace.
 """
@@ -46,7 +46,7 @@ class LostUploadError(Exception):
 
 
 class Upload(io.BufferedIOBase):
-    """A stream into an object. Used as a context: what is left without an error appears.
+    """A stream into an object. It is a context manager: leaving it without an error makes the object appear.
 
     Only the end of the context makes it appear: a writer above it that closes what it wraps does no harm.
 
@@ -105,14 +105,14 @@ class Upload(io.BufferedIOBase):
 
     def _finish(self) -> None:
         self._stream.close()
-        # The client takes the last part for sent whatever the answer was, and has no public word for it.
+        # The client counts the last part as sent, whatever the answer was, and has no public name for this.
         upload, _ = self._stream._upload_and_transport  # noqa: SLF001
         if not upload.finished:
             raise LostUploadError("the service kept less than it was sent")
 
     def _sent(self, send: Callable[[], object], then: Callable[[], object] | None = None) -> None:
-        """Send a part; where the session is lost, send everything from the start, and do what comes after it."""
-        # Here, for a writer that is kept for long is not written to within its block.
+        """Send a part. If the session is lost, send everything from the start, and then go on."""
+        # Errors are translated here, because a writer that is kept open for long writes outside its block.
         with translated(self._uri, asks_bucket=True):
             try:
                 with session_errors():
@@ -129,7 +129,7 @@ class Upload(io.BufferedIOBase):
             then()
 
     def _forget(self) -> None:
-        """Give up what is not finished: Python closes what it collects, and closing would send what is left."""
+        """Abort an unfinished upload. Python closes objects that it collects, and closing would send the rest."""
         self._stream.close = lambda: None
         if not self._stream.closed:
             with contextlib.suppress(Exception):
@@ -162,7 +162,7 @@ def begun_anew(uri: Uri, lost: LostUploadError, send: Callable[[], object]) -> N
 
 @contextlib.contextmanager
 def session_errors() -> Iterator[None]:
-    """Tell a lost session from a missing bucket, which refuses the first request, a POST."""
+    """Distinguish a lost session from a missing bucket. For a missing bucket the first request, a POST, is refused."""
     from google.api_core.exceptions import GoogleAPICallError
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 

@@ -1,8 +1,8 @@
-"""How is Vertex AI's batchPredictionJobs surface spoken to? Each `Call` is sent, by a sync and by an async sender.
+"""How are calls sent to Vertex AI's batchPredictionJobs API? A sync and an async sender send each `Call`.
 
-Invariants: what may be sent again outlasts an outage of two minutes (`core.domain.outage`), the create POST is sent
-once; every error comes out as a `ServiceError` with Google's own words; tokens are refreshed in a thread, off the event
-loop.
+Invariants: calls that may be sent again are repeated during an outage of two minutes (`core.domain.outage`); the create
+POST is sent once. Every error becomes a `ServiceError` with Google's own words. Tokens are refreshed in a thread,
+outside the event loop.
 
 REST with google-auth, not google-genai or google-cloud-aiplatform: the first takes no job labels and drops the region
 of a full job name, the second costs seconds of import in every process, and either may repeat a paid create.
@@ -106,7 +106,8 @@ class VertexClient(_Endpoint):
         self._credentials, self._timeout, self._sleep = credentials, timeout, sleep
         self._outage_seconds = outage_seconds
         self._session: AuthorizedSession | None = None
-        #: Whether the last call gave up on an outage: the next one does not wait for its end once more.
+        #: Whether the last call gave up because of an outage. Then the next call does not wait for the end of the
+        #: outage again.
         self._is_down = False
 
     def create(self, spec: JobSpec) -> BatchJob:
@@ -154,7 +155,9 @@ class VertexClient(_Endpoint):
         self.send(delete_call(name))
 
     def send(self, call: Call) -> dict[str, Any]:
-        """Send one call; one that may be repeated outlasts an outage, once until the service answers again."""
+        """Send one call. A call that may be repeated waits for the end of an outage; after one failure, the next calls
+        do not wait until the service answers again.
+        """
         if not call.repeatable:
             return self._send_once(call)
         try:
@@ -204,7 +207,7 @@ class AsyncVertexClient(_Endpoint):
         *,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        # Here, not where it is used: whoever makes a client does so in a thread, and the first import takes a while.
+        # Imported here and not where it is used: clients are made in a thread, and the first import takes a while.
         import aiohttp  # noqa: F401
 
         super().__init__(project, location, endpoint)
@@ -286,9 +289,9 @@ class AsyncVertexClient(_Endpoint):
         return read_answer(call, answer.status, text, answer.headers)
 
     async def _refresh(self, refused: str | None = None) -> None:
-        """Get a token in a thread, one for all calls: whoever waited for the lock finds it done.
+        """Get a token in a thread, one for all calls: a call that waited for the lock uses the new token.
 
-        :param refused: a token that the service did not take, whatever its age.
+        :param refused: a token that the service refused. It is not used again, even if it is new.
         """
         async with self._refreshing:
             if not self._credentials.valid or (refused and self._credentials.token == refused):

@@ -1,1 +1,3 @@
-"""What becomes of a batch when processes die? A proxy that kills after chosen effects, and a night of such runs."""
+"""What happens to a batch when processes die? A proxy kills a process after chosen effects, in many runs
+side by side.
+"""

@@ -1,4 +1,6 @@
-"""What does a request change at the servers, and how is that called? Pure: requests in, titles out."""
+"""What does a request change at the servers, and what is the name of this change? Pure functions: requests go in,
+titles come out.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,13 @@ _OBJECTS: tuple[tuple[str, str, str], ...] = (
 _EXPORTED = frozenset({"answers", "dead-letters", "rows"})
 #: Entries about one job.
 _OF_A_JOB = frozenset({"intent", "submission", "refusal"})
-#: A question about a job is no effect, but a moment at which one can die.
+#: A question about a job changes nothing, but a process can die at this moment.
 QUESTION = "wait: question"
 
 
 @dataclass
 class Call:
-    """One request, as far as it matters what it changes."""
+    """One request, reduced to what shows its effect."""
 
     method: str
     path: str

@@ -1,4 +1,6 @@
-"""What does a proxy do with an answer? It leads its addresses back to itself, and drops what concerned one hop."""
+"""What does a proxy do with an answer? It replaces server addresses by its own, and removes headers that are only for
+one connection.
+"""
 
 from __future__ import annotations
 

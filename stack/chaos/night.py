@@ -1,4 +1,4 @@
-"""How do many batches run in one Airflow, each with its own misfortune, and what came of each?
+"""How do many batches run in one Airflow, each with its own fault, and how does each end?
 
 A `Case` is data: which DAG, what the proxy does to it, what a person does meanwhile. A `Night` runs cases side by side
 and measures each by what others know: the emulator's books, the files that landed, the jobs that still run.
@@ -43,7 +43,7 @@ KEYS = ("r1", "r2", "r3", "r4", BAD_ROW)
 SPEED, PENDING_S, RUNNING_S = 20.0, 40.0, 40.0
 #: Seconds that a token of the slow connection takes.
 SLOW_TOKEN_S = 6.0
-#: Seconds for which an event is waited for at most. How long runs take that go side by side is the machine's matter.
+#: The longest wait for an event, in seconds. How long runs take side by side depends on the machine.
 TIMEOUT_S = 1800.0
 _LOOK_EVERY_S = 1.5
 #: What a log says of a job in the queue: ours, and Google's.
@@ -66,7 +66,7 @@ IMPATIENT = {
 
 @dataclass(frozen=True)
 class Case:
-    """One misfortune.
+    """One batch with one fault.
 
     :param name: lower-case letters, digits and ``_``; unique in a night.
     :param dag_id: the DAG that runs.
@@ -86,7 +86,7 @@ class Case:
 
 @dataclass
 class Outcome:
-    """What came of a case.
+    """The result of a case.
 
     :param ended: the state of its run.
     :param jobs: the books' entries of its jobs, oldest first.
@@ -435,7 +435,7 @@ class Night:
 
 
 def _played(scene: Scene) -> str:
-    """Play a scene; what goes wrong in one must not hide what came of the others."""
+    """Run what happens meanwhile in a case. An error in one case must not hide the results of the others."""
     try:
         return scene.play()
     except (AirflowError, LookupError, OSError, RuntimeError, ValueError) as error:

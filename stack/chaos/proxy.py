@@ -1,4 +1,5 @@
-"""Who dies after which effect? A proxy between Airflow and the local servers that kills whoever holds a request.
+"""Which process dies after which effect? A proxy between Airflow and the local servers kills the process that sent a
+request.
 
 Every request goes on to the real server. One that changed something there (an object, a job, a table) is an *effect*
 of a case; a case is whatever has ``case-NAME`` in its addresses, or a job that it created. When the effect comes after
@@ -38,7 +39,7 @@ CASE = re.compile(r"case[-_]([a-z0-9_]+)")
 
 @dataclass
 class Plan:
-    """What is to happen to one case.
+    """What will happen to one case.
 
     :param after: the title of the effect to strike after; empty strikes nobody.
     :param each: strike after every effect, once for each.

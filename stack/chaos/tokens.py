@@ -1,4 +1,4 @@
-"""What if a connection takes long to begin? A token server that takes its time, and a connection that needs its tokens.
+"""What happens if a connection takes long to begin? A slow token server, and a connection that needs its tokens.
 
 Google's metadata server, a token service and a secrets backend may each take seconds, and a client's first call waits
 for them.

@@ -1,1 +1,1 @@
-"""Every fault of the infrastructure at every call of a batch, and what came of it."""
+"""Every fault of the infrastructure at every call of a batch, and the result of each."""

@@ -1,4 +1,5 @@
-"""How does one batch go whose infrastructure fails once? Attempts as Airflow makes them, and what is there at the end.
+"""How does a batch go if its infrastructure fails once? It makes attempts as Airflow does, and checks the result at the
+end.
 
 The whole batch in one task (`VertexBatchOperator(deferrable=False)`) over six rows, of which one fails at first and one
 is always refused. The driver does what Airflow does: after an error it begins another try with a token of its own, two
@@ -40,7 +41,7 @@ MAX_CLEARS = 2
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of one batch.
+    """The result of one batch.
 
     :param attempts: how each attempt ended: ``success``, ``retry`` (an error that a retry may cure), ``fail``,
         ``hangs``.
@@ -187,7 +188,7 @@ class Batch:
         )  # fmt: skip
 
     def _wrong(self, emulator: Emulator) -> list[str]:
-        """Say what is not as it should be, now that all has ended."""
+        """Return what is wrong after everything has ended."""
         emulator.advance(24 * 3600.0)
         jobs = emulator.books()["jobs"]
         landed, dead = (self._cloud.table if self._to_table else self._cloud.files)(self._name)

@@ -1,7 +1,7 @@
 """Which call of a batch is this? Every request gets a title, and with its number among the like ones it is a position.
 
-Pure: requests in, titles out. What a request changes is said by `stack.chaos.effects`; this module also names what is
-only read.
+Pure functions: requests go in, titles come out. `stack.chaos.effects` names the changes of a request; this module also
+names calls that only read.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Titles:
 
 
 def _only_asks(call: Call) -> bool:
-    """Whether a request that is no GET changes nothing: a query that only reads."""
+    """Whether a request that is not a GET changes nothing, because it is a query that only reads."""
     return call.place.startswith("/bigquery/") and bool(re.search(r'"query":\s*"\s*SELECT', call.text))
 
 

@@ -1,5 +1,5 @@
-"""What is there really? The local Cloud Storage and BigQuery as they are, past the gateway: what a batch begins with,
-and what it left.
+"""What is really on the servers? Direct access to the local Cloud Storage and BigQuery, without the gateway: the input
+of a batch, and its results.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _rows(edition: str = "") -> list[dict[str, str]]:
 
 
 def _told(row: Mapping[str, Any]) -> str:
-    """Return a landed row in a word: its key, and what its columns say if they are not its own."""
+    """Return a landed row as one word: its key and, if its columns belong to another row, these columns."""
     columns = row.get("columns")
     columns = json.loads(columns) if isinstance(columns, str) else columns or {}
     text = columns.get("text", "no columns")
