@@ -1,8 +1,8 @@
-"""What does each scripted fault do? One class per fault: what it is told, whom it hits, what it changes.
+"""What does each scripted fault do? One class for each fault: its parameters, where it happens, and what it changes.
 
-Four kinds, by what they get hold of: a `CallFault` stands around one API call, a `JobFault` decides how one job goes,
-an `OutputFault` (in `late`) when the output of an ended job can be seen, a `RowFault` rewrites what one request came
-to. A new fault is one class: its ``tag`` is its name in a scenario file, and `scenario` finds it by its base class.
+There are four kinds: a `CallFault` is around one API call, a `JobFault` decides how one job goes, an `OutputFault` (in
+`late`) when the output of an ended job can be seen, a `RowFault` rewrites what one request came to. A new fault is one
+class: its ``tag`` is its name in a scenario file, and `scenario` finds it by its base class.
 
 Invariants: a fault is frozen data; what was used is counted in `scenario.Script`, never here. A fault acts on the
 same rows in every job and every order of work, because rows are chosen by key.
@@ -110,7 +110,7 @@ class CallFault(Fault, frozen=True, kw_only=True):
 
 
 class Pass(CallFault, frozen=True, kw_only=True, tag="pass"):
-    """Let calls through: what comes later in the script waits for its turn."""
+    """Let calls through without a fault, so that the next faults of the script happen later."""
 
     def around(self, call: Call, world: Surroundings) -> Reply:
         return world.proceed(call)

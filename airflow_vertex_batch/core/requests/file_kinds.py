@@ -1,7 +1,7 @@
-"""What kind of file is this? Somebody may give the wrong file: its name and its first bytes say what it is.
+"""What kind of file is this? Somebody may give the wrong file. The kind is found from its name and its first bytes.
 
-Invariant: a file that may be JSON lines in some way, damaged or in another encoding, is taken for JSON lines. Its
-reader then says which line is wrong.
+Invariant: a file that may be JSON lines, even damaged or in another encoding, counts as JSON lines. Its reader then
+says which line is wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HEAD_BYTES = 1 << 12
 #: Bytes that some encoding of text has.
 _TEXT = bytes([*b"\t\n\v\f\r\x1b", *range(32, 256)])
 
-#: A first line that whoever prints JSON to be read by people writes, and that no line of JSON lines is.
+#: First lines of JSON that is printed over several lines for people. No line of a JSON lines file is like this.
 _OPENED = (b"{", b"[")
 
 

@@ -1,8 +1,8 @@
-"""What does an author say of rows and their requests, and what follows? One set of arguments, for a task of Airflow and
-for a batch without it: checked, and turned into a source and a plan.
+"""Which arguments describe rows and their requests? One set of arguments, for a task of Airflow and for a batch without
+Airflow. They are checked, and turned into a source and a plan.
 
-A task checks twice: when its DAG file is read, where some values are templates or come from tasks before it, and once
-those have come.
+A task checks twice: when its DAG file is read, while some values are still templates or outputs of earlier tasks; and
+again when these values are known.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.requests.request import RequestTemplate
     from airflow_vertex_batch.core.requests.sources import Source
 
-#: Of what kind arguments are that may come from a task before.
+#: The types of arguments that may come from an earlier task.
 _KINDS_OF: dict[str, tuple[type, ...]] = {
     "prompt": (str,), "media_columns": (list, tuple, dict, str), "tools": (list, tuple),
     "safety_settings": (list, tuple),
 }  # fmt: skip
-#: What a request is made of.
+#: The arguments that a request is made from.
 _OF_A_REQUEST = ("prompt", "system_instruction", "generation_config", "tools", "safety_settings", "media_columns")
 #: Parts of every request that are sent as they are.
 _PLAIN = ("system_instruction", "generation_config", "tools", "safety_settings")
 
 
 class Preparing(msgspec.Struct, frozen=True, kw_only=True):
-    """The arguments of `VertexBatchPrepareOperator`, which says what each means.
+    """The arguments of `VertexBatchPrepareOperator`, which documents each of them.
 
-    :param task_id: who prepares, for errors.
+    :param task_id: the task that prepares, for error messages.
     :param response_schema: a JSON Schema, or a Pydantic model class.
     """
 
@@ -77,10 +77,10 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
     max_requests_per_job: int = 200_000
 
     def check(self, later: Collection[str] = ()) -> str:
-        """Find what is wrong, and return which source is given.
+        """Check the arguments, and return the name of the source.
 
-        :param later: arguments whose values are not there yet.
-        :raises InputError: saying which argument is wrong, and what to do.
+        :param later: arguments whose values are not known yet.
+        :raises InputError: with the wrong argument, and what to do.
         """
         from airflow_vertex_batch.core.requests.request import MAX_REQUESTS
 
@@ -108,7 +108,7 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
     def source_name(self) -> str:
         """Which source is given.
 
-        :raises InputError: when it is not exactly one, or needs a prompt and has none.
+        :raises InputError: when there is not exactly one source, or the source needs a prompt and there is none.
         """
         given = [name for name in self.SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
@@ -121,9 +121,9 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
         return given[0]
 
     def check_come(self, name: str) -> None:
-        """Check an argument that is there: at once, or when it has come.
+        """Check an argument whose value is known now.
 
-        :raises InputError: when it is not of its kind.
+        :raises InputError: when it does not have its type.
         """
         from airflow_vertex_batch.core.requests.prompt import compile_prompt, refuse_single_braces
         from airflow_vertex_batch.core.requests.sources import refuse_no_rows
@@ -141,11 +141,11 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
             refuse_no_rows(value)
 
     def source(self, connect: Callable[[], Any] | None = None, passing: tuple[type[Exception], ...] = ()) -> Source:
-        """Return the source of the rows, now that all of it is known.
+        """Return the source of the rows, after all its arguments are known.
 
         :param connect: opens the database connection that `sql_conn_id` names.
-        :param passing: errors that pass through the reading of `rows` as they are.
-        :raises InputError: when an address is none.
+        :param passing: errors of `rows` that are passed on unchanged.
+        :raises InputError: when an address is not valid.
         """
         from airflow_vertex_batch.core.requests import sources
 
@@ -170,7 +170,7 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
         return sources.Files(_texts(self.files or ()), self.files_format)
 
     def plan(self) -> PreparePlan:
-        """Return how requests are made of the rows."""
+        """Return how requests are made from the rows."""
         from airflow_vertex_batch.core.requests.prepare import PreparePlan
         from airflow_vertex_batch.core.requests.request import Correlation, OnRejectedRow
 
@@ -234,9 +234,9 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"lint_ignore names no rule {unknown[0]!r}", todo=f"Use names of {', '.join(RULES)}")
 
     def _refuse_idle(self, source: str) -> None:
-        """Refuse what this source, or a batch without a prompt, makes no use of.
+        """Refuse arguments that have no effect with this source, or without a prompt.
 
-        :raises InputError: naming the arguments.
+        :raises InputError: with the names of the arguments.
         """
         refuse = partial(refuse_idle, self.task_id)
         on_null = {"on_null": None if self.on_null == "reject" else self.on_null}

@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PROMPT_CHARACTERS", "PromptError", "compile_prompt", "listed", "refuse_single_braces"]
 
-#: Names that Jinja, or we, give a meaning of their own in a template.
+#: Names with a special meaning in a template.
 _SPECIAL = frozenset({"row", "self"})
 _MOST_NAMED = 20
-#: A place as `str.format` knows it, and one of Jinja's.
+#: A placeholder of `str.format`, and one of Jinja.
 _SINGLE, _JINJA = re.compile(r"{\s*(\w+)\s*}"), re.compile(r"{[{%]")
 
-#: What Python writes of an object that has no text of its own, as it is or made fit for an address of the web.
+#: The text that Python makes for an object without its own text, also with URL encoding.
 _ADDRESS = re.compile(r"(?:object|function)(?: |%20)(?:\S+(?: |%20))?at(?: |%20)0x[0-9a-f]{6,}", re.IGNORECASE)
 
 
 class PromptError(Exception):
-    """A prompt cannot be made of a row. The message names columns, never their content."""
+    """A prompt cannot be made from a row. The message names columns, never their content."""
 
 
 class Prompt:
@@ -74,11 +74,11 @@ class Prompt:
         return self.all([row])[0]
 
     def all(self, rows: list[Row]) -> list[str]:
-        """Return the texts of several rows at once, for less.
+        """Return the texts of several rows at once. This is faster than one by one.
 
         :raises PromptError: when one of them has none.
         """
-        # A dict of another kind may make up columns, where Jinja does not.
+        # A subclass of dict may make up missing columns; Jinja does not ask it to.
         if self._join is not None and {*map(type, rows)} <= {dict}:
             with contextlib.suppress(KeyError, ValueError):  # Jinja says which column it is
                 return self._join(rows)
@@ -115,7 +115,8 @@ def compile_prompt(source: str, variables: dict[str, Any] | None = None, on_null
 
 
 def refuse_single_braces(source: str) -> None:
-    """Refuse a template that only names columns as Python's own formats do: each row would ask the same question.
+    """Refuse a template that names columns only in single braces, as Python's formats do: every row would send the same
+    prompt.
 
     :raises InputError: when it has ``{name}`` and nothing that Jinja puts in.
     """
@@ -133,9 +134,9 @@ def _mistake(line: int, why: str) -> InputError:
 
 
 def _check(tree: Any, environment: Any) -> None:
-    """Refuse what Jinja would complain of only where a row leads it there, or what is another prompt each time.
+    """Refuse parts of a template that Jinja would refuse only for some rows, and parts whose text differs each time.
 
-    :raises InputError: naming the line.
+    :raises InputError: with the line.
     """
     from jinja2 import nodes
 
@@ -168,7 +169,7 @@ class _Renderer:
         self._variables = seen(variables, self._missing)
         self._context = None if next(tree.find_all(leaving), None) is not None else template.new_context()
         self._globals = dict(template.environment.globals)
-        #: What the template reads: columns, but for the names of `variables`.
+        #: The names that the template reads, without those of `variables`: its columns.
         self._names = meta.find_undeclared_variables(tree) - {*variables, *_SPECIAL}
         #: Columns that it asks `row` for.
         self._asked = set(_asked_of_row(tree))
@@ -189,7 +190,7 @@ class _Renderer:
         return text
 
     def _refuse_addresses(self, text: str, row: Row) -> None:
-        """Refuse a text with an address in memory that nobody wrote: it is another in each process."""
+        """Refuse a text with a memory address of an object, because it differs in each process."""
         written = {found for each in _texts([*row.values(), self._given, self._texts]) for found in _found(each)}
         if _found(text) - written:
             raise NoTextError("a value has no text to send: its text holds an address in memory")
@@ -204,7 +205,7 @@ class _Renderer:
         return context
 
     def _reason(self, error: Exception, row: Row) -> str:
-        """Say what is wrong in terms of columns."""
+        """Return what is wrong, with the names of columns."""
         from jinja2 import UndefinedError
         from jinja2.exceptions import SecurityError
 
@@ -229,7 +230,7 @@ class _Renderer:
         return ""
 
     def _without_text(self, row: Row, *, is_missing_one: bool) -> str:
-        """Name the columns that have no text to send."""
+        """Return a text with the columns that have no text to send."""
         used = sorted(self._names | self._asked)
         if missing := [name for name in used if name in row and is_missing(row[name])]:
             cure = f"{{{{ {missing[0]} or '…' }}}}"
@@ -310,9 +311,9 @@ def _odd(value: Any) -> str:
 
 
 def _joiner(pieces: list[tuple[str, bool]]) -> Callable[[list[Row]], list[str]]:
-    """Return what puts columns between constant texts.
+    """Return a function that puts columns between constant texts.
 
-    It raises KeyError or ValueError for whatever a second look by Jinja is better at.
+    It raises KeyError or ValueError for rows that Jinja must look at.
     """
     texts = _each_row(ast.JoinedStr([_piece(text, is_name=is_name) for text, is_name in pieces]))
     names = {text for text, is_name in pieces if is_name}

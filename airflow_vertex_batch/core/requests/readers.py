@@ -1,7 +1,7 @@
 """How does a file become rows? JSON lines, CSV and Parquet, each read as a stream of numbered rows.
 
-Invariants: only the current row is held, or the current page of a Parquet file. A line that is not a row arrives as the
-error that says why, with the number of its line.
+Invariants: only the current row is in memory, or the current page of a Parquet file. A line that is not a row arrives
+as the error that says why, with the number of its line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ROWS_INSIDE = (
     " read as a part of it. If they are rows, a quote is missing there, or there is one too many: look at that line."
 )
 _PAGE_ROWS, _PAGE_BYTES = 1_000, 1 << 22
-#: Bytes of lines read at once from which they are read one by one, and of a text, from which it is hardly a name.
+#: From this size on, lines are read one by one; and from this size on, a text is not a member name.
 _LONG_BYTES, _LONG_TEXT_BYTES = 1 << 20, 2_000
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NUMBER_BYTES = 8
@@ -45,7 +45,7 @@ _MAX_FIELD_CHARACTERS = 100_000_000
 
 
 def format_of(name: str) -> str:
-    """Return the format that a file's ending says; an empty text where it says none."""
+    """Return the format from a file's ending; an empty text if the ending does not show it."""
     name = name.lower().removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson", ".json")):
         return "jsonl"
@@ -57,7 +57,7 @@ def format_of(name: str) -> str:
 def row_bytes(value: Any) -> int:
     """Return about how many bytes a row, or a value of it, has: its texts, at a byte a character, and bytes.
 
-    Nested so deeply that nothing can follow it, it counts as more than any chunk.
+    A value that is nested too deeply counts as larger than any chunk.
     """
     try:
         return _bytes(value)
@@ -112,8 +112,8 @@ def _long_row(numbered: tuple[int, bytes]) -> tuple[int, Row | InputError]:
 
 
 def _may_repeat(lines: list[bytes], rows: list[Row]) -> bool:
-    """Whether a line may have two members of one name, of which the decoder keeps the last, without a word: that is two
-    quotation marks fewer than there were.
+    """Whether a line may have two members with one name. The decoder keeps only the last, without an error; then there
+    are two quotation marks fewer.
     """
     try:
         return sum(line.count(b'"') for line in lines) != encode(rows).count(b'"')
@@ -122,7 +122,7 @@ def _may_repeat(lines: list[bytes], rows: list[Row]) -> bool:
 
 
 def no_utf8(head: bytes) -> tuple[str, str] | None:
-    """Say what a file is that begins so, and what to do, where it is packed or of another encoding."""
+    """Return what a file with this beginning is, and what to do, if it is packed or has another encoding."""
     if head.startswith(b"\x1f\x8b"):
         return "packed with gzip", "Let its name end in .gz, or unpack it"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -190,9 +190,10 @@ def _read_csv(stream: IO[bytes]) -> Iterator[tuple[int, Row | InputError]]:
 
 
 def _delimiter(head: str) -> str:
-    """Return what separates values: a comma, or what the head line has instead of one.
+    """Return the separator of values: a comma, or the character that the head line has instead.
 
-    Excel writes semicolons where a comma is the decimal mark. Anything odder is the user's to say in SQL or Python.
+    Excel writes semicolons where a comma is the decimal mark. For any other separator, the user must read the file with
+    SQL or Python.
     """
     if head.count("\t") > head.count(","):
         return "\t"
@@ -277,9 +278,9 @@ def _arrow_row(batch: Any, index: int) -> Row | InputError:
 
 
 def refuse_twice(names: Sequence[str], where: str) -> None:
-    """Refuse columns of one name: which of them a template means, nobody could say.
+    """Refuse two columns with one name, because it is not clear which one a template means.
 
-    :raises InputError: naming them.
+    :raises InputError: with their names.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

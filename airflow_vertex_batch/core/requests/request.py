@@ -37,7 +37,7 @@ MAX_KEY_LENGTH = 63
 #: The request label that carries `key_label`: the second channel by which an answer finds its row. The importer makes
 #: it the name of a column, so it holds no hyphen.
 KEY_LABEL = "avb_key"
-#: What begins with a letter and yet comes back as something other than text.
+#: Words that begin with a letter but come back as another type than text.
 _WORD = r"(?:nan|inf|infinity|null|true|false)\s*\Z"
 _RETYPED, _LETTER = re.compile(_WORD, re.ASCII | re.IGNORECASE), re.compile(r"[A-Za-z]")
 #: Keys that need no second look.
@@ -46,14 +46,14 @@ _OUR_LABEL = rb'"avb_key":"k[0-9a-f]{30}"\}'
 #: Our label alone, which we write in front; and behind labels of the user's.
 _LABEL_ALONE, _LABEL_LAST = re.compile(rb'"labels":\{' + _OUR_LABEL + b","), re.compile(b"," + _OUR_LABEL)
 _LABEL_NAME = f'"{KEY_LABEL}"'.encode()
-#: What stands in a column of media where there is no file.
+#: Values in a column of media that mean "no file".
 _NO_FILE: tuple[Any, ...] = ("", 0, [], {})
 #: Ends the parts of a content that is the last, with more members of the request behind it.
 _PARTS_END = b"]}],"
 
 
 class OnRejectedRow(StrEnum):
-    """What a row that cannot be sent does to the task."""
+    """What happens to the task if a row cannot be sent."""
 
     FAIL = "fail"
     DEAD_LETTER = "dead_letter"
@@ -90,8 +90,8 @@ class RequestTemplate(msgspec.Struct, frozen=True, kw_only=True):
         `variables`.
     :param system_instruction: text, or a ``Content`` object.
     :param response_schema: a JSON Schema (see `core.requests.schema`); asks for JSON.
-    :param on_null: what happens where the prompt puts a value that is missing.
-    :param media: column with an address → its MIME type, or None to go by the address.
+    :param on_null: what to do if the prompt uses a missing value.
+    :param media: column with an address → its MIME type, or None to find the type from the address.
     :param extra: further members of GenerateContentRequest, as they are.
     """
 
@@ -127,7 +127,7 @@ class RequestTemplate(msgspec.Struct, frozen=True, kw_only=True):
 class RequestBuilder:
     """Turns rows into request bytes.
 
-    :param members: the constant members, when they are not the template's own: cured ones.
+    :param members: the constant members, if they are not the template's own because they were repaired.
     :raises InputError: when the template cannot be compiled.
     """
 
@@ -167,7 +167,7 @@ class RequestBuilder:
         return b",".join(parts)
 
     def files(self, row: Row) -> list[tuple[str, str]]:
-        """Return address and MIME type of each of the row's media; one whose column is empty is none.
+        """Return address and MIME type of each of the row's media. An empty column has no media.
 
         :raises RowProblem: when there is no such column, or nothing says the MIME type.
         """
@@ -204,7 +204,7 @@ def value_of(row: Row, column: str) -> Any:
 
 
 def no_column(row: Row, column: str) -> RowProblem:
-    """Return what is wrong with a row that lacks a column: which one, and which it has."""
+    """Return the problem of a row without a column: the missing column, and the columns that it has."""
     return RowProblem("no-column", f"The row has no column {column!r}; it has {listed(list(row))}")
 
 
@@ -226,7 +226,8 @@ def _file(column: str, value: Any, kind: Any) -> tuple[str, str]:
 
 
 def request_digest(request: bytes, model: str = "") -> str:
-    """Return the digest of a request for a model: 32 hexadecimal digits. Two that share it share an answer.
+    """Return the digest of a request for a model: 32 hexadecimal digits. Two requests with the same digest have the
+    same answer.
 
     :param request: the bytes of the ``request`` member as they stand in the request file; our label does not count.
     :param model: the model in any spelling; only its last segment counts.
@@ -235,7 +236,7 @@ def request_digest(request: bytes, model: str = "") -> str:
 
 
 class Digester:
-    """Gives the digests of many requests for a model, as bytes: what they have in common is hashed once.
+    """Gives the digests of many requests for a model, as bytes. The part that all requests share is hashed once.
 
     A request is cut behind the parts of its first content, where the text of a plain request ends: from there on, the
     requests of a job are mostly the same. The place follows from the bytes alone, and so does the digest.
@@ -252,13 +253,13 @@ class Digester:
         return self.unlabelled(request)
 
     def unlabelled(self, request: bytes) -> bytes:
-        """Return the same for a request that is known to be without our label."""
+        """Return the digest of a request that is known to be without our label."""
         end = request.find(b"]")
         if not request.startswith(_PARTS_END, end):
             end = _parts_end(request, end)
         if len(request) - end != len(self._rest) or not request.endswith(self._rest):
             self._keep(request[end:])
-        # Of the hashes nobody can forge, processors have instructions for this one.
+        # Of the secure hashes, this one has processor instructions.
         return hashlib.sha256(self._begun + request[:end]).digest()[:16]
 
     def _keep(self, rest: bytes) -> None:
@@ -271,7 +272,7 @@ def _parts_end(request: bytes, at: int) -> int:
 
     :param at: the first closing bracket, -1 where there is none.
     """
-    # One byte is found ten times as fast as several, but not in texts that are full of it.
+    # A search for one byte is ten times as fast as for several, but not in texts that have this byte very often.
     for _ in range(4):
         if at < 0:
             return len(request)
@@ -316,7 +317,7 @@ def _key_text(value: Any) -> str:
     if is_missing(value) or value == "":
         raise RowProblem("no-key", "The key column is empty for this row")
     if isinstance(value, dict | list | tuple):
-        # A key stands in logs and reports: it must not be a whole request, or what else a row holds.
+        # A key appears in logs and reports, so it must not be a whole request or other content of a row.
         raise RowProblem("odd-key", f"The key column cannot name this row: it holds a {type(value).__name__}")
     try:
         return stable_text(value)
@@ -325,7 +326,7 @@ def _key_text(value: Any) -> str:
 
 
 def row_keys(values: list[Any]) -> list[str]:
-    """Return the keys for several values at once, for less.
+    """Return the keys for several values at once. This is faster than one by one.
 
     :raises RowProblem: when one of them has no key.
     """
@@ -342,7 +343,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _as_json(value: Any) -> Any:
-    """Return what travels of a value of pandas or numpy, which are no plain values of Python."""
+    """Return a value of pandas or numpy as a plain Python value for JSON."""
     if is_missing(value):
         return None
     if isinstance(value, date | time):
@@ -356,7 +357,7 @@ _encode_columns = msgspec.json.Encoder(enc_hook=_as_json).encode
 
 
 def carried(row: Row, columns: Iterable[str]) -> bytes:
-    """Return the user's own columns that travel beside the answer, as JSON.
+    """Return the user's own columns that are kept beside the answer, as JSON.
 
     :raises RowProblem: when the row lacks one, or holds what JSON cannot.
     """
@@ -370,7 +371,7 @@ def carried(row: Row, columns: Iterable[str]) -> bytes:
 
 
 def _why_not_json(row: Row, columns: Iterable[str]) -> str:
-    """Name the columns that cannot travel beside the answer, and what they hold."""
+    """Return a text with the columns that cannot be kept beside the answer, and the types of their values."""
     odd = [f"{column!r} ({type(row[column]).__name__})" for column in columns if not _is_json(row[column])]
     return f"Columns that are kept beside the answer cannot be JSON: {', '.join(odd)}"
 

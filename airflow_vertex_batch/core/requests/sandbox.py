@@ -37,7 +37,9 @@ _TOO_LONG = f"the text is longer than {MAX_PROMPT_CHARACTERS:,} characters"
 
 
 class Missing:
-    """Stands in a template for a value that is missing: false, equal to none, and printed only where that is wanted."""
+    """Replaces a missing value in a template. It is false, equal to none, and may be printed only if the author wants
+    that.
+    """
 
     __slots__ = ("_on_null",)
 
@@ -63,7 +65,9 @@ class Missing:
 
 
 class _Unordered(frozenset[Any]):
-    """Stands for a set: it has a length and members, and what is in it can be sorted; it has no first, and no text."""
+    """Replaces a set in a template. It has a length and members, and can be sorted; it has no first member, and no
+    text.
+    """
 
     def __iter__(self) -> Iterator[Any]:
         raise NoTextError("a value of type set has no text to send: its order changes from process to process")
@@ -80,7 +84,7 @@ class _Unordered(frozenset[Any]):
 
 
 def seen(value: Any, missing: Missing) -> Any:
-    """Return what a template sees of a value of a row: what is missing, and what has no order, is stood in for."""
+    """Return a value of a row as a template sees it: missing values and sets are replaced."""
     kind = type(value)
     if kind in PLAIN_TYPES:
         return value
@@ -218,7 +222,7 @@ def _bound_many(name: str, times: int, texts: Iterable[Any]) -> None:
 
 
 def _bound_filters(filters: dict[str, Callable[..., Any]]) -> None:
-    """Put bounds on the filters that make more than they are given, and give a set to those that order it."""
+    """Limit the filters that make their input larger, and allow sets for the filters that sort."""
     for name in (*_WIDTHS, *_COUNTS):
         filters[name] = _with_bound(filters[name], MAX_PROMPT_CHARACTERS if name in _WIDTHS else _MOST_ITEMS)
     for name in ("sort", "min", "max"):

@@ -2,8 +2,8 @@
 answers come back.
 
 `response_schema` turns a JSON Schema or a Pydantic class into the ``responseSchema`` of the API. The API's importer
-refuses ``$`` names and empty objects. So references are inlined, and what cannot be said there is refused by name.
-`answer_checker` says why an answer does not fit.
+refuses ``$`` names and empty objects. So references are inlined, and everything that the API cannot express is refused,
+with its name. `answer_checker` says why an answer does not fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEPT = frozenset({
     "description", "enum", "format", "required", "minItems", "maxItems", "minimum", "maximum", "minLength", "maxLength",
     "pattern", "minProperties", "maxProperties", "propertyOrdering", "nullable",
 })  # fmt: skip
-#: Members that only describe: left out without a word.
+#: Members that only describe. They are left out without a warning.
 _DROPPED = frozenset(
     {
         "title",
@@ -68,7 +68,7 @@ def json_schema(schema: Any) -> dict[str, Any]:
 
 
 def _standard(node: Any) -> Any:
-    """Bring the API's own spelling (``"type": "STRING", "nullable": true``) back to JSON Schema's."""
+    """Change the API's own spelling (``"type": "STRING", "nullable": true``) to that of JSON Schema."""
     if not isinstance(node, dict):
         return node
     made = {name: _standard_member(name, value) for name, value in node.items() if name != "nullable"}
@@ -112,7 +112,7 @@ def _convert(node: Any, definitions: dict[str, Any], path: str, depth: int) -> d
                 f"{path} refers to {node['$ref']!r}, which is not defined", todo="Define it under $defs of this schema"
             )
         meant = {**_shaped(definitions[name], f"$defs.{name}"), **{k: v for k, v in node.items() if k != "$ref"}}
-        # A definition that is nothing but another reference costs a level, so that a circle of them ends.
+        # A definition that is only another reference counts as a level, so that a circle of references ends.
         return _convert(meant, definitions, path, depth + ("$ref" in meant))
     made: dict[str, Any] = {}
     for name, value in node.items():
@@ -121,7 +121,7 @@ def _convert(node: Any, definitions: dict[str, Any], path: str, depth: int) -> d
 
 
 def _shaped(node: Any, path: str) -> dict[str, Any]:
-    """Return a node without the members that are null: a null is nothing, but as a constant.
+    """Return a node without members that are null. (A null as a constant stays.)
 
     :raises InputError: when it, or one of its members, is another thing than JSON Schema has there.
     """

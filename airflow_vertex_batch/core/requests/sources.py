@@ -1,6 +1,6 @@
 """Where do the rows come from? Every source is a stream of rows, each with the place it was read from.
 
-Invariants: only the current row is held (or the current page of a table or Parquet file). A row is a plain dict of
+Invariants: only the current row is in memory (or the current page of a table or Parquet file). A row is a plain dict of
 column to value. Its place is a file and a line, or a table or query and a row; both count from 1.
 """
 
@@ -48,7 +48,7 @@ _MEDIA_TYPES = {
     ".mov": "video/quicktime", ".mkv": "video/x-matroska", ".webm": "video/webm", ".flv": "video/x-flv",
     ".wmv": "video/wmv", ".3gp": "video/3gpp", ".md": "text/md",
 }  # fmt: skip
-#: How many times as many rows a page has as the one before it, at the most.
+#: The largest growth from one page to the next, as a factor.
 _GROWTH = 4
 _ASK = "Run the query in a client of the database, which shows the value that it stumbles on"
 _CATCH = "Catch it in the function, to log what may be logged"
@@ -85,7 +85,7 @@ class Objects(msgspec.Struct, frozen=True):
 
 
 def _told_type(content_type: str) -> str:
-    # What an uploader did not know says nothing about the media.
+    # These types only mean that the uploader did not know the type.
     return "" if content_type in {"application/octet-stream", "binary/octet-stream"} else content_type
 
 
@@ -156,7 +156,7 @@ def _cursor(connection: Any) -> Any:
 class Rows(msgspec.Struct, frozen=True):
     """Rows made in Python: an iterable, or a callable that returns one. A bare text is a row with column ``prompt``.
 
-    :param passing: errors of the author's that go on as they are.
+    :param passing: errors of the author's code that are passed on unchanged.
     """
 
     values: Iterable[Row | str] | Callable[[], Iterable[Row | str]]
@@ -178,9 +178,9 @@ class Rows(msgspec.Struct, frozen=True):
                 yield "rows", number, InputError(wrong, todo="Yield dicts, or texts")
 
     def _each(self, values: Iterable[Any]) -> Iterator[Any]:
-        """Yield what the author's code makes; its errors do not quote rows."""
+        """Yield the rows that the author's code makes. Its errors are replaced, so that they quote no row."""
         number = 0
-        # What fails where rows are used does not come back here: only what fails while they are made.
+        # This catches only errors while rows are made, not errors where rows are used.
         with unquoted(lambda: f"rows failed after {number:,} rows", todo=_CATCH, passing=self.passing):
             for value in values:
                 yield value
@@ -190,7 +190,7 @@ class Rows(msgspec.Struct, frozen=True):
 def rows_of(function: Callable[..., Any], *args: Any, passing: tuple[type[Exception], ...] = (), **kwargs: Any) -> Any:
     """Call a function of the DAG's author that makes rows; its errors do not quote them.
 
-    :param passing: errors of the author's that go on as they are.
+    :param passing: errors of the author's code that are passed on unchanged.
     :raises SourceError: saying where it failed.
     """
     with unquoted("rows failed", todo=_CATCH, passing=passing):
@@ -198,9 +198,9 @@ def rows_of(function: Callable[..., Any], *args: Any, passing: tuple[type[Except
 
 
 def refuse_no_rows(values: Any) -> None:
-    """Refuse what is no series of rows, and no function that may give one.
+    """Refuse a value that is neither a series of rows nor a function that may return one.
 
-    :raises InputError: saying what it is, and what to do.
+    :raises InputError: with what it is, and what to do.
     """
     kind = type(values).__name__
     if isinstance(values, str | bytes | dict):
@@ -246,7 +246,7 @@ class Files(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def _readable(uri: Uri) -> Iterator[None]:
-    """Name the file in errors of decoders that only know bytes."""
+    """Add the name of the file to errors of decoders, which only know bytes."""
     try:
         yield
     except InputError as error:
@@ -276,7 +276,7 @@ def _unreadable(uri: Uri, error: Exception) -> InputError:
 
 
 def matching(store: ObjectStore, patterns: Iterable[str]) -> Iterator[ObjectInfo]:
-    """Yield the objects that each pattern names, as they all were when the first of a pattern is asked for.
+    """Yield the objects that each pattern names. All objects of a pattern are listed at the same moment.
 
     :raises InputError: when a pattern matches nothing: a night without its file is not a night without rows.
     """

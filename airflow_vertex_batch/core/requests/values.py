@@ -1,5 +1,5 @@
-"""What is the text of a value? It is the same in every process, or the value is refused: another text is another
-request, and is paid for again.
+"""What is the text of a value? It must be the same in every process, or the value is refused: with another text, the
+request is another one, and is paid for again.
 
 Invariants: a missing value (None, NaN, the NA and NaT of pandas) is sent as the word "None" or "nan" only if the author
 asks for it. A value whose text depends on the process, such as a set or an object with an address, is refused.
@@ -20,7 +20,7 @@ _MISSING_TYPES = frozenset({"NAType", "NaTType"})
 
 
 class OnNull(StrEnum):
-    """What happens where a prompt puts a value that is missing."""
+    """What to do if a prompt uses a missing value."""
 
     #: The row is rejected, with the name of the column.
     REJECT = "reject"
@@ -33,7 +33,7 @@ class NoTextError(ValueError):
 
 
 class MissingError(NoTextError):
-    """A value is missing, and is to be no text."""
+    """A value is missing, and must not be sent as a text."""
 
     def __init__(self) -> None:
         super().__init__("a value is missing")
@@ -88,7 +88,7 @@ def _refuse_unstable(value: Any) -> None:
         _refuse(value, "it is code, not a value")
     if hasattr(value, "iter_references"):
         _refuse(value, "it stands for the output of a task, and is not that output")
-    # Whatever is made of items writes them: also a deque, and a table's own kind of list.
+    # The text of every collection contains its items: also of a deque, and of a table's own kind of list.
     if isinstance(value, Collection):
         for item in (*value, *(value.values() if isinstance(value, dict) else ())):
             if type(item) not in PLAIN_TYPES and item is not value:

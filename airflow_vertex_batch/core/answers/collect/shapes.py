@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _NAMES = frozenset({"text", "fileUri", "file_uri"})
 #: Shapes kept; a job has one or two. And how often to learn at all, for files where every line is another shape.
 _KEPT, _LEARNED = 4, 64
-#: The longest line that is learned. A longer line may have too many constant bytes, and a shape keeps these in memory.
+#: The longest line that is learned. A longer line is mostly text, so learning it saves little; and a shape keeps all
+#: its constant bytes.
 _LEARNED_BYTES = 1 << 18
 #: How many bytes of a constant are searched for if a text has quotation marks. A longer search text takes longer to
 #: prepare; a shorter one has more false hits.

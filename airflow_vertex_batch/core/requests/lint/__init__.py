@@ -1,4 +1,5 @@
-"""Is this request file fit to send? Lint finds, before the upload, what would fail the job after hours in the queue.
+"""Can this request file be sent? Before the upload, lint finds faults that would make the job fail after hours in the
+queue.
 
 The service loads request files through an importer with undocumented rules, and one bad line fails the whole job.
 `Linter` checks the lines of one job as they pass, against those rules, the form that the API wants and the service's
@@ -48,12 +49,13 @@ class Linter:
 
     :param file: name of the first file, as findings shall show it.
     :param ignore: names of rules to leave out.
-    :param rejecting: whether a line with an error will be left out of the job (prepare does that). Then it does not
-        count, and leaves no trace in what later lines are compared with.
-    :param unique_keys: whether the caller knows that no key stands twice. Then keys are not remembered.
+    :param rejecting: whether a line with an error will be left out of the job (prepare does that). Then the line does
+        not count, and later lines are not compared with it.
+    :param unique_keys: whether the caller knows that every key is unique. Then keys are not remembered.
     :param limits: the service's limits.
-    :param model: that the job will ask, as it names it; empty where it is not known. Some settings suit some models.
-    :param shortcut: False walks every line in full; the findings are the same, only later.
+    :param model: the model of the job, as the job names it; empty if it is not known. Some settings are allowed only
+        for some models.
+    :param shortcut: False reads every line in full. The findings are the same, but it takes longer.
     :raises ValueError: for a rule that does not exist.
     """
 
@@ -109,7 +111,7 @@ class Linter:
         return self._findings(found, here)
 
     def _is_known(self, line_number: int, raw: bytes) -> bool:
-        """Take a line that differs from a clean one in its key and texts only."""
+        """Accept a line that differs from a clean line only in its key and texts."""
         key = self._shapes.match(raw) if self._shapes is not None else None
         if key is None:
             return False
@@ -222,7 +224,7 @@ def lint_files(
 
 
 def model_refusal(line: bytes, model: str) -> str:
-    """Say what a model is known to refuse of a request; empty where there is nothing.
+    """Return what a model is known to refuse in a request; empty if nothing is known.
 
     :param line: one request line.
     :param model: as a job names it.

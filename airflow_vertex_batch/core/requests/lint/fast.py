@@ -1,4 +1,5 @@
-"""Does this line differ from a line that was found clean only in its key and its texts? Then only those need a look.
+"""Does this line differ from a line that was found clean only in its key and its texts? Then only key and texts must be
+checked.
 
 A request file is one template, filled in many times. `Shapes` keeps the constant bytes between the changing texts of
 clean lines. If a line is made of exactly those bytes, with valid JSON strings between them, it has the same members,
@@ -29,7 +30,8 @@ _KEY, _LABEL = "the key", "a label"
 _CHECKS: dict[str, ValueCheck] = {"fileUri": file_uri, "file_uri": file_uri, _LABEL: label_value}
 #: Shapes kept; a job has one or two. And how often to learn at all, for files where every line is another shape.
 _KEPT, _LEARNED = 4, 64
-#: The longest line worth learning: a longer one is mostly texts, and each shape keeps what is none.
+#: The longest line that is learned. A longer line is mostly text, so learning it saves little; and a shape keeps all
+#: its constant bytes.
 _LEARNED_BYTES = 1 << 18
 _decode = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str).decode

@@ -1,10 +1,11 @@
-"""Which faults can be cured without changing what is asked? `fix_line` cures those, and only those.
+"""Which faults can be repaired without a change of meaning? `fix_line` repairs these, and only these.
 
 Cured: byte order marks, CR LF and blank lines; keys without a letter in front; nulls; empty objects that the API treats
 as absent; one object where a list is documented; in schemas references (inlined), ``$`` members, lists of types and
 nulls that mean "nullable", Python's trailing underscores. The author must correct everything else.
 
-Invariants: a line without a cure comes back byte for byte. Texts never change. Fixing twice is fixing once.
+Invariants: a line without a fault comes back byte for byte. Texts never change. Fixing a line twice gives the same as
+fixing it once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from airflow_vertex_batch.core.requests.lint.nodes import SCHEMA_LISTS
 from airflow_vertex_batch.core.requests.lint.values import key_fault, member
 
 KEY_PREFIX = "row-"
-#: Empty messages that say the same as their absence. A tool's, or a part's, does not: there presence is the message.
+#: Messages for which "empty" means the same as "absent". This is not true for a tool or a part: there, an empty object
+#: has a meaning.
 _ABSENT_WHEN_EMPTY = {
     "GenerateContentRequest": {"generationConfig", "toolConfig", "labels", "systemInstruction", "modelArmorConfig"},
     "GenerationConfig": {"thinkingConfig", "imageConfig", "speechConfig", "routingConfig"},

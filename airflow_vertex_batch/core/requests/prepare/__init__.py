@@ -69,7 +69,7 @@ def prepare(
 ) -> Manifest:
     """Write the request files of `rows` and return their manifest.
 
-    :param folder: where this task's prepared sets lie.
+    :param folder: the folder of this task's prepared sets.
     :param token: names this attempt's files; anything unique.
     :param known: yields the digests (`request_digest` for the plan's model) of requests with a good answer: their rows
         are not sent.
@@ -110,7 +110,7 @@ def _feed(stream: Iterable[T], add: Callable[[list[T]], int]) -> None:
     items, size = iter(stream), FIRST_CHUNK_ROWS
     while chunk := _chunk(items, size):
         size = add(chunk)
-        # While the next one is made, this one takes no room.
+        # So that this chunk takes no memory while the next one is made.
         del chunk
 
 
@@ -166,13 +166,13 @@ def check_template(
     ignore: frozenset[str] = frozenset(),
     model: str = "",
 ) -> dict[str, Any]:
-    """Find what would refuse every request of a batch, before the first row is read; warnings go to the log.
+    """Find faults that would be in every request of a batch, before the first row is read. Warnings go to the log.
 
     :param fix: whether to cure what can be cured without changing the meaning.
     :param ignore: names of lint rules that let it pass.
     :param model: that the job will ask; empty where it is not known.
     :return: the members that are the same for every row, cured.
-    :raises InputError: naming the member, the reason and the cure.
+    :raises InputError: with the member, the reason and what to do.
     """
     members = template.constant_members()
     error, warnings = _template_findings(members, correlation, ignore, model)
@@ -228,9 +228,10 @@ def _publish(
 
 
 def _found(made: Manifest, writer: ShardWriter, store: ObjectStore) -> Manifest:
-    """Return the set that is there already, with all its files; remove those of this attempt that it does not name.
+    """Return the set that exists already, with all its files. Remove the files of this attempt that the set does not
+    name.
 
-    It may be this attempt's own, if the answer to the first write was lost.
+    The set may be this attempt's own, if the answer to the first write was lost.
     """
     found = read_manifest(store, Uri.parse(made.uri))
     try:
@@ -272,7 +273,7 @@ def read_manifest(store: ObjectStore, address: Uri) -> Manifest:
 
 
 def whole_set(store: ObjectStore, address: Uri) -> Manifest | None:
-    """Return the set at an address; None when it, or a file that it names, is not there as it was written."""
+    """Return the set at an address; None if the manifest, or a file that it names, is not there as it was written."""
     if not is_there(address, None, store):
         return None
     manifest = read_manifest(store, address)

@@ -1,5 +1,5 @@
-"""Where do rows go that are not sent? Rejected rows, duplicates, and rows that have an answer already are counted, kept
-on disk, and copied beside the shards when the set is published.
+"""Where do rows go if they are not sent? Rejected rows, duplicates, and rows that have an answer already are counted,
+kept on disk, and copied beside the shards when the set is published.
 
 Invariants: every row that is not sent is in exactly one of the three files. Memory does not grow with the number of
 rows.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Reasons that an error names, each once with its first places: enough to see what is wrong, not a flood.
 _MAX_REASONS, _MAX_PLACES = 20, 3
-#: Rejected rows after which preparing stops, where one is enough to fail the task.
+#: After this number of rejected rows preparing stops, if one rejected row fails the task anyway.
 _MAX_REJECTED = 1_000
 
 
@@ -40,7 +40,7 @@ class Aside:
     def write(self, doc: dict[str, Any], same: bytes) -> None:
         """Append one line.
 
-        :param same: what tells this line from another one, whatever the order of the rows.
+        :param same: bytes that identify this line, independent of the order of the rows.
         """
         self.count += 1
         self.digest += digest_sum([same])
@@ -83,8 +83,8 @@ class Rejected(Aside):
         self._reasons[reason] = (count + 1, places)
 
     def check(self) -> None:
-        """Stop as soon as enough is known, when any rejected row fails the task: other reasons than can be named, or
-        very many rows.
+        """If any rejected row fails the task, stop early: when there are more reasons than the error can name, or very
+        many rows.
 
         :raises InputError: naming the reasons.
         """

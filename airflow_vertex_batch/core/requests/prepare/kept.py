@@ -1,11 +1,11 @@
 """Has an earlier attempt written the same requests? Then its request files are the ones that are sent.
 
-A job may have been paid for these files, and an answer is found by the file that its job was given. What the earlier
-set has differently by now (columns, rejected rows, a schema) is written anew beside its request files.
+A job may have been paid for these files, and an answer is found by the file that its job was given. If other things
+have changed since (columns, rejected rows, a schema), they are written again beside the same request files.
 
 Invariants: request files are kept only for the same requests in the same number of files, within the limits that hold
-now. Columns lie beside the file that holds their row's request. A duplicate names the row that was sent for it. Both
-hold whatever the order of the rows is now. Memory does not grow with the rows.
+now. Columns are beside the file with their row's request. A duplicate names the row that was sent for it. Both are
+right for any order of the rows. Memory does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def _keys(shard: Shard, store: ObjectStore) -> Iterator[str]:
 
 
 def with_kept_files(made: Manifest, plan: PreparePlan, writer: ShardWriter, store: ObjectStore) -> Manifest:
-    """Return a set as it was made, or with the request files of an earlier one of the same requests.
+    """Return a set as it was made, or with the request files of an earlier set of the same requests.
 
-    :param made: what would be published; what it has beside its requests is right.
-    :param writer: wrote it; files that the result does not name are removed.
+    :param made: the new set. Everything in it is right, and its request files may be replaced by the earlier ones.
+    :param writer: the writer of the new set. It removes the files that the result does not name.
     """
     earlier = _earlier(made, plan, store)
     if earlier is None:
@@ -62,7 +62,7 @@ def with_kept_files(made: Manifest, plan: PreparePlan, writer: ShardWriter, stor
 
 
 def _earlier(made: Manifest, plan: PreparePlan, store: ObjectStore) -> Manifest | None:
-    """Return an earlier set of the same requests; None also where this very set is there already."""
+    """Return an earlier set of the same requests; None if there is none, or if exactly this set exists already."""
     addresses = [info.uri for info in store.list(Uri.parse(made.uri.rpartition("/")[0]) / "")]
     if Uri.parse(made.uri) in addresses:
         return None
@@ -73,7 +73,7 @@ def _earlier(made: Manifest, plan: PreparePlan, store: ObjectStore) -> Manifest 
 
 def _is_same(made: Manifest, earlier: Manifest, plan: PreparePlan) -> bool:
     def asked(manifest: Manifest) -> tuple[Any, ...]:
-        # Whether like rows are sent once is not in the fingerprint: its sum has the line of every row.
+        # The fingerprint does not show whether identical rows are sent once, because it includes the line of every row.
         counts = (manifest.request_count, manifest.duplicate_count, len(manifest.shards))
         return (manifest.fingerprint, manifest.model, manifest.round, *counts)
 
@@ -89,14 +89,14 @@ def _is_there(manifest: Manifest, store: ObjectStore) -> bool:
 
 
 class _Kept:
-    """One set on its way to the request files of another."""
+    """Changes a set so that it uses the request files of an earlier set."""
 
     def __init__(self, made: Manifest, earlier: Manifest, writer: ShardWriter, store: ObjectStore) -> None:
         self._made, self._earlier, self._writer, self._store = made, earlier, writer, store
         self._has_columns = any(shard.columns_uri for shard in made.shards)
 
     def manifest(self) -> Manifest:
-        """Write what lies beside the requests to suit the other's files, and return the set."""
+        """Write the files beside the requests again, so that they match the kept request files; return the set."""
         with Shelf() as beside:
             if self._has_columns:
                 for shard in self._made.shards:
@@ -109,7 +109,7 @@ class _Kept:
         )
 
     def _shard(self, number: int, shard: Shard, beside: Shelf) -> Shard:
-        """Return a request file of the other, with this set's columns beside it."""
+        """Return a kept request file, with this set's columns beside it."""
         if not self._has_columns:
             return msgspec.structs.replace(shard, columns_uri="")
         uri = self._writer.new_file(f"columns-of-{number:05d}.jsonl")
@@ -119,9 +119,10 @@ class _Kept:
         return msgspec.structs.replace(shard, columns_uri=str(uri))
 
     def _duplicates(self, beside: Shelf) -> str:
-        """Say of each duplicate for which row its request was sent in the other's files.
+        """Rewrite `same_as` of each duplicate to match the kept files.
 
-        Which of some like rows is sent depends on their order. Where it is another one, the two change places.
+        Which of several identical rows is sent depends on their order. If the kept files have another of these rows,
+        the two rows change places.
         """
         uri = self._writer.new_file("duplicates-of.jsonl")
         with Shelf() as sent, Shelf() as instead, self._store.open_write(uri) as stream:
@@ -137,15 +138,11 @@ class _Kept:
         return str(uri)
 
     def _changed(self, doc: dict[str, Any], sent: str, beside: Shelf) -> dict[str, Any]:
-        """Return a duplicate's line where `sent` has its request; its own place goes to the row it was like."""
-        if doc["key"] != sent:
-            return {**doc, "same_as": sent}
-        columns: dict[str, Any] = {}
-        if self._has_columns:
-            [line] = beside.take(doc["same_as"])
-            columns = decode(line)["columns"]
-            beside.put(sent, encode({"key": sent, "columns": doc["columns"]}) + b"\n")
-        return {"key": doc["same_as"], "same_as": sent, "columns": columns}
+        """Return a duplicate's line for the kept files, in which the row `sent` has the request. If the duplicate
+        itself is `sent`, return a line for the row that it was like. if doc["key"] != sent: return {**doc, "same_as":
+        sent} columns: dict[str, Any] = {} if self._has_columns: [line] = beside.take(doc["same_as"]) columns =
+        decode(line)["columns"] beside.put(sent, encode({"key": sent, "columns": doc["columns"]}) + b"\n") return
+        {"key": doc["same_as"], "same_as": sent, "columns": columns}
 
     def _lines(self, uri: str) -> Iterator[bytes]:
         with self._store.open_read(Uri.parse(uri)) as stream:

@@ -1,4 +1,4 @@
-"""Was this key, or this request, or this whole set of lines there before?
+"""Has this key, this request, or this whole set of lines been seen before?
 
 Two sets that hold any number of entries in constant memory, and a digest that does not depend on the order.
 
@@ -36,7 +36,7 @@ _READ_THROUGH = 128
 def digest_sum(lines: Iterable[bytes]) -> int:
     """Return a digest of some lines, whatever their order: a sum does not depend on it.
 
-    It tells sets of one task apart, against accidents, not against forgers.
+    It distinguishes the sets of one task. It protects against accidents, not against attacks.
     """
     return sum(map(xxh3_128_intdigest, lines))
 

@@ -47,7 +47,7 @@ class Scale:
 
     @property
     def weight(self) -> Weight:
-        """What all requests so far weigh together."""
+        """The weight of all requests so far together."""
         return Weight(
             ascii_chars=self._ascii,
             other_chars=self._other,
