@@ -138,11 +138,18 @@ class _Kept:
         return str(uri)
 
     def _changed(self, doc: dict[str, Any], sent: str, beside: Shelf) -> dict[str, Any]:
-        """Return a duplicate's line for the kept files, in which the row `sent` has the request. If the duplicate
-        itself is `sent`, return a line for the row that it was like. if doc["key"] != sent: return {**doc, "same_as":
-        sent} columns: dict[str, Any] = {} if self._has_columns: [line] = beside.take(doc["same_as"]) columns =
-        decode(line)["columns"] beside.put(sent, encode({"key": sent, "columns": doc["columns"]}) + b"\n") return
-        {"key": doc["same_as"], "same_as": sent, "columns": columns}
+        """Return a duplicate's line for the kept files, in which the row `sent` has the request.
+
+        If the duplicate itself is `sent`, return a line for the row that it was like.
+        """
+        if doc["key"] != sent:
+            return {**doc, "same_as": sent}
+        columns: dict[str, Any] = {}
+        if self._has_columns:
+            [line] = beside.take(doc["same_as"])
+            columns = decode(line)["columns"]
+            beside.put(sent, encode({"key": sent, "columns": doc["columns"]}) + b"\n")
+        return {"key": doc["same_as"], "same_as": sent, "columns": columns}
 
     def _lines(self, uri: str) -> Iterator[bytes]:
         with self._store.open_read(Uri.parse(uri)) as stream:
