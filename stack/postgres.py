@@ -25,7 +25,8 @@ from stack.process import Server, StackError
 
 #: A path to a Unix socket has about 100 bytes (108 on Linux, 104 on macOS), so it cannot live in any state folder.
 SOCKET_NAME = ".s.PGSQL.5432"
-#: Durability is for other people's data; Airflow's connection pools of five processes need more than a few connections.
+#: Durability is off, because this data may be lost. The connection pools of Airflow's five processes need many
+#: connections.
 SETTINGS = {
     "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200",
     # A scheduler that is killed in a transaction leaves workers behind that hold its connection open, and with it its
@@ -187,7 +188,7 @@ def _copy_programs(programs: Path) -> Path:
     """
     package = programs.parent.parent
     target = Path(tempfile.gettempdir()) / f"avb-pg18-{int((programs / 'postgres').stat().st_mtime)}"
-    # In a folder everyone may write to, the name alone proves nothing: run only what is our own.
+    # In a folder that everybody may write to, a file with the right name may be another user's. Run only our own files.
     if not target.exists() or target.stat().st_uid != os.geteuid():
         partial = Path(tempfile.mkdtemp(prefix="avb-pg18-"))
         for folder in (programs.parent, *package.parent.glob(f"{package.name}.libs")):

@@ -1,4 +1,4 @@
-"""How is one server process started, found healthy, and ended without leftovers?
+"""How is one server process started, checked, and ended completely?
 
 Invariants:
 
@@ -132,7 +132,7 @@ class Server:
             os.kill(pid, self.stop_signal)
 
     def stop(self, grace_s: float = 10.0) -> None:
-        """Ask it to stop, give it ``grace_s`` seconds, then kill what is left of it and its descendants."""
+        """Ask it to stop, wait ``grace_s`` seconds, then kill it and its descendants if they still run."""
         if self._process is None:
             return
         relatives = watchdog.family(self._process.pid)
@@ -197,7 +197,7 @@ def require_free(port: int, purpose: str) -> None:
     :raises StackError: naming who listens there, as far as the system tells.
     """
     with socket.socket() as probe:
-        # As servers do: a connection of an earlier run in TIME_WAIT is no obstacle.
+        # As servers do, so that a connection of an earlier run in TIME_WAIT does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -5,8 +5,8 @@ the words and members that are known elsewhere (finish reasons, job states, toke
 of google-genai, the protos of google-cloud-aiplatform and the API's discovery document. Messages are matched by their
 place and not by name, because the clients name them differently.
 
-Explanations are lines of `tools/known_api_differences.json`, each with reason and date. What a client itself says is
-not supported in Vertex AI needs no line.
+Explanations are lines of `tools/known_api_differences.json`, each with reason and date. If a client itself says that
+something is not supported in Vertex AI, no line is needed.
 
 Exit status: 0 every difference is explained, 1 one is not, 2 a client could not be had.
 """

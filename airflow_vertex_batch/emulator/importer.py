@@ -3,7 +3,7 @@
 The service loads the JSONL as BigQuery loads one: it infers one type per member path over all lines, and one bad line
 fails the whole job with code 3 and a message that begins "Failed to import data" (F1, F2; python-genai#2123,
 python-aiplatform#4110). The rules and the fragments of their messages are in section 3.3 of the project's notes; what
-those leave open is decided here and said where it is.
+cases that those leave open are decided here, with a comment at each place.
 
 Invariants: memory grows with the number of distinct member paths, never with the number of lines. Written apart from
 `core.requests.lint`, which checks the same rules for users: the two check each other.
@@ -38,18 +38,18 @@ _LISTS = frozenset({
     "stopSequences", "stop_sequences", "responseModalities", "response_modalities", "allowedFunctionNames",
     "allowed_function_names",
 })  # fmt: skip
-#: The same of a schema: elsewhere their names are nobody's.
+#: The same for members of a schema. Outside a schema these names have no special meaning.
 _SCHEMA_LISTS = frozenset({"enum", "required", "anyOf", "any_of", "propertyOrdering", "property_ordering"})
 _SCHEMAS = frozenset({
     "responseSchema", "response_schema", "responseJsonSchema", "response_json_schema", "parameters",
     "parametersJsonSchema", "parameters_json_schema",
 })  # fmt: skip
-#: Below these the names are the caller's own: one called ``parts`` says nothing about its type.
+#: Below these members the names are the caller's own: a member called ``parts`` may have any type there.
 _OWN = frozenset({
     "args", "response", "labels", "default", "example", "const", "additionalProperties", "additional_properties",
     "customConfigs", "custom_configs",
 })  # fmt: skip
-#: Maps: the names are the caller's own, what they name is the API's again.
+#: Maps: the names in them are the caller's own, but the values are objects of the API.
 _MAPS = frozenset({"properties", "defs"})
 #: Members an output line has besides its request. As input (native resume, S4) they are the service's own, not columns.
 OUTPUT_MEMBERS = frozenset({"response", "status", "processed_time"})
@@ -241,7 +241,7 @@ def _is_output(row: dict[str, Any]) -> bool:
 
 
 def _names_below(path: tuple[str, ...], names: str) -> str:
-    """Say whose names stand below a path: the API's, the caller's ("own"), or the caller's for one level ("map")."""
+    """Return whose names are below a path: the API's, the caller's ("own"), or the caller's for one level ("map")."""
     if names == "outside":
         return "api" if path == ("request",) else names
     if names == "api":

@@ -1,4 +1,4 @@
-"""What does the service know of one job? Its resource, its time, and how far its rows are."""
+"""What does the service know about one job? Its resource, its times, and how many rows are done."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Job(msgspec.Struct, kw_only=True):
     """One job. Mutable, saved at every change of state; `account` lives in its answers file while it runs.
 
     :param body: the accepted create body.
-    :param due_at: when the present state is over.
+    :param due_at: when the current state ends.
     :param columns: the input's own columns and their types, once imported.
-    :param fate: the scripted course of this job, taken when it was created.
-    :param late: what is still to happen to its output, taken when it ended.
+    :param fate: the scripted fault of this job, chosen when the job was created.
+    :param late: what will still happen to its output, chosen when the job ended.
     """
 
     id: str

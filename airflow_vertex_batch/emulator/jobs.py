@@ -78,7 +78,7 @@ class Machine:
             self._enter(job, JobState.PENDING, pace.pending_s)
 
     def step(self, job: Job) -> bool:
-        """Do one piece of what is due now; say whether there may be more."""
+        """Do one piece of the work that is due now; return whether there may be more."""
         try:
             return self._piece(job)
         except JobFailedError as error:
@@ -99,11 +99,11 @@ class Machine:
         return True
 
     def release(self, job: Job) -> bool:
-        """Let a job go on that a `Hold` keeps, or will keep; False when there is no such fault or it is over."""
+        """Release a job that a `Hold` keeps, or will keep; return False if there is no such fault or it is over."""
         with self._lock:
             if job.is_over or not isinstance(job.fate, Hold):
                 return False
-            # Not the fate itself: the driver may be about to meet it.
+            # `fate` itself is not changed, because the driver may be using it now.
             job.is_released = True
             self._save(job)
         return True
@@ -116,7 +116,7 @@ class Machine:
         return any(fault.seconds is not None for fault in job.late)
 
     def next_due(self, job: Job) -> datetime:
-        """When something happens to `job` next, if nobody calls."""
+        """When something happens to `job` next without a call."""
         if job.is_over:
             return min(job.updated_at + self._span(fault.seconds) for fault in job.late if fault.seconds is not None)
         limits, moments = self._tools.script.scenario.limits, [job.due_at]
@@ -255,7 +255,7 @@ class Machine:
     # Changes ----------------------------------------------------------------------------------------------------------
 
     def _move(self, job: Job, state: str, seconds: float, *, is_held: bool = False) -> bool:
-        """Enter a state from this thread's view of the job, unless somebody cancels it."""
+        """Enter a state, unless somebody has cancelled the job since this thread looked at it."""
         with self._lock:
             if not job.is_over and job.state != JobState.CANCELLING:
                 self._enter(job, state, seconds, is_held=is_held)
@@ -279,7 +279,7 @@ class Machine:
         return True
 
     def _veil(self, job: Job) -> None:
-        """Hold back what a scenario does not let be seen of the output yet. A table appears whole or not at all."""
+        """Hide the part of the output that the scenario does not show yet. A table appears whole or not at all."""
         if not job.output_info:
             return
         script = self._tools.script
@@ -295,7 +295,7 @@ class Machine:
                 hold_back(self._tools.store, _folder(job), self._folder_of(job) / "late", fault.share)
 
     def _show(self, job: Job, now: datetime) -> None:
-        """Do to the output what is due by now."""
+        """Make the changes of the output that are due now."""
         due = [one for one in job.late if one.seconds is not None and now >= job.updated_at + self._span(one.seconds)]
         for fault in due:
             if isinstance(fault, LateInfo):
@@ -309,8 +309,8 @@ class Machine:
             self._save(job)
 
     def _forget(self, job: Job) -> bool:
-        """Let go of a job that is over. Only here, where its work is done: another thread may have ended it
-        meanwhile.
+        """Release the files of a job that is over. This happens only here, where its work is done, because another
+        thread may have ended it meanwhile.
         """
         self._imports.pop(job.id, None)
         if run := self._runs.pop(job.id, None):

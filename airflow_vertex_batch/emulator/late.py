@@ -1,6 +1,6 @@
 """When can the output of an ended job be seen? At once, unless a scenario holds it back, cuts it short or loses it.
 
-Invariant: what is held back lies whole in the job's own folder until it is shown, so that a restart loses no row.
+Invariant: hidden output is complete in the job's own folder until it is shown, so that a restart loses no row.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LostOutput(OutputFault, frozen=True, kw_only=True, tag="lost_output"):
 
 
 def hold_back(store: ObjectStore, output: Uri, folder: Path, share: float) -> None:
-    """Take the objects of an output away, but for a share of each one's lines.
+    """Remove the objects of an output, except for a share of the lines of each.
 
     :param folder: where they are kept meanwhile.
     """
@@ -70,7 +70,7 @@ def hold_back(store: ObjectStore, output: Uri, folder: Path, share: float) -> No
 
 
 def show(store: ObjectStore, folder: Path) -> None:
-    """Write what was held back."""
+    """Write the hidden output."""
     index = folder / _INDEX
     for number, uri in enumerate(msgspec.json.decode(index.read_bytes(), type=list[str])):
         with store.open_write(Uri.parse(uri)) as stream:

@@ -16,19 +16,19 @@ MAX_PAGE = 100
 
 
 def age_of(job: Job) -> tuple[str, str]:
-    """Return by what jobs are put in order."""
+    """Return the value by which jobs are sorted."""
     return rfc3339(job.created_at), job.id
 
 
 def page_token(age: tuple[str, str]) -> str:
-    """Return the token of the page behind a job."""
+    """Return the token of the page that begins after a job."""
     return base64.urlsafe_b64encode(msgspec.json.encode(age)).decode()
 
 
 def read_page_token(token: str) -> tuple[str, str] | None:
-    """Return behind which job a page begins; None for the first.
+    """Return the job after which a page begins; None for the first page.
 
-    :raises ApiError: when it is no token of ours.
+    :raises ApiError: when it is not one of our tokens.
     """
     if not token:
         return None
@@ -41,7 +41,7 @@ def read_page_token(token: str) -> tuple[str, str] | None:
 def read_page_size(text: str) -> int:
     """Return how many jobs a page has.
 
-    :raises ApiError: when it is no number, or a negative one.
+    :raises ApiError: when it is not a number, or negative.
     """
     if not text.lstrip("-").isdigit() and text:
         raise invalid(f"Invalid value at 'page_size': {text!r}.", field="page_size")
@@ -52,7 +52,7 @@ def read_page_size(text: str) -> int:
 
 
 def book_entry(job: Job) -> dict[str, Any]:
-    """Return what the books say of a job."""
+    """Return a job's entry in the books."""
     return {
         "name": job.name,
         "displayName": job.display_name,

@@ -48,7 +48,7 @@ MAX_OUTPUT_TOKENS = 65_536
 class Candidate(msgspec.Struct, frozen=True):
     """One answer: its parts, why it ended, and its size.
 
-    :param media_tokens: the part of `token_count` that is no text, by modality.
+    :param media_tokens: the part of `token_count` that is not text, by modality.
     """
 
     parts: tuple[dict[str, Any], ...]
@@ -216,7 +216,7 @@ def _with_thought(candidate: Candidate) -> Candidate:
 
 
 def _with_media(said: Candidate | None, media: list[str]) -> Candidate:
-    """Put an image or a sound behind what was said."""
+    """Add an image or a sound after the answer's text."""
     parts, reason, text_count = (said.parts, said.finish_reason, said.token_count) if said else ((), "STOP", 0)
     tokens = {name: _SPOKEN[name][1] for name in media}
     spoken = tuple({"inlineData": _SPOKEN[name][0]} for name in media)

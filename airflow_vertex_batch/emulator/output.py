@@ -1,7 +1,7 @@
 """Where do the rows go? A folder of Cloud Storage or a BigQuery table, in the layout the service writes.
 
-Invariants: whatever is published is complete up to some row and replaces what was published before; publishing the same
-rows twice leaves the same output; lines are streamed, never collected.
+Invariants: published output is complete up to some row and replaces the output that was published before. Publishing
+the same rows twice gives the same output. Lines are streamed, never collected.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FolderOutput:
             next(iter(self._store.list(self._folder)), None)
 
     def publish(self, answers: Answers, *, final: bool) -> None:
-        """Write the files anew: objects of Cloud Storage cannot grow."""
+        """Write the files again, because objects of Cloud Storage cannot grow."""
         with exporting(str(self._folder)):
             if self._layout == "shards":
                 self._publish_shards(answers, final=final)
@@ -135,7 +135,7 @@ class TableOutput:
             self._store.delete(self._staging)
 
     def discard(self) -> None:
-        """Nothing is visible before the end."""
+        """Do nothing: no row is visible before the end."""
 
     def _row(self, line: bytes) -> bytes:
         if not self._as_text:

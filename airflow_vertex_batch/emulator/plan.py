@@ -1,4 +1,4 @@
-"""What was asked of a job? Its model, its input and its output, read from the resource."""
+"""What must a job do? Its model, its input and its output, read from the resource."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ def _unknown(name: str, where: str) -> ApiError:
 
 
 def table_of(uri: str, stamp: str) -> TableId:
-    """Return the table a ``bq://`` destination means; what it leaves open is named after the job's time."""
+    """Return the table that a ``bq://`` destination means. Missing parts of the name are made from the job's time."""
     parts = uri.removeprefix("bq://").split(".")
     # The dataset the official SDK fills in for a bare project (google-cloud-aiplatform 2.7.0,
     # vertexai/batch_prediction).

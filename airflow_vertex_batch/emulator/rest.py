@@ -5,8 +5,8 @@ and a test in the same process. Served as v1 and v1beta1: create, get, list, can
 preflight also the look at a model and one online request; besides these, the emulator's own ``/healthz`` and
 ``/emulator/…``.
 
-Invariants: every call of the API is counted once in the books, whatever became of it; faults stand around the
-operation, after the token check of `ExpireToken`; an error is always Google's JSON envelope.
+Invariants: every call of the API is counted once in the books, whatever its result. Faults are applied around the
+operation, after the token check of `ExpireToken`. An error is always Google's JSON envelope.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Rest:
         return fault.around(call, Surroundings(proceed, self._emulator.clock, script.refused_tokens))
 
     def _check_caller(self, call: Call) -> None:
-        """Anybody may call; only what the service refuses for its form, or a scenario for its age, is refused."""
+        """Refuse API keys, as the service does, and tokens that a scenario has made expire. Any other caller is
+        accepted.
+        """
         if not call.token and ("x-goog-api-key" in call.headers or "key" in call.query):
             raise invalid("API keys are not supported by this API. Expected OAuth2 access token.")
         if call.token in self._emulator.script.refused_tokens:
@@ -174,7 +176,7 @@ class Rest:
         return Reply(200, {"unused": self._emulator.set_scenario(Scenario()).unused()})
 
     def _release(self, call: Call) -> Reply:
-        """Let held jobs go on; 404 where none was held, because whoever asks counts on one."""
+        """Release held jobs; 404 if none was held, because the caller expects one."""
         try:
             meant = msgspec.convert(_json(call.body), _Held)
         except (ApiError, msgspec.ValidationError) as error:

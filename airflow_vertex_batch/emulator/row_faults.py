@@ -32,7 +32,7 @@ def _place(seed: int, subject: str) -> float:
 
 
 class RowFault(Fault, frozen=True, kw_only=True):
-    """Base of the faults that rewrite what one request came to.
+    """Base of the faults that rewrite the result of one request.
 
     Rows are chosen by `keys` (globs) and `positions` (0-based, in the input's order); with neither, by a seeded hash
     of the key that falls into the slice of `ratio` that begins at `from_ratio`. Faults of one seed whose slices do
@@ -60,11 +60,11 @@ class RowFault(Fault, frozen=True, kw_only=True):
         return self.from_ratio <= _place(self.seed, key or str(position)) < self.from_ratio + self.ratio
 
     def suits(self, request: dict[str, Any]) -> bool:  # noqa: ARG002 - most faults take any request
-        """Whether a chosen row's canonical request is of the kind that this fault happens to."""
+        """Whether this fault can happen to the canonical request of a chosen row."""
         return True
 
     def apply(self, row: Written) -> Written:
-        """Return what is written and billed instead of `row`."""
+        """Return the row that is written and billed instead of `row`."""
         raise NotImplementedError
 
 
@@ -200,7 +200,7 @@ class ThoughtsFirst(RowFault, frozen=True, kw_only=True, tag="thoughts_first"):
 
 
 class InvalidJson(RowFault, frozen=True, kw_only=True, tag="invalid_json"):
-    """End with STOP, but with a text that is no JSON."""
+    """End with STOP, but with a text that is not JSON."""
 
     text: str = '{"answer": "cut'
 

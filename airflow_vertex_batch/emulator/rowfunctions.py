@@ -1,5 +1,6 @@
-"""May the model be given these schemas and functions? What each row of a batch is refused for although every member by
-itself is right, as users of the service report (2026-11-28; the threads are named beside each check).
+"""May the model be given these schemas and functions? These checks refuse requests in which each member is right by
+itself, but the combination is not. They come from reports of users of the service (2026-11-28; the threads are named
+beside each check).
 
 Invariants: as in `rowcheck`: a check takes a canonical request, returns the service's words or nothing, and never
 raises.
@@ -20,7 +21,7 @@ _MOST_LEVELS = 20
 def schema_problem(request: dict[str, Any], *, takes_empty_objects: bool) -> str:
     """Return why the service refuses a response schema or a function of a request, or an empty text.
 
-    :param takes_empty_objects: whether an OBJECT without properties is taken; its answer is then ``{}``.
+    :param takes_empty_objects: whether an OBJECT without properties is accepted; its answer is then ``{}``.
     """
     config = request.get("generationConfig")
     config = config if isinstance(config, dict) else {}

@@ -1,5 +1,5 @@
-"""Does this model take these settings? What users of the service, and its documentation, say that some models refuse
-with 400 (2026-11-29; the source of each is named beside it).
+"""Does this model take these settings? Settings that some models refuse with 400, according to users of the service and
+its documentation (2026-11-29; the source of each is named beside it).
 
 Invariants: as in `rowcheck`: a check takes a canonical request, returns the service's words or nothing, and never
 raises. Tuned models and those of other publishers take everything here.
@@ -101,7 +101,7 @@ def _logprobs_problem(config: dict[str, Any], name: str) -> str:
 
 
 def _number(value: Any) -> float:
-    """Return a number, also one written as a text; 0 for what is none, which other checks refuse."""
+    """Return a number, also if it is written as a text; 0 for anything else, which other checks refuse."""
     try:
         number = 0.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

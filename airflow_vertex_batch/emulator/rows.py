@@ -1,4 +1,5 @@
-"""What comes of one request? Its output line and its bill: copied, refused, or answered by the model, then faults.
+"""What is the result of one request? Its output line and its bill: copied, refused, or answered by the model; then
+faults change it.
 
 Invariants: nothing here depends on the order of rows; the echo is derived from the request as it was written, never
 from its canonical form; a row never raises.
@@ -49,7 +50,7 @@ class RowMaker:
         self._version = str(job.body["model"]).rpartition("/")[2]
 
     def row(self, line: bytes, position: int) -> Written:
-        """Return what the line at `position` of the input came to."""
+        """Return the result of the line at `position` of the input."""
         doc = decode(line)
         request = _request_of(doc)
         columns = self._columns(doc)
@@ -132,7 +133,8 @@ class RowMaker:
         job, answered = self._job, row.bill.outcome == "answered"
 
         def hits(fault: RowFault) -> bool:
-            # Asked of every fault for every row, and most choose few rows: the choice comes first.
+            # This is asked for every fault and every row, and most faults choose few rows. So the choice is checked
+            # first.
             chosen = (answered or fault.takes_failed) and fault.chooses(key, position)
             return chosen and fault.concerns(job.display_name, job.labels) and fault.suits(request)
 
@@ -167,7 +169,7 @@ def _searches(request: dict[str, Any]) -> bool:
 
 
 def _ground(response: dict[str, Any]) -> None:
-    """Put in what a search found, and take out what grounded answers do not have."""
+    """Add the results of a search, and remove members that grounded answers do not have."""
     for candidate in response["candidates"]:
         candidate.pop("avgLogprobs", None)
         web = {"domain": "example.invalid", "title": "example.invalid", "uri": "https://example.invalid/r"}

@@ -1,10 +1,10 @@
 """What happens behind RUNNING? One job's work in small pieces: import the input, answer rows, publish them.
 
-Every piece is bounded, so that one thread can serve many jobs and a state is never older than a piece. All rows live in
-files (`spool`); a `Run` made anew over the same folder goes on where the last one stopped.
+Every piece of work is short, so that one thread can serve many jobs, and a shown state is never older than one piece.
+All rows live in files (`spool`); a `Run` made anew over the same folder goes on where the last one stopped.
 
 Invariants: a row is in the account exactly when it is in the answers file; memory grows neither with rows nor with
-jobs' sizes; whatever goes wrong with the job's own data or destination leaves as `JobFailedError`.
+jobs' sizes; every error of the job's own data or destination becomes a `JobFailedError`.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Run:
     # Rows -------------------------------------------------------------------------------------------------------------
 
     def answer(self, upto: int) -> bool:
-        """Answer rows until `upto` are done or the piece is over; say whether any was left for the next piece.
+        """Answer rows until `upto` are done or the piece is over; return whether rows are left for the next piece.
 
         :raises JobFailedError: when rows cannot be published.
         """

@@ -1,4 +1,4 @@
-"""How does this service behave today? Contested facts as switches, its pace and limits, and faults by script: all data.
+"""How does this service behave in a test? Contested facts are switches; speed, limits and scripted faults are data too.
 
 `Scenario` is what a test writes (or a JSON file, or ``PUT /emulator/scenario``); `Script` counts what was used of it.
 
@@ -237,7 +237,7 @@ def _read_fault(index: int, doc: dict[str, Any]) -> Fault:
 
 
 class UnusedFaultError(AssertionError):
-    """A scripted fault was not met as often as it said."""
+    """A scripted fault did not happen as often as it should."""
 
 
 class Script:
@@ -253,7 +253,7 @@ class Script:
         self._lock = threading.Lock()
 
     def take(self, kind: type[F], accepts: Callable[[F], bool]) -> F | None:
-        """Return the first fault of `kind` that is not used up and that `accepts` the case, and count it."""
+        """Return the first fault of `kind` that is not used up and for which `accepts` is true, and count it."""
         with self._lock:
             for index, fault in enumerate(self.scenario.faults):
                 if isinstance(fault, kind) and self._left(index) and accepts(fault):

@@ -95,7 +95,7 @@ def _response(reply: Reply) -> Response:
 
 
 class _Server(uvicorn.Server):
-    """Says once where it listens, and leaves signals to `serve`."""
+    """A server that prints once where it listens, and leaves signals to `serve`."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -158,7 +158,7 @@ def serve(
 
 @contextlib.contextmanager
 def _kept_in(folder: Path | None) -> Iterator[None]:
-    """Make the folder of the jobs, and name it in errors of what it holds."""
+    """Make the folder of the jobs. Errors about its content get its name."""
     if folder is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What does the service know, and who keeps it going? `Emulator`: the jobs, their driver, their data, the books.
+"""What does the service know, and what drives it? `Emulator`: the jobs, their driver, their data, the books.
 
 Two ways to run: with the machine's clock and `start`, a thread drives all jobs; with a `VirtualClock` nothing happens
 but in `advance`, which moves the clock from event to event and does all work due on the way: no thread, no waiting.
@@ -114,7 +114,7 @@ class Emulator:
         return Online(self._tools)
 
     def set_scenario(self, scenario: Scenario) -> Script:
-        """Use another scenario from now on; return the old one, with what was used of it."""
+        """Use another scenario from now on; return the old one, with the counts of its faults."""
         old, self._tools.script = self._tools.script, Script(scenario)
         return old
 
@@ -215,7 +215,7 @@ class Emulator:
         return job.display_name, job.labels
 
     def release(self, *, job: str = "*", labels: dict[str, str] | None = None) -> tuple[str, ...]:
-        """Let the jobs go on that a `Hold` keeps or will keep; return their names.
+        """Release the jobs that a `Hold` keeps or will keep; return their names.
 
         :param job: a glob on the display names meant.
         :param labels: labels that they carry; values are globs.
@@ -296,7 +296,7 @@ class Emulator:
         if self._driver:
             self._driver.join(_STOP_WAIT_S)
             if self._driver.is_alive():
-                # It waits for a store that does not answer. What it has is on disk, and it ends with the process.
+                # The driver waits for a store that does not answer. Its data is on disk, and it ends with the process.
                 return
             self._driver = None
         self._machine.close()

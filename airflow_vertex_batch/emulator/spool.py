@@ -1,5 +1,5 @@
-"""Where are a job's requests and answers while it runs? In files beside it, so that memory stays flat and a restart
-goes on.
+"""Where are a job's requests and answers while it runs? In files, so that memory does not grow, and the job goes on
+after a restart.
 
 `Requests` is the imported input with an index of fixed width, so that rows can be read in any order. `Answers` is
 append-only: one record per request done, its bill and its output lines together. That file is the truth about what was
@@ -58,7 +58,7 @@ class Requests:
         self._size_bytes = 0
 
     def clear(self) -> None:
-        """Start anew: an import that was interrupted is of no use."""
+        """Begin again: an interrupted import is useless."""
         self._size_bytes = 0
         self._lines.truncate(0)
         self._index.truncate(0)
@@ -140,7 +140,7 @@ class Answers:
         self._path.unlink(missing_ok=True)
 
     def _recount(self) -> Account:
-        """Add up what is there, and cut off a torn record."""
+        """Add up the records that are there, and cut off an incomplete one."""
         account, whole = Account(), 0
         with self._path.open("rb") as stream:
             for record in stream:

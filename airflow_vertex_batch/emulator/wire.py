@@ -1,6 +1,7 @@
-"""How do documents look on Google's wire? Error envelopes, timestamps, member names, project numbers.
+"""Which form do documents have in Google's API? Error envelopes, timestamps, member names, project numbers.
 
-Invariants: every error that leaves the server is built here; member names are compared in camelCase, whatever was sent.
+Invariants: every error that the server sends is built here. Member names are compared in camelCase, also if they were
+sent in snake_case.
 """
 
 from __future__ import annotations

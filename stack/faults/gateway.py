@@ -1,11 +1,11 @@
-"""What stands between a batch and the local servers, and lets one call go wrong? A proxy for one process.
+"""How can one call of a batch to the local servers go wrong? A proxy for one process is between them.
 
-Cloud Storage and BigQuery are servers of this machine, Vertex AI is the emulator in this process, moved by the clock
-that the batch goes by. Every call gets its position (`stack.faults.calls`); at the position that was asked for, the
-fault says what becomes of it (`stack.faults.kinds`). `stack.chaos.proxy` is its neighbour: that one kills
-the processes of a whole Airflow; this one is quick, for thousands of runs.
+Cloud Storage and BigQuery are servers of this machine, Vertex AI is the emulator in this process, with the clock of the
+batch. Every call gets its position (`stack.faults.calls`). At the chosen position, the fault decides what happens to
+the call (`stack.faults.kinds`). `stack.chaos.proxy` is similar: it kills the processes of a whole Airflow; this one is
+fast enough for thousands of runs.
 
-Invariants: one batch at a time; the times that servers tell are the batch's times, whatever their own clocks say.
+Invariants: there is one batch at a time. All times in answers of servers are times of the batch's clock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _VARIABLES = {
     BIGQUERY: "BIGQUERY_EMULATOR_HOST",
     VERTEX: "VERTEX_BATCH_EMULATOR_HOST",
 }
-#: Seconds that a call takes: what happens later has a later time.
+#: Seconds that a call takes, so that a later event has a later time.
 _LATENCY_S = 0.05
 #: Real seconds for an answer of a server of this machine, whatever its load.
 _REAL_TIMEOUT_S = 60.0
@@ -105,7 +105,7 @@ class _Connection(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
-        """Answer calls until somebody hangs up."""
+        """Answer calls until one side closes the connection."""
         gateway = self.server.gateway
         while (asked := self._asked()) is not None and (run := gateway.run) is not None:
             call, headers = asked
@@ -136,7 +136,7 @@ class _Connection(socketserver.StreamRequestHandler):
         return Call(method, path, body), headers
 
     def _answer(self, run: Run, call: Call, headers: dict[str, str]) -> Answer:
-        """Let the service do what it is asked, and note what later titles and times depend on."""
+        """Forward the call to the service, and note the facts that later titles and times depend on."""
         service, clock = self.server.service, self.server.gateway.clock
         if service == VERTEX:
             answer = _emulated(run, call)

@@ -1,7 +1,7 @@
 """What may go wrong with a call? One class for each way, and one table of all kinds by name.
 
-A fault says for which calls it makes sense (`suits`), to which calls of a run it happens (`takes`), and what becomes of
-them (`happen`). It is frozen: what has happened is in the run.
+A fault says for which calls it makes sense (`suits`), to which calls of a run it happens (`takes`), and what happens to
+them (`happen`). It is frozen; the events are kept in the run.
 """
 
 # ruff: noqa: D102 - what a fault's methods do is said by their base
@@ -18,13 +18,13 @@ from stack.faults.calls import Position
 if TYPE_CHECKING:
     from stack.faults.exchange import Exchange
 
-#: Seconds for which a service is away: what an attempt is meant to survive.
+#: Seconds for which a service does not answer. An attempt should survive this.
 OUTAGE_S = 120.0
 #: Seconds by which a list is late: less than the time in which a create call is expected to show its job.
 LAG_S = 60.0
 #: Seconds for which the output of a job that has succeeded is late.
 UNNAMED_S, HELD_BACK_S = 30.0, 60.0
-#: What tells the rows that took the place of others.
+#: Marks the rows that replaced other rows.
 SECOND = ", second edition"
 
 
@@ -54,7 +54,7 @@ class Fault:
 class Refused(Fault):
     """An error instead of the answer.
 
-    :param done: whether the service did what it was asked; only for calls that change something.
+    :param done: whether the service carried out the call; only for calls that change something.
     """
 
     status: int
@@ -87,7 +87,7 @@ class Cut(Fault):
 
 @dataclass(frozen=True)
 class Silent(Fault):
-    """The service takes the request and says nothing."""
+    """The service takes the request and does not answer."""
 
     done: bool = False
 
@@ -160,10 +160,10 @@ class SessionLost(Fault):
 
 @dataclass(frozen=True)
 class Outage(Fault):
-    """One service is away for a while.
+    """One service does not answer for a while.
 
-    :param cuts: it takes no connections, instead of answering 503.
-    :param done: whether it did what it was asked before it went away.
+    :param cuts: whether it refuses connections, instead of answering 503.
+    :param done: whether it carried out the call before that.
     """
 
     cuts: bool = False
@@ -202,7 +202,7 @@ class LostAndLate(Fault):
 
 @dataclass(frozen=True)
 class SourceReplaced(Fault):
-    """Somebody writes the rows anew while they are read."""
+    """Somebody replaces the rows while they are read."""
 
     needs_large: ClassVar[bool] = True
 
@@ -216,7 +216,7 @@ class SourceReplaced(Fault):
 
 @dataclass(frozen=True)
 class OutputHeldBack(Fault):
-    """The job has succeeded, and its output is not yet what it will be.
+    """The job has succeeded, and its output is not complete yet.
 
     :param share: the part of its bytes that is there.
     """

@@ -1,7 +1,8 @@
-"""Which faults happen to which calls, and what came of all of them? The plan of a night of faults, and its table.
+"""Which faults happen to which calls, and what are the results? The plan of all runs with faults, and the table of
+results.
 
-A quiet run to each destination says which calls there are, so a new call is tried as soon as it exists. To a table only
-BigQuery's calls are tried: the others are those of a run to files.
+A run without faults to each destination shows which calls there are, so a new call is tried as soon as it exists. With
+a table as the destination, only BigQuery's calls are tried: the other calls are the same as in a run to files.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     from stack.faults.batch import Outcome
 
 HEADERS = ("fault", "calls", "positions", "same attempt", "a retry", "a person", "not well", "longest")
-#: The longest recovery is told in steps of so many seconds: back-off is spread by chance.
+#: The longest recovery is rounded to this number of seconds, because the pauses between tries are partly random.
 _STEP_S = 30
-#: Cases after which the log says how far a night is.
+#: After this number of cases the log shows the progress.
 _TELL_EVERY = 50
 log = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
-    """What was to happen, to which call, and what came of it.
+    """A fault, the call to which it happens, and the result.
 
-    :param quiet_s: how long a quiet run takes, seconds of its clock.
+    :param quiet_s: how long a run without faults takes, in seconds of its clock.
     """
 
     case: Case
@@ -57,7 +58,7 @@ class Result(NamedTuple):
 
     @property
     def recovery_s(self) -> float:
-        """How much longer than a quiet run it took."""
+        """How much longer than a run without faults it took."""
         return max(self.outcome.elapsed_s - self.quiet_s, 0.0)
 
     def __str__(self) -> str:
@@ -91,7 +92,7 @@ class Night:
         self._pool.shutdown(cancel_futures=True)
 
     def quiet(self) -> dict[bool, Outcome]:
-        """Return what a quiet run comes to, to files and to a table."""
+        """Return the results of runs without faults, to files and to a table."""
         cases = [Case(to_table) for to_table in ((False, True) if self._to_table else (False,))]
         return {case.to_table: outcome for case, outcome in zip(cases, self._pool.map(worker.go, cases), strict=True)}
 

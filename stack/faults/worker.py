@@ -23,7 +23,7 @@ class Case(NamedTuple):
     """One batch to go through.
 
     :param to_table: whether it reads and writes tables, instead of files.
-    :param kind: a name of `kinds.KINDS`; empty for a quiet run.
+    :param kind: a name of `kinds.KINDS`; empty for a run without faults.
     :param at: the title of the call to which it happens.
     """
 

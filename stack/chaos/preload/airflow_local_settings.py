@@ -1,5 +1,6 @@
-"""What does the scheduler load, so that its tasks need not? They are forked from it, and every one of hundreds would
-spend seconds on the same imports. Airflow imports this module in each of its processes, from ``PYTHONPATH``.
+"""Which modules does the scheduler load for its tasks? Tasks are forked from it; without this, each of hundreds of
+tasks would need seconds for the same imports. Airflow imports this module in each of its processes, from
+``PYTHONPATH``.
 """
 
 # ruff: noqa: F401, INP001 - loaded for others, and no package
