@@ -207,7 +207,7 @@ class SharedPoller:
             return
         if self._timer is not None:
             self._timer.cancel()
-        # A context of its own: else the lines of all go to the log of the task that happened to come first.
+        # In a new context: otherwise the log lines of all rounds go to the log of the task that came first.
         self._timer = self._loop.call_at(when, self._begin, context=contextvars.Context())
 
     def _begin(self) -> None:

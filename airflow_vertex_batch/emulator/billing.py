@@ -68,7 +68,7 @@ class Account(msgspec.Struct, omit_defaults=True):
 
     @property
     def row_count(self) -> int:
-        """Rows done, whatever became of them."""
+        """The number of rows that are done, with any result."""
         return self.answered + self.failed + self.missing + self.copied
 
     @property

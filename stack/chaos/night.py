@@ -71,7 +71,7 @@ class Case:
     :param name: lower-case letters, digits and ``_``; unique in a night.
     :param dag_id: the DAG that runs.
     :param plan: what the proxy does.
-    :param begins: how its run begins; triggered by hand where not given.
+    :param begins: how its run begins; triggered by hand if not given.
     :param meanwhile: what happens after the run has begun; the run's end is waited for afterwards.
     :param faults: what the service does to this case's jobs, see the emulator's README.
     """
@@ -253,12 +253,12 @@ class Gathering:
         self._barrier = threading.Barrier(parties, action, timeout=TIMEOUT_S / 2)
 
     def strike(self, _process: psutil.Process) -> bool:
-        """Wait for the others; whoever asked gets no answer."""
+        """Wait for the others. The caller gets no answer."""
         self.wait()
         return True
 
     def pass_on(self, _process: psutil.Process) -> bool:
-        """Wait for the others; whoever asked gets its answer, if it is still there."""
+        """Wait for the others. The caller gets its answer, if it still exists."""
         self.wait()
         return False
 

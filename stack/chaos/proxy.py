@@ -215,7 +215,7 @@ class _Upstream:
         return answer
 
     async def _strike(self, request: web.Request, record: Record, title: str) -> bool:
-        """Strike whoever holds this request; say whether it stays without an answer."""
+        """Strike the process that sent this request; return whether the request gets no answer."""
         record.struck.append(title)
         ends = [request.transport and request.transport.get_extra_info(name) for name in ("peername", "sockname")]
         try:

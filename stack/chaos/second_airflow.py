@@ -1,8 +1,9 @@
-"""What does another Airflow do that runs the same DAG? One attempt of its task, as far as the wait: a process of its
-own, with an ``AIRFLOW_HOME`` and a name of its own.
+"""What does another Airflow do that runs the same DAG? One attempt of its task, up to the wait, in a separate process
+with its own ``AIRFLOW_HOME`` and name.
 
-It is an approximation: the operator, its configuration and what it writes are real; the scheduler that would start it
-is not there, so this plays its worker. Exit status: 0 it has a job and waits, 3 it was refused (the reason is printed).
+It is an approximation: the operator, its configuration and its files are real. There is no scheduler to start it, so
+this program takes the place of the worker. Exit status: 0 it has a job and waits, 3 it was refused (the reason is
+printed).
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ The whole batch in one task (`VertexBatchOperator(deferrable=False)`) over six r
 is always refused. The driver does what Airflow does: after an error it begins another try with a token of its own, two
 times; after an error that no retry cures, or the third, a person clears the task.
 
-Invariants: every attempt is made from its arguments alone, as in a process of its own; a batch has a bucket and a
-dataset that no other has.
+Invariants: every attempt is made only from its arguments, as in a new process. Each batch has its own bucket and
+dataset.
 """
 
 from __future__ import annotations

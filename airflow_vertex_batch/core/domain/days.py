@@ -1,7 +1,7 @@
-"""Which calendar day does a text, a number or a moment name? All days are read here, whoever gives them.
+"""Which calendar day does a text, a number or a time mean? All days are read here.
 
-Invariants: a moment with a time zone counts by the local time of the zone that the caller names, never by UTC. A value
-that is not a day is refused; the error shows it. A day is never guessed.
+Invariants: a time with a time zone is changed to the zone that the caller names; its day is the local day there, not
+the day in UTC. A value that is not a day is refused; the error shows it. A day is never guessed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ def read_day(value: Any, zone: tzinfo, name: str) -> str:
     :param value: a date, a datetime, or a text or number as Airflow's templates make them: ``2026-11-22``
         (``{{ ds }}``), ``20261122`` (``{{ ds_nodash }}``), ``2026-11-22T00:00:00+00:00`` (``{{ ts }}``),
         ``20261122T000000`` (``{{ ts_nodash }}``).
-    :param zone: the time zone whose wall clock counts. A moment without a zone of its own is taken as it stands.
+    :param zone: the time zone whose local day counts. A time without a zone is not changed.
     :param name: what to call the value in an error.
-    :raises InputError: when it is no day.
+    :raises InputError: when it is not a day.
     """
-    # Near the first and the last year that there are, another zone's day may be none; a number may be without a text.
+    # Near the first and the last possible year, the day in another zone may not exist; and a very large number has no
+    # text.
     with contextlib.suppress(OverflowError, ValueError):
         moment = _moment(str(value).strip()) if _is_written(value) else value
         if isinstance(moment, datetime):
@@ -38,7 +39,7 @@ def _is_written(value: Any) -> bool:
 
 
 def _moment(text: str) -> date | None:
-    # Python reads "2026" and "2026-W47" too: a year or a week is no day.
+    # Python also reads "2026" and "2026-W47", but a year or a week is not a day.
     if not any(text[:length].replace("-", "").isdecimal() for length in (8, 10)):
         return None
     for read in (date.fromisoformat, datetime.fromisoformat):

@@ -20,7 +20,7 @@ def seconds(value: Any, name: str, *, least: float = 0, most: float = LONGEST_SE
 
     :param value: seconds, or a timedelta.
     :param name: the argument, for the error.
-    :param least: the shortest, seconds; anything above zero where not given.
+    :param least: the shortest, seconds; anything above zero if not given.
     :param most: the longest, seconds.
     :param is_limit: whether it is a time after which something happens to a job. Such a limit is never a few minutes.
     :raises InputError: when it is not such a duration; also for a bare number that is too small to be seconds.

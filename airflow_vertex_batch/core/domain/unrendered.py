@@ -78,7 +78,7 @@ def check_table(value: Any, name: str, project: Any = None) -> None:
 
     :param value: as the author gave it.
     :param project: the task's own; the connection may name it where it is not given.
-    :raises InputError: when it is none; where it holds a template, nothing can be said.
+    :raises InputError: when it is not a table name. A name with a template is not checked.
     """
     if not isinstance(value, str) or is_template(value):
         return
@@ -122,7 +122,7 @@ def check_labels(value: Any) -> None:
 def check_location(value: Any) -> None:
     """Check the name of a location.
 
-    :raises InputError: when it is none.
+    :raises InputError: when it is not a location.
     """
     if isinstance(value, str) and not is_template(value):
         check_place("", value)
@@ -131,7 +131,7 @@ def check_location(value: Any) -> None:
 def check_project(value: Any) -> None:
     """Check the name of a project.
 
-    :raises InputError: when it is none.
+    :raises InputError: when it is not a project.
     """
     if isinstance(value, str) and not is_template(value):
         check_place(value, "global")
@@ -140,7 +140,7 @@ def check_project(value: Any) -> None:
 def check_model(value: Any) -> None:
     """Check the name of a model.
 
-    :raises InputError: when it is none.
+    :raises InputError: when it is not a model name.
     """
     if value and isinstance(value, str) and not is_template(value):
         model_path(value)

@@ -1,11 +1,11 @@
-"""Would the service's importer take these lines? One refused line costs the whole job, after hours in the queue.
+"""Would the service's importer accept these lines? One refused line makes the whole job fail, after hours in the queue.
 
 Lines of one template differ only in their key, texts and files, and their keys are always valid. After one line with
 the same kinds of parts was walked and found clean, the others can fail only by a text or an address. Only those are
 then checked. Ready-made lines are walked one by one.
 
-Invariants: no line passes that lint would report as an error in the job of its shard. A refused line leaves nothing
-behind that later lines are compared with. Memory does not grow with the lines.
+Invariants: no line passes that lint would report as an error in the job of its shard. Later lines are not compared with
+a refused line. Memory does not grow with the lines.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Gate:
         self.next_shard()
 
     def next_shard(self) -> None:
-        """Begin anew: what lint compares, such as one type per path, holds within a job, and a shard is a job."""
+        """Begin again. Lint compares lines only within a job (such as one type per path), and a shard is a job."""
         self._linter = Linter(self._name, ignore=self._ignore, rejecting=True, unique_keys=True, model=self._model)
         self._shapes: set[tuple[str, ...]] = set()
 

@@ -1,4 +1,4 @@
-"""What becomes of each line? It goes into a shard, or into the files beside the shards as rejected, duplicate or known.
+"""Where does each line go? Into a shard, or into one of the files beside the shards: rejected, duplicates or known.
 
 Invariants: each line ends in exactly one place. A line is checked against the importer's rules in the job of its shard.
 Only lines that are written can have duplicates. Memory does not grow with the lines.
@@ -90,7 +90,7 @@ class Intake:
         return lines.without(repeated)
 
     def _send(self, lines: Lines) -> int:
-        """Find all lines their place, and return how many lines of this size a chunk should have."""
+        """Send every line to its place, and return how many lines of this size a chunk should have."""
         self._cured.clear()
         size, count = self._writer.size(lines), len(lines.keys)
         if size > self._plan.max_bytes:
@@ -104,7 +104,7 @@ class Intake:
         return max(1, min(_CHUNK_ROWS, count * CHUNK_BYTES // size if size else _CHUNK_ROWS))
 
     def _step(self, lines: Lines, size: int) -> Lines:
-        """Find some of the lines their place, and return those that are still without one."""
+        """Send some of the lines to their place, and return the lines that are left."""
         lines, later = self._diverted(lines) if lines.digests else (lines, Lines())
         count = self._writer.fit(lines, size)
         if lines.keys and not count:
@@ -126,7 +126,9 @@ class Intake:
             self.fixed_count += len(self._cured.keys() & set(lines.keys))
 
     def _diverted(self, lines: Lines) -> tuple[Lines, Lines]:
-        """Put aside what need not be sent; return what is left, and what has to wait for the like of it to be sent."""
+        """Put aside lines that need not be sent. Return the other lines, and lines that must wait until an identical
+        line is sent.
+        """
         answered = self._answered.find(lines.digests) if self._answered is not None else {}
         sent = self._sent.find(lines.digests) if self._sent is not None else {}
         here, left, later = set(), [], []

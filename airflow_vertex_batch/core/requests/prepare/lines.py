@@ -235,11 +235,11 @@ class TemplateMaker:
 
 
 class ReadyMaker:
-    """Takes request lines as they are; only a missing or unsafe key is replaced. What stands beside a request travels
-    beside its answer.
+    """Takes request lines as they are; only a missing or unsafe key is replaced. The other members of the line are kept
+    beside the answer.
 
-    :param key_column: the member that names a line; ``key`` where not given.
-    :param columns: the members that travel; all but the request and its key where there are none.
+    :param key_column: the member that names a line; ``key`` if not given.
+    :param columns: the members that are kept; if empty, all except the request and its key.
     """
 
     frame = READY_MADE

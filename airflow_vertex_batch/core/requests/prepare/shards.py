@@ -78,7 +78,7 @@ class ShardWriter:
         self._open.digest += self._count(lines.cores, beside)
 
     def count_in(self, lines: Lines) -> None:
-        """Let the digests know lines that are not written because other ones stand for them."""
+        """Add lines to the digests that are not written, because an identical line is written instead."""
         self._count(lines.cores, self._beside(lines))
 
     def _count(self, cores: list[bytes], beside: list[bytes]) -> int:
@@ -128,7 +128,7 @@ class ShardWriter:
             self._open = None
 
     def sent(self) -> None:
-        """Note that a manifest which names the files is on its way: it may be there, whatever becomes of the answer."""
+        """Note that a manifest with these files was sent. It may exist, even if the answer is an error."""
         self._is_sent = True
 
     def abandon(self) -> None:

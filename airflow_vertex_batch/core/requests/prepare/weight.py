@@ -23,7 +23,7 @@ _MIME = re.compile(rb'"mime_?[tT]ype":"([a-z]+)/')
 _DATA = re.compile(rb'"data":"[^"\\]*"')
 _MOST = re.compile(rb'"max_?[oO]utput_?[tT]okens":(\d+)')
 _CANDIDATES = re.compile(rb'"candidate_?[cC]ount":(\d+)')
-#: Bytes of UTF-8 that are no ASCII, and those that begin no character.
+#: Bytes of UTF-8 that are not ASCII, and bytes that do not begin a character.
 _NOT_ASCII, _NO_BEGIN = bytes(range(0x80, 0x100)), bytes(range(0x80, 0xC0))
 _KINDS = frozenset({"image", "video", "audio"})
 #: Members of a request that the model reads.

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 #: Batch costs half of online (https://cloud.google.com/vertex-ai/generative-ai/pricing, 2026-11-22).
 _ONLINE = Decimal(2)
-#: Statuses with which the service refuses this request itself; others say nothing about the batch.
+#: Statuses that mean that the service refuses this request. Other statuses say nothing about the batch.
 _REFUSED = frozenset({400, 404})
 
 
 def canary(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
-    """Ask one row, and say what became of it and what it cost."""
+    """Send one row, and return its result and its cost."""
     if plan.canary is None:
         raise ValueError("no canary was asked for")
     try:
