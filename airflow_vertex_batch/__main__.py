@@ -2,7 +2,8 @@
 no Airflow but for ``sweep --airflow-here``.
 
 Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work; of `sweep` also 3: there
-may be more to find, because nobody could say what became of some runs.
+may be more to find, because nobody could say what became of some runs; of `run` also 3, jobs still run, and 130,
+interrupted.
 """
 
 from __future__ import annotations
