@@ -131,7 +131,11 @@ def _without_airflow(error: VertexBatchError) -> VertexBatchError:
     if isinstance(error, ResultError) and not isinstance(error, LostOutputError):
         error.todo = "Look at the dead letters; --again buys what ended jobs did not answer. Or change the limit"
     elif isinstance(error, JobError):
-        error.todo = "Run it with --again: it lands what was answered, and sends only the rest"
+        error.todo = (
+            "Run it once more to look again: it lands what there is"
+            if error.retryable
+            else "Run it with --again: it lands what was answered, and sends only the rest"
+        )
     elif isinstance(error, LogError) and error.todo:
         error.todo = f"{error.todo}; here that is the same command again"
     return error

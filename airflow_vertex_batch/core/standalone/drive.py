@@ -201,9 +201,7 @@ class Standalone:
             )
         batch.answered(step.question.id, by, approved=approved, of_round=step.round)
         if not approved:
-            logger.warning(
-                "The repair round is not sent: %s %s", step.question.subject, "No." if by else "Nobody says."
-            )
+            logger.warning("The repair round is not sent, since nobody approved it: %s", step.question.subject)
         return step.attempt
 
     def _batch(self) -> Batch:
