@@ -1,8 +1,9 @@
 """The command line: ``airflow-vertex-batch doctor | emulator | lint | prices | report | run | story | sweep``. It loads
 Airflow only for ``sweep --airflow-here``.
 
-Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work. `sweep` also has 3: there
-may be more to find, because the state of some runs is not known.
+Exit status: 0 clean, 1 findings (errors, not warnings), 2 the command could not do its work; of `sweep` also 3: there
+may be more to find, because nobody could say what became of some runs; of `run` also 3, jobs still run, and 130,
+interrupted.
 """
 
 from __future__ import annotations

@@ -16,8 +16,12 @@ import pytest
 from tests import moved_clock
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Where the ages of jobs meet the machine's clock; the whole folder costs a hundred seconds of a processor each way.
-FILES = [f"tests/airflow/test_{name}.py" for name in ("fencing", "waiting")]
+#: Where the ages of jobs, or the days on which prices change, meet the machine's clock. All of both folders would cost
+#: minutes of a processor each way.
+FILES = [
+    *(f"tests/airflow/test_{name}.py" for name in ("fencing", "waiting")),
+    *(f"tests/core/test_{name}.py" for name in ("story", "batch", "move", "estimate", "queue")),
+]
 #: Further than any date in a test: a job of years ago is over, one of the years to come has not begun.
 DAYS = (+1_000, -1_000)
 NOW = datetime(2026, 11, 30, 13, 50, 7, tzinfo=UTC)

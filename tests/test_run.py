@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -160,8 +161,9 @@ class TestOneCommand:
     def test_too_few_good_rows_are_landed_and_end_with_status_1(self, desk, service):
         service.behave(BUSY)
         desk.spec("max_failed_ratio = 0.1")
-        _, err = desk.run(status=1)
+        out, err = desk.run("--format", "json", status=1)
         assert "max_failed_ratio allows 10.00%" in err
+        assert json.loads(out)["statuses"] == {"failed": 1, "succeeded": 2}
 
 
 class TestThePage:
@@ -201,7 +203,7 @@ class TestAgain:
             assert program.returncode == -end
         else:
             assert program.returncode == 130
-            assert "Jobs that were created run on, and bill; the same command attaches to them and goes on" in err
+            assert "Jobs that were created run on, and bill; this command attaches to them and goes on" in err
             assert f"{NAME} run moods.toml" in err
         service.release()
         desk.run()
@@ -213,7 +215,7 @@ class TestAgain:
         out, err = desk.run("--detach")
         [job] = of(service, desk)
         assert out.split() == [job["name"]]
-        assert "The jobs run; the same command" in err
+        assert "The jobs run; this command" in err
         desk.run("--once", status=3)
         assert desk.landed(storage_client) == Counter()
         service.release()
@@ -233,12 +235,53 @@ class TestAgain:
         assert desk.landed(storage_client) == once(4), "a run after --again goes on from it"
         assert [job["billedRows"] for job in of(service, desk)] == [3, 4]
 
-    def test_an_edited_spec_asks_anew(self, desk, service, storage_client):
-        desk.run()
+    def test_an_edited_spec_pays_anew_only_when_that_is_wanted(self, desk, service, storage_client):
+        desk.run("--detach")
         desk.spec('system_instruction = "One word."')
-        desk.run()
+        _, err = desk.run(status=2)
+        assert "The spec of gs://" in err
+        assert "has changed since its batch began" in err
+        assert "To do: Run it with --again to ask anew" in err
+        assert len(of(service, desk)) == 1
+        desk.run("--again")
         assert desk.landed(storage_client) == once(3)
-        assert [job["billedRows"] for job in of(service, desk)] == [3, 3]
+        assert len(of(service, desk)) == 2
+
+    @pytest.mark.parametrize(
+        "more", ["queue_warning = 90000", "max_failed_ratio = 0.5", 'display_name = "x"', "max_cost_usd = 9.0"]
+    )
+    @pytest.mark.parametrize("on_clear", ["new", "repair"])
+    def test_what_does_not_change_a_request_is_no_edit(self, desk, service, more, on_clear):
+        desk.spec(f'on_clear = "{on_clear}"')
+        desk.run()
+        desk.spec(f'on_clear = "{on_clear}"\n{more}')
+        desk.run()
+        assert [job["billedRows"] for job in of(service, desk)] == [3]
+
+    def test_the_command_that_is_named_goes_on_with_this_very_batch(self, desk, service, storage_client):
+        service.behave(HOLD)
+        desk.rows(3)
+        _, err = desk.run(
+            "--run-id", "night b", "--day", "2026-11-22", "--destination", f"{desk.address}/out", "--detach"
+        )
+        [command] = re.findall(rf"goes on: {NAME} (.*)\.\n", err)
+        assert "--run-id 'night b'" in command
+        service.release()
+        desk.main(*shlex.split(command))
+        assert desk.landed(storage_client) == once(3)
+        assert [job["billedRows"] for job in of(service, desk)] == [3]
+
+    def test_a_job_that_failed_is_bought_again_only_when_that_is_wanted(self, desk, service, storage_client):
+        service.behave({"do": "end", "state": "JOB_STATE_FAILED", "from_pending": True})
+        _, err = desk.run(status=2)
+        assert "To do: Run it with --again" in err
+        for _ in range(3):
+            _, err = desk.run("--once", status=1)
+            assert "--again buys what ended jobs did not answer" in err
+        assert len(of(service, desk)) == 1
+        desk.run("--again")
+        assert desk.landed(storage_client) == once(3)
+        assert [job["billedRows"] for job in of(service, desk)][1:] == [3]
 
     def test_another_run_id_is_another_batch(self, desk, service):
         desk.run("--run-id", "a")
@@ -260,6 +303,14 @@ class TestMoney:
         assert "Nobody can be asked: this is no terminal" in err
         assert "To do: Run it with --approve" in err
         assert of(service, desk) == []
+
+    def test_a_repair_round_that_nobody_approves_keeps_nothing_from_landing(self, desk, service, storage_client):
+        service.behave(BUSY | {"labels": {"avb-round": "0"}})
+        desk.spec(f"{self.SPEC}\nrepair_rounds = 1\nmax_failed_ratio = 1.0")
+        desk.run("--approve", "--detach")
+        desk.run()
+        assert desk.landed(storage_client) == once(3) - Counter(["t1"])
+        assert [job["billedRows"] for job in of(service, desk)] == [2]
 
     def test_approve_pays(self, desk, service):
         desk.spec(self.SPEC)
@@ -287,11 +338,23 @@ class TestMoney:
         os.close(keyboard)
         assert program.wait(PATIENCE) == status, seen
         assert [job["billedRows"] for job in of(service, desk)] == jobs
-        assert "This batch may cost up to" in out
+        assert b"This batch may cost up to" in seen
+        assert "may cost" not in out
         if status == 0:
             assert "━".encode() in seen
         else:
-            assert b"rejected this batch" in seen
+            assert b"said no" in seen
+            desk.run("--approve")
+
+
+class TestTheAccount:
+    def test_without_one_it_says_how_to_get_one(self, desk, monkeypatch):
+        for name in ("GOOGLE_CLOUD_PROJECT", "VERTEX_BATCH_EMULATOR_HOST"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(desk.folder / "none.json"))
+        _, err = desk.run(status=2)
+        assert "No credentials for this machine's account" in err
+        assert "gcloud auth application-default login" in err
 
 
 class TestTwoDrivers:

@@ -9,8 +9,11 @@ import contextlib
 import getpass
 import json
 import logging
+import os
+import shlex
 import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.cli.escapes import one_line
@@ -20,12 +23,17 @@ from airflow_vertex_batch.cli.terminal import NAME, given, store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_vertex_batch.core.answers.report import Report
+    from airflow_vertex_batch.core.domain.errors import VertexBatchError
     from airflow_vertex_batch.core.domain.job import BatchJob
     from airflow_vertex_batch.core.progress import Skip, Wait
     from airflow_vertex_batch.core.purchase.approval import Question
-    from airflow_vertex_batch.core.standalone.drive import Standalone
+    from airflow_vertex_batch.core.standalone.drive import Landed, Standalone
 
+#: Options that win over a member of the spec.
+_WINS = {
+    "--staging": "staging_uri", "--destination": "destination", "--day": "partition_date", "--dag-id": "dag_id",
+    "--run-id": "run_id", "--project": "project_id",
+}  # fmt: skip
 _STILL_RUNNING = 3
 _INTERRUPTED = 130
 
@@ -36,14 +44,15 @@ def add_run(commands: Any) -> None:
     run.add_argument(
         "spec", metavar="SPEC", type=given, help="TOML file, local or gs://, with the arguments of vertex_batch()"
     )
-    for option, name, what in (
-        ("--staging", "staging_uri", "gs:// folder for request files and logs"),
-        ("--destination", "destination", "where answers land: gs:// folder or bq:// table"),
-        ("--day", "partition_date", "the day the rows belong to, YYYY-MM-DD"),
-        ("--dag-id", "dag_id", "first part of the batch's name"),
-        ("--run-id", "run_id", "name of this run: another one is another batch"),
-        ("--project", "project_id", "project of the jobs"),
+    for option, what in (
+        ("--staging", "gs:// folder for request files and logs"),
+        ("--destination", "where answers land: gs:// folder or bq:// table"),
+        ("--day", "the day the rows belong to, YYYY-MM-DD"),
+        ("--dag-id", "first part of the batch's name"),
+        ("--run-id", "name of this run: another one is another batch"),
+        ("--project", "project of the jobs"),
     ):
+        name = _WINS[option]
         run.add_argument(
             option, dest=name, type=given, default=None, metavar=option[2:].upper().replace("-", "_"),
             help=f"{what}; wins over {name} in the spec",
@@ -53,7 +62,11 @@ def add_run(commands: Any) -> None:
         "--once", action="store_true", help="do what can be done now, wait for nothing; exit status 3: jobs still run"
     )
     how.add_argument("--detach", action="store_true", help="end as soon as the jobs are created")
-    run.add_argument("--again", action="store_true", help="read the source again, as a clear in Airflow does")
+    run.add_argument(
+        "--again",
+        action="store_true",
+        help="pay anew: read the source again, take an edited spec, buy what an ended job did not answer",
+    )
     run.add_argument("--approve", action="store_true", help='with on_over_budget = "ask": yes, pay it')
     run.add_argument("--prices", type=given, default=None, metavar="FILE", help=PRICE_FILE_HELP)
     run.add_argument("--format", choices=("text", "json"), default="text")
@@ -64,34 +77,68 @@ def _run(options: argparse.Namespace) -> int:
     """Prepare, create, wait, repair and land one batch, as the operators do, without Airflow.
 
     The spec is a TOML file with the arguments of vertex_batch(). Run it again, and it goes on where it was: a job that
-    exists is attached to and never bought twice. An edited spec reads its source again. A DAG whose ids are the
-    spec's dag_id, task_id and run_id goes on from the same log.
+    exists is attached to and never bought twice. What would pay anew needs --again. A DAG whose ids are the spec's
+    dag_id, task_id and run_id goes on from the same log.
 
-    Exit status: 0 landed, or created with --detach; 1 landed, and too many rows have no good answer; 2 it could not be
-    done; 3 jobs still run (--once); 130 interrupted, and jobs still run.
+    Exit status: 0 landed, or nothing was to be sent, or created with --detach; 1 landed, and too many rows have no good
+    answer; 2 it could not be done; 3 jobs still run (--once); 130 interrupted.
     """
-    from airflow_vertex_batch.core.domain.errors import ResultError
+    from airflow_vertex_batch.core.domain.errors import VertexBatchError
     from airflow_vertex_batch.core.money.prices import PriceTable
     from airflow_vertex_batch.core.standalone.drive import Standalone
     from airflow_vertex_batch.core.standalone.spec import Spec
     from airflow_vertex_batch.gcp.cloud import EnvironmentCloud
 
-    said = ("staging_uri", "destination", "partition_date", "dag_id", "run_id", "project_id")
-    spec = Spec.read(_text(options.spec), options.spec, **{name: getattr(options, name) for name in said})
+    said = {name: getattr(options, name) for name in _WINS.values()}
+    environment = os.environ.get("GOOGLE_CLOUD_PROJECT", "")
+    spec = Spec.read(_text(options.spec), options.spec, project=environment, **said)
+    # A server that does not answer is told of at once; the batch itself is as patient as a nightly task.
+    store().read(spec.staging() / "is-anybody-there")
     cloud = EnvironmentCloud(spec.project_id or "", spec.location)
     prices = PriceTable.load(cloud.store, options.prices) if options.prices else PriceTable.shipped()
     person = _Person(approves=options.approve)
-    batch = Standalone(spec, cloud, person, prices=prices, again=options.again)
+    try:
+        batch = Standalone(spec, cloud, person, prices=prices, again=options.again)
+        return _carried_out(options, batch, person)
+    except VertexBatchError as error:
+        raise _without_airflow(error) from error
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is
+        # Status 1 says that answers have landed: whatever this is, it does not.
+        traceback.print_exc()
+        return 2
+
+
+def _carried_out(options: argparse.Namespace, batch: Standalone, person: _Person) -> int:
+    from airflow_vertex_batch.core.standalone.drive import Patience
+
+    patience = Patience.DETACH if options.detach else Patience.ONCE if options.once else Patience.WAIT
     try:
         with _told_of_steps(), person.watching(), _ended_gently():
-            ended = batch.go_on(until=lambda wait: options.detach or (options.once and not batch.has_ended(wait)))
+            ended = batch.go_on(patience)
     except KeyboardInterrupt:
-        _say(f"Interrupted. Jobs that were created run on, and bill; {_again(options.spec)}.")
+        left = f"Jobs that were created run on, and bill; {_again(options)}" if batch.has_jobs else "No job was created"
+        _say(f"Interrupted. {left}.")
         return _INTERRUPTED
-    except ResultError as error:
-        _say(str(error.lay_out()))
-        return 1
     return _told(options, batch, ended)
+
+
+def _without_airflow(error: VertexBatchError) -> VertexBatchError:
+    """Let an error say what to do here: there is no task that could be cleared, or tried again."""
+    from airflow_vertex_batch.core.domain.errors import JobError, LogError, LostOutputError, ResultError
+
+    if isinstance(error, ResultError) and not isinstance(error, LostOutputError):
+        error.todo = "Look at the dead letters; --again buys what ended jobs did not answer. Or change the limit"
+    elif isinstance(error, JobError):
+        error.todo = (
+            "Run it once more to look again: it lands what there is"
+            if error.retryable
+            else "Run it with --again: it lands what was answered, and sends only the rest"
+        )
+    elif isinstance(error, LogError) and error.todo:
+        error.todo = f"{error.todo}; here that is the same command again"
+    return error
 
 
 def _text(name: str) -> bytes:
@@ -107,32 +154,39 @@ def _text(name: str) -> bytes:
     return text
 
 
-def _told(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | Report) -> int:
+def _told(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | Landed) -> int:
     """Say how it ended, and return the exit status."""
-    from airflow_vertex_batch.core.answers.report import Report
     from airflow_vertex_batch.core.progress import Wait
+    from airflow_vertex_batch.core.standalone.drive import Landed
 
-    if isinstance(ended, Report):
-        print(json.dumps(ended.as_dict(), indent=2) if options.format == "json" else ended.text())
-        return 0
+    is_json = options.format == "json"
+    if isinstance(ended, Landed):
+        print(json.dumps(ended.report.as_dict(), indent=2) if is_json else ended.report.text())
+        if ended.bad is None:
+            return 0
+        _say(str(_without_airflow(ended.bad).lay_out()))
+        return 1
     if isinstance(ended, Wait):
         names = [job.name for job in ended.jobs]
-        if options.format == "json":
-            print(json.dumps({"jobs": names, "log": str(batch.log.folder)}, indent=2))
-        else:
-            print("\n".join(names))
-        _say(f"The jobs run; {_again(options.spec)}.")
+        print(json.dumps({"jobs": names, "log": str(batch.log.folder)}, indent=2) if is_json else "\n".join(names))
+        _say(f"The jobs run; {_again(options)}.")
         return 0 if options.detach else _STILL_RUNNING
-    print(json.dumps({"skipped": ended.why}) if options.format == "json" else f"Nothing was sent. {ended.why}")
+    print(json.dumps({"skipped": ended.why}) if is_json else f"Nothing was sent. {ended.why}")
     return 0
 
 
-def _again(spec: str) -> str:
-    return f"the same command attaches to them and goes on: {NAME} run {spec}"
+def _again(options: argparse.Namespace) -> str:
+    """Name the command that goes on with this very batch. --again is not part of it: that would pay anew."""
+    said = {**_WINS, "--prices": "prices"}
+    given = [part for option, name in said.items() if (value := getattr(options, name)) for part in (option, value)]
+    return f"this command attaches to them and goes on: {shlex.join([NAME, 'run', options.spec, *given])}"
 
 
 def _say(text: str) -> None:
-    print(f"{NAME}: {text}", file=sys.stderr)
+    # Whoever read the log may have gone: that ends no wait.
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print(f"{NAME}: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -172,23 +226,17 @@ class _Person:
         self._seen: dict[str, str] = {}
 
     def answers(self, question: Question) -> tuple[str, bool]:
-        """Ask at the terminal.
-
-        :raises InputError: when this is none.
-        """
-        from airflow_vertex_batch.core.domain.errors import InputError
-
+        """Ask at the terminal; nobody answers where this is none."""
         if self._approves:
-            return getpass.getuser(), True
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise InputError(
-                question.subject,
-                why="Nobody can be asked: this is no terminal",
-                left="Nothing was sent",
-                todo="Run it with --approve to pay that, or raise max_cost_usd",
-            )
-        said = input(f"{one_line(question.subject)} [y/N] ")
-        return getpass.getuser(), said.strip().lower() in {"y", "yes"}
+            return _user(), True
+        if sys.stdin is None or not sys.stdin.isatty() or sys.stderr is None:
+            return "", False
+        # Not by `input`: that writes to the standard output, which is for the report.
+        print(f"{one_line(question.subject)} [y/N] ", end="", file=sys.stderr, flush=True)
+        try:
+            return _user(), input().strip().lower() in {"y", "yes"}
+        except EOFError:
+            return "", False
 
     def sees(self, jobs: Sequence[BatchJob]) -> None:
         """Show how far the jobs are: a bar at a terminal, a line for each new state elsewhere."""
@@ -209,6 +257,14 @@ class _Person:
         finally:
             if self._bar is not None:
                 self._bar.end()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run as a number that has no name.
+        return f"uid {os.getuid()}"
 
 
 class _Bar:

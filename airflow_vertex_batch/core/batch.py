@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -259,7 +258,7 @@ class Batch:
             purchase = f"{manifest.fingerprint} {self._start.generation}"
         elif buyer.terms.renew:
             purchase = f"{purchase} {buyer.terms.generation}"
-        estimate = estimate_cost(manifest, buyer.base.model, self._prices, datetime.now(UTC))
+        estimate = estimate_cost(manifest, buyer.base.model, self._prices, self._log.now())
         found = verdict(
             self._policy.budget,
             estimate,
@@ -335,7 +334,8 @@ class Batch:
         :returns: the next place; None when no place is left, and the job goes on.
         """
         own, policy, prices = self._unmarked.base.model, self._policy, self._prices
-        places = [each for each in policy.elsewhere if fits(manifest, each, own, self._store, policy.budget, prices)]
+        now, store = self._log.now(), self._store
+        places = [each for each in policy.elsewhere if fits(manifest, each, own, store, policy.budget, prices, now)]
         return self._buyer(self._state()).move(manifest, shard_of(manifest, job), job, places)
 
     def _without_rows(self, seen: steps.Seen) -> Skip:

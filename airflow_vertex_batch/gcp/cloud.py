@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core.domain.errors import InputError
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
 class EnvironmentCloud:
     """Google Cloud with the application default credentials, or the local servers that the environment names.
 
-    :param project: of the jobs; that of ``GOOGLE_CLOUD_PROJECT`` or of the credentials where empty.
+    :param project: of the jobs; that of the credentials where empty.
     :param location: of new jobs.
     :raises InputError: when nobody names a project.
     """
 
     def __init__(self, project: str, location: str) -> None:
-        self.project = project or os.environ.get("GOOGLE_CLOUD_PROJECT", "") or self._own_project()
+        self.project = project or self._own_project()
         self.location, self.store, self.warehouse = location, GcsStore(), BigQueryWarehouse(project=self.project)
 
     def service(self, location: str) -> VertexClient:

@@ -61,13 +61,18 @@ def default_account(emulator_variable: str) -> tuple[str, Credentials]:
     """Return project and credentials of the environment. A local server accepts any credentials.
 
     :param emulator_variable: names the local server of the service, where there is one.
+    :raises ServiceError: when there are no credentials.
     """
     import google.auth
     from google.auth.credentials import AnonymousCredentials
+    from google.auth.exceptions import GoogleAuthError
 
     if local_server(emulator_variable):
         return "emulator", AnonymousCredentials()  # type: ignore[no-untyped-call]
-    credentials, project = google.auth.default(scopes=[_SCOPE])
+    try:
+        credentials, project = google.auth.default(scopes=[_SCOPE])
+    except GoogleAuthError as error:
+        raise credentials_error("this machine's account", error) from error
     return project or "", credentials
 
 

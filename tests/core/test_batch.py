@@ -10,7 +10,7 @@ from airflow_vertex_batch.core.answers.repair import RepairPolicy
 from airflow_vertex_batch.core.domain.errors import InputError, LogError
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.money.estimate import Budget
-from airflow_vertex_batch.core.progress import Ask, Done, Wait
+from airflow_vertex_batch.core.progress import Ask, Done, Skip, Wait
 from airflow_vertex_batch.core.purchase.decide import OnClear
 from tests.core.worlds import Task, World, answers, fails, some_rows
 from tests.fakes import Died, Lives
@@ -398,3 +398,57 @@ class TestALostLog:
         task.manifest = prepared
         assert isinstance(task.attempt(), Wait)
         assert len(world.jobs.paid) == 1
+
+
+class TestAnswers:
+    """A person answers, or does not, and the log has it."""
+
+    BUDGET = Budget.of(0.000001, "ask")
+
+    def asked(self, world=None, policy="ask"):
+        task = Task(world or World(), some_rows(3), budget=Budget.of(0.000001, policy))
+        return task, task.attempt()
+
+    @pytest.mark.parametrize(
+        ("by", "why", "text"),
+        [
+            ("Ada", "", "Ada rejected this batch. No job was created for it"),
+            ("", "timed out", "Nobody approved this batch. timed out. No job was created for it"),
+        ],
+        ids=["said", "nobody"],
+    )
+    def test_a_batch_that_is_not_approved_ends_with_who_and_why(self, by, why, text):
+        task, step = self.asked()
+        with pytest.raises(InputError, match=rf"^{text}"):
+            task.batch().answered(step.question.id, by, approved=False, of_round=0, why=why)
+        assert (step.question.id in task.state().answers) == bool(by)
+        assert task.world.jobs.paid == []
+
+    def test_a_round_that_nobody_approved_is_given_up(self):
+        world = World({"a0": [fails()]})
+        task = Task(world, some_rows(3), rounds=1, budget=self.BUDGET)
+        task.answer(task.attempt(), approved=True)
+        task.resume()
+        world.run()
+        step = task.resume()
+        task.batch().answered(step.question.id, "", approved=False, of_round=step.round)
+        given = task.state().answers[step.question.id]
+        assert (step.round, given.by, given.approved) == (1, "nobody", False)
+        assert isinstance(task.resume(), Done)
+        assert len(world.jobs.paid) == 1
+
+    def test_a_skip_says_why(self):
+        _, step = self.asked(policy="skip")
+        assert step == Skip(step.why)
+        assert "may cost up to" in step.why
+
+    def test_another_attempt_at_work_is_named_with_its_log(self):
+        world = World()
+        task, other = Task(world, some_rows(3)), Task(world, some_rows(4))
+        task.attempt()
+        other.clear()
+        other.attempt()
+        with pytest.raises(
+            LogError, match=r"Another attempt of this task is at work on gs://.*/log\. Nothing was sent\. Let it finish"
+        ):
+            task.resume()

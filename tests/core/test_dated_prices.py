@@ -8,13 +8,18 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
+import time_machine
 
+from airflow_vertex_batch.core.answers.repair import RepairPolicy, select
 from airflow_vertex_batch.core.answers.report import Totals
+from airflow_vertex_batch.core.answers.rounds import Rounds
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.ports import LocalStore
 from airflow_vertex_batch.core.domain.row import RowStatus, Usage
 from airflow_vertex_batch.core.money.prices import CachedDiscount, Price, PriceTable, billing_day
 from tests.builders import a_row
+from tests.core.worlds import FOLDER, Task, World, fails, some_rows
+from tests.fakes import MemoryWarehouse
 
 #: The smallest case of the issue: a price that doubles on a day that is known.
 BEFORE = Price("m", Decimal(1), Decimal(5), Decimal("0.1"), "test", "2026-11-28", valid_until="2026-11-30")
@@ -86,6 +91,21 @@ class TestTheDayOfARow:
     )
     def test_begins_at_midnight_in_pacific_time(self, when, day):
         assert billing_day(when) == day
+
+
+def test_a_batch_costs_the_same_whenever_it_is_read_and_lands():
+    """Its lines do not say when they were answered: the day on which its last job ended counts, not today."""
+    world = World({"a1": [fails()]})
+    world.store.clock = world.clock
+    task = Task(world, some_rows(3), rounds=1)
+    done, costs = task.to_the_end(), set()
+    for today in ("2026-11-29T12:00Z", "2030-01-01T12:00Z"):
+        with time_machine.travel(today, tick=False):
+            costs.add(f"{Decimal(task.land(done).cost_usd):.6f}")
+            rounds = Rounds(done.rounds, world.store, MemoryWarehouse())
+            costs.add(f"{select(rounds, RepairPolicy(), world.store, FOLDER, 't').cost_usd:.6f}")
+    assert len(costs) == 1, costs
+    assert costs == {"0.000026"}
 
 
 class TestAFile:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from airflow_vertex_batch.core.answers.rounds import Round, taken_over
-from airflow_vertex_batch.core.domain.errors import LogError
+from airflow_vertex_batch.core.domain.errors import InputError, LogError
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.money.estimate import Budget
 from airflow_vertex_batch.core.progress import Done, Wait
@@ -303,6 +303,16 @@ class TestTakenOver:
         world.run()
         jobs = task.resume().rounds[0].jobs
         assert taken_over(task.manifest, jobs, jobs) is None
+
+    def test_jobs_of_another_set_are_not_taken_over(self):
+        world = World()
+        step = Task(world, some_rows(2)).attempt()
+        other = Task(world, some_rows(3), identity=an_identity(task_id="other"), installation="other")
+        other.attempt()
+        second = Task(world, [], identity=an_identity(task_id="repair"))
+        second.manifest = other.manifest
+        with pytest.raises(InputError, match=r"answers no file of manifest"):
+            second.take_over(step.jobs, fresh=True)
 
 
 class TestDeath:

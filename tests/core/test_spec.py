@@ -114,8 +114,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("more", "what"),
         [
-            ('promt = "x"', r"moods\.toml: promt is no argument of a batch\. Write prompt"),
-            ("zzz = 1", r"moods\.toml: zzz is no argument of a batch\. Use one of "),
+            ('promt = "x"', r"moods\.toml: 'promt' is no argument of a batch\. Write prompt"),
+            ("zzz = 1", r"moods\.toml: 'zzz' is no argument of a batch\. Use one of "),
             ('gcp_conn_id = "x"', r"gcp_conn_id means nothing without Airflow\. Leave it out: the account is"),
             ('sql_conn_id = "x"', r"sql_conn_id means nothing without Airflow\. .*`sql` asks BigQuery"),
             ("deferrable = true", "deferrable means nothing without Airflow"),
@@ -126,6 +126,15 @@ class TestMistakes:
             ("columns = 3", r"columns: Expected `str \| array`, got `int`"),
             ('repair_by = "resume"', "repair_by, which would do nothing. It has no repair round"),
             ('task_id = ""', "task_id is empty"),
+            ('run_id = "a\\u0000b"', "run_id is odd"),
+            (f'dag_id = "{"x" * 251}"', "dag_id is longer than 250 characters"),
+            (
+                'display_name = "{{ ds }}"',
+                r"display_name holds a template, '\{\{ ds \}\}', and only Airflow renders it",
+            ),
+            ('[labels]\na = "{{ ds_nodash }}"', r"labels\.a holds a template"),
+            ("[response_schema]\nminimum = nan", "response_schema.minimum is nan"),
+            ("x = " + "[" * 2000, "is no TOML"),
             ('sql = "SELECT 1"', r"moods has 2 sources \(sql, files\)"),
             ("model = ", r"moods\.toml is no TOML\. Invalid value"),
             ("job_timeout = 97", r"job_timeout = 97 is 97 seconds\. .*97 hours are 349200"),
@@ -142,6 +151,20 @@ class TestMistakes:
         with pytest.raises(InputError, match=rf"moods\.toml does not fit\. .*missing required field `{name}`"):
             members(text)
 
+    def test_a_mark_of_byte_order_is_no_mistake(self):
+        assert Spec.read(b"\xef\xbb\xbf" + LEAST.encode(), "moods.toml") == read()
+
+    @pytest.mark.parametrize("value", ["''", "[]"])
+    def test_a_source_that_names_nothing_is_refused(self, value):
+        with pytest.raises(InputError, match="files of task moods is empty"):
+            members(LEAST.replace('"tickets.csv"', value))
+
+    @pytest.mark.parametrize(
+        ("name", "task"), [("a/b.c.toml", "b.c"), ("gs://b/moods.toml", "moods"), ("moods", "moods"), (".toml", "spec")]
+    )
+    def test_a_batch_is_named_as_its_file_is(self, name, task):
+        assert read(name=name).task_id == task
+
     def test_what_is_no_text_is_refused(self):
         with pytest.raises(InputError, match="is no TOML"):
             Spec.read(b"\xff", "moods.toml")
@@ -152,10 +175,18 @@ class TestItsDigest:
         assert read().digest() == read().digest()
 
     @pytest.mark.parametrize(
-        "more", ["repair_rounds = 1", 'system_instruction = "Be brief."', "partition_date = 2026-11-22"]
+        "more", ["fix_requests = true", 'system_instruction = "Be brief."', "[generation_config]\ntemperature = 0"]
     )
-    def test_changes_with_every_argument(self, more):
+    def test_changes_with_what_is_asked(self, more):
         assert read(more).digest() != read().digest()
+
+    @pytest.mark.parametrize("more", ["repair_rounds = 1", "partition_date = 2026-11-22", 'on_null = "reject"'])
+    def test_stays_with_all_else(self, more):
+        assert read(more).digest() == read().digest()
+
+    def test_does_not_depend_on_the_order_of_members(self):
+        first, second = "[generation_config]\na = 1\nb = 2", "[generation_config]\nb = 2\na = 1"
+        assert read(first).digest() == read(second).digest()
 
 
 def test_a_spec_is_frozen():

@@ -123,6 +123,9 @@ def test_the_tasks_of_a_group_are_one_story_and_other_tasks_are_not_in_it():
     ):
         BatchLog(world.store, an_identity(task_id=name), "1:x").add(entry)
         world.clock.sleep(60)
+        # What else a task writes, before and behind its log in the order of names.
+        for other in ("answers.json", "manifests/7.json", "log.txt", "5/x"):
+            world.store.objects[f"{STAGING}/nightly/scheduled__2026-11-22/{name}/{other}"] = b"{}"
     logs = logs_of(world.store, Uri.parse(STAGING), "nightly", "scheduled__2026-11-22", "tickets")
     made = story(logs)
     assert [(line.task, line.attempt, line.kind, line.text) for line in made.lines] == [

@@ -176,7 +176,7 @@ def select(
     first, number = rounds.rounds[0].manifest, len(rounds.rounds)
     if first is None:
         raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
-    totals = Totals(prices)
+    totals = Totals(prices, now=rounds.ended_at)
     with Shelf() as wanted, Shelf() as missed, Shelf() as resumable:
         for row in rounds.rows():
             totals.add(row)

@@ -22,6 +22,7 @@ from airflow_vertex_batch.core.requests.prepare import request_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from airflow_vertex_batch.core.domain.ports import ObjectStore, Warehouse
 
@@ -80,6 +81,15 @@ class Rounds:
     def expected_count(self) -> int:
         """The number of requests in the input of the first round, as far as it has been read."""
         return self._collectors[0].expected_count
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the last job ended, or was created: rows that do not say when they were answered are priced by that day,
+        whenever they land.
+        """
+        jobs = (job for asked in self.rounds for job in asked.jobs)
+        known = (at for job in jobs if (at := job.ended_at or job.created_at) is not None)
+        return max(known, default=None)
 
     def amiss(self) -> str:
         """Return which keys are missing or surplus, for totals that do not add up."""

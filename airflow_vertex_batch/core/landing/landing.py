@@ -68,7 +68,8 @@ class Landing:
         )
         report = land(
             rows, sink, self._plan,
-            expected=self._expected, prices=self._prices, model=self._model, amiss=self._rounds.amiss,
+            expected=self._expected, prices=self._prices, model=self._model, now=self._rounds.ended_at,
+            amiss=self._rounds.amiss,
         )  # fmt: skip
         rounds = self._rounds.rounds
         return msgspec.structs.replace(

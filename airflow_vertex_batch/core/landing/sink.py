@@ -17,6 +17,7 @@ from airflow_vertex_batch.core.money.prices import PriceTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
     from airflow_vertex_batch.core.domain.ports import ObjectStore
 from airflow_vertex_batch.core.landing.record import LandedRow, LandPlan, flat
@@ -42,16 +43,18 @@ def land(
     expected: Callable[[], int],
     prices: PriceTable | None = None,
     model: str = "",
+    now: datetime | None = None,
     amiss: Callable[[], str] | None = None,
 ) -> Report:
     """Land every row and return the report.
 
     :param model: the model that was asked, for the price of rows that do not name one.
-    :param expected: returns how many rows there must be, after all have been read.
-    :param amiss: returns which rows are missing or surplus (`Collector.amiss`). It is called only if the totals differ.
-    :raises ResultError: when there are more or fewer rows than expected. Then nothing has landed.
+    :param now: of `Totals`.
+    :param expected: says how many rows there must be, once all have been read.
+    :param amiss: says which rows are missing or surplus (`Collector.amiss`); asked only when the totals differ.
+    :raises ResultError: when there are more or fewer; nothing was landed then.
     """
-    totals = Totals(prices, model)
+    totals = Totals(prices, model, now)
     with sink:
         for row in rows:
             good, record = row.status.is_good, flat(row, plan, totals.add(row))

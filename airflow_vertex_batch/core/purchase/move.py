@@ -5,7 +5,7 @@ entry is written before the job is cancelled. The next purchase of these request
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core.domain.address import Uri
@@ -76,16 +76,22 @@ def refused_there(manifest: Manifest, place: Place, store: ObjectStore) -> str:
 
 
 def fits(
-    manifest: Manifest, place: Place, own_model: str, store: ObjectStore, budget: Budget | None, prices: PriceTable
+    manifest: Manifest,
+    place: Place,
+    own_model: str,
+    store: ObjectStore,
+    budget: Budget | None,
+    prices: PriceTable,
+    now: datetime,
 ) -> bool:
     """Whether a set may be bought at another place: the model there takes the requests, and the price is allowed.
 
-    :param own_model: the task's own model, which is always allowed.
+    :param own_model: the task's own, which may be asked.
+    :param now: when it would be bought: prices change.
     """
     if refusal := refused_there(manifest, place, store):
         logger.warning("%s is passed over: its model refuses these requests (%s).", place, refusal)
         return False
-    now = datetime.now(UTC)
     if not place.model or budget is None or budget.allows(manifest, place.model, own_model, prices, now):
         return True
     logger.warning("%s is passed over: %s.", place, estimate_cost(manifest, place.model, prices, now))

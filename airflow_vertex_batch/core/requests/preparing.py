@@ -85,6 +85,8 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
         from airflow_vertex_batch.core.requests.request import MAX_REQUESTS
 
         source = self.source_name
+        if source != "rows" and getattr(self, source) in ("", [], ()):
+            raise InputError(f"{source} of task {self.task_id} is empty", todo="Name what is to be read")
         self._check_words()
         if not 1 <= self.max_requests_per_job <= MAX_REQUESTS:
             raise InputError(f"max_requests_per_job={self.max_requests_per_job}", todo=f"Use 1 to {MAX_REQUESTS:,}")
@@ -216,6 +218,8 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
     def _check_plain(self) -> None:
         for name in _PLAIN:
             check_plain(getattr(self, name), name)
+        if isinstance(self.response_schema, dict):
+            check_plain(self.response_schema, "response_schema")
 
     def _check_words(self) -> None:
         from airflow_vertex_batch.core.requests.lint import RULES

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from enum import StrEnum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
+import msgspec
+
 from airflow_vertex_batch.core.answers.report import Report, only_hopeless
 from airflow_vertex_batch.core.batch import Batch
-from airflow_vertex_batch.core.domain.errors import VertexBatchError
+from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.domain.identity import Identity
 from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
 from airflow_vertex_batch.core.landing.landed import known_digests
@@ -23,15 +26,15 @@ from airflow_vertex_batch.core.landing.record import LandPlan
 from airflow_vertex_batch.core.progress import Ask, Attempt, Done, Skip, Wait
 from airflow_vertex_batch.core.purchase.buyer import Buyer, display_name
 from airflow_vertex_batch.core.purchase.decide import OnClear
-from airflow_vertex_batch.core.purchase.entries import Prepared
+from airflow_vertex_batch.core.purchase.entries import Begun, Intent, Prepared, Submission
 from airflow_vertex_batch.core.purchase.fold import Start, fold
 from airflow_vertex_batch.core.purchase.log import BatchLog
 from airflow_vertex_batch.core.requests.prepare import prepare
 from airflow_vertex_batch.core.waiting.drive import drive, drive_once
-from airflow_vertex_batch.core.waiting.watch import Flow, Outcome, watch
+from airflow_vertex_batch.core.waiting.watch import Flow, Outcome, Queued, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from airflow_vertex_batch.core.answers.rounds import Round
     from airflow_vertex_batch.core.domain.manifest import Manifest
@@ -69,40 +72,84 @@ class Person(Protocol):
     """Who runs the batch."""
 
     def answers(self, question: Question) -> tuple[str, bool]:
-        """Return who answered, and whether it may be paid.
-
-        :raises InputError: when nobody is there to be asked.
-        """
+        """Return who answered, and whether it may be paid; an empty name where nobody is there to be asked."""
 
     def sees(self, jobs: Sequence[BatchJob]) -> None:
         """Be told of the jobs that are waited for, as they are now."""
 
 
+class Landed(msgspec.Struct, frozen=True):
+    """The answers have landed.
+
+    :param bad: why that is not good enough; None where it is.
+    """
+
+    report: Report
+    bad: VertexBatchError | None = None
+
+
+class Patience(StrEnum):
+    """How long a run waits for jobs."""
+
+    #: Until they have ended.
+    WAIT = auto()
+    #: It looks once.
+    ONCE = auto()
+    #: It creates them, and ends.
+    DETACH = auto()
+
+
 class Standalone:
     """One spec, run.
 
-    :param again: read the source again, as after a clear in Airflow: what was paid for is landed again all the same,
-        unless `on_clear` says otherwise.
+    :param again: do what a clear does in Airflow: read the source again, take an edited spec, buy what an ended job did
+        not answer. Without it a run only goes on.
     """
 
     def __init__(self, spec: Spec, cloud: Cloud, person: Person, *, prices: PriceTable, again: bool = False) -> None:
         self._spec, self._cloud, self._person, self._prices = spec, cloud, person, prices
         staging = spec.staging()
         identity = Identity(staging=str(staging), dag_id=spec.dag_id, task_id=spec.task_id, run_id=spec.run_id)
-        self._token = uuid4().hex[:12]
-        tries = len({entry.attempt for entry in BatchLog(cloud.store, identity, "").entries()})
-        self.log = BatchLog(cloud.store, identity, f"{tries + 1}:{self._token}")
-        self._generation = f"{spec.digest()}-{self._token}" if again else self._last_generation()
+        self._token, self._again = uuid4().hex[:12], again
+        entries = BatchLog(cloud.store, identity, "").entries()
+        self.log = BatchLog(cloud.store, identity, f"{len({entry.attempt for entry in entries}) + 1}:{self._token}")
+        self._generation = self._generation_after(fold(entries).begun)
         self._folder = staging / identity.path
         self._at: dict[str, JobService] = {}
 
-    def go_on(self, *, until: Callable[[Wait], bool] = lambda _wait: False) -> Wait | Skip | Report:
-        """Go on until the answers have landed, or there is nothing to do.
+    def _generation_after(self, begun: Begun | None) -> str:
+        """Return in which generation this run goes on.
 
-        :param until: asked before each wait: whether to end here instead, with the jobs running.
+        :raises InputError: when the spec asks for something else than the batch was begun with.
+        """
+        digest = self._spec.digest()
+        if self._again:
+            return f"{digest}-{self._token}"
+        if begun is None:
+            return digest
+        # A task of Airflow that began the batch has numbers for its generations.
+        if len(begun.generation) < len(digest):
+            return begun.generation
+        if not begun.generation.startswith(digest):
+            raise InputError(
+                f"The spec of {self.log.folder} has changed since its batch began",
+                why="Other requests would be another purchase, and would cancel a job that still runs for the old ones",
+                left="Nothing was sent, and no job was cancelled",
+                todo="Run it with --again to ask anew; or give this spec a task_id, or this run a --run-id, of its own",
+            )
+        return begun.generation
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether a job was bought, or may have been."""
+        return any(isinstance(entry, Intent | Submission) for entry in self.log.entries())
+
+    def go_on(self, patience: Patience = Patience.WAIT) -> Wait | Skip | Landed:
+        """Go on until the answers have landed, or there is nothing to do, or the patience is over.
+
         :raises VertexBatchError: saying what is wrong, what became of the jobs, and what to do.
         """
-        attempt = Attempt(complete=True)
+        attempt = Attempt(complete=self._again)
         while True:
             batch = self._batch()
             match batch.advance(attempt):
@@ -110,19 +157,22 @@ class Standalone:
                     attempt = self._asked(batch, step)
                 case Wait() as step:
                     self._person.sees(step.jobs)
-                    if until(step):
+                    outcomes = None if patience is Patience.DETACH else self._outcomes(step, patience)
+                    if outcomes is None:
                         return step
-                    attempt = step.attempt.after(self._outcomes(step), bool(self._spec.elsewhere))
+                    attempt = step.attempt.after(outcomes, bool(self._spec.elsewhere))
                 case Skip() as step:
                     return step
                 case Done(rounds):
                     return self._land(rounds)
 
-    def has_ended(self, wait: Wait) -> bool:
-        """Look once: whether there is nothing to wait for any more."""
-        return all(drive_once(flow, service) is not None for flow, service in self._flows(wait))
-
-    def _outcomes(self, wait: Wait) -> list[Outcome]:
+    def _outcomes(self, wait: Wait, patience: Patience) -> list[Outcome] | None:
+        """Return what came of the jobs; None where one look is not enough to know."""
+        if patience is Patience.ONCE:
+            found = [drive_once(flow, service) for flow, service in self._flows(wait)]
+            ended = [outcome for outcome in found if outcome is not None]
+            is_over = len(ended) == len(found) or any(isinstance(outcome, Queued) for outcome in ended)
+            return ended if is_over else None
         now = {job.name: job for job in wait.jobs}
 
         def seen(job: BatchJob) -> None:
@@ -137,8 +187,21 @@ class Standalone:
             yield flow, self._service(job.job_name.location)
 
     def _asked(self, batch: Batch, step: Ask) -> Attempt:
+        """Ask whoever runs this. A repair round that nobody approves is given up: what was paid must land.
+
+        :raises InputError: when the batch itself was not approved. That is not written down: the next run asks again.
+        """
         by, approved = self._person.answers(step.question)
+        if not approved and not step.round:
+            raise InputError(
+                step.question.subject,
+                why=f"{by} said no" if by else "Nobody can be asked: this is no terminal",
+                left="Nothing was sent",
+                todo="Run it with --approve to pay that, or raise max_cost_usd",
+            )
         batch.answered(step.question.id, by, approved=approved, of_round=step.round)
+        if not approved:
+            logger.warning("The repair round is not sent, since nobody approved it: %s", step.question.subject)
         return step.attempt
 
     def _batch(self) -> Batch:
@@ -191,7 +254,7 @@ class Standalone:
     def _destination(self) -> Destination:
         return self._spec.lands_at()
 
-    def _land(self, rounds: Sequence[Round]) -> Report:
+    def _land(self, rounds: Sequence[Round]) -> Landed:
         spec = self._spec
         plan = LandPlan.of(self.log.identity, self._day(), replace_partition=spec.replace_partition)
         landing = Landing(
@@ -208,11 +271,14 @@ class Standalone:
             raise
         self.log.add(landed(report, len(rounds) - 1))
         logger.info("Landed %s at %s", report.summary(), report.destination)
-        spec.thresholds().check(report)
-        refuse_bad_end(rounds, report)
+        try:
+            spec.thresholds().check(report)
+            refuse_bad_end(rounds, report)
+        except VertexBatchError as error:
+            return Landed(report, error)
         if quiet := only_hopeless(report):
             logger.warning("%s.", quiet)
-        return report
+        return Landed(report)
 
     def _day(self) -> str:
         """Return the day of the rows: the spec's, or that on which the batch began, whenever it lands."""
@@ -220,8 +286,3 @@ class Standalone:
             return day
         first = next(iter(self.log.entries()), None)
         return (first.at if first is not None else datetime.now(UTC)).astimezone(UTC).date().isoformat()
-
-    def _last_generation(self) -> str:
-        """Return in which generation this very spec ran last: an edited one begins anew, and reads the source again."""
-        digest, begun = self._spec.digest(), fold(self.log.entries()).begun
-        return begun.generation if begun is not None and begun.generation.startswith(digest) else digest

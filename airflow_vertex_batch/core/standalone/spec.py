@@ -21,7 +21,13 @@ from airflow_vertex_batch.core.domain.address import Uri, cloud_folder
 from airflow_vertex_batch.core.domain.days import read_day
 from airflow_vertex_batch.core.domain.durations import BARE_SECONDS, seconds
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.core.domain.unrendered import check_labels, check_location, check_model, check_output
+from airflow_vertex_batch.core.domain.unrendered import (
+    check_labels,
+    check_location,
+    check_model,
+    check_output,
+    is_template,
+)
 from airflow_vertex_batch.core.landing.destination import Destination, Said
 from airflow_vertex_batch.core.landing.on_empty import OnEmpty
 from airflow_vertex_batch.core.money.estimate import Budget
@@ -38,7 +44,8 @@ _HOUR = 3600.0
 #: Arguments of a task of Airflow that mean nothing here, with what stands for them.
 _OF_AIRFLOW = {
     **dict.fromkeys(
-        ("gcp_conn_id", "impersonation_chain"), "Leave it out: the account is the environment's own (gcloud auth login)"
+        ("gcp_conn_id", "impersonation_chain"),
+        "Leave it out: the account is the environment's own (gcloud auth application-default login)",
     ),
     "sql_conn_id": "Leave it out: `sql` asks BigQuery here. Other databases need an Airflow connection",
     **dict.fromkeys(
@@ -51,6 +58,15 @@ _OF_AIRFLOW = {
     ),
     "group_id": "Name the batch with task_id",
 }
+
+
+#: The longest id that Airflow takes too (airflow.models.ID_LEN, 2026-11-30).
+_MAX_ID = 250
+#: Where braces are the prompt's, or a row's.
+_OF_THE_PROMPT = {"prompt", "rows", "response_schema", "tools"}
+#: What a batch asks is the same, whatever these say.
+_NOT_ASKED = {"task_id", "project_id", "destination", "max_rejected_ratio"}
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Preparing)}
 
 
 class Spec(Preparing, frozen=True, kw_only=True):
@@ -96,24 +112,27 @@ class Spec(Preparing, frozen=True, kw_only=True):
     elsewhere: list[dict[str, str]] | None = None
 
     @classmethod
-    def read(cls, text: bytes, name: str, **more: Any) -> Self:
+    def read(cls, text: bytes, name: str, *, project: str = "", **more: Any) -> Self:
         """Read a spec.
 
         :param text: of the file, TOML.
+        :param project: the environment's, where the file names none.
         :param name: what to call the file in errors; it is also the batch's name where `task_id` does not give one.
         :param more: what was given beside the file, which wins over it; None stands for nothing.
         :raises InputError: naming the member that is wrong, and what to do.
         """
         try:
-            found = tomllib.loads(text.decode())
-        except ValueError as error:
+            found = tomllib.loads(text.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{name} is no TOML", why=str(error), todo="Correct it: https://toml.io") from error
+        if project:
+            found.setdefault("project_id", project)
         found |= {member: value for member, value in more.items() if value is not None}
-        found.setdefault("task_id", name.rpartition("/")[2].partition(".")[0] or "spec")
+        found.setdefault("task_id", name.rpartition("/")[2].removesuffix(".toml") or "spec")
         _refuse_unknown(found, cls.__struct_fields__, name)
         try:
             made = msgspec.convert(found, cls)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:
             raise InputError(f"{name} does not fit", why=_in_words(error), todo="Correct it there") from error
         made.check_all()
         return made
@@ -125,8 +144,12 @@ class Spec(Preparing, frozen=True, kw_only=True):
         """
         self.check()
         for word in ("dag_id", "task_id", "run_id"):
-            if not getattr(self, word):
-                raise InputError(f"{word} is empty", todo="Give it a name, or leave it out")
+            text = getattr(self, word)
+            if not text or len(text) > _MAX_ID or not text.isprintable():
+                what = "empty" if not text else f"longer than {_MAX_ID} characters" if text.isprintable() else "odd"
+                raise InputError(f"{word} is {what}", todo=f"Give it a name of 1 to {_MAX_ID} printable characters")
+        for name in sorted(set(self.__struct_fields__) - _OF_THE_PROMPT):
+            _refuse_templates(getattr(self, name), name)
         check_model(self.model)
         check_location(self.location)
         check_output(self.output_uri, "output_uri")
@@ -142,8 +165,10 @@ class Spec(Preparing, frozen=True, kw_only=True):
         self._queue()
 
     def digest(self) -> str:
-        """Return what changes when the spec does: an edited spec reads the source again."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
+        """Return what changes when other requests are asked for: how they are waited for and land is left out."""
+        said = {name: getattr(self, name) for name in sorted(set(Preparing.__struct_fields__) - _NOT_ASKED)}
+        given = {name: value for name, value in said.items() if value != _DEFAULTS.get(name)}
+        return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:12]
 
     def day(self) -> str:
         """Return the day the rows belong to, YYYY-MM-DD; empty where it is not given.
@@ -247,10 +272,26 @@ def _refuse_unknown(found: dict[str, Any], known: tuple[str, ...], name: str) ->
         if member not in known:
             near = get_close_matches(member, known, n=1)
             todo = f"Write {near[0]}" if near else f"Use one of {', '.join(sorted(known))}"
-            raise InputError(f"{name}: {member} is no argument of a batch", todo=todo)
+            raise InputError(f"{name}: {member!r} is no argument of a batch", todo=todo)
 
 
-def _in_words(error: msgspec.ValidationError) -> str:
+def _refuse_templates(value: Any, name: str) -> None:
+    """Refuse what only Airflow would render: it would be taken as it stands.
+
+    :raises InputError: naming the member.
+    """
+    if is_template(value):
+        todo = "Write it out, or give it beside the spec (--day, --destination, --run-id …)"
+        raise InputError(f"{name} holds a template, {value!r}, and only Airflow renders it", todo=todo)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_templates(item, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_templates(item, name)
+
+
+def _in_words(error: Exception) -> str:
     """Return msgspec's message with the member's name where it has a path: ``$.model`` is `model`."""
     what, _, where = str(error).partition(" - at `$.")
     return f"{where.rstrip('`')}: {what}" if where else what

@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.domain.mend import is_deep
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_vertex_batch.core.answers.collect.shapes import Path
+    from airflow_vertex_batch.core.domain.shapes import Path
 
 #: The mark of something that is not a request. It is not compared.
 NO_MARK = 0

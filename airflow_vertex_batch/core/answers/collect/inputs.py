@@ -1,7 +1,7 @@
 """Which requests did a job get? This module reads the keys and requests of the job's input: once before the output, and
 seldom again.
 
-If a line has the shape of an earlier one (`core.answers.collect.shapes`), only its texts are read.
+If a line has the shape of an earlier one (`core.domain.shapes`), only its texts are read.
 
 Invariants: a request is the same bytes as in the file. A line that is not a request is an error that names the line.
 """
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_vertex_batch.core.answers.collect.echo import is_content, mark, mark_of, parts_of
-from airflow_vertex_batch.core.answers.collect.shapes import Place, Shape, Shapes, texts_of
 from airflow_vertex_batch.core.domain.address import TableId, Uri
 from airflow_vertex_batch.core.domain.errors import ResultError
 from airflow_vertex_batch.core.domain.jsonl import NULL, encode, loose
 from airflow_vertex_batch.core.domain.lines import read_blocks, too_long
 from airflow_vertex_batch.core.domain.ports import inputs_at
+from airflow_vertex_batch.core.domain.shapes import Place, Shape, Shapes, texts_of
 from airflow_vertex_batch.core.requests.request import KEY_LABEL
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Which output lines are plain answers, and which rows do they give? This is the fast path for common lines; `classify`
 is the full path.
 
-If a line has the shape of an earlier one (`core.answers.collect.shapes`), only its key, time and response are read: the
+If a line has the shape of an earlier one (`core.domain.shapes`), only its key, time and response are read: the
 echo says the same on every line.
 
 Invariants: a row made here equals the row that `classify` makes of the same line (a property test compares them). Every
@@ -17,10 +17,10 @@ import msgspec
 
 from airflow_vertex_batch.core.answers.classify import LONGEST_TIME, Form, asked_form, time_or_nothing
 from airflow_vertex_batch.core.answers.collect.echo import is_content, mark, mark_of, parts_of
-from airflow_vertex_batch.core.answers.collect.shapes import Place, Shape, Shapes, texts_of
 from airflow_vertex_batch.core.domain.jsonl import NULL, Echo, decode, encode
 from airflow_vertex_batch.core.domain.mend import is_deep
 from airflow_vertex_batch.core.domain.row import MAX_TOKENS, ResultRow, RowStatus, Usage
+from airflow_vertex_batch.core.domain.shapes import Place, Shape, Shapes, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from airflow_vertex_batch.core.requests.lint.fast import Shapes, is_plain_key
+from airflow_vertex_batch.core.requests.lint.fast import CleanLines, is_plain_key
 from airflow_vertex_batch.core.requests.lint.fix import fix_line
 from airflow_vertex_batch.core.requests.lint.lines import BLANK, UNREADABLE, read_line, repeated_members
 from airflow_vertex_batch.core.requests.lint.models import REFUSED
@@ -80,7 +80,7 @@ class Linter:
         self._limits = limits
         self._walker = Walker(limits, self._files, unique_keys=unique_keys, model=model)
         self._keys = self._walker.keys
-        self._shapes = Shapes() if shortcut else None
+        self._shapes = CleanLines() if shortcut else None
         self._warned: set[tuple[str, str]] = set()
         #: Requests and bytes that count towards the job; errors and warnings reported so far.
         self.request_count = self.byte_count = self.error_count = self.warning_count = 0
@@ -153,7 +153,7 @@ class Linter:
             self.request_count += 1
             self.byte_count += len(raw)
             if self._shapes is not None and not any(RULES[rule].severity == "error" for _, _, rule, _, _ in found):
-                self._shapes.learn(raw, line)
+                self._shapes.learn(raw)
         return findings
 
     def _limits_at(self, here: Place, raw: bytes) -> Iterator[Found]:

@@ -3,7 +3,7 @@
 The lines of one job are one template, filled in many times. The system instruction, the schema and the settings are
 most of a line's bytes, and they are the same in every line. A `Shape` keeps those bytes. If a line consists of exactly
 these bytes, with valid JSON in the places between them, it is the same JSON except for these places, wherever each
-place ends. Bytes are compared ten times as fast as they are parsed.
+place ends. Bytes are compared ten times as fast as they are parsed. Lint, prepare and collect all read this way.
 
 Invariants: a line that matches reads as the full path would read it. Any line may fail to match; it is then read in
 full.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Path = tuple[str | int, ...]
 
 #: Members of a request's contents whose texts differ from line to line.
-_NAMES = frozenset({"text", "fileUri", "file_uri"})
+_NAMES = frozenset({"text", "fileUri", "file_uri", "key"})
 #: Shapes kept; a job has one or two. And how often to learn at all, for files where every line is another shape.
 _KEPT, _LEARNED = 4, 64
 #: The longest line that is learned. A longer line is mostly text, so learning it saves little; and a shape keeps all
@@ -142,6 +142,10 @@ class Shapes(Generic[S]):
             if shape is not None:
                 self._shapes.insert(0, shape)
                 del self._shapes[_KEPT:]
+
+    def forget(self) -> None:
+        """Drop every shape: what lines may hold has changed."""
+        self._shapes.clear()
 
 
 def texts_of(raw: bytes, places: Iterable[Place]) -> list[Place]:
