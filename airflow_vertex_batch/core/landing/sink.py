@@ -49,10 +49,10 @@ def land(
     """Land every row and return the report.
 
     :param model: the model that was asked, for the price of rows that do not name one.
-    :param now: of `Totals`.
-    :param expected: says how many rows there must be, once all have been read.
-    :param amiss: says which rows are missing or surplus (`Collector.amiss`); asked only when the totals differ.
-    :raises ResultError: when there are more or fewer; nothing was landed then.
+    :param now: as in `Totals`.
+    :param expected: returns how many rows there must be, after all have been read.
+    :param amiss: returns which rows are missing or surplus (`Collector.amiss`). It is called only if the totals differ.
+    :raises ResultError: when there are more or fewer rows than expected. Then nothing has landed.
     """
     totals = Totals(prices, model, now)
     with sink:

@@ -86,7 +86,7 @@ def fits(
 ) -> bool:
     """Whether a set may be bought at another place: the model there takes the requests, and the price is allowed.
 
-    :param own_model: the task's own, which may be asked.
+    :param own_model: the task's own model, which is always allowed.
     :param now: when it would be bought: prices change.
     """
     if refusal := refused_there(manifest, place, store):
