@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.outage import OUTAGE_SECONDS
 from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
-from airflow_vertex_batch.gcp.environment import ENDPOINT_VARIABLE, default_account, job_service
+from airflow_vertex_batch.gcp.environment import job_service, own_project
 from airflow_vertex_batch.gcp.storage import GcsStore
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class EnvironmentCloud:
 
     @staticmethod
     def _own_project() -> str:
-        project, _ = default_account(ENDPOINT_VARIABLE)
+        project = own_project()
         if not project:
             todo = "Set project_id in the spec, or GOOGLE_CLOUD_PROJECT"
             raise InputError("Nothing says in which project the jobs are created", todo=todo)

@@ -57,22 +57,30 @@ def job_service(project: str, location: str, outage_seconds: float) -> VertexCli
     return VertexClient(credentials, project, location, endpoint, outage_seconds=outage_seconds)
 
 
+def own_project() -> str:
+    """Return the project of the environment's account; an empty text if the account names none.
+
+    :raises ServiceError: when there are no credentials.
+    """
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        return default_account(ENDPOINT_VARIABLE)[0]
+    except GoogleAuthError as error:
+        raise credentials_error("this machine's account", error) from error
+
+
 def default_account(emulator_variable: str) -> tuple[str, Credentials]:
     """Return project and credentials of the environment. A local server accepts any credentials.
 
     :param emulator_variable: names the local server of the service, where there is one.
-    :raises ServiceError: when there are no credentials.
     """
     import google.auth
     from google.auth.credentials import AnonymousCredentials
-    from google.auth.exceptions import GoogleAuthError
 
     if local_server(emulator_variable):
         return "emulator", AnonymousCredentials()  # type: ignore[no-untyped-call]
-    try:
-        credentials, project = google.auth.default(scopes=[_SCOPE])
-    except GoogleAuthError as error:
-        raise credentials_error("this machine's account", error) from error
+    credentials, project = google.auth.default(scopes=[_SCOPE])
     return project or "", credentials
 
 
