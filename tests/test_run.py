@@ -69,6 +69,11 @@ def service(storage_url):
         program.terminate()
 
 
+def _hear_ctrl_c():
+    """A program that a shell began in the background does not hear Ctrl-C, nor do those that it begins."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Desk:
     """A folder with a spec and its rows, and the command."""
 
