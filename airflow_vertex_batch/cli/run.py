@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.job import BatchJob
     from airflow_vertex_batch.core.progress import Skip, Wait
     from airflow_vertex_batch.core.purchase.approval import Question
-    from airflow_vertex_batch.core.standalone.drive import Landed, Standalone
+    from airflow_vertex_batch.core.standalone.drive import Finished, Standalone
 
 #: Options that win over a member of the spec.
 _WINS = {
@@ -101,7 +101,8 @@ def _run(options: argparse.Namespace) -> int:
         batch = Standalone(spec, cloud, person, prices=prices, again=options.again)
         return _carried_out(options, batch, person)
     except VertexBatchError as error:
-        raise _without_airflow(error) from error
+        _without_airflow(error)
+        raise
     except OSError:
         raise
     except Exception:  # noqa: BLE001 - whatever it is
@@ -154,13 +155,13 @@ def _text(name: str) -> bytes:
     return text
 
 
-def _told(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | Landed) -> int:
+def _told(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | Finished) -> int:
     """Say how it ended, and return the exit status."""
     from airflow_vertex_batch.core.progress import Wait
-    from airflow_vertex_batch.core.standalone.drive import Landed
+    from airflow_vertex_batch.core.standalone.drive import Finished
 
     is_json = options.format == "json"
-    if isinstance(ended, Landed):
+    if isinstance(ended, Finished):
         print(json.dumps(ended.report.as_dict(), indent=2) if is_json else ended.report.text())
         if ended.bad is None:
             return 0

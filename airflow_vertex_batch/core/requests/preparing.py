@@ -142,17 +142,16 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
         elif name == "rows" and value is not None:
             refuse_no_rows(value)
 
-    def source(self, connect: Callable[[], Any] | None = None, passing: tuple[type[Exception], ...] = ()) -> Source:
+    def source(self, connect: Callable[[], Any] | None = None) -> Source:
         """Return the source of the rows, after all its arguments are known.
 
         :param connect: opens the database connection that `sql_conn_id` names.
-        :param passing: errors of `rows` that are passed on unchanged.
         :raises InputError: when an address is not valid.
         """
         from airflow_vertex_batch.core.requests import sources
 
         if self.rows is not None:
-            return sources.Rows(self.rows, passing=passing)
+            return sources.Rows(self.rows)
         if self.sql is None:
             return self._stored_source()
         if self.sql_conn_id and connect is not None:

@@ -78,7 +78,7 @@ class Person(Protocol):
         """Be told of the jobs that are waited for, as they are now."""
 
 
-class Landed(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True):
     """The answers have landed.
 
     :param bad: why that is not good enough; None where it is.
@@ -144,7 +144,7 @@ class Standalone:
         """Whether a job was bought, or may have been."""
         return any(isinstance(entry, Intent | Submission) for entry in self.log.entries())
 
-    def go_on(self, patience: Patience = Patience.WAIT) -> Wait | Skip | Landed:
+    def go_on(self, patience: Patience = Patience.WAIT) -> Wait | Skip | Finished:
         """Go on until the answers have landed, or there is nothing to do, or the patience is over.
 
         :raises VertexBatchError: saying what is wrong, what became of the jobs, and what to do.
@@ -254,7 +254,7 @@ class Standalone:
     def _destination(self) -> Destination:
         return self._spec.lands_at()
 
-    def _land(self, rounds: Sequence[Round]) -> Landed:
+    def _land(self, rounds: Sequence[Round]) -> Finished:
         spec = self._spec
         plan = LandPlan.of(self.log.identity, self._day(), replace_partition=spec.replace_partition)
         landing = Landing(
@@ -275,10 +275,10 @@ class Standalone:
             spec.thresholds().check(report)
             refuse_bad_end(rounds, report)
         except VertexBatchError as error:
-            return Landed(report, error)
+            return Finished(report, error)
         if quiet := only_hopeless(report):
             logger.warning("%s.", quiet)
-        return Landed(report)
+        return Finished(report)
 
     def _day(self) -> str:
         """Return the day of the rows: the spec's, or that on which the batch began, whenever it lands."""
