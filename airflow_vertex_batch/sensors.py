@@ -24,7 +24,7 @@ from airflow_vertex_batch.edge.compat import (
     skip_exception,
     token_of,
 )
-from airflow_vertex_batch.edge.waiting import Fenced, WaitingOperator
+from airflow_vertex_batch.edge.waiting import CancelIfOwner, WaitingOperator
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
 from airflow_vertex_batch.settings import Settings
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.job import BatchJob
     from airflow_vertex_batch.core.purchase.log import JobLog
     from airflow_vertex_batch.core.purchase.place import Place
-    from airflow_vertex_batch.core.waiting.queue import Told
+    from airflow_vertex_batch.core.waiting.queue import Handled
     from airflow_vertex_batch.core.waiting.watch import Limit, Outcome, Warn
     from airflow_vertex_batch.hooks import VertexBatchHook
     from airflow_vertex_batch.parameters import WaitRest
@@ -101,7 +101,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         elif start_from_trigger:
             given.setdefault("deferrable", True)
         super().__init__(**given)
-        self.wire(jobs=jobs)
+        self.note_origins(jobs=jobs)
         self.jobs = jobs
         if start_from_trigger:
             if not self.deferrable:
@@ -118,18 +118,18 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             self._announce(context, [str(name) for name in names])
             return self._go_on(context, names)
 
-    def _go_on(self, context: Context, names: list[JobName], told: Told | None = None) -> list[dict[str, Any]]:
+    def _go_on(self, context: Context, names: list[JobName], handled: Handled | None = None) -> list[dict[str, Any]]:
         """Ask once, and wait until every job has ended.
 
         :param told: the queued jobs that this attempt has already dealt with.
         """
-        from airflow_vertex_batch.core.waiting.queue import Told
+        from airflow_vertex_batch.core.waiting.queue import Handled
 
-        told = told or Told()
-        with self.answering(context, self.hook(), names):
-            return self._wait_for_all(context, names, told)
+        handled = handled or Handled()
+        with self.responsible_for_jobs(context, self.hook(), names):
+            return self._wait_for_all(context, names, handled)
 
-    def _wait_for_all(self, context: Context, names: list[JobName], told: Told) -> list[dict[str, Any]]:
+    def _wait_for_all(self, context: Context, names: list[JobName], handled: Handled) -> list[dict[str, Any]]:
         from airflow_vertex_batch.core.waiting.watch import Queued
 
         while True:
@@ -139,9 +139,9 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if self.mode == "reschedule" and not self.deferrable:
                 return self._reschedule(context)
             jobs = self._as_seen(names)
-            told = self._see_to_queue(context, jobs, told)
-            limits = self.queue_policy().limits(jobs, told)
-            outcomes = self.wait(context, jobs, limits, told=told.as_dict())
+            handled = self._handle_queued(context, jobs, handled)
+            limits = self.queue_policy().limits(jobs, handled)
+            outcomes = self.wait(context, jobs, limits, handled=handled.as_dict())
             if not any(isinstance(outcome, Queued) for outcome in outcomes):
                 return self._concluded(context, outcomes)
 
@@ -175,8 +175,8 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             own(ti)
             self._announce(context, [str(name) for name in names])
             policy = msgspec.structs.replace(self._policy(context), limit=Limit(0.0, self.limit(context).name))
-            flows = [(watch(name, policy), Fenced(hook.jobs(name), ti)) for name in names]
-            with self.answering(context, hook, names):
+            flows = [(watch(name, policy), CancelIfOwner(hook.jobs(name), ti)) for name in names]
+            with self.responsible_for_jobs(context, hook, names):
                 return self._concluded(context, drive(*flows, seen=self._seen))
 
     def limit(self, context: Context) -> Limit:
@@ -190,10 +190,10 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         return mine if other is None or mine.at <= other.at else other
 
     def execute_complete(
-        self, context: Context, event: dict[str, Any], told: dict[str, Any] | None = None
+        self, context: Context, event: dict[str, Any], handled: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """Return the jobs that the trigger saw ending. If a job queues for too long, deal with it and wait again."""
-        from airflow_vertex_batch.core.waiting.queue import Told
+        from airflow_vertex_batch.core.waiting.queue import Handled
         from airflow_vertex_batch.core.waiting.watch import Queued, unpack
 
         with failing():
@@ -207,14 +207,14 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             if self.start_from_trigger:
                 self._announce(context, [str(name) for name in names] or [outcome.name for outcome in outcomes])
             return (
-                self._go_on(context, names, Told.from_dict(told or {}))
+                self._go_on(context, names, Handled.from_dict(handled or {}))
                 if is_long
                 else self._concluded(context, outcomes)
             )
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask once, for ``mode="reschedule"``. The wait ends when every job has ended or a deadline is over."""
-        from airflow_vertex_batch.core.waiting.queue import Told
+        from airflow_vertex_batch.core.waiting.queue import Handled
 
         with failing():
             names, began = self._names(), first_poke(context)
@@ -228,7 +228,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             done = len(outcomes) == len(names)
             if not done:
                 only_new = None if began is None else 2 * self.poke_interval
-                self._see_to_queue(context, self._as_seen(names), Told(), only_new=only_new)
+                self._handle_queued(context, self._as_seen(names), Handled(), only_new=only_new)
             return PokeReturnValue(done, self._concluded(context, outcomes) if done else None)
 
     @contextlib.contextmanager
@@ -265,7 +265,9 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
         try:
             # If jobs may move, a job that a person cancelled must not be taken for a job that was given up.
-            jobs = conclude(outcomes, bears=lambda job: self._was_given_up(job, context), lands_part=not self.moves)
+            jobs = conclude(
+                outcomes, tolerates_empty=lambda job: self._was_given_up(job, context), lands_part=not self.moves
+            )
             return [job.as_dict() for job in jobs]
         except JobError as error:
             # Airflow's `soft_fail` covers only Airflow's own errors. It does not know that this error means "too late".
@@ -287,20 +289,20 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         limits = [limit for limit in (self.queue_warning, self.queue_timeout) if limit is not None]
         return min(limits, default=None)
 
-    def _see_to_queue(
-        self, context: Context, jobs: list[BatchJob], told: Told, *, only_new: float | None = None
-    ) -> Told:
+    def _handle_queued(
+        self, context: Context, jobs: list[BatchJob], handled: Handled, *, only_new: float | None = None
+    ) -> Handled:
         """Warn about jobs that have queued for long, and give up those that have queued for too long: the repair task
         buys them elsewhere.
 
         :param only_new: log only warnings that are newer than this number of seconds.
         """
-        from airflow_vertex_batch.core.waiting.queue import see_to
+        from airflow_vertex_batch.core.waiting.queue import handle_queued
 
         move = (lambda job: self._give_up(job, context)) if self.moves else None
-        told, overdue = see_to(self.queue_policy(), jobs, told, move, time.time(), only_new=only_new)
+        handled, overdue = handle_queued(self.queue_policy(), jobs, handled, move, time.time(), only_new=only_new)
         self.show_overdue(context, overdue)
-        return told
+        return handled
 
     def _give_up(self, job: BatchJob, context: Context) -> Place | None:
         """Give up a job that queues for too long, so that the repair task buys its requests elsewhere; None if this

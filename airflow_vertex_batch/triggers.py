@@ -127,9 +127,9 @@ class VertexBatchJobTrigger(BaseTrigger):
     async def _wait(self, name: JobName) -> Outcome:
         async with self._poller(name) as service:
             flow = watch(name, self._policy(name), usual=service.usual)
-            fenced = Fenced(service, self._owns)
+            guarded = AsyncCancelIfOwner(service, self._owns)
             seen = progress_log(self.log.ainfo)
-            return await adrive(flow, fenced, sleep=asyncio.sleep, seen=seen, warn=self._warn)
+            return await adrive(flow, guarded, sleep=asyncio.sleep, seen=seen, warn=self._warn)
 
     async def _warn(self, warning: Warn) -> None:
         # In a thread: the log is a pipe to another process of Airflow, and the pipe is full when two thousand triggers
@@ -197,7 +197,7 @@ class VertexBatchJobTrigger(BaseTrigger):
         return False
 
 
-class Fenced:
+class AsyncCancelIfOwner:
     """A job service that cancels only while `owns` is true: an attempt that was replaced must not cancel."""
 
     def __init__(self, service: AsksAsync, owns: Callable[[], Awaitable[bool]]) -> None:

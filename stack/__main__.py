@@ -66,7 +66,7 @@ Run a DAG       airflow dags unpause DAG_ID; airflow dags trigger DAG_ID
 Jobs            curl "$VERTEX_BATCH_EMULATOR_HOST/emulator/books"
 Break it        curl -X PUT "$VERTEX_BATCH_EMULATOR_HOST/emulator/scenario" -d '{json.dumps(BAD_NIGHT)}'
                 Half of the rows of the next jobs are then blocked, and the next create call meets an error: its task
-                looks for the job for up to 90 s, then sends it again. Mend it with -d '{{}}'."""
+                looks for the job for up to 90 s, then sends it again. Repair it with -d '{{}}'."""
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_vertex_batch.core.domain.identity import Identity
-    from airflow_vertex_batch.core.upkeep.judge import Owner
+    from airflow_vertex_batch.core.upkeep.sweep_decision import Owner
 
 
 def add_sweep(commands: Any) -> None:
@@ -121,9 +121,9 @@ def _sweep(options: argparse.Namespace) -> int:
 
     from airflow_vertex_batch.core.domain.address import cloud_folder, refuse_wildcards
     from airflow_vertex_batch.core.money.prices import PriceTable
-    from airflow_vertex_batch.core.upkeep.judge import SweepPolicy
-    from airflow_vertex_batch.core.upkeep.left_behind import Swept
     from airflow_vertex_batch.core.upkeep.sweep import Sweeper
+    from airflow_vertex_batch.core.upkeep.sweep_decision import SweepPolicy
+    from airflow_vertex_batch.core.upkeep.sweep_report import SweepReport
     from airflow_vertex_batch.gcp.bigquery import BigQueryWarehouse
     from airflow_vertex_batch.gcp.environment import job_service
 
@@ -146,7 +146,7 @@ def _sweep(options: argparse.Namespace) -> int:
         for location in options.location
     )  # fmt: skip
     found = chain.from_iterable(each.sweep(dry_run=not options.apply) for each in sweepers)
-    swept = Swept.of(found, is_dry_run=not options.apply, asked=asked, installation=installation or "")
+    swept = SweepReport.of(found, is_dry_run=not options.apply, asked=asked, installation=installation or "")
     if options.format == "json":
         print(swept.headline, file=sys.stderr)
     print(json.dumps(swept.as_dict(), indent=2) if options.format == "json" else swept.text())
@@ -157,7 +157,7 @@ def _runs(options: argparse.Namespace) -> tuple[str, str | None, Callable[[Ident
     """Return the Airflow that is asked, its installation's name, and a function for the state of a job's run."""
     from airflow_vertex_batch.core.domain.errors import InputError
     from airflow_vertex_batch.core.purchase.buyer import label_value
-    from airflow_vertex_batch.core.upkeep.judge import Owner as Known
+    from airflow_vertex_batch.core.upkeep.sweep_decision import Owner as Known
     from airflow_vertex_batch.edge.runs import RestRuns, runs_here
 
     # Jobs carry the name as a label value, so capitals and dots of the option are changed in the same way.

@@ -36,7 +36,7 @@ from airflow_vertex_batch.core.purchase.entries import Answered, Asked, End, End
 from airflow_vertex_batch.core.purchase.fold import Start, State, begin, begun_in, digest_of, fold
 from airflow_vertex_batch.core.purchase.move import fits
 from airflow_vertex_batch.core.requests.prepare import read_manifest, whole_set
-from airflow_vertex_batch.core.waiting.queue import see_to
+from airflow_vertex_batch.core.waiting.queue import handle_queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,30 +93,32 @@ class Batch:
         """
         # A task that takes over jobs does not send their unanswered rows again. The task that bought the jobs does it,
         # on a retry.
-        seen = steps.Seen(fresh=attempt.fresh, complete=attempt.complete and self._jobs is None)
+        facts = steps.Facts(fresh=attempt.fresh, owes_repair=attempt.owes_repair and self._jobs is None)
         while True:
             state = self._state()
-            step = self._next(state, seen)
+            step = self._next(state, facts)
             match step:
                 case steps.Wait():
-                    return self._wait(seen, attempt)
+                    return self._wait(facts, attempt)
                 case steps.AskApproval(question):
                     self._log.add(Asked(question=question.id, text=question.subject))
                     return Ask(
-                        question=question, round=len(seen.rounds), attempt=msgspec.structs.replace(attempt, fresh=False)
+                        question=question,
+                        round=len(facts.rounds),
+                        attempt=msgspec.structs.replace(attempt, fresh=False),
                     )
                 case steps.Refuse(refused):
                     return _refused(refused)
                 case steps.Stop():
-                    return self._without_rows(seen)
+                    return self._without_rows(facts)
                 case steps.Replaced():
                     raise _another_attempt(self._log.folder)
                 case steps.Land(given_up):
                     if given_up is not None:
-                        logger.warning("Repair round %d is given up: %s", len(seen.rounds), given_up.why)
-                    return Done(seen.rounds)
+                        logger.warning("Repair round %d is given up: %s", len(facts.rounds), given_up.why)
+                    return Done(facts.rounds)
                 case _:
-                    seen = self._do(step, state, seen)
+                    facts = self._do(step, state, facts)
 
     def answered(self, question: str, by: str, *, approved: bool, of_round: int, why: str = "") -> None:
         """Write a person's answer to the log, so that after a crash the person is not asked again.
@@ -137,35 +139,35 @@ class Batch:
     def _state(self) -> State:
         return fold(self._log.entries(), self._log.installation)
 
-    def _next(self, state: State, seen: steps.Seen) -> steps.Step:
-        if self._only_buys and seen.rounds:
+    def _next(self, state: State, facts: steps.Facts) -> steps.Step:
+        if self._only_buys and facts.rounds:
             return steps.Land()
         return steps.next_step(
             state,
-            seen,
+            facts,
             is_checked=self._jobs is None,
             goes_on_empty=self._prepare is None or self._policy.on_empty is OnEmpty.SUCCEED,
         )
 
-    def _do(self, step: steps.Step, state: State, seen: steps.Seen) -> steps.Seen:
+    def _do(self, step: steps.Step, state: State, facts: steps.Facts) -> steps.Facts:
         """Carry out one step, and return what is known after it."""
         match step:
             case steps.Prepare():
-                return msgspec.structs.replace(seen, base=self._base(state, fresh=seen.fresh))
+                return msgspec.structs.replace(facts, base=self._base(state, fresh=facts.fresh))
             case steps.Begin():
-                self._begin(state, _base_of(seen))
-                return msgspec.structs.replace(seen, has_begun=True)
+                self._begin(state, _base_of(facts))
+                return msgspec.structs.replace(facts, has_begun=True)
             case steps.Estimate(number):
-                return msgspec.structs.replace(seen, may_spend=self._may_spend(number, state, seen))
+                return msgspec.structs.replace(facts, may_spend=self._may_spend(number, state, facts))
             case steps.Buy(_, repair):
-                asked = self._buy(repair, state, seen)
-                self._note_the_end(len(seen.rounds), asked, state)
-                return msgspec.structs.replace(seen, rounds=(*seen.rounds, asked), selection=None, may_spend=None)
+                asked = self._buy(repair, state, facts)
+                self._note_the_end(len(facts.rounds), asked, state)
+                return msgspec.structs.replace(facts, rounds=(*facts.rounds, asked), selection=None, may_spend=None)
             case steps.Choose(wants):
-                return msgspec.structs.replace(seen, selection=self._choose(seen, wants))
+                return msgspec.structs.replace(facts, selection=self._choose(facts, wants))
             case steps.Decide(manifest):
-                self._decide(manifest, seen)
-        return seen
+                self._decide(manifest, facts)
+        return facts
 
     def _base(self, state: State, *, fresh: bool) -> Manifest:
         """Return the set of the whole batch. A retry goes on from the set of the first attempt, even if the source has
@@ -197,7 +199,7 @@ class Batch:
             return
         if state.begun is not None and not entry.goes_on(state.begun):
             for number in range(1, len(state.repairs) + 1):
-                self._unmarked.leave(number)
+                self._unmarked.cancel_removed_parts(number)
             if self._state() != state:
                 raise _another_attempt(self._log.folder)
         self._write(msgspec.structs.replace(entry, rows=base.request_count))
@@ -206,18 +208,18 @@ class Batch:
         """Return the buyer of this batch's jobs. It marks them with the generation in which the batch began again."""
         return self._unmarked.of_generation(state.begun.since if state.begun is not None else "")
 
-    def _reuse(self, seen: steps.Seen) -> Reuse:
-        return Reuse.WITH_ROWS if seen.complete or self._only_buys else Reuse.ANY
+    def _reuse(self, facts: steps.Facts) -> Reuse:
+        return Reuse.WITH_ROWS if facts.owes_repair or self._only_buys else Reuse.ANY
 
-    def _buy(self, repair: Repair | None, state: State, seen: steps.Seen) -> Round:
+    def _buy(self, repair: Repair | None, state: State, facts: steps.Facts) -> Round:
         """Attach to the jobs of a round, and create those that nobody has created."""
-        buyer, base = self._buyer(state), _base_of(seen)
+        buyer, base = self._buyer(state), _base_of(facts)
         if repair is not None:
             manifest = with_resume(read_manifest(self._store, Uri.parse(repair.manifest_uri)), repair.resume_uri)
             return Round(manifest=manifest, jobs=tuple(buyer.buy(manifest, reuse=Reuse.ANY)))
         if self._jobs is not None:
             return Round(manifest=base, jobs=self._taken_over(base, self._jobs, buyer))
-        return Round(manifest=base, jobs=tuple(buyer.buy(base, reuse=self._reuse(seen))))
+        return Round(manifest=base, jobs=tuple(buyer.buy(base, reuse=self._reuse(facts))))
 
     def _note_the_end(self, number: int, asked: Round, state: State) -> None:
         """Write to the log, once, how the jobs of a round ended. People may ask after the service has
@@ -248,12 +250,12 @@ class Batch:
         instead = {given_up[shard]: job for shard, job in bought} if given_up else {}
         return tuple(instead.get(job.name, job) for job in jobs)
 
-    def _may_spend(self, number: int, state: State, seen: steps.Seen) -> Verdict:
+    def _may_spend(self, number: int, state: State, facts: steps.Facts) -> Verdict:
         """Estimate the cost of a set, and compare it with the limit. A set that is bought already always passes."""
         buyer, spent = self._buyer(state), Decimal(0)
-        manifest, purchase = _base_of(seen), _base_of(seen).fingerprint
+        manifest, purchase = _base_of(facts), _base_of(facts).fingerprint
         if number:
-            manifest, spent = _chosen(seen)
+            manifest, spent = _chosen(facts)
             # After a clear, the person may be asked about the same rows again.
             purchase = f"{manifest.fingerprint} {self._start.generation}"
         elif buyer.terms.renew:
@@ -269,7 +271,7 @@ class Batch:
         )
         if not number:
             self._say_estimate(estimate)
-            if not isinstance(found, Allowed) and not buyer.would_begin(manifest, reuse=self._reuse(seen)):
+            if not isinstance(found, Allowed) and not buyer.would_begin(manifest, reuse=self._reuse(facts)):
                 return Allowed()
         _say(found, f"Repair round {number}: {estimate}." if number else "")
         return found
@@ -280,50 +282,50 @@ class Batch:
             logger.warning("%s.", sentence)
         self._tell("estimate", estimate.as_dict())
 
-    def _choose(self, seen: steps.Seen, wants: Wants) -> Selection:
+    def _choose(self, facts: steps.Facts, wants: Wants) -> Selection:
         """Read the answers, and write the set of rows that are sent again."""
         policy = self._policy
-        merged = Rounds(seen.rounds, self._store, self._warehouse, policy.check, on_lost_output=policy.on_lost_output)
+        merged = Rounds(facts.rounds, self._store, self._warehouse, policy.check, on_lost_output=policy.on_lost_output)
         chosen = select(
             merged, policy.repair, self._store, self._folder, uuid4().hex[:12], prices=policy.prices, wants=wants
         )
-        if len(seen.rounds) > 1:
-            logger.info("Repair round %d gave %s rows a good answer.", len(seen.rounds) - 1, f"{chosen.cured:,}")
+        if len(facts.rounds) > 1:
+            logger.info("Repair round %d gave %s rows a good answer.", len(facts.rounds) - 1, f"{chosen.cured:,}")
         if chosen.manifest is None:
             left = f"{chosen.wanted_count:,} rows" if chosen.wanted_count else "No row"
             logger.info("%s could be helped by another try; none goes again.", left)
         return chosen
 
-    def _decide(self, manifest: Manifest, seen: steps.Seen) -> None:
+    def _decide(self, manifest: Manifest, facts: steps.Facts) -> None:
         """Note that a repair round will be bought."""
-        count, base = manifest.request_count, _base_of(seen)
+        count, base = manifest.request_count, _base_of(facts)
         self._write(
             Repair(manifest_uri=manifest.uri, base=base.uri, resume_uri=manifest.shards[0].resume_uri, rows=count)
         )
-        wanted = seen.selection.wanted_count if seen.selection is not None else count
+        wanted = facts.selection.wanted_count if facts.selection is not None else count
         logger.info(
             "Repair round %d: %s of %s rows without a good answer go again.",
-            len(seen.rounds), f"{count:,}", f"{wanted:,}",
+            len(facts.rounds), f"{count:,}", f"{wanted:,}",
         )  # fmt: skip
 
-    def _wait(self, seen: steps.Seen, attempt: Attempt) -> Wait:
+    def _wait(self, facts: steps.Facts, attempt: Attempt) -> Wait:
         """Deal with jobs that queue for long, and return the jobs that must end."""
-        asked = seen.rounds[-1]
-        jobs, manifest = asked.jobs, asked.manifest or _base_of(seen)
+        asked = facts.rounds[-1]
+        jobs, manifest = asked.jobs, asked.manifest or _base_of(facts)
         ending = tuple(job.name for job in jobs if job.state is JobState.CANCELLING)
         # A job that is being cancelled now was cancelled by an earlier attempt. It shows its rows only later.
-        told = msgspec.structs.replace(attempt.told, ending=ending) if attempt.fresh else attempt.told
+        handled = msgspec.structs.replace(attempt.handled, ending=ending) if attempt.fresh else attempt.handled
         move = (lambda job: self.move(manifest, job)) if self._policy.elsewhere else None
-        told, overdue = see_to(self._policy.queue, jobs, told, move, self._clock())
-        complete = attempt.complete and (attempt.was_interrupted or bool(ending))
+        handled, overdue = handle_queued(self._policy.queue, jobs, handled, move, self._clock())
+        owes_repair = attempt.owes_repair and (attempt.was_interrupted or bool(ending))
         # A moved job that began to run before its cancel has rows, but perhaps not all of them.
-        complete = complete or not set(told.moved).isdisjoint(job.name for job in jobs)
+        owes_repair = owes_repair or not set(handled.moved).isdisjoint(job.name for job in jobs)
         return Wait(
-            round=len(seen.rounds) - 1,
+            round=len(facts.rounds) - 1,
             jobs=jobs,
             manifest=manifest,
-            attempt=Attempt(fresh=False, complete=complete, told=told),
-            limits=self._policy.queue.limits(jobs, told),
+            attempt=Attempt(fresh=False, owes_repair=owes_repair, handled=handled),
+            limits=self._policy.queue.limits(jobs, handled),
             overdue=tuple(overdue),
         )
 
@@ -338,15 +340,15 @@ class Batch:
         places = [each for each in policy.elsewhere if fits(manifest, each, own, store, policy.budget, prices, now)]
         return self._buyer(self._state()).move(manifest, shard_of(manifest, job), job, places)
 
-    def _without_rows(self, seen: steps.Seen) -> Skip:
+    def _without_rows(self, facts: steps.Facts) -> Skip:
         """Cancel jobs for rows that the source had before, unless `on_changed_input` is "fail", and end the task.
 
         :raises InputError: when `on_empty` is "fail".
         """
         buyer = self._buyer(self._state())
-        buyer.leave(0)
+        buyer.cancel_removed_parts(0)
         jobs = MAY_RUN if buyer.terms.on_changed_input is OnChangedInput.FAIL else CANCELLED
-        empty = emptiness(_base_of(seen), jobs)
+        empty = emptiness(_base_of(facts), jobs)
         assert empty is not None
         if self._policy.on_empty is OnEmpty.FAIL:
             raise empty
@@ -357,16 +359,16 @@ class Batch:
             raise _another_attempt(self._log.folder)
 
 
-def _base_of(seen: steps.Seen) -> Manifest:
-    assert seen.base is not None
-    return seen.base
+def _base_of(facts: steps.Facts) -> Manifest:
+    assert facts.base is not None
+    return facts.base
 
 
-def _chosen(seen: steps.Seen) -> tuple[Manifest, Decimal]:
+def _chosen(facts: steps.Facts) -> tuple[Manifest, Decimal]:
     """Return the set that is sent again, and the cost of the rounds before it."""
-    assert seen.selection is not None
-    assert seen.selection.manifest is not None
-    return seen.selection.manifest, seen.selection.cost_usd
+    assert facts.selection is not None
+    assert facts.selection.manifest is not None
+    return facts.selection.manifest, facts.selection.cost_usd
 
 
 def _refused(refused: Refused) -> Skip:

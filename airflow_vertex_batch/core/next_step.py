@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.purchase.fold import State
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The facts that an attempt has found since it began, or since its last wait.
 
     :param fresh: whether the attempt has just begun; False after a wait.
@@ -35,7 +35,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     fresh: bool = False
-    complete: bool = False
+    owes_repair: bool = False
     base: Manifest | None = None
     has_begun: bool = False
     may_spend: Verdict | None = None
@@ -118,7 +118,7 @@ class Replaced(msgspec.Struct, frozen=True):
 Step = Prepare | Begin | Replaced | Stop | Estimate | AskApproval | Refuse | Buy | Wait | Choose | Decide | Land
 
 
-def next_step(state: State, seen: Seen, *, is_checked: bool = True, goes_on_empty: bool = True) -> Step:  # noqa: PLR0911 - a table
+def next_step(state: State, facts: Facts, *, is_checked: bool = True, goes_on_empty: bool = True) -> Step:  # noqa: PLR0911 - a table
     """Choose the next step.
 
     :param state: what the log says.
@@ -126,27 +126,27 @@ def next_step(state: State, seen: Seen, *, is_checked: bool = True, goes_on_empt
         bought the batch.
     :param goes_on_empty: whether a batch without a row is landed.
     """
-    if seen.base is None:
+    if facts.base is None:
         return Prepare()
-    if seen.fresh and not seen.has_begun:
+    if facts.fresh and not facts.has_begun:
         return Begin()
-    if state.begun is None or state.begun.base != seen.base.uri:
+    if state.begun is None or state.begun.base != facts.base.uri:
         return Replaced()
-    if not seen.rounds:
-        if seen.fresh and not seen.base.row_count and not goes_on_empty:
+    if not facts.rounds:
+        if facts.fresh and not facts.base.row_count and not goes_on_empty:
             return Stop()
-        return _purchase(seen) if is_checked else Buy(0)
-    if any(job.state.phase is Phase.WAITING for job in seen.rounds[-1].jobs):
+        return _purchase(facts) if is_checked else Buy(0)
+    if any(job.state.phase is Phase.WAITING for job in facts.rounds[-1].jobs):
         return Wait()
-    if len(seen.rounds) <= len(state.repairs):
-        number = len(seen.rounds)
+    if len(facts.rounds) <= len(state.repairs):
+        number = len(facts.rounds)
         return Buy(number, state.repairs[number - 1])
-    return _repair(state, seen)
+    return _repair(state, facts)
 
 
-def _purchase(seen: Seen) -> Step:
+def _purchase(facts: Facts) -> Step:
     """Choose how the batch itself is bought."""
-    match seen.may_spend:
+    match facts.may_spend:
         case None:
             return Estimate(0)
         case Allowed():
@@ -157,29 +157,29 @@ def _purchase(seen: Seen) -> Step:
             return Refuse(refused)
 
 
-def _repair(state: State, seen: Seen) -> Step:  # noqa: PLR0911 - a table
+def _repair(state: State, facts: Facts) -> Step:  # noqa: PLR0911 - a table
     """Choose whether there is another round, and which rows it sends."""
-    wants = wanted(state, seen)
+    wants = wanted(state, facts)
     if not wants & (Wants.CURABLE | Wants.UNANSWERED):
         return Land()
-    if seen.selection is None:
+    if facts.selection is None:
         return Choose(wants)
-    if seen.selection.manifest is None:
+    if facts.selection.manifest is None:
         return Land()
-    match seen.may_spend:
+    match facts.may_spend:
         case None:
-            return Estimate(len(seen.rounds))
+            return Estimate(len(facts.rounds))
         case Allowed():
-            return Decide(seen.selection.manifest)
+            return Decide(facts.selection.manifest)
         case Question() as question:
             return AskApproval(question)
         case refused:
             return Land(refused.why)
 
 
-def wanted(state: State, seen: Seen) -> Wants:
+def wanted(state: State, facts: Facts) -> Wants:
     """Return which kinds of rows may be sent again."""
     wants = Wants.CURABLE if state.left > 0 else Wants(0)
     # A manual clear always gets a round: also after a round that cured nothing, and also for rows that no job reached.
     wants |= Wants.AGAIN if state.granted else Wants(0)
-    return wants | (Wants.UNANSWERED if seen.complete and badly_ended(seen.rounds) else Wants(0))
+    return wants | (Wants.UNANSWERED if facts.owes_repair and badly_ended(facts.rounds) else Wants(0))

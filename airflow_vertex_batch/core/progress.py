@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.money.prices import PriceTable
 from airflow_vertex_batch.core.purchase.approval import Question
 from airflow_vertex_batch.core.purchase.buyer import is_repair
 from airflow_vertex_batch.core.purchase.place import Place
-from airflow_vertex_batch.core.waiting.queue import QueuePolicy, Told
+from airflow_vertex_batch.core.waiting.queue import Handled, QueuePolicy
 from airflow_vertex_batch.core.waiting.watch import Outcome, Queued, conclude
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class Attempt(Record, frozen=True, kw_only=True):
     """
 
     fresh: bool = True
-    complete: bool = False
+    owes_repair: bool = False
     was_interrupted: bool = False
-    told: Told = Told()
+    handled: Handled = Handled()
 
     def after(self, outcomes: Sequence[Outcome], moves: bool = False) -> Attempt:  # noqa: FBT001, FBT002 - one of two
         """Take the outcomes of a wait, and return the values with which the batch goes on.
@@ -75,13 +75,13 @@ class Attempt(Record, frozen=True, kw_only=True):
         if any(isinstance(outcome, Queued) for outcome in outcomes):
             # No error here: the other jobs still need this attempt.
             return msgspec.structs.replace(self, was_interrupted=True)
-        given_up = {*self.told.moved, *self.told.ending}
+        given_up = {*self.handled.moved, *self.handled.ending}
 
-        def bears(job: BatchJob) -> bool:
+        def tolerates_empty(job: BatchJob) -> bool:
             is_over = job.state in {JobState.CANCELLED, JobState.EXPIRED}
             return is_repair(job) or (job.name in given_up and is_over)
 
-        conclude(outcomes, bears, lands_part=not moves)
+        conclude(outcomes, tolerates_empty, lands_part=not moves)
         return msgspec.structs.replace(self, was_interrupted=False)
 
 

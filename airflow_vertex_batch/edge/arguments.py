@@ -24,7 +24,7 @@ from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.unrendered import dump_of, is_template
-from airflow_vertex_batch.edge.hints import refuse_unknown
+from airflow_vertex_batch.edge.unknown_arguments import refuse_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,13 +15,13 @@ from airflow.sdk.bases.operator import BaseOperatorMeta
 
 from airflow_vertex_batch.core.domain.address import Uri, cloud_folder
 from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
-from airflow_vertex_batch.core.domain.given import Origin, given_nothing, nothing
 from airflow_vertex_batch.core.domain.identity import Identity
 from airflow_vertex_batch.core.domain.unrendered import check_folder, check_location, check_project
+from airflow_vertex_batch.core.domain.upstream_value import Origin, no_value_error, why_no_value
 from airflow_vertex_batch.edge.arguments import DrawingPartial, check_arguments
 from airflow_vertex_batch.edge.compat import default_retries, fail_exception, skip_exception, task_states, token_of
-from airflow_vertex_batch.edge.hints import Signature
 from airflow_vertex_batch.edge.rendering import TextsStayTexts
+from airflow_vertex_batch.edge.unknown_arguments import Signature
 from airflow_vertex_batch.links import LINKS_KEY
 from airflow_vertex_batch.settings import Settings
 
@@ -89,7 +89,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
     #: Arguments that may hold the output of a task, and are never rendered.
     resolved_fields: ClassVar[tuple[str, ...]] = ()
     #: Parameters that the operator sets itself.
-    wired_inside: ClassVar[frozenset[str]] = frozenset()
+    set_inside: ClassVar[frozenset[str]] = frozenset()
     #: Arguments of Airflow's own classes that have no effect here, each with what to do instead.
     refused: ClassVar[Mapping[str, str]] = {}
     __signature__ = Signature()
@@ -108,10 +108,10 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
     ) -> None:
         super().__init__(retries=retries, **kwargs)
         self.gcp_conn_id = gcp_conn_id
-        self.impersonation_chain = plain(impersonation_chain)
-        self.project_id = plain(project_id)
-        self.location = plain(location)
-        self.staging_uri = plain(staging_uri)
+        self.impersonation_chain = as_rendered(impersonation_chain)
+        self.project_id = as_rendered(project_id)
+        self.location = as_rendered(location)
+        self.staging_uri = as_rendered(staging_uri)
         check_folder(staging_uri or None, "staging_uri")
         check_location(location)
         check_project(project_id or None)
@@ -139,7 +139,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
             made.kwargs["retries"] = DEFAULT_RETRIES
         return made
 
-    def wire(self, **values: Any) -> None:
+    def note_origins(self, **values: Any) -> None:
         """Note where arguments come from, before Airflow replaces placeholders by their values.
 
         :param values: the arguments; `LEFT_OUT` for an argument that was not given.
@@ -148,7 +148,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
         self._origins |= {name: _origin(value) for name, value in values.items() if value is not LEFT_OUT}
         for name, value in values.items():
             if value is None:
-                raise self.given_nothing(name)
+                raise self.no_value_error(name)
 
     def given(self, name: str) -> Any:
         """Return a wired argument; None if it was not given.
@@ -159,18 +159,18 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
         if name not in self._origins:
             return None
         value = getattr(self, name)
-        if how := nothing(value):
-            raise self.given_nothing(name, how)
+        if how := why_no_value(value):
+            raise self.no_value_error(name, how)
         return value
 
-    def given_nothing(self, name: str, how: str = "None") -> InputError:
+    def no_value_error(self, name: str, how: str = "None") -> InputError:
         """Return the error for an argument whose task gave nothing.
 
         :param how: what was given instead.
         """
         origin = self._origins.get(name, Origin())
         tasks = origin.tasks or tuple(sorted(self.upstream_task_ids))
-        return given_nothing(self.task_id, name, how, Origin(tasks, origin.template), task_states(tasks))
+        return no_value_error(self.task_id, name, how, Origin(tasks, origin.template), task_states(tasks))
 
     def hook(self, location: str | None = None) -> VertexBatchHook:
         """Return the hook of this task's connection.
@@ -238,10 +238,10 @@ def _collected(kind: type) -> tuple[str, ...]:
     for cls in reversed(kind.__mro__):
         is_ours = issubclass(cls, VertexBatchBaseOperator)
         found |= dict.fromkeys(vars(cls).get("templated" if is_ours else "template_fields", ()))
-    return tuple(name for name in found if name not in kind.wired_inside)  # type: ignore[attr-defined]
+    return tuple(name for name in found if name not in kind.set_inside)  # type: ignore[attr-defined]
 
 
-def plain(value: _T | XComArg) -> _T:
+def as_rendered(value: _T | XComArg) -> _T:
     """Return a value unchanged. For a type checker, it has the type that it has after Airflow has rendered it."""
     return value  # type: ignore[return-value]
 

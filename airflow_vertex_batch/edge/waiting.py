@@ -15,8 +15,8 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_vertex_batch.core.domain.durations import seconds
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.edge.answering import AnsweringOperator
 from airflow_vertex_batch.edge.compat import default_deferrable, own, still_owns, token_of
+from airflow_vertex_batch.edge.responsible import ResponsibleOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ _DEFAULT_QUEUE_WARNING = timedelta(hours=24)
 QUEUE_WARNING_KEY = "queue_warning"
 
 
-class WaitingOperator(AnsweringOperator):
+class WaitingOperator(ResponsibleOperator):
     """Base of operators that wait for jobs.
 
     Airflow's `execution_timeout` limits the wait of an attempt, deferred or not. (Airflow itself applies it only to
@@ -149,7 +149,9 @@ class WaitingOperator(AnsweringOperator):
         hook, ti, policy = self.hook(), context["ti"], self._policy(context)
         own(ti)
         flows = [(name, watch(name, policy, began=began)) for name in names]
-        found = [drive_once(flow, Fenced(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows]
+        found = [
+            drive_once(flow, CancelIfOwner(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows
+        ]
         return [outcome for outcome in found if outcome is not None]
 
     def wait(self, context: Context, jobs: Sequence[BatchJob], limits: dict[str, float], **kept: Any) -> list[Outcome]:
@@ -184,7 +186,7 @@ class WaitingOperator(AnsweringOperator):
 
         hook, ti, names = self.hook(), context["ti"], [job.job_name for job in jobs]
         flows = [(name, watch(name, self._policy(context, limits.get(str(name))))) for name in names]
-        return drive(*((flow, Fenced(hook.jobs(name), ti)) for name, flow in flows), seen=self._seen)
+        return drive(*((flow, CancelIfOwner(hook.jobs(name), ti)) for name, flow in flows), seen=self._seen)
 
     @property
     def left_because(self) -> str:
@@ -248,7 +250,7 @@ class WaitingOperator(AnsweringOperator):
         self.log.info("%s %s", job.name, job.progress)
 
 
-class Fenced:
+class CancelIfOwner:
     """A job service that cancels only while an attempt owns the jobs: a worker that stalled may have been replaced."""
 
     def __init__(self, service: Asks, ti: Any) -> None:

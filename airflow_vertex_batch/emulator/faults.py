@@ -1,8 +1,8 @@
 """What does each scripted fault do? One class for each fault: its parameters, where it happens, and what it changes.
 
 There are four kinds: a `CallFault` is around one API call, a `JobFault` decides how one job goes, an `OutputFault` (in
-`late`) when the output of an ended job can be seen, a `RowFault` rewrites what one request came to. A new fault is one
-class: its ``tag`` is its name in a scenario file, and `scenario` finds it by its base class.
+`output_faults`) when the output of an ended job can be seen, a `RowFault` rewrites what one request came to. A new
+fault is one class: its ``tag`` is its name in a scenario file, and `scenario` finds it by its base class.
 
 Invariants: a fault is frozen data; what was used is counted in `scenario.Script`, never here. A fault acts on the
 same rows in every job and every order of work, because rows are chosen by key.

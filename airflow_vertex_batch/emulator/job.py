@@ -9,7 +9,7 @@ import msgspec
 
 from airflow_vertex_batch.emulator.billing import Account
 from airflow_vertex_batch.emulator.faults import End, Hold
-from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput
+from airflow_vertex_batch.emulator.output_faults import LateInfo, LateOutput, LostOutput
 from airflow_vertex_batch.emulator.plan import Plan, full_name, plan_of
 from airflow_vertex_batch.emulator.wire import rfc3339
 

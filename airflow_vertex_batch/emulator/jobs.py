@@ -28,7 +28,7 @@ from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.emulator.faults import End, Hold
 from airflow_vertex_batch.emulator.importer import JobFailedError
-from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput, hold_back, lose, show
+from airflow_vertex_batch.emulator.output_faults import LateInfo, LateOutput, LostOutput, hold_back, lose, show
 from airflow_vertex_batch.emulator.run import Run
 from airflow_vertex_batch.emulator.tools import Tools
 

@@ -22,7 +22,7 @@ from airflow_vertex_batch.core.domain.catalog import life_of, misspelt
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.emulator.faults import CallFault, Fault, JobFault
 from airflow_vertex_batch.emulator.forms import Form
-from airflow_vertex_batch.emulator.late import OutputFault
+from airflow_vertex_batch.emulator.output_faults import OutputFault
 from airflow_vertex_batch.emulator.row_faults import RowFault
 
 if TYPE_CHECKING:

@@ -91,7 +91,7 @@ def translated(subject: str, *, reads_rows: bool = False) -> Iterator[None]:
         yield
     except GoogleAPICallError as error:
         if reads_rows and _may_quote(error):
-            raise _unquoted(subject, error) from None
+            raise _redacted(subject, error) from None
         raise refusal(subject, error) from error
     except RetryError as error:
         # The client's deadline is over. The last error before it says more.
@@ -143,7 +143,7 @@ def _may_quote(error: GoogleAPICallError) -> bool:
     return isinstance(error, BadRequest) and not is_busy and not _ABOUT_NAMES.match(error.message)
 
 
-def _unquoted(subject: str, error: GoogleAPICallError) -> InputError:
+def _redacted(subject: str, error: GoogleAPICallError) -> InputError:
     job = _JOB.search(error.message)
     where = f"job {job[1]}" if job else "the job"
     return InputError(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.parameters import BatchParameters
 
 #: Arguments that the single steps pass to each other. This task sets them itself, so nobody can give them.
-_WIRED = frozenset({"jobs", "manifest", "repairs"})
+_SET_INSIDE = frozenset({"jobs", "manifest", "repairs"})
 
 
 class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatchExportOperator):
@@ -41,7 +41,7 @@ class VertexBatchOperator(VertexBatchPrepareOperator, RoundsOperator, VertexBatc
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = VertexBatchPrepareOperator.template_fields_renderers
-    wired_inside: ClassVar[frozenset[str]] = _WIRED
+    set_inside: ClassVar[frozenset[str]] = _SET_INSIDE
     operator_extra_links: Sequence[BaseOperatorLink] = (
         VertexBatchJobLink(),
         VertexBatchOutputLink(),

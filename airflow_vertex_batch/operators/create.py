@@ -49,7 +49,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
     ) -> None:
         super().__init__(**kwargs)
         given = {"manifest": manifest, "input_uri": input_uri}
-        self.wire(**{name: value for name, value in given.items() if value is not None})
+        self.note_origins(**{name: value for name, value in given.items() if value is not None})
         self.manifest, self.input_uri = manifest, input_uri
         for uri in input_uri if isinstance(input_uri, list | tuple) else (input_uri,):
             check_cloud_address(uri, "input_uri")
@@ -76,7 +76,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
         from airflow_vertex_batch.core.domain.catalog import notices
 
         hook = self.hook()
-        with self.answering(context, hook):
+        with self.responsible_for_jobs(context, hook):
             manifest = read_manifest(self.given("manifest"))
             if manifest is not None:
                 return self._buy_set(context, hook, manifest, attempt)
@@ -113,7 +113,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
         """
         from airflow_vertex_batch.edge.cancelling import ENDED
 
-        if self._answers_with is not None:
+        if self._responsible_hook is not None:
             self.tell_of_running(ENDED)
         super().on_kill()
 
@@ -131,7 +131,7 @@ class VertexBatchCancelJobOperator(VertexBatchBaseOperator):
 
     def __init__(self, *, jobs: Any, **kwargs: Unpack[TaskOfOurs]) -> None:
         super().__init__(**kwargs)
-        self.wire(jobs=jobs)
+        self.note_origins(jobs=jobs)
         self.jobs = jobs
 
     def execute(self, context: Context) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
-from airflow_vertex_batch.core.landing.destination import Said
-from airflow_vertex_batch.edge.base import LEFT_OUT, failing, identity_of, plain
+from airflow_vertex_batch.core.landing.destination import DestinationArguments
+from airflow_vertex_batch.edge.base import LEFT_OUT, as_rendered, failing, identity_of
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
 from airflow_vertex_batch.operators.shared import (
     CheckingOperator,
@@ -82,10 +82,10 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         **kwargs: Unpack[ExportRest],
     ) -> None:
         super().__init__(**kwargs)
-        self.wire(jobs=jobs, manifest=manifest, repairs=repairs)
+        self.note_origins(jobs=jobs, manifest=manifest, repairs=repairs)
         self.jobs = jobs
         self.manifest, self.repairs = (None if value is LEFT_OUT else value for value in (manifest, repairs))
-        self.dead_letters, self.file_format = plain(dead_letters), file_format
+        self.dead_letters, self.file_format = as_rendered(dead_letters), file_format
         self.replace_partition = replace_partition
         self.max_failed_ratio, self.min_succeeded_rows = max_failed_ratio, min_succeeded_rows
         if self.destination is None:
@@ -93,7 +93,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
                 f"Task {self.task_id} has no destination",
                 todo="Set destination='gs://bucket/folder' for files, or destination='bq://project.dataset.table'",
             )
-        self._said().check(self.task_id)
+        self._arguments().check(self.task_id)
         self.thresholds()
         self.insist("staging_uri")
 
@@ -118,7 +118,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         :raises ResultError: when too many rows have no good answer; all rows have landed.
         :raises JobError: when a job ended badly and left rows without an answer; the rows that it answered have landed.
         """
-        from airflow_vertex_batch.core.answers.report import only_hopeless
+        from airflow_vertex_batch.core.answers.report import only_unrepairable
         from airflow_vertex_batch.core.landing.landing import Landing, landed, refuse_bad_end
 
         store = hook.store()
@@ -126,7 +126,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             rounds, store, hook.warehouse(), self._land_plan(context),
             schema=self.schema(), prices=price_table(store), on_lost_output=self.lost_output(),
         )  # fmt: skip
-        destination = self._said().read(self.task_id, self.staging())
+        destination = self._arguments().read(self.task_id, self.staging())
         jobs = [job for asked in rounds for job in asked.jobs]
         self.push_links(
             context,
@@ -145,7 +145,7 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         self.log_of(context, hook).add(landed(report, len(rounds) - 1))
         self.thresholds().check(report)
         refuse_bad_end(rounds, report)
-        if quiet := only_hopeless(report):
+        if quiet := only_unrepairable(report):
             self.log.warning("%s.", quiet)
         return report
 
@@ -160,5 +160,5 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
 
         return LandPlan.of(identity_of(context), self.day(context), replace_partition=self.replace_partition)
 
-    def _said(self) -> Said:
-        return Said(self.destination, self.project_id, self.dead_letters, self.file_format)
+    def _arguments(self) -> DestinationArguments:
+        return DestinationArguments(self.destination, self.project_id, self.dead_letters, self.file_format)

@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator, TaskGroup
 
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.unrendered import is_template, refuse_idle
-from airflow_vertex_batch.edge.hints import unknown_argument, unknown_in_step_args, unknown_in_task_args
+from airflow_vertex_batch.edge.unknown_arguments import unknown_argument, unknown_in_step_args, unknown_in_task_args
 from airflow_vertex_batch.operators import (
     VertexBatchCreateJobOperator,
     VertexBatchExportOperator,
@@ -34,7 +34,7 @@ _STEPS: dict[str, type[BaseOperator]] = {
     "export": VertexBatchExportOperator,
 }
 #: Arguments that the steps pass to each other, or that the group sets itself.
-_WIRED = {"manifest", "jobs", "repairs", "input_uri", "source_uri"}
+_SET_INSIDE = {"manifest", "jobs", "repairs", "input_uri", "source_uri"}
 #: Arguments that only the preflight has, and arguments that it uses only for its canary.
 _OF_PREFLIGHT = ("canary", "canary_row", "allowed_failures")
 _OF_CANARY = {"prompt", "prompt_variables", "system_instruction", "generation_config", "response_schema"}
@@ -129,7 +129,7 @@ def _parameters(operator: type[BaseOperator]) -> frozenset[str]:
     """Return the parameters of a step, without those that every Airflow task has."""
     kinds = (cls for cls in operator.__mro__ if issubclass(cls, BaseOperator) and cls is not BaseOperator)
     own = frozenset(name for cls in kinds for name in inspect.signature(cls.__init__).parameters)
-    return own - {"self", "kwargs", "args", *_WIRED, *getattr(operator, "refused", ())}
+    return own - {"self", "kwargs", "args", *_SET_INSIDE, *getattr(operator, "refused", ())}
 
 
 def _signature() -> inspect.Signature:

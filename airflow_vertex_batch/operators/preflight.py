@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.unrendered import check_cloud_address, check_labels, check_output, refuse_idle
-from airflow_vertex_batch.edge.base import failing, plain
+from airflow_vertex_batch.edge.base import as_rendered, failing
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
 
 if TYPE_CHECKING:
@@ -68,11 +68,14 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         **kwargs: Unpack[PrepareRest],
     ) -> None:
         super().__init__(**kwargs)
-        self.source_uri, self.input_uri, self.output_uri = source_uri, input_uri, plain(output_uri)
-        self.labels, self.display_name = plain(labels), plain(display_name)
-        self.canary, self.canary_row, self.prompt = canary, canary_row, plain(prompt)
-        self.prompt_variables = plain(prompt_variables)
-        self.system_instruction, self.generation_config = plain(system_instruction), plain(generation_config)
+        self.source_uri, self.input_uri, self.output_uri = source_uri, input_uri, as_rendered(output_uri)
+        self.labels, self.display_name = as_rendered(labels), as_rendered(display_name)
+        self.canary, self.canary_row, self.prompt = canary, canary_row, as_rendered(prompt)
+        self.prompt_variables = as_rendered(prompt_variables)
+        self.system_instruction, self.generation_config = (
+            as_rendered(system_instruction),
+            as_rendered(generation_config),
+        )
         self.allowed_failures = tuple(allowed_failures)
         check_output(output_uri, "output_uri")
         check_cloud_address(input_uri, "input_uri")

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.edge.arguments import comes_later, is_one_of_mapped, put_in, run_after
-from airflow_vertex_batch.edge.base import attempt_token, failing, plain, skip
+from airflow_vertex_batch.edge.base import as_rendered, attempt_token, failing, skip
 from airflow_vertex_batch.edge.compat import airflows_own, keywords_of
 from airflow_vertex_batch.links import VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
@@ -131,13 +131,24 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         **kwargs: Unpack[PrepareRest],
     ) -> None:
         super().__init__(**kwargs)
-        self.prompt, self.prompt_variables = plain(prompt), plain(prompt_variables)
-        self.sql, self.sql_parameters, self.sql_conn_id = plain(sql), plain(sql_parameters), plain(sql_conn_id)
-        self.table, self.files, self.files_format = plain(table), plain(files), files_format
-        self.objects, self.rows, self.requests = plain(objects), rows, plain(requests)
-        self.system_instruction, self.generation_config = plain(system_instruction), plain(generation_config)
-        self.tools, self.safety_settings = plain(tools), plain(safety_settings)
-        self.media_columns, self.key_column, self.columns = plain(media_columns), plain(key_column), plain(columns)
+        self.prompt, self.prompt_variables = as_rendered(prompt), as_rendered(prompt_variables)
+        self.sql, self.sql_parameters, self.sql_conn_id = (
+            as_rendered(sql),
+            as_rendered(sql_parameters),
+            as_rendered(sql_conn_id),
+        )
+        self.table, self.files, self.files_format = as_rendered(table), as_rendered(files), files_format
+        self.objects, self.rows, self.requests = as_rendered(objects), rows, as_rendered(requests)
+        self.system_instruction, self.generation_config = (
+            as_rendered(system_instruction),
+            as_rendered(generation_config),
+        )
+        self.tools, self.safety_settings = as_rendered(tools), as_rendered(safety_settings)
+        self.media_columns, self.key_column, self.columns = (
+            as_rendered(media_columns),
+            as_rendered(key_column),
+            as_rendered(columns),
+        )
         self.on_rejected_row, self.max_requests_per_job = on_rejected_row, max_requests_per_job
         self.max_rejected_ratio, self.on_empty, self.fix_requests = max_rejected_ratio, on_empty, fix_requests
         self.deduplicate, self.skip_answered, self.correlation = deduplicate, skip_answered, correlation
@@ -154,7 +165,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         OnEmpty.of(self.on_empty)
         later = [name for name in self.resolved_fields if comes_later(getattr(self, name))]
         source = self._preparing().check(later)
-        self.wire(**{name: getattr(self, name) for name in (source, *later)})
+        self.note_origins(**{name: getattr(self, name) for name in (source, *later)})
 
     def _preparing(self) -> Preparing:
         """Return the author's arguments about rows and requests, before or after Airflow has rendered them."""
@@ -171,7 +182,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             hook = self.hook()
             manifest = self.prepare(context, hook)
             self.log_of(context, hook).add(Prepared.of(manifest))
-            self._see_to_emptiness(context, manifest)
+            self._handle_empty(context, manifest)
             return manifest.as_dict()
 
     def prepare(self, context: Context, hook: VertexBatchHook) -> Manifest:
@@ -203,7 +214,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
                 self.given(name)
                 self._preparing().check_come(name)
 
-    def _see_to_emptiness(self, context: Context, manifest: Manifest) -> None:
+    def _handle_empty(self, context: Context, manifest: Manifest) -> None:
         """End the task as `on_empty` says, if there is no row.
 
         :raises InputError: with `on_empty` "fail".
@@ -226,7 +237,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         if self.rows is not None:
             rows = self._rows(context)
             if rows is None and isinstance(self.rows, XComArg):
-                raise self.given_nothing("rows")
+                raise self.no_value_error("rows")
             return Rows(rows, passing=airflows_own())
         said = self._preparing()
         for name in said.SOURCES:

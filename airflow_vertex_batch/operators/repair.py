@@ -68,7 +68,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         from airflow_vertex_batch.core.progress import Attempt
 
         with failing():
-            return self.go_on(context, Attempt(complete=True))
+            return self.go_on(context, Attempt(owes_repair=True))
 
     def go_on(self, context: Context, attempt: Attempt, *, since: float | None = None) -> Any:
         """Go as far as possible. Meanwhile this attempt is responsible for the jobs.
@@ -76,7 +76,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         :param since: when a person answered, seconds since the epoch. The time of this attempt counts from then.
         """
         self.counts_from, hook = since, self.hook()
-        with self.answering(context, hook):
+        with self.responsible_for_jobs(context, hook):
             return self._advance(context, hook, attempt)
 
     def _advance(self, context: Context, hook: VertexBatchHook, attempt: Attempt) -> Any:
@@ -134,7 +134,7 @@ class VertexBatchRepairOperator(RoundsOperator):
 
     def __init__(self, *, jobs: Any, manifest: Any, **kwargs: Unpack[RepairRest]) -> None:
         super().__init__(**kwargs)
-        self.wire(jobs=jobs, manifest=manifest)
+        self.note_origins(jobs=jobs, manifest=manifest)
         self.jobs, self.manifest = jobs, manifest
 
     def batch(self, context: Context, hook: VertexBatchHook, **parts: Any) -> Batch:

@@ -11,17 +11,17 @@ from airflow_vertex_batch.core.domain.unrendered import (
     check_model,
     check_output,
 )
-from airflow_vertex_batch.core.landing.destination import Said
-from airflow_vertex_batch.edge.answering import AnsweringOperator, Noting
+from airflow_vertex_batch.core.landing.destination import DestinationArguments
 from airflow_vertex_batch.edge.asking import Answer
 from airflow_vertex_batch.edge.base import (
     VertexBatchBaseOperator,
+    as_rendered,
     failing,
     generation_of,
-    plain,
     texts,
 )
 from airflow_vertex_batch.edge.compat import own, still_owns, timetable_zone
+from airflow_vertex_batch.edge.responsible import RecordingJobService, ResponsibleOperator
 from airflow_vertex_batch.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class AskingOperator(VertexBatchBaseOperator):
 
     def __init__(self, *, model: Text | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.model = plain(model)
+        self.model = as_rendered(model)
         check_model(model)
 
 
@@ -102,8 +102,8 @@ class LandingOperator(VertexBatchBaseOperator):
         self, *, destination: Text | None = None, partition_date: Text | date | int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.destination, self.partition_date = plain(destination), plain(partition_date)
-        Said(self.destination, self.project_id).check(self.task_id)
+        self.destination, self.partition_date = as_rendered(destination), as_rendered(partition_date)
+        DestinationArguments(self.destination, self.project_id).check(self.task_id)
 
     def day(self, context: Context) -> str:
         """Return the day that the rows belong to, as YYYY-MM-DD.
@@ -124,7 +124,7 @@ class LandingOperator(VertexBatchBaseOperator):
         """
         if self.destination is None:
             return None
-        return Said(self.destination, self.project_id).read(self.task_id, self.staging())
+        return DestinationArguments(self.destination, self.project_id).read(self.task_id, self.staging())
 
     def check_destination(self, context: Context, hook: VertexBatchHook) -> Destination | None:
         """Check that answers can land at the destination and that the day is valid, if this task has a destination;
@@ -162,7 +162,7 @@ class ReadingOperator(VertexBatchBaseOperator):
         return OnLostOutput(self.on_lost_output)
 
 
-class BuyingOperator(AskingOperator, AnsweringOperator):
+class BuyingOperator(AskingOperator, ResponsibleOperator):
     """Base of operators that create jobs, each once.
 
     :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``. If not given, it is a folder in the
@@ -206,7 +206,11 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.output_uri, self.display_name, self.labels = plain(output_uri), plain(display_name), plain(labels)
+        self.output_uri, self.display_name, self.labels = (
+            as_rendered(output_uri),
+            as_rendered(display_name),
+            as_rendered(labels),
+        )
         self.on_changed_input, self.on_clear = on_changed_input, on_clear
         self.max_cost_usd, self.on_over_budget = max_cost_usd, on_over_budget
         self.budget()
@@ -249,14 +253,14 @@ class BuyingOperator(AskingOperator, AnsweringOperator):
             base=spec,
             log=log,
             store=hook.store(),
-            service=Noting(hook.jobs(), self.known),
+            service=RecordingJobService(hook.jobs(), self.known),
             terms=Terms(
                 settle_seconds=self.settle_seconds,
                 on_changed_input=OnChangedInput(self.on_changed_input),
                 generation=generation_of(context),
                 renew=self.on_clear == "new",
             ),
-            at=lambda location: Noting(self.hook(location).jobs(), self.known),
+            at=lambda location: RecordingJobService(self.hook(location).jobs(), self.known),
             owns=lambda: still_owns(ti, token),
             note=self.known.note,
         )

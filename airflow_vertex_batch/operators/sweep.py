@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_vertex_batch.core.domain.identity import Identity
-    from airflow_vertex_batch.core.upkeep.judge import Owner, SweepPolicy
     from airflow_vertex_batch.core.upkeep.sweep import Sweeper
+    from airflow_vertex_batch.core.upkeep.sweep_decision import Owner, SweepPolicy
     from airflow_vertex_batch.parameters import TaskOfOurs
 
 
@@ -82,12 +82,12 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Sweep, and return what was found."""
         with failing():
-            from airflow_vertex_batch.core.upkeep.left_behind import Swept
+            from airflow_vertex_batch.core.upkeep.sweep_report import SweepReport
 
             only_look = not _truth(self.apply)
             found = chain.from_iterable(each.sweep(dry_run=only_look) for each in self._sweepers())
             mine = Settings.read().installation
-            swept = Swept.of(found, is_dry_run=only_look, asked=f"this Airflow ({mine})", installation=mine)
+            swept = SweepReport.of(found, is_dry_run=only_look, asked=f"this Airflow ({mine})", installation=mine)
             self.push_links(context, addresses(jobs=[finding.job_name for finding in swept.findings]))
             self.log.info("%s", swept.text())
             if swept.is_name_unknown:
@@ -98,7 +98,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
 
     def policy(self) -> SweepPolicy:
         """Return the ages and periods that decide about a job."""
-        from airflow_vertex_batch.core.upkeep.judge import SweepPolicy
+        from airflow_vertex_batch.core.upkeep.sweep_decision import SweepPolicy
 
         return SweepPolicy(older_than=self.older_than, owner_timeout=self.owner_timeout, lookback=self.lookback)
 
@@ -120,7 +120,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
 
 def _owner(identity: Identity) -> Owner:
     """Ask this Airflow for the state of the run that a job was bought for."""
-    from airflow_vertex_batch.core.upkeep.judge import Owner
+    from airflow_vertex_batch.core.upkeep.sweep_decision import Owner
     from airflow_vertex_batch.edge.compat import run_state
 
     return Owner.of_run(run_state(identity.dag_id, identity.run_id))

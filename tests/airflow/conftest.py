@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from airflow_vertex_batch.edge import answering, cancelling
+from airflow_vertex_batch.edge import cancelling, responsible
 from stack import demo
 from stack.laptop import PROJECT, Stack
 from tests.airflow.waiting import serve, warnings  # noqa: F401 - fixtures of the tests that need no Airflow
@@ -53,7 +53,7 @@ BAD_REQUEST = {
 def time_to_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a worker's `on_kill` all the time it needs: what it does with the 3.5 s that it has is tested by itself."""
     monkeypatch.setattr(cancelling, "WORKER_SECONDS", 600.0)
-    monkeypatch.setattr(answering, "_OUT_OF_TIME_SECONDS", 600.0)
+    monkeypatch.setattr(responsible, "_OUT_OF_TIME_SECONDS", 600.0)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_vertex_batch.core.domain.errors import AmbiguousError, ServiceError
 from airflow_vertex_batch.core.domain.job import JobState
-from airflow_vertex_batch.edge.answering import KnownJobs, Noting
+from airflow_vertex_batch.edge.responsible import KnownJobs, RecordingJobService
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario
 from tests.airflow.waiting import AGroup, SlowWorld, a_context, a_whole
 from tests.builders import a_job, a_spec
@@ -29,7 +29,7 @@ def world():
 @pytest.fixture
 def ended_by_a_person(monkeypatch):
     monkeypatch.setattr("airflow.sdk.get_current_context", a_context)
-    monkeypatch.setattr("airflow_vertex_batch.edge.answering.was_ended_by_a_person", lambda _ti: True)
+    monkeypatch.setattr("airflow_vertex_batch.edge.responsible.was_ended_by_a_person", lambda _ti: True)
 
 
 def when_the_second_is_made(world, happens):
@@ -135,7 +135,7 @@ class TestWhatIsKnown:
         return Jobs(Clock())
 
     def test_a_job_that_was_made(self, known, service):
-        job = Noting(service, known).create(a_spec())
+        job = RecordingJobService(service, known).create(a_spec())
         assert (known.running(), known.sending) == ([job.job_name], "")
 
     @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ class TestWhatIsKnown:
     def test_a_job_that_may_have_been_made(self, known, service, error, sending):
         service._creates = [error]
         with pytest.raises(ServiceError, match=str(error)):
-            Noting(service, known).create(a_spec())
+            RecordingJobService(service, known).create(a_spec())
         assert (known.running(), known.sending) == ([], sending)
 
     def test_the_job_that_a_lost_answer_was_about_clears_it_up(self, known):

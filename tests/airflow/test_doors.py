@@ -55,7 +55,7 @@ class TestTemplateFields:
     def test_are_what_the_documentation_calls_templated(self, kind):
         told = {name for name, text in documented(kind).items() if re.search(r"\bTemplated\b", text)}
         airflows = {"templates_dict", "op_args", "op_kwargs"} if kind is _DecoratedBatch else set()
-        assert {*kind.template_fields} - airflows == told - {*kind.wired_inside}
+        assert {*kind.template_fields} - airflows == told - {*kind.set_inside}
 
     @named
     def test_are_each_named_once(self, kind):

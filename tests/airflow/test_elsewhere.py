@@ -143,7 +143,7 @@ class TestOneTaskForItAll:
         task, context = a_whole(world, serve(world), **moving()), a_context()
         waits = deferred(lambda: task.execute(context))
         waits = deferred(lambda: resumed(task, context, waits))
-        assert (waits.kwargs["attempt"]["told"]["stuck"], waits.trigger.queue_limit) == (waits.trigger.jobs, {})
+        assert (waits.kwargs["attempt"]["handled"]["stuck"], waits.trigger.queue_limit) == (waits.trigger.jobs, {})
         assert "there is no place left to move it to; it goes on waiting" in warnings()[-1]
         assert world.states == ["CANCELLED", "PENDING"]
 

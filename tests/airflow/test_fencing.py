@@ -373,7 +373,7 @@ class TestAKilledWorker:
         airflow(state, owner)
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
         sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False)
-        with sensor.answering({"ti": instance()}, sensor.hook(), sensor._names()):
+        with sensor.responsible_for_jobs({"ti": instance()}, sensor.hook(), sensor._names()):
             sensor.on_kill()
         assert cancelled(world) is cancels
 
@@ -381,7 +381,7 @@ class TestAKilledWorker:
         airflow("failed", MINE)
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
         sensor = VertexBatchJobSensor(task_id="wait", jobs=two_more, deferrable=False)
-        with sensor.answering({"ti": instance()}, sensor.hook(), sensor._names()):
+        with sensor.responsible_for_jobs({"ti": instance()}, sensor.hook(), sensor._names()):
             sensor.on_kill()
         assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
 
@@ -391,7 +391,7 @@ class TestAKilledWorker:
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
         sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False)
         hook, sensor.hook = sensor.hook(), pytest.fail
-        with sensor.answering({"ti": instance()}, hook, sensor._names()):
+        with sensor.responsible_for_jobs({"ti": instance()}, hook, sensor._names()):
             sensor.on_kill()
         assert cancelled(world)
 

@@ -15,7 +15,7 @@ from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
 from airflow_vertex_batch.core.requests.lint import lint_lines
 from airflow_vertex_batch.decorators import vertex_batch_task
 from airflow_vertex_batch.edge.base import failing
-from airflow_vertex_batch.edge.hints import _GENERATION, _OURS, _known
+from airflow_vertex_batch.edge.unknown_arguments import _GENERATION, _OURS, _known
 from airflow_vertex_batch.emulator.row_faults import RowError
 from tests.airflow.test_bad_nights import InOneTask, InTheGroup
 from tests.builders import a_line, jsonl

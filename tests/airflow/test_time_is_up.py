@@ -125,7 +125,7 @@ class TestInAWorker:
     def test_an_attempt_that_was_replaced_leaves_the_job_to_the_other(self, serve, monkeypatch):
         world = running_job()
         world.alarm_at_question = 3
-        monkeypatch.setattr("airflow_vertex_batch.edge.answering.still_owns", lambda *_: False)
+        monkeypatch.setattr("airflow_vertex_batch.edge.responsible.still_owns", lambda *_: False)
         task = a_whole(world, serve(world), execution_timeout=HOUR, deferrable=False)
         with pytest.raises(AirflowTaskTimeout, match="Timeout, PID"):
             task.execute(a_context())
@@ -135,7 +135,7 @@ class TestInAWorker:
         """Airflow also kills a task that has ended, and is slow to go."""
         world = running_job()
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": a_context()["ti"]})
-        monkeypatch.setattr("airflow_vertex_batch.edge.answering.was_ended_by_a_person", lambda _ti: True)
+        monkeypatch.setattr("airflow_vertex_batch.edge.responsible.was_ended_by_a_person", lambda _ti: True)
         task = a_sensor(world, serve(world), job_timeout=timedelta(milliseconds=1), on_timeout="fail", deferrable=False)
         with pytest.raises(JobError, match="at its deadline"):
             task.execute(a_context())

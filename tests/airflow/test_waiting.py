@@ -42,10 +42,10 @@ class TestAfterACancelOnTimeout:
         assert world.states == ["CANCELLING"]
 
         waits = deferred(lambda: task.execute(context))
-        assert waits.kwargs["attempt"]["complete"] is True
+        assert waits.kwargs["attempt"]["owes_repair"] is True
         world.emulator.advance(99 * 3600)
         waits = deferred(lambda: resumed(task, context, waits))
-        assert waits.kwargs["attempt"]["complete"] is False
+        assert waits.kwargs["attempt"]["owes_repair"] is False
         world.emulator.advance(3600)
         report = resumed(task, context, waits)
         self.check(world, report)
@@ -178,7 +178,7 @@ class TestALongQueue:
         _, task = self.sensor(world, serve(world))
         for _ in range(2):
             waits = deferred(lambda: task.execute(a_context()))
-            assert (waits.kwargs["told"]["warned"], waits.trigger.queue_limit) == (
+            assert (waits.kwargs["handled"]["warned"], waits.trigger.queue_limit) == (
                 [str(name) for name in task.known.running()],
                 {},
             )

@@ -8,8 +8,8 @@ from airflow_vertex_batch.core.purchase.buyer import display_name, owner_labels
 from airflow_vertex_batch.core.purchase.entries import Part
 from airflow_vertex_batch.core.purchase.log import BatchLog
 from airflow_vertex_batch.core.purchase.submit import ensure_job
-from airflow_vertex_batch.core.upkeep.judge import Owner, SweepPolicy
 from airflow_vertex_batch.core.upkeep.sweep import Sweeper
+from airflow_vertex_batch.core.upkeep.sweep_decision import Owner, SweepPolicy
 from tests.builders import a_line, a_response, a_spec, an_identity, an_order, an_output, jsonl
 from tests.fakes import Clock, Jobs, Lives, MemoryStore, MemoryWarehouse
 

@@ -143,12 +143,12 @@ class TestBadEnds:
     def test_an_attempt_that_begins_while_a_job_is_being_cancelled_completes_it(self, answered, asked):
         world = World()
         task = Task(world, some_rows(6))
-        assert task.attempt().attempt.told.ending == ()
+        assert task.attempt().attempt.handled.ending == ()
         world.cancel()
         step = task.attempt()
-        assert step.attempt.told.ending == step.job_names
+        assert step.attempt.handled.ending == step.job_names
         world.run(JobState.CANCELLED, only=answered)
-        assert isinstance(task.resume(complete=step.attempt.complete), Wait)
+        assert isinstance(task.resume(owes_repair=step.attempt.owes_repair), Wait)
         world.run()
         assert task.land(task.resume()).statuses == {"succeeded": 6}
         assert [len(keys) for keys in world.batches] == asked

@@ -19,8 +19,8 @@ from airflow_vertex_batch.core.purchase.ownership import (
     claim_on,
     labels_of,
 )
+from airflow_vertex_batch.core.purchase.removed_parts import cancel_removed_part
 from airflow_vertex_batch.core.purchase.submit import ensure_job
-from airflow_vertex_batch.core.purchase.withdraw import leave
 from tests.builders import LOG, NIGHT, a_job, a_log, a_spec, an_identity, an_order
 from tests.core.submitting import World
 from tests.fakes import Died, Jobs, Lives, MemoryStore
@@ -129,7 +129,7 @@ class TestWhatNoLogNames:
         stray = world.service.put(
             labels={**labels_of(an_identity(task_id="me"), Part()), FINGERPRINT_LABEL: "of nobody"}
         )
-        leave(a_log(world.store, "b"), world.service, sleep=world.clock.sleep)
+        cancel_removed_part(a_log(world.store, "b"), world.service, sleep=world.clock.sleep)
         assert [job.name for job in world.service.running] == [stray.name]
         assert f"{stray.name} (nightly) runs" in caplog.text
 
@@ -173,7 +173,7 @@ class TestTwoAirflows:
         assert [job.name for job in world.service.running] == [theirs.name]
 
     def test_a_part_that_only_the_other_has_is_left_to_it(self, world, theirs):
-        leave(a_log(world.store, "b", installation="here"), world.service, sleep=world.clock.sleep)
+        cancel_removed_part(a_log(world.store, "b", installation="here"), world.service, sleep=world.clock.sleep)
         assert [job.name for job in world.service.running] == [theirs.name]
 
     @pytest.mark.parametrize("policy", OnChangedInput, ids=str)

@@ -119,14 +119,14 @@ class TestAmiss:
         beside = jsonl(*[{"key": key, "columns": {}} for key in (*KEYS, "r4", "r5", "r6", "r7")])
         case = Case(ASKED, jsonl(answered("r1")), columns=beside)
         case.rows()
-        assert case.collector.amiss() == "4 missing: r4, r5, r6"
+        assert case.collector.key_mismatch_text() == "4 missing: r4, r5, r6"
         case.rows()
-        assert case.collector.amiss() == "8 missing: r4, r5, r6; 3 surplus: r1, r2, r3"
+        assert case.collector.key_mismatch_text() == "8 missing: r4, r5, r6; 3 surplus: r1, r2, r3"
 
     def test_where_all_is_well_there_is_nothing_to_say(self):
         case = Case(ASKED, jsonl(answered("r1")))
         case.rows()
-        assert case.collector.amiss() == ""
+        assert case.collector.key_mismatch_text() == ""
 
 
 class TestBlocks:

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_vertex_batch.core.domain.address import TableId, Uri
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.core.landing.destination import _FILE_FORMATS, Files, Said, Table
+from airflow_vertex_batch.core.landing.destination import _FILE_FORMATS, DestinationArguments, Files, Table
 from airflow_vertex_batch.core.landing.formats import FORMATS
 from airflow_vertex_batch.core.landing.record import LandPlan
 from tests.fakes import MemoryStore, MemoryWarehouse
@@ -16,36 +16,48 @@ ELSEWHERE = "is an address neither in Cloud Storage nor in BigQuery"
 ONE_KIND = "A row that turns good leaves the dead letters in the same landing"
 #: What is wrong whenever it is looked at.
 WRONG = [
-    (Said("answers"), rf"destination='answers' {ELSEWHERE}\. Write it as destination='gs://.*' or destination='bq://"),
-    (Said("p.d.t"), rf"destination='p.d.t' {ELSEWHERE}"),
-    (Said(""), ELSEWHERE),
-    (Said("gs://b/a*"), r"destination='gs://b/a\*' has \* in its name"),
-    (Said("gs://My_Bucket/a"), "names no bucket"),
-    (Said("bq://t"), r"destination: 'bq://t' names no BigQuery table"),
-    (Said("bq://d.t", "No Project"), "names no BigQuery table"),
-    (Said("gs://b/a", file_format="csv"), "file_format='csv' is not known"),
-    (Said("bq://p.d.t", file_format="parquet"), r"Task t has file_format, which would do nothing\..*the table bq://p.d.t"),
-    (Said("bq://p.d.t", file_format="jsonl"), r"Task t has file_format, which would do nothing"),
-    (Said("gs://b/a", dead_letters=""), f"dead_letters='' {ELSEWHERE}"),
-    (Said("gs://b/a", dead_letters="bad"), rf"dead_letters='bad' {ELSEWHERE}"),
-    (Said("gs://b/a", dead_letters="bq://p.d.t"), rf"its answers land in files\. {ONE_KIND}.*Write dead_letters='gs://"),
-    (Said("bq://p.d.t", dead_letters="gs://b/bad"), rf"answers land in a table\. {ONE_KIND}.*Write dead_letters='bq"),
-    (Said("gs://b/a", dead_letters="gs://b/bad?"), r"dead_letters='gs://b/bad\?' has \? in its name"),
-    (Said("gs://b/a/", dead_letters="gs://b/a/answers"), "lies in the folder of the answers"),
-    (Said("gs://b/a", dead_letters="gs://b/a/answers/bad/"), "lies in the folder of the answers"),
-    (Said("bq://p.d.t", dead_letters="bq://d.t/x"), "dead_letters: 'bq://d.t/x' names no BigQuery table"),
-    (Said("bq://p.d.t", dead_letters="bq://p.d.t"), "is the table of the answers"),
+    (DestinationArguments("answers"), rf"destination='answers' {ELSEWHERE}\. Write it as destination='gs://.*' or destination='bq://"),
+    (DestinationArguments("p.d.t"), rf"destination='p.d.t' {ELSEWHERE}"),
+    (DestinationArguments(""), ELSEWHERE),
+    (DestinationArguments("gs://b/a*"), r"destination='gs://b/a\*' has \* in its name"),
+    (DestinationArguments("gs://My_Bucket/a"), "names no bucket"),
+    (DestinationArguments("bq://t"), r"destination: 'bq://t' names no BigQuery table"),
+    (DestinationArguments("bq://d.t", "No Project"), "names no BigQuery table"),
+    (DestinationArguments("gs://b/a", file_format="csv"), "file_format='csv' is not known"),
+    (
+        DestinationArguments("bq://p.d.t", file_format="parquet"),
+        r"Task t has file_format, which would do nothing\..*the table bq://p.d.t",
+    ),
+    (DestinationArguments("bq://p.d.t", file_format="jsonl"), r"Task t has file_format, which would do nothing"),
+    (DestinationArguments("gs://b/a", dead_letters=""), f"dead_letters='' {ELSEWHERE}"),
+    (DestinationArguments("gs://b/a", dead_letters="bad"), rf"dead_letters='bad' {ELSEWHERE}"),
+    (
+        DestinationArguments("gs://b/a", dead_letters="bq://p.d.t"),
+        rf"its answers land in files\. {ONE_KIND}.*Write dead_letters='gs://",
+    ),
+    (
+        DestinationArguments("bq://p.d.t", dead_letters="gs://b/bad"),
+        rf"answers land in a table\. {ONE_KIND}.*Write dead_letters='bq",
+    ),
+    (DestinationArguments("gs://b/a", dead_letters="gs://b/bad?"), r"dead_letters='gs://b/bad\?' has \? in its name"),
+    (DestinationArguments("gs://b/a/", dead_letters="gs://b/a/answers"), "lies in the folder of the answers"),
+    (DestinationArguments("gs://b/a", dead_letters="gs://b/a/answers/bad/"), "lies in the folder of the answers"),
+    (
+        DestinationArguments("bq://p.d.t", dead_letters="bq://d.t/x"),
+        "dead_letters: 'bq://d.t/x' names no BigQuery table",
+    ),
+    (DestinationArguments("bq://p.d.t", dead_letters="bq://p.d.t"), "is the table of the answers"),
 ]  # fmt: skip
-#: What a template may still mend, or the output of a task.
+#: What a template may still correct, or the output of a task.
 LATER = [
-    Said("{{ params.where }}", dead_letters="gs://b/bad", file_format="parquet"),
-    Said("{{ params.where }}", dead_letters="bq://p.d.bad"),
-    Said(["the output", "of a task"], dead_letters="{{ x }}", file_format="jsonl"),
-    Said("gs://{{ bucket }}/a", dead_letters="{{ bad }}"),
-    Said("bq://{{ project }}.d.t", dead_letters="bq://{{ project }}.d.bad"),
-    Said("bq://d.t", "{{ project }}"),
-    Said("bq://d.t", None),
-    Said(None),
+    DestinationArguments("{{ params.where }}", dead_letters="gs://b/bad", file_format="parquet"),
+    DestinationArguments("{{ params.where }}", dead_letters="bq://p.d.bad"),
+    DestinationArguments(["the output", "of a task"], dead_letters="{{ x }}", file_format="jsonl"),
+    DestinationArguments("gs://{{ bucket }}/a", dead_letters="{{ bad }}"),
+    DestinationArguments("bq://{{ project }}.d.t", dead_letters="bq://{{ project }}.d.bad"),
+    DestinationArguments("bq://d.t", "{{ project }}"),
+    DestinationArguments("bq://d.t", None),
+    DestinationArguments(None),
 ]
 
 
@@ -63,10 +75,10 @@ class TestWhatIsWrong:
     @pytest.mark.parametrize(
         ("said", "message"),
         [
-            (Said("bq://{{ t }}", file_format="parquet"), "which would do nothing"),
-            (Said("gs://b/{{ ds }}", dead_letters="bq://{{ t }}"), "its answers land in files"),
-            (Said("gs://b/{{ ds }}*"), "has . in its name"),
-            (Said("my-bucket/{{ ds }}"), ELSEWHERE),
+            (DestinationArguments("bq://{{ t }}", file_format="parquet"), "which would do nothing"),
+            (DestinationArguments("gs://b/{{ ds }}", dead_letters="bq://{{ t }}"), "its answers land in files"),
+            (DestinationArguments("gs://b/{{ ds }}*"), "has . in its name"),
+            (DestinationArguments("my-bucket/{{ ds }}"), ELSEWHERE),
         ],
         ids=str,
     )
@@ -83,18 +95,18 @@ class TestWhatIsRead:
     @pytest.mark.parametrize(
         ("said", "made"),
         [
-            (Said("gs://b/a"), Files(Uri.parse("gs://b/a"))),
-            (Said("gs://b/a", file_format="parquet"), Files(Uri.parse("gs://b/a"), "parquet")),
+            (DestinationArguments("gs://b/a"), Files(Uri.parse("gs://b/a"))),
+            (DestinationArguments("gs://b/a", file_format="parquet"), Files(Uri.parse("gs://b/a"), "parquet")),
             (
-                Said("gs://b/a", dead_letters="gs://bad/a"),
+                DestinationArguments("gs://b/a", dead_letters="gs://bad/a"),
                 Files(Uri.parse("gs://b/a"), "jsonl", Uri.parse("gs://bad/a")),
             ),
             (
-                Said("bq://p.d.t"),
+                DestinationArguments("bq://p.d.t"),
                 Table(TableId("p", "d", "t"), TableId("p", "d", "t_dead_letters"), Uri.parse("gs://stage/landing")),
             ),
             (
-                Said("bq://d.t", "p", dead_letters="bq://q.d.bad"),
+                DestinationArguments("bq://d.t", "p", dead_letters="bq://q.d.bad"),
                 Table(TableId("p", "d", "t"), TableId("q", "d", "bad"), Uri.parse("gs://stage/landing")),
             ),
         ],
@@ -107,17 +119,17 @@ class TestWhatIsRead:
         ("said", "destination", "dead"),
         [
             (
-                Said("gs://b/a"),
+                DestinationArguments("gs://b/a"),
                 "gs://b/a/answers/partition_date=2026-11-22/answers-",
                 "gs://b/a/dead-letters/partition_date=2026-11-22/dead-letters-",
             ),
             (
-                Said("gs://b/a", dead_letters="gs://bad/x"),
+                DestinationArguments("gs://b/a", dead_letters="gs://bad/x"),
                 "gs://b/a/answers/partition_date=2026-11-22/answers-",
                 "gs://bad/x/partition_date=2026-11-22/dead-letters-",
             ),
-            (Said("bq://p.d.t"), "bq://p.d.t", "bq://p.d.t_dead_letters"),
-            (Said("bq://p.d.t", dead_letters="bq://p.e.bad"), "bq://p.d.t", "bq://p.e.bad"),
+            (DestinationArguments("bq://p.d.t"), "bq://p.d.t", "bq://p.d.t_dead_letters"),
+            (DestinationArguments("bq://p.d.t", dead_letters="bq://p.e.bad"), "bq://p.d.t", "bq://p.e.bad"),
         ],
         ids=str,
     )
@@ -127,7 +139,7 @@ class TestWhatIsRead:
         assert (sink.destination.startswith(destination), sink.dead_letters.startswith(dead)) == (True, True)
 
     def test_has_an_address_and_a_page(self):
-        files, table = (Said(text).read("t", STAGING) for text in ("gs://b/a", "bq://p.d.t"))
+        files, table = (DestinationArguments(text).read("t", STAGING) for text in ("gs://b/a", "bq://p.d.t"))
         assert (files.uri, table.uri) == ("gs://b/a", "bq://p.d.t")
         assert files.console_url.endswith("/storage/browser/b/a")
         assert table.console_url.endswith("!1sp!2sd!3st")

@@ -16,7 +16,7 @@ from airflow_vertex_batch.core.domain.jsonl import encode
 from airflow_vertex_batch.core.domain.row import RowStatus, Usage
 from airflow_vertex_batch.core.landing.record import SCHEMA, LandPlan, flat
 from airflow_vertex_batch.core.landing.sink import land, rejected_rows
-from airflow_vertex_batch.core.landing.table import TableSink, is_left, merge_sql
+from airflow_vertex_batch.core.landing.table import TableSink, is_abandoned, merge_sql
 from airflow_vertex_batch.core.money.prices import Price, PriceTable
 from tests.builders import a_response, a_row, jsonl
 from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
@@ -196,7 +196,7 @@ class TestTable:
         [("rows-1000-ab.jsonl", 87_400, False), ("rows-1000-ab.jsonl", 87_401, True), ("other.jsonl", 9e9, False)],
     )
     def test_a_day_is_as_long_as_its_staging_table_lives(self, name, now, left):
-        assert is_left(Uri.parse(f"gs://stage/run/{name}"), now) is left
+        assert is_abandoned(Uri.parse(f"gs://stage/run/{name}"), now) is left
 
     def test_the_same_rows_have_the_same_job_ids(self, store, warehouse):
         """ "Already exists" means resume, so the ids come from the content."""
@@ -227,4 +227,4 @@ class TestTable:
         assert len(warehouse.executed) == 2
         assert warehouse.tables == [str(TABLE), str(DEAD)]
         # Nobody can tell in the same hour that whoever staged it is dead.
-        assert all(is_left(Uri.parse(name), time.time() + 90_000) for name in store.objects)
+        assert all(is_abandoned(Uri.parse(name), time.time() + 90_000) for name in store.objects)

@@ -156,8 +156,8 @@ class TestFiles:
     def test_the_error_names_the_keys_where_somebody_knows_them(self, store):
         sink = FileSink(store, FOLDER, PLAN)
         with pytest.raises(ResultError, match=r"4 rows went in and 3 came out. 1 missing: r4. Nothing was landed"):
-            land(ROWS, sink, PLAN, expected=lambda: 4, amiss=lambda: "1 missing: r4")
-        land(ROWS, sink, PLAN, expected=lambda: 3, amiss=lambda: pytest.fail("nobody asked"))
+            land(ROWS, sink, PLAN, expected=lambda: 4, key_mismatch_text=lambda: "1 missing: r4")
+        land(ROWS, sink, PLAN, expected=lambda: 3, key_mismatch_text=lambda: pytest.fail("nobody asked"))
 
     def test_dead_letters_may_have_a_folder_of_their_own(self, store):
         sink = FileSink(store, FOLDER, PLAN, dead=Uri.parse("gs://bad/tickets"))

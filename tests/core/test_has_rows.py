@@ -10,7 +10,7 @@ from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.purchase.decide import Attach, Reuse, Terms, decide
 from airflow_vertex_batch.core.purchase.entries import Submission
 from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL
-from airflow_vertex_batch.core.upkeep.judge import Harvest, Owner, SweepPolicy, judge
+from airflow_vertex_batch.core.upkeep.sweep_decision import Harvest, Owner, SweepPolicy, decide_sweep
 from airflow_vertex_batch.core.waiting.watch import Ended, conclude
 from tests.builders import NIGHT, a_job
 from tests.each_case import each_case
@@ -55,7 +55,7 @@ class TestEveryCase:
         job = _job(state, count, output)
         log = [Submission(fingerprint="f", attempt="a", at=NIGHT, job_name="mine")]
         bought = decide(log, "f", [job], now=NIGHT, terms=Terms(reuse=Reuse.WITH_ROWS))
-        swept = judge(job, log, NIGHT, SweepPolicy(), owner=Owner.FAILED)
+        swept = decide_sweep(job, log, NIGHT, SweepPolicy(), owner=Owner.FAILED)
         try:
             landed = bool(conclude([Ended(job)]))
         except JobError:

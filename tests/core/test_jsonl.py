@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.domain.jsonl import (
     request_line,
 )
 from airflow_vertex_batch.core.domain.lines import read_blocks, read_lines
-from airflow_vertex_batch.core.domain.mend import repaired
+from airflow_vertex_batch.core.domain.repair_json import repair_json
 from tests.builders import a_request, a_response, an_output
 
 
@@ -155,11 +155,11 @@ class TestRepaired:
         ],
     )
     def test_what_lenient_writers_let_through_becomes_json(self, raw, doc):
-        assert decode(repaired(raw)) == doc
+        assert decode(repair_json(raw)) == doc
 
     @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 200_000], ids=["empty", "torn", "bytes", "too deep"])
     def test_what_is_no_json_is_none(self, raw):
-        assert repaired(raw) is None
+        assert repair_json(raw) is None
 
 
 class TestContentsFingerprint:

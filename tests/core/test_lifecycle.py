@@ -237,7 +237,7 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
 
 def steady(policy, clock):
     """Watch without luck."""
-    return watch(NAME, policy, clock.seconds, luck=lambda: 0.0)
+    return watch(NAME, policy, clock.seconds, jitter=lambda: 0.0)
 
 
 class TestScripts:
@@ -293,10 +293,10 @@ class TestScripts:
 class TestTheAdaptiveInterval:
     """What one wait looks like; `test_pace` has the decisions."""
 
-    def waits(self, *answers, usual=None, luck=0.5, policy=WaitPolicy(timeout=400_000)):  # noqa: B008 - frozen
+    def waits(self, *answers, usual=None, jitter=0.5, policy=WaitPolicy(timeout=400_000)):  # noqa: B008 - frozen
         clock = Clock()
         service = Service(list(answers), clock)
-        flow = watch(NAME, policy, clock.seconds, usual=lambda _job: usual, luck=lambda: luck)
+        flow = watch(NAME, policy, clock.seconds, usual=lambda _job: usual, jitter=lambda: jitter)
         drive_one(flow, service, sleep=service.sleep)
         return clock.slept
 
@@ -320,7 +320,7 @@ class TestTheAdaptiveInterval:
                 JobState.RUNNING if clock.now < began + timedelta(hours=2) else JobState.SUCCEEDED, started_at=clock.now
             )
         )
-        flow = watch(NAME, WaitPolicy(timeout=400_000), clock.seconds, luck=lambda: 0.5)
+        flow = watch(NAME, WaitPolicy(timeout=400_000), clock.seconds, jitter=lambda: 0.5)
         drive_one(flow, service, sleep=service.sleep)
         assert clock.slept[32] == 300
         assert clock.slept[33] == 15
@@ -329,7 +329,7 @@ class TestTheAdaptiveInterval:
         assert self.waits(PENDING, UNAVAILABLE, UNAVAILABLE, DONE) == [15, 30, 60]
 
     def test_waits_begun_together_drift_apart(self):
-        late, soon = (self.waits(*[PENDING] * 30, DONE, luck=luck) for luck in (1.0, 0.0))
+        late, soon = (self.waits(*[PENDING] * 30, DONE, jitter=jitter) for jitter in (1.0, 0.0))
         assert sum(late) > sum(soon) * 1.1
 
     def test_it_never_outlasts_the_deadline(self):
@@ -337,7 +337,7 @@ class TestTheAdaptiveInterval:
         assert sum(slept) == pytest.approx(1_000)
 
     def test_no_luck_brings_a_question_forward_of_what_the_service_asked_for(self):
-        assert min(self.waits(BUSY, DONE, luck=luck)[0] for luck in (0, 0.3, 1)) == 400
+        assert min(self.waits(BUSY, DONE, jitter=jitter)[0] for jitter in (0, 0.3, 1)) == 400
 
 
 class TestSideBySide:
@@ -459,9 +459,9 @@ class TestConclude:
 
     def test_a_job_without_rows_may_be_borne(self):
         jobs = [a_job(JobState.CANCELLED, name=f"{JOB_NAME}{n}") for n in range(2)]
-        assert conclude([Ended(job) for job in jobs], bears=lambda _job: True) == jobs
+        assert conclude([Ended(job) for job in jobs], tolerates_empty=lambda _job: True) == jobs
         with pytest.raises(JobError, match=rf"{JOB_NAME}1 ended as"):
-            conclude([Ended(job) for job in jobs], bears=lambda job: job is jobs[0])
+            conclude([Ended(job) for job in jobs], tolerates_empty=lambda job: job is jobs[0])
 
     def test_all_jobs_in_order(self):
         jobs = [a_job(name=f"{JOB_NAME}{n}") for n in range(3)]

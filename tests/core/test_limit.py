@@ -84,7 +84,7 @@ SCRIPTS: dict[str, tuple[WaitPolicy, list[Any], list[Any], Any]] = {
 def test_the_wait_of_an_attempt_with_a_limit(policy, answers, steps, outcome):
     clock = Clock()
     service = Service(answers, clock)
-    flow = watch(NAME, policy, clock.seconds, luck=lambda: 0.0)
+    flow = watch(NAME, policy, clock.seconds, jitter=lambda: 0.0)
     assert drive_one(flow, service, sleep=service.sleep, warn=service.warn) == outcome
     assert (service.steps, service.is_used_up) == (steps, True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_vertex_batch.core.answers.collect import Batch, Collector, OnLostOutput
-from airflow_vertex_batch.core.answers.collect.owed import OUTPUT_SETTLE_SECONDS, Seen, lost_text
+from airflow_vertex_batch.core.answers.collect.lost_output import OUTPUT_SETTLE_SECONDS, OutputCounts, lost_text
 from airflow_vertex_batch.core.answers.rounds import Round, read_round
 from airflow_vertex_batch.core.batch import Done
 from airflow_vertex_batch.core.domain.address import JobName, Uri
@@ -26,8 +26,8 @@ from tests.fakes import MemoryStore, MemoryWarehouse
 SUCCEEDED, FAILED, CANCELLED = JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED
 OUT = "gs://out/prediction-model-1"
 #: Ten requests, four of them with an answer and one with an error.
-HALF = Seen(file_count=1, answered=4, failed=1, unseen=5)
-NOTHING = Seen(file_count=0, answered=0, failed=0, unseen=10)
+HALF = OutputCounts(file_count=1, answered=4, failed=1, unseen=5)
+NOTHING = OutputCounts(file_count=0, answered=0, failed=0, unseen=10)
 YOUNG, OLD = NIGHT + timedelta(seconds=OUTPUT_SETTLE_SECONDS / 2), NIGHT + timedelta(days=40)
 
 
@@ -48,7 +48,7 @@ CASES = {
     "nothing was counted": (_ended(SUCCEEDED), HALF, True, True),
     "no output is named": (_ended(SUCCEEDED, 10, 0, ""), NOTHING, False, False),
     "every request has its line, whatever was counted": (
-        _ended(SUCCEEDED, 12, 0), Seen(file_count=1, answered=10, failed=0, unseen=0), True, True,
+        _ended(SUCCEEDED, 12, 0), OutputCounts(file_count=1, answered=10, failed=0, unseen=0), True, True,
     ),
     "some succeeded": (_ended(JobState.PARTIALLY_SUCCEEDED, 5, 0), HALF, False, False),
     "some succeeded and nothing was counted": (_ended(JobState.PARTIALLY_SUCCEEDED), NOTHING, True, True),

@@ -226,7 +226,7 @@ class TestTheCourse:
         task.move(step)
         world.jobs.change(step.job_names[0], state="JOB_STATE_RUNNING")
         world.run(state, only=None if state is JobState.SUCCEEDED else 3)
-        step = task.resume(complete=True)
+        step = task.resume(owes_repair=True)
         if isinstance(step, Wait):
             world.run()
             step = task.resume()

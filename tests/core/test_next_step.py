@@ -37,60 +37,60 @@ def ended(job_state: JobState = JobState.SUCCEEDED, manifest: Manifest = BASE) -
     return Round(manifest=manifest, jobs=(a_job(state=job_state),))
 
 
-def seen(*rounds: Round, **members: Any) -> steps.Seen:
-    return steps.Seen(**{"base": BASE, "rounds": rounds} | members)
+def facts(*rounds: Round, **members: Any) -> steps.Facts:
+    return steps.Facts(**{"base": BASE, "rounds": rounds} | members)
 
 
 FRESH = {"fresh": True}
 BEGUN = {"fresh": True, "has_begun": True}
-TABLE: dict[str, tuple[State, steps.Seen, steps.Step]] = {
-    "nothing is known": (State(), steps.Seen(fresh=True), steps.Prepare()),
-    "a worker comes back": (state(), steps.Seen(), steps.Prepare()),
-    "the set is known": (State(), seen(**FRESH), steps.Begin()),
-    "an earlier attempt has begun": (state(), seen(**FRESH), steps.Begin()),
-    "it has begun": (state(), seen(**BEGUN), steps.Estimate(0)),
-    "a later attempt has begun from other requests": (state(base="m2"), seen(), steps.Replaced()),
-    "the log is lost in a wait": (State(), seen(), steps.Replaced()),
-    "it may be bought": (state(), seen(**BEGUN, may_spend=Allowed()), steps.Buy(0)),
-    "a person has approved it": (state(), seen(may_spend=Allowed("Ada")), steps.Buy(0)),
-    "a person must say": (state(), seen(may_spend=QUESTION), steps.AskApproval(QUESTION)),
-    "it must not be bought": (state(), seen(may_spend=Refused(WHY)), steps.Refuse(Refused(WHY))),
-    "it has no row": (state(), seen(**BEGUN | {"base": EMPTY}), steps.Stop()),
-    "it had no row when the wait began": (state(), seen(base=EMPTY), steps.Estimate(0)),
-    "a job runs": (state(2), seen(ended(JobState.RUNNING)), steps.Wait()),
-    "a job queues": (state(2), seen(ended(JobState.QUEUED)), steps.Wait()),
-    "a job is being cancelled": (state(2), seen(ended(JobState.CANCELLING)), steps.Wait()),
-    "all have ended, and no round is left": (state(0), seen(ended()), steps.Land()),
-    "all have ended, and a round is left": (state(1), seen(ended()), steps.Choose(Wants.CURABLE)),
+TABLE: dict[str, tuple[State, steps.Facts, steps.Step]] = {
+    "nothing is known": (State(), steps.Facts(fresh=True), steps.Prepare()),
+    "a worker comes back": (state(), steps.Facts(), steps.Prepare()),
+    "the set is known": (State(), facts(**FRESH), steps.Begin()),
+    "an earlier attempt has begun": (state(), facts(**FRESH), steps.Begin()),
+    "it has begun": (state(), facts(**BEGUN), steps.Estimate(0)),
+    "a later attempt has begun from other requests": (state(base="m2"), facts(), steps.Replaced()),
+    "the log is lost in a wait": (State(), facts(), steps.Replaced()),
+    "it may be bought": (state(), facts(**BEGUN, may_spend=Allowed()), steps.Buy(0)),
+    "a person has approved it": (state(), facts(may_spend=Allowed("Ada")), steps.Buy(0)),
+    "a person must say": (state(), facts(may_spend=QUESTION), steps.AskApproval(QUESTION)),
+    "it must not be bought": (state(), facts(may_spend=Refused(WHY)), steps.Refuse(Refused(WHY))),
+    "it has no row": (state(), facts(**BEGUN | {"base": EMPTY}), steps.Stop()),
+    "it had no row when the wait began": (state(), facts(base=EMPTY), steps.Estimate(0)),
+    "a job runs": (state(2), facts(ended(JobState.RUNNING)), steps.Wait()),
+    "a job queues": (state(2), facts(ended(JobState.QUEUED)), steps.Wait()),
+    "a job is being cancelled": (state(2), facts(ended(JobState.CANCELLING)), steps.Wait()),
+    "all have ended, and no round is left": (state(0), facts(ended()), steps.Land()),
+    "all have ended, and a round is left": (state(1), facts(ended()), steps.Choose(Wants.CURABLE)),
     "a person asked for another round": (
-        state(1, granted=True), seen(ended()), steps.Choose(Wants.CURABLE | Wants.AGAIN),
+        state(1, granted=True), facts(ended()), steps.Choose(Wants.CURABLE | Wants.AGAIN),
     ),
-    "granted, but none is left": (state(0, granted=True), seen(ended()), steps.Land()),
+    "granted, but none is left": (state(0, granted=True), facts(ended()), steps.Land()),
     "a job failed, and this attempt completes": (
-        state(0), seen(ended(JobState.FAILED), complete=True), steps.Choose(Wants.UNANSWERED),
+        state(0), facts(ended(JobState.FAILED), owes_repair=True), steps.Choose(Wants.UNANSWERED),
     ),
     "a job failed, and a round is left too": (
-        state(1), seen(ended(JobState.FAILED), complete=True), steps.Choose(Wants.UNANSWERED | Wants.CURABLE),
+        state(1), facts(ended(JobState.FAILED), owes_repair=True), steps.Choose(Wants.UNANSWERED | Wants.CURABLE),
     ),
-    "all ended well, and this attempt completes": (state(0), seen(ended(), complete=True), steps.Land()),
-    "a job failed, and nobody completes": (state(0), seen(ended(JobState.FAILED)), steps.Land()),
-    "no row can be helped": (state(1), seen(ended(), selection=NOTHING), steps.Land()),
-    "rows were chosen": (state(1), seen(ended(), selection=CHOSEN), steps.Estimate(1)),
-    "they may be bought": (state(1), seen(ended(), selection=CHOSEN, may_spend=Allowed()), steps.Decide(AGAIN)),
+    "all ended well, and this attempt completes": (state(0), facts(ended(), owes_repair=True), steps.Land()),
+    "a job failed, and nobody completes": (state(0), facts(ended(JobState.FAILED)), steps.Land()),
+    "no row can be helped": (state(1), facts(ended(), selection=NOTHING), steps.Land()),
+    "rows were chosen": (state(1), facts(ended(), selection=CHOSEN), steps.Estimate(1)),
+    "they may be bought": (state(1), facts(ended(), selection=CHOSEN, may_spend=Allowed()), steps.Decide(AGAIN)),
     "a person must say of a round": (
-        state(1), seen(ended(), selection=CHOSEN, may_spend=QUESTION), steps.AskApproval(QUESTION),
+        state(1), facts(ended(), selection=CHOSEN, may_spend=QUESTION), steps.AskApproval(QUESTION),
     ),
     "a round is too dear": (
-        state(1), seen(ended(), selection=CHOSEN, may_spend=Refused(WHY)), steps.Land(WHY),
+        state(1), facts(ended(), selection=CHOSEN, may_spend=Refused(WHY)), steps.Land(WHY),
     ),
-    "a round was decided": (state(0, ROUND_1), seen(ended()), steps.Buy(1, ROUND_1)),
+    "a round was decided": (state(0, ROUND_1), facts(ended()), steps.Buy(1, ROUND_1)),
     "a round was decided while a job of the batch runs": (
-        state(0, ROUND_1), seen(ended(JobState.RUNNING)), steps.Wait(),
+        state(0, ROUND_1), facts(ended(JobState.RUNNING)), steps.Wait(),
     ),
-    "its job runs": (state(0, ROUND_1), seen(ended(), ended(JobState.RUNNING, AGAIN)), steps.Wait()),
-    "its job has ended": (state(0, ROUND_1), seen(ended(), ended(manifest=AGAIN)), steps.Land()),
+    "its job runs": (state(0, ROUND_1), facts(ended(), ended(JobState.RUNNING, AGAIN)), steps.Wait()),
+    "its job has ended": (state(0, ROUND_1), facts(ended(), ended(manifest=AGAIN)), steps.Land()),
     "its job has ended, and another round is left": (
-        state(1, ROUND_1), seen(ended(), ended(manifest=AGAIN)), steps.Choose(Wants.CURABLE),
+        state(1, ROUND_1), facts(ended(), ended(manifest=AGAIN)), steps.Choose(Wants.CURABLE),
     ),
 }  # fmt: skip
 
@@ -101,8 +101,8 @@ def test_one_step_follows(log, found, step):
 
 
 def test_what_another_task_bought_is_not_compared_with_the_limit():
-    assert steps.next_step(state(), seen(**BEGUN), is_checked=False) == steps.Buy(0)
+    assert steps.next_step(state(), facts(**BEGUN), is_checked=False) == steps.Buy(0)
 
 
 def test_a_night_without_a_row_is_landed_where_its_author_wants_that():
-    assert steps.next_step(state(), seen(**BEGUN | {"base": EMPTY}), goes_on_empty=True) == steps.Estimate(0)
+    assert steps.next_step(state(), facts(**BEGUN | {"base": EMPTY}), goes_on_empty=True) == steps.Estimate(0)

@@ -12,7 +12,7 @@ from airflow_vertex_batch.core.domain.unrendered import MAX_LABELS, OUR_LABELS
 from airflow_vertex_batch.core.purchase.buyer import owner_labels
 from airflow_vertex_batch.core.upkeep.preflight import CHECKS, Finding, Plan, Report, Verdict, preflight
 from airflow_vertex_batch.core.upkeep.preflight.buckets import holds, places
-from airflow_vertex_batch.core.upkeep.preflight.words import dataset_of
+from airflow_vertex_batch.core.upkeep.preflight.definitions import dataset_of
 from tests.builders import a_log, a_spec, an_identity, an_order
 from tests.fakes import Jobs, MemoryStore
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_vertex_batch.core.waiting.queue import QueuePolicy, Told, left, warning_facts, warning_text
+from airflow_vertex_batch.core.waiting.queue import Handled, QueuePolicy, left, warning_facts, warning_text
 from tests.builders import JOB_NAME, NIGHT, JobState, a_job
 
 NOW = NIGHT.timestamp()
@@ -39,38 +39,42 @@ class TestLeft:
 
 class TestPolicy:
     @pytest.mark.parametrize(
-        ("job", "told", "limit", "is_overdue", "is_late"),
+        ("job", "handled", "limit", "is_overdue", "is_late"),
         [
-            (aged(23), Told(), 86_400, False, False),
-            (aged(24), Told(), 86_400, True, False),
-            (aged(24, JobState.QUEUED), Told(), 86_400, True, False),
-            (aged(24), Told(warned=(JOB_NAME,)), 129_600, False, False),
-            (aged(36), Told(), 86_400, True, True),
-            (aged(36), Told(warned=(JOB_NAME,)), 129_600, False, True),
-            (aged(36), Told(warned=(JOB_NAME,), stuck=(JOB_NAME,)), None, False, False),
-            (aged(36), Told(warned=(JOB_NAME,), moved=(JOB_NAME,)), None, False, False),
-            (aged(36), Told(moved=(JOB_NAME,)), 86_400, True, False),
-            (aged(36, JobState.RUNNING), Told(), 86_400, False, False),
-            (aged(36, JobState.CANCELLING), Told(), 86_400, False, False),
-            (aged(36, JobState.SUCCEEDED), Told(), None, False, False),
+            (aged(23), Handled(), 86_400, False, False),
+            (aged(24), Handled(), 86_400, True, False),
+            (aged(24, JobState.QUEUED), Handled(), 86_400, True, False),
+            (aged(24), Handled(warned=(JOB_NAME,)), 129_600, False, False),
+            (aged(36), Handled(), 86_400, True, True),
+            (aged(36), Handled(warned=(JOB_NAME,)), 129_600, False, True),
+            (aged(36), Handled(warned=(JOB_NAME,), stuck=(JOB_NAME,)), None, False, False),
+            (aged(36), Handled(warned=(JOB_NAME,), moved=(JOB_NAME,)), None, False, False),
+            (aged(36), Handled(moved=(JOB_NAME,)), 86_400, True, False),
+            (aged(36, JobState.RUNNING), Handled(), 86_400, False, False),
+            (aged(36, JobState.CANCELLING), Handled(), 86_400, False, False),
+            (aged(36, JobState.SUCCEEDED), Handled(), None, False, False),
         ],
         ids=[
             *("in time", "due", "due, the other state", "warned", "late at once", "late", "stuck", "moved"),
             *("moved, not warned", "runs", "is cancelled", "ended"),
         ],
     )
-    def test_each_job_has_the_limit_that_comes_next(self, job, told, limit, is_overdue, is_late):
+    def test_each_job_has_the_limit_that_comes_next(self, job, handled, limit, is_overdue, is_late):
         policy = QueuePolicy(warning=86_400, timeout=36 * 3600)
-        assert policy.limits([job], told) == ({} if limit is None else {JOB_NAME: limit})
-        assert policy.overdue([job], told, NOW) == ([job] if is_overdue else [])
-        assert policy.late([job], told, NOW) == ([job] if is_late else [])
+        assert policy.limits([job], handled) == ({} if limit is None else {JOB_NAME: limit})
+        assert policy.overdue([job], handled, NOW) == ([job] if is_overdue else [])
+        assert policy.late([job], handled, NOW) == ([job] if is_late else [])
 
     def test_what_comes_first_comes_first(self):
-        assert QueuePolicy(warning=86_400, timeout=3_600).limits([aged(0)], Told()) == {JOB_NAME: 3_600}
+        assert QueuePolicy(warning=86_400, timeout=3_600).limits([aged(0)], Handled()) == {JOB_NAME: 3_600}
 
     def test_none_is_never(self):
         policy, job = QueuePolicy(), aged(80)
-        found = policy.limits([job], Told()), policy.overdue([job], Told(), NOW), policy.late([job], Told(), NOW)
+        found = (
+            policy.limits([job], Handled()),
+            policy.overdue([job], Handled(), NOW),
+            policy.late([job], Handled(), NOW),
+        )
         assert found == ({}, [], [])
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.answers.report import Report, Thresholds, Totals, only_hopeless
+from airflow_vertex_batch.core.answers.report import Report, Thresholds, Totals, only_unrepairable
 from airflow_vertex_batch.core.domain.errors import InputError, ResultError
 from airflow_vertex_batch.core.domain.row import RowStatus, Usage
 from airflow_vertex_batch.core.money.estimate import Estimate, Span, Usd
@@ -381,7 +381,7 @@ class TestThresholds:
     def test_a_night_that_passes_because_its_rows_never_heal_says_so_with_counts(self):
         facts = {"sent_count": 3, "hopeless_count": 3, "known_count": 9}
         report = msgspec.structs.replace(self.report(succeeded=9, blocked=3), **facts)
-        assert only_hopeless(report) == (
+        assert only_unrepairable(report) == (
             "None of 3 rows that were sent has a good answer, and no repair can heal them; this passes because 9 rows "
             "were answered by an earlier run"
         )
@@ -389,7 +389,7 @@ class TestThresholds:
     @pytest.mark.parametrize("fact", [{"sent_count": 4}, {"known_count": 0}, {"sent_count": 0, "hopeless_count": 0}])
     def test_other_nights_have_nothing_to_say_of_it(self, fact):
         facts = {"sent_count": 3, "hopeless_count": 3, "known_count": 9} | fact
-        assert not only_hopeless(msgspec.structs.replace(self.report(succeeded=9, blocked=3), **facts))
+        assert not only_unrepairable(msgspec.structs.replace(self.report(succeeded=9, blocked=3), **facts))
 
     def test_the_message_says_counts_limits_statuses_samples_and_what_has_landed(self):
         with pytest.raises(ResultError, match="10 of 100 rows failed") as caught:

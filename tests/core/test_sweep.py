@@ -9,8 +9,8 @@ import pytest
 from airflow_vertex_batch.core.domain.errors import ServiceError
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, IDENTITY_LABEL
-from airflow_vertex_batch.core.upkeep.judge import Owner
-from airflow_vertex_batch.core.upkeep.left_behind import Swept
+from airflow_vertex_batch.core.upkeep.sweep_decision import Owner
+from airflow_vertex_batch.core.upkeep.sweep_report import SweepReport
 from tests.core.sweeping import HARVEST, INPUT, World
 from tests.fakes import Died, Lives
 
@@ -44,7 +44,9 @@ class TestSweeping:
         world.later(120)
         assert [finding.done for finding in world.sweep()] == ["nothing: only a person may cancel it"]
         assert world.jobs.running == [job]
-        assert Swept.of(world.sweep(), is_dry_run=False, asked="it").status == (3 if owner is Owner.UNKNOWN else 1)
+        assert SweepReport.of(world.sweep(), is_dry_run=False, asked="it").status == (
+            3 if owner is Owner.UNKNOWN else 1
+        )
 
     @pytest.mark.parametrize("owner", [Owner.FAILED, Owner.DELETED], ids=str)
     def test_a_job_whose_run_failed_or_was_deleted_is_cancelled_once(self, world, owner):
@@ -292,7 +294,7 @@ class TestErrors:
         assert (cancelled.job_name, cancelled.done) == (other.name, "cancelled")
         assert (broken.action, broken.done) == ("", "")
         assert "is damaged" in broken.error
-        assert Swept.of([cancelled, broken], is_dry_run=False).status == 2
+        assert SweepReport.of([cancelled, broken], is_dry_run=False).status == 2
 
     def test_a_harvest_whose_input_has_gone_is_told(self, world):
         world.end(world.buy().job.name)

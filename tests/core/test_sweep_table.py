@@ -15,8 +15,17 @@ from airflow_vertex_batch.core.purchase.buyer import display_name, owner_labels
 from airflow_vertex_batch.core.purchase.decide import SETTLE_SECONDS
 from airflow_vertex_batch.core.purchase.entries import Intent, Refusal, Submission
 from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, IDENTITY_LABEL, INSTALLATION_LABEL
-from airflow_vertex_batch.core.upkeep.judge import Adopt, Cancel, Harvest, Keep, Owner, SweepPolicy, Tell, judge
 from airflow_vertex_batch.core.upkeep.sweep import is_ours, named_owner
+from airflow_vertex_batch.core.upkeep.sweep_decision import (
+    Adopt,
+    Cancel,
+    Harvest,
+    Keep,
+    Owner,
+    SweepPolicy,
+    Tell,
+    decide_sweep,
+)
 from tests.builders import NIGHT, a_job, an_identity
 from tests.each_case import compare_each, each_case
 
@@ -171,7 +180,7 @@ TABLE = {
 
 
 def test_the_table():
-    compare_each(TABLE, lambda job, entries, owner: judge(job, entries, NIGHT, POLICY, owner=owner))
+    compare_each(TABLE, lambda job, entries, owner: decide_sweep(job, entries, NIGHT, POLICY, owner=owner))
 
 
 @each_case(itertools.product(JobState, Owner))
@@ -179,11 +188,11 @@ def test_an_installation_beside_ours_is_left_alone(state, owner):
     """The same DAG in another Airflow, with another staging folder: its log is not the one that is read."""
     job = _job(state, successful_count=3)
     for entries in ([], [_intent(OTHER)], [_intent(OTHER), _submission("p/ours", OTHER)]):
-        assert isinstance(judge(job, entries, NIGHT, POLICY, owner=owner, is_local=False), Keep)
+        assert isinstance(decide_sweep(job, entries, NIGHT, POLICY, owner=owner, is_local=False), Keep)
 
 
 def test_what_the_log_names_needs_no_file_in_the_staging_folder():
-    assert isinstance(judge(RUNNING, REPLACED, NIGHT, POLICY, is_local=False), Cancel)
+    assert isinstance(decide_sweep(RUNNING, REPLACED, NIGHT, POLICY, is_local=False), Cancel)
 
 
 @pytest.mark.parametrize("state", JobState, ids=str)
@@ -191,7 +200,7 @@ def test_only_what_runs_is_cancelled_and_only_what_ended_is_harvested(state):
     """Completeness: every state, those to come included, with every log and owner."""
     job = _job(state, successful_count=3)
     logs = ([], MEANT, OWN, REPLACED, [*MEANT, REFUSED])
-    verdicts = {type(judge(job, entries, NIGHT, POLICY, owner=owner)) for entries in logs for owner in Owner}
+    verdicts = {type(decide_sweep(job, entries, NIGHT, POLICY, owner=owner)) for entries in logs for owner in Owner}
     assert verdicts <= ({Keep, Adopt, Harvest} if state.is_final else {Keep, Adopt, Cancel, Tell})
 
 
@@ -204,7 +213,7 @@ def test_only_what_runs_is_cancelled_and_only_what_ended_is_harvested(state):
 )
 def test_what_no_log_names_is_never_cancelled(entries, owner, hours):
     """Whatever became of its run, and however old it is: only a person may."""
-    assert not isinstance(judge(_job(hours=hours), entries, NIGHT, POLICY, owner=owner), Cancel)
+    assert not isinstance(decide_sweep(_job(hours=hours), entries, NIGHT, POLICY, owner=owner), Cancel)
 
 
 class TestTwoInstallations:
@@ -215,21 +224,21 @@ class TestTwoInstallations:
     @pytest.mark.parametrize("owner", Owner, ids=str)
     @pytest.mark.parametrize("job", [RUNNING, DONE, _job(hours=99)], ids=["running", "done", "too old"])
     def test_the_one_s_sweep_never_touches_what_the_other_bought(self, job, owner):
-        verdict = judge(job, self.THEIRS, NIGHT, POLICY, owner=owner, installation="a")
+        verdict = decide_sweep(job, self.THEIRS, NIGHT, POLICY, owner=owner, installation="a")
         assert verdict == Keep("installation b bought it: its own sweep judges it")
 
     def test_and_judges_what_itself_bought(self):
-        assert judge(RUNNING, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="b") == GONE
+        assert decide_sweep(RUNNING, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="b") == GONE
 
     def test_the_label_says_who_bought_it_also_when_the_other_wrote_it_down(self):
         job = _job(labels={FINGERPRINT_LABEL: SAME, INSTALLATION_LABEL: "a"})
-        assert judge(job, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="a") == GONE
-        assert isinstance(judge(job, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="b"), Keep)
+        assert decide_sweep(job, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="a") == GONE
+        assert isinstance(decide_sweep(job, self.THEIRS, NIGHT, POLICY, owner=DELETED, installation="b"), Keep)
 
     def test_a_sweep_that_does_not_know_whose_it_is_leaves_a_shared_log_alone(self):
         shared = [*self.THEIRS, _intent(OTHER, installation="a"), _submission("p/newer", OTHER, installation="a")]
-        assert isinstance(judge(RUNNING, shared, NIGHT, POLICY), Keep)
-        assert isinstance(judge(RUNNING, shared, NIGHT, POLICY, installation="b"), Cancel)
+        assert isinstance(decide_sweep(RUNNING, shared, NIGHT, POLICY), Keep)
+        assert isinstance(decide_sweep(RUNNING, shared, NIGHT, POLICY, installation="b"), Cancel)
 
 
 class TestPolicy:

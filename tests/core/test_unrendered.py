@@ -1,4 +1,4 @@
-"""Addresses in a DAG file: what is certainly wrong is said when it is read, what a template may mend is not."""
+"""Addresses in a DAG file: what is certainly wrong is said when it is read, what a template may correct is not."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from airflow_vertex_batch.core.domain.manifest import Weight
-from airflow_vertex_batch.core.requests.prepare.weight import Scale, constant_weight, media_kind
+from airflow_vertex_batch.core.requests.prepare.weight import WeightCounter, constant_weight, media_kind
 from tests.builders import a_request
 
 
 def _weigh(*requests) -> Weight:
-    scale = Scale()
+    scale = WeightCounter()
     for request in requests:
         scale.add_request(json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode())
     return scale.weight
@@ -25,7 +25,7 @@ class TestTexts:
         ids=["none", "ASCII", "some others", "most others"],
     )
     def test_characters_count_by_their_alphabet(self, texts, ascii_chars, other_chars):
-        scale = Scale()
+        scale = WeightCounter()
         scale.add_texts(texts)
         assert (scale.weight.ascii_chars, scale.weight.other_chars) == (ascii_chars, other_chars)
 
@@ -90,7 +90,7 @@ class TestConstant:
             "generationConfig": {"maxOutputTokens": 5, "responseSchema": {"type": "STRING", "description": "d" * 30}},
             "safetySettings": [{"category": "x" * 1_000, "threshold": "y"}],
         }
-        once, scale = constant_weight(members), Scale()
+        once, scale = constant_weight(members), WeightCounter()
         scale.add_same(once, 3)
         assert (once.other_chars, once.max_output_tokens) == (10, 5)
         assert 30 < once.ascii_chars < 150

@@ -132,14 +132,14 @@ class Task:
         store = store or self.world.store
         rows = Rows(self.rows).rows(store, MemoryWarehouse())
         self.manifest = prepare(rows, PreparePlan(**self.plan), store, FOLDER, f"{self.installation}{self.attempts}")
-        return self.batch(store, service).advance(Attempt(complete=True))
+        return self.batch(store, service).advance(Attempt(owes_repair=True))
 
-    def resume(self, store: Any = None, service: Any = None, *, complete: bool = False) -> Progress:
+    def resume(self, store: Any = None, service: Any = None, *, owes_repair: bool = False) -> Progress:
         """Go on when a wait is over, in a new process.
 
         :param complete: whether the attempt has yet to send what an earlier one left behind.
         """
-        return self.batch(store, service).advance(Attempt(fresh=False, complete=complete))
+        return self.batch(store, service).advance(Attempt(fresh=False, owes_repair=owes_repair))
 
     def take_over(self, jobs: list[BatchJob], *, fresh: bool = False) -> Progress:
         """Go on from another task's jobs.

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Delay, Drop, DroppedError, End, ExpireToken, Http, Pass, Stale
-from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput
+from airflow_vertex_batch.emulator.output_faults import LateInfo, LateOutput, LostOutput
 from airflow_vertex_batch.emulator.row_faults import (
     Blocked,
     Cached,

@@ -17,9 +17,9 @@ from airflow_vertex_batch.core.purchase.entries import Part
 from airflow_vertex_batch.core.purchase.log import BatchLog
 from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, IDENTITY_LABEL
 from airflow_vertex_batch.core.purchase.submit import ensure_job
-from airflow_vertex_batch.core.upkeep.judge import Owner, SweepPolicy
-from airflow_vertex_batch.core.upkeep.left_behind import Swept
 from airflow_vertex_batch.core.upkeep.sweep import Sweeper
+from airflow_vertex_batch.core.upkeep.sweep_decision import Owner, SweepPolicy
+from airflow_vertex_batch.core.upkeep.sweep_report import SweepReport
 from airflow_vertex_batch.emulator.clock import VirtualClock
 from airflow_vertex_batch.emulator.faults import Drop, Http, Pass
 from airflow_vertex_batch.emulator.scenario import Pace, Scenario
@@ -77,7 +77,7 @@ class Site:
             harvest=Uri("gs", self.staging.bucket, "swept"),
             ask=lambda identity: self.owners.get(identity.task_id, Owner.ALIVE), now=self.now, installation=HERE,
         )  # fmt: skip
-        return Swept.of(sweeper.sweep(dry_run=dry_run), is_dry_run=dry_run, asked=HERE)
+        return SweepReport.of(sweeper.sweep(dry_run=dry_run), is_dry_run=dry_run, asked=HERE)
 
     @property
     def books(self):
@@ -195,7 +195,7 @@ class TestTheCommand:
         status, printed = sweep("--apply", "--format", "json")
         assert status == 3
         assert printed.err.startswith("No Airflow was asked")
-        swept = Swept.from_dict(json.loads(printed.out))
+        swept = SweepReport.from_dict(json.loads(printed.out))
         assert [(finding.action, finding.done) for finding in swept.findings] == [
             ("cancel", "cancelled"), ("tell", "nothing: only a person may cancel it"),
         ]  # fmt: skip

@@ -11,7 +11,7 @@ from airflow_vertex_batch.core.domain.address import JobName
 from airflow_vertex_batch.core.domain.errors import AmbiguousError, ServiceError
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.domain.outage import OUTAGE_SECONDS
-from airflow_vertex_batch.core.purchase.patience import ensure_job_patiently
+from airflow_vertex_batch.core.purchase.create_retry import ensure_job_with_retries
 from airflow_vertex_batch.core.waiting.drive import drive
 from airflow_vertex_batch.core.waiting.watch import Ended, GaveUp, OnTimeout, TimedOut, WaitPolicy, watch
 from airflow_vertex_batch.gcp.calls import read_answer
@@ -152,7 +152,7 @@ class CreatingOnly(Answering):
 
 def _bought(client: Answering) -> Any:
     log = a_log(MemoryStore(), "a", client.clock)
-    return ensure_job_patiently(an_order(log, client), sleep=client.clock.sleep)
+    return ensure_job_with_retries(an_order(log, client), sleep=client.clock.sleep)
 
 
 class TestBuying:

@@ -208,7 +208,7 @@ class Worker:
             poll_interval=conditions.poll_interval, timeout=conditions.timeout, on_timeout=conditions.on_timeout
         )
         self.waits += 1
-        flows = [watch(name, policy, self.seconds, luck=lambda: 0.5) for name in self.waits_for]
+        flows = [watch(name, policy, self.seconds, jitter=lambda: 0.5) for name in self.waits_for]
         outcomes = drive(*((flow, self.service) for flow in flows), sleep=self.sleep, clock=self.seconds)
         self.night.seen.update(f"wait {_said(outcome)}" for outcome in outcomes)
         self.waits_for = ()
@@ -234,7 +234,7 @@ def whole(worker: Worker) -> None:
         worker.base = worker.prepare(folder)
         return worker.base
 
-    rounds = _to_the_end(worker, lambda: worker.batch("whole", folder, prepare=prepare_), Attempt(complete=True))
+    rounds = _to_the_end(worker, lambda: worker.batch("whole", folder, prepare=prepare_), Attempt(owes_repair=True))
     worker.base = rounds[0].manifest
     refuse_bad_end(rounds, worker.land(rounds))
 
@@ -257,7 +257,7 @@ def steps(worker: Worker) -> None:
         def repair() -> Batch:
             return worker.batch("repair", folder / "repair", alone=True, base=manifest, jobs=jobs)
 
-        done["rounds"] = [asked.as_dict() for asked in _to_the_end(worker, repair, Attempt(complete=True))]
+        done["rounds"] = [asked.as_dict() for asked in _to_the_end(worker, repair, Attempt(owes_repair=True))]
     worker.land([read_round(asked, worker.service.get) for asked in done["rounds"]])
 
 

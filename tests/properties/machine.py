@@ -4,7 +4,7 @@ A night is one task of one run: attempts that die anywhere, retries, clears, edi
 fails, lags, loses answers and labels, jobs that end in every way, logs that are lost, days that pass. At its end the
 faults are over, and the task is tried until it has landed.
 
-Beyond what a night may hold is what no client can mend, as the service knows no request id: a worker that stands still
+Beyond what a night may hold is what no client can repair, as the service knows no request id: a worker that stands still
 for longer than a create call may take between its last look and that call; the log lost while labels are lost too,
 or while a new job is not listed yet; a 404 for a job that is there and not listed.
 """
@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.purchase.decide import OnChangedInput, OnClear
 from airflow_vertex_batch.core.waiting.watch import OnTimeout
 from airflow_vertex_batch.emulator import faults, row_faults
-from airflow_vertex_batch.emulator.late import LateOutput
+from airflow_vertex_batch.emulator.output_faults import LateOutput
 from airflow_vertex_batch.emulator.scenario import Pace, Switches
 from tests.properties.attempts import Death, Worker, play
 from tests.properties.nights import Conditions, Night, is_log, round_of

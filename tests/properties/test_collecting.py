@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.answers.classify import classify
 from airflow_vertex_batch.core.answers.collect import Batch, Collector
+from airflow_vertex_batch.core.answers.collect.fast_path import PlainLines, plain_row
 from airflow_vertex_batch.core.answers.collect.join import KEY_LABEL, key_label
-from airflow_vertex_batch.core.answers.collect.quick import PlainLines, plain_row
 from airflow_vertex_batch.core.domain.errors import ResultError
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.domain.jsonl import encode, read_output

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.answers.classify import Form, classify, time_or_nothing
 from airflow_vertex_batch.core.answers.collect.echo import mark_of
+from airflow_vertex_batch.core.answers.collect.fast_path import PlainLines, plain_row, plain_time
 from airflow_vertex_batch.core.answers.collect.inputs import input_requests
-from airflow_vertex_batch.core.answers.collect.quick import PlainLines, plain_row, plain_time
 from airflow_vertex_batch.core.domain.errors import ResultError
 from airflow_vertex_batch.core.domain.jsonl import encode, read_output
 from airflow_vertex_batch.core.requests.request import KEY_LABEL, Digester, key_label, request_digest

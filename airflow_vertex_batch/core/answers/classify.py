@@ -27,7 +27,7 @@ from airflow_vertex_batch.core.domain.jsonl import (
     read_echo,
     read_response,
 )
-from airflow_vertex_batch.core.domain.mend import MAX_DEPTH, is_deep, repaired, well_encoded
+from airflow_vertex_batch.core.domain.repair_json import MAX_DEPTH, is_deep, repair_json, well_encoded
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus, Usage
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ FINISH_REASONS: dict[str, tuple[RowStatus, bool]] = {
 PERMANENT_ERRORS = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNIMPLEMENTED", "OUT_OF_RANGE"})
 
 #: Codes of rows that every further try will get again.
-HOPELESS = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
+UNREPAIRABLE_CODES = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
 
 #: Those of these errors that a person can repair without changing the row: lost rights, missing media.
 _MENDED_ELSEWHERE = frozenset({"NOT_FOUND", "PERMISSION_DENIED"})
@@ -188,13 +188,13 @@ def _in_fence(text: str) -> str | None:
     return body.rstrip().removesuffix(_FENCE).rstrip()
 
 
-def never_heals(row: ResultRow) -> bool:
+def is_unrepairable(row: ResultRow) -> bool:
     """Whether a row has no good answer and will never get one, because of the request itself and not because of rights
     or missing media.
     """
     if row.status.is_good or row.code in _MENDED_ELSEWHERE:
         return False
-    return not row.repairable or row.code in HOPELESS
+    return not row.repairable or row.code in UNREPAIRABLE_CODES
 
 
 def _failed(code: str, reason: str) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def _invalid(code: str, reason: str) -> dict[str, Any]:
 def judged_json(text: str, check: Callable[[Any], str] | None) -> dict[str, Any]:
     """Return the members of a row whose answer had to be JSON."""
     body = text
-    if is_deep(text) and repaired(text.encode()) is not None:
+    if is_deep(text) and repair_json(text.encode()) is not None:
         return _invalid("TOO_DEEP", f"The answer is JSON that is nested deeper than {MAX_DEPTH} levels")
     try:
         try:
@@ -289,7 +289,7 @@ def _is_cut(text: str, error: Exception) -> bool:
         return False
     if "truncated" in str(error):
         # The decoder also reports half a character near the end. The lenient decoder accepts that.
-        return repaired(text.encode("utf-8", "replace")) is None
+        return repair_json(text.encode("utf-8", "replace")) is None
     # For a number that ends in its sign, point or exponent, the error is at the byte after the last one.
     at = _BYTE.search(str(error))
     return at is not None and int(at[1]) >= len(text.encode())

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.answers.classify import HOPELESS
+from airflow_vertex_batch.core.answers.classify import UNREPAIRABLE_CODES
 from airflow_vertex_batch.core.answers.collect import result_files
 from airflow_vertex_batch.core.answers.report import Totals
 from airflow_vertex_batch.core.answers.rounds import badly_ended
 from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.jsonl import decode, encode
 from airflow_vertex_batch.core.domain.lines import read_lines
-from airflow_vertex_batch.core.domain.on_disk import Shelf
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
 from airflow_vertex_batch.core.domain.unrendered import refuse_idle
 from airflow_vertex_batch.core.requests.prepare import PreparePlan, write_set
@@ -107,7 +107,7 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def action(self, row: ResultRow) -> Action:
         """Return the action for one row."""
-        if row.status.is_good or row.code in HOPELESS or not row.attempts:
+        if row.status.is_good or row.code in UNREPAIRABLE_CODES or not row.attempts:
             return Action.GIVE_UP
         # A row that was blocked for its content is not repairable by default, but the author may choose to send it
         # again.
@@ -177,7 +177,7 @@ def select(
     if first is None:
         raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
     totals = Totals(prices, now=rounds.ended_at)
-    with Shelf() as wanted, Shelf() as missed, Shelf() as resumable:
+    with DiskMultimap() as wanted, DiskMultimap() as missed, DiskMultimap() as resumable:
         for row in rounds.rows():
             totals.add(row)
             if (action := policy.action(row)) is not Action.GIVE_UP:
@@ -234,7 +234,7 @@ def with_resume(manifest: Manifest, output_uri: str) -> Manifest:
 
 
 def _lines(
-    rounds: tuple[Round, ...], wanted: Shelf, policy: RepairPolicy, store: ObjectStore
+    rounds: tuple[Round, ...], wanted: DiskMultimap, policy: RepairPolicy, store: ObjectStore
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the wanted requests, as they were sent last, with the change that their action needs."""
     for asked in reversed(rounds):

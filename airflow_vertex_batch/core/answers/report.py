@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_vertex_batch.core.answers.classify import never_heals
+from airflow_vertex_batch.core.answers.classify import is_unrepairable
 from airflow_vertex_batch.core.domain.catalog import base_name
 from airflow_vertex_batch.core.domain.errors import InputError, ResultError
 from airflow_vertex_batch.core.domain.record import Record
@@ -245,7 +245,7 @@ class Totals:
 
     def _add_sent(self, row: ResultRow) -> None:
         self.sent_count += 1
-        self.hopeless_count += never_heals(row)
+        self.hopeless_count += is_unrepairable(row)
         if row.usage is not None:
             self.usage += row.usage
         for usage in row.earlier:
@@ -337,14 +337,14 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 def _without_any(report: Report) -> str:
     """Return a text if no row of this run has a good answer although something was sent; else an empty text."""
-    if report.sent_count and report.good_count == report.known_count and not only_hopeless(report):
+    if report.sent_count and report.good_count == report.known_count and not only_unrepairable(report):
         return f"None of {report.sent_count:,} rows that were sent has a good answer"
     if report.request_count and not report.good_count:
         return f"None of {report.request_count:,} rows has a good answer"
     return "The input of its jobs has no row" if report.jobs and not report.request_count else ""
 
 
-def only_hopeless(report: Report) -> str:
+def only_unrepairable(report: Report) -> str:
     """Return a text if answers of earlier runs land, no sent row has a good answer, and no repair can change that; else
     an empty text.
 

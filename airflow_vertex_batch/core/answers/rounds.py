@@ -10,14 +10,14 @@ import msgspec
 
 from airflow_vertex_batch.core.answers.collect import Batch, Collector, OnLostOutput
 from airflow_vertex_batch.core.domain.address import JobName, model_id
+from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
-from airflow_vertex_batch.core.domain.given import items
 from airflow_vertex_batch.core.domain.job import BatchJob, Phase
 from airflow_vertex_batch.core.domain.jsonl import encode
 from airflow_vertex_batch.core.domain.manifest import Manifest
-from airflow_vertex_batch.core.domain.on_disk import Shelf
 from airflow_vertex_batch.core.domain.record import Record
 from airflow_vertex_batch.core.domain.row import ResultRow
+from airflow_vertex_batch.core.domain.upstream_value import items
 from airflow_vertex_batch.core.requests.prepare import request_keys
 
 if TYPE_CHECKING:
@@ -91,23 +91,23 @@ class Rounds:
         known = (at for job in jobs if (at := job.ended_at or job.created_at) is not None)
         return max(known, default=None)
 
-    def amiss(self) -> str:
+    def key_mismatch_text(self) -> str:
         """Return which keys are missing or surplus, for totals that do not add up."""
-        return self._collectors[0].amiss()
+        return self._collectors[0].key_mismatch_text()
 
     def rows(self) -> Iterator[ResultRow]:
         """Yield the best answer to each request, together with the bills of its other attempts."""
         if len(self.rounds) == 1:
             yield from self._counted(self._answers(0), 0)
             return
-        with Shelf() as last, Shelf() as earlier:
+        with DiskMultimap() as last, DiskMultimap() as earlier:
             for number, later in enumerate(self.rounds[1:], start=1):
                 for key in request_keys(later.manifest, self._store):
                     last.put(key, str(number).encode())
             for number in range(len(self.rounds)):
                 yield from self._counted(self._settled(number, last, earlier), number)
 
-    def _settled(self, number: int, last: Shelf, earlier: Shelf) -> Iterator[ResultRow]:
+    def _settled(self, number: int, last: DiskMultimap, earlier: DiskMultimap) -> Iterator[ResultRow]:
         """Yield the rows of one round that were not sent again; put the others aside."""
         for answer in self._answers(number):
             row = answer

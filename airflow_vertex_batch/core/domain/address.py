@@ -12,7 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.core.domain.given import items
+from airflow_vertex_batch.core.domain.upstream_value import items
 
 #: A project by id or number; an old one may be domain-scoped, as in ``example.com:p``
 #: (https://docs.cloud.google.com/resource-manager/docs/creating-managing-projects, 2026-11-28). Not held to Google's

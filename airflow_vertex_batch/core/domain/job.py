@@ -9,8 +9,8 @@ from typing import Any, Self
 import msgspec
 
 from airflow_vertex_batch.core.domain.address import JobName, model_path
-from airflow_vertex_batch.core.domain.foreign import without_values
 from airflow_vertex_batch.core.domain.record import Record
+from airflow_vertex_batch.core.domain.redact import redact_values
 
 
 class Phase(StrEnum):
@@ -121,7 +121,7 @@ class BatchJob(Record, frozen=True, kw_only=True):
             input_uris=_input_uris(source),
             output_uri=_output_uri(doc.get("outputInfo") or {}),
             error_code=int(error.get("code") or 0),
-            error_message=without_values(str(error.get("message") or "")),
+            error_message=redact_values(str(error.get("message") or "")),
             # Zero counts are omitted by the service; a missing object means nothing was said.
             successful_count=-1 if stats is None else int(stats.get("successfulCount") or 0),
             failed_count=-1 if stats is None else int(stats.get("failedCount") or 0),

@@ -18,7 +18,7 @@ import msgspec
 
 from airflow_vertex_batch.core.domain.errors import ResultError
 from airflow_vertex_batch.core.domain.lines import too_long
-from airflow_vertex_batch.core.domain.mend import is_deep, is_wide, repaired, shallow
+from airflow_vertex_batch.core.domain.repair_json import is_deep, is_wide, repair_json, shallow
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -132,8 +132,8 @@ def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
 
 
 def loose(raw: bytes) -> Any:
-    """Decode what may have to be mended; None where there is no JSON. What comes out can be encoded again."""
-    return decode(repaired(raw) or b"null")
+    """Decode what may have to be repaired; None where there is no JSON. What comes out can be encoded again."""
+    return decode(repair_json(raw) or b"null")
 
 
 def _with_text_status(doc: dict[str, Any]) -> dict[str, Any]:
@@ -147,19 +147,19 @@ def _with_text_status(doc: dict[str, Any]) -> dict[str, Any]:
 def read_response(raw: bytes) -> tuple[bytes, Response | None]:
     """Decode the ``response`` member; return it as it can land, with None when it is absent, null, empty or no JSON."""
     raw = shallow(raw) if is_deep(raw) else raw
-    raw = repaired(raw) or raw if is_wide(raw) else raw
+    raw = repair_json(raw) or raw if is_wide(raw) else raw
     if raw in _ABSENT:
         return raw, None
     try:
         return raw, _decode_response(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        mended = repaired(raw) or b"null"
-    doc = decode(mended)
+        repaired = repair_json(raw) or b"null"
+    doc = decode(repaired)
     # A BigQuery output column may hold the response as a JSON text.
     if isinstance(doc, str):
-        mended = repaired(doc.encode()) or mended
-        doc = decode(mended)
-    return mended, _lenient(doc, Response) if isinstance(doc, dict) and doc else None
+        repaired = repair_json(doc.encode()) or repaired
+        doc = decode(repaired)
+    return repaired, _lenient(doc, Response) if isinstance(doc, dict) and doc else None
 
 
 def read_echo(raw: bytes | msgspec.Raw) -> Echo | None:

@@ -3,9 +3,9 @@
 All differences between the two are in a destination: which arguments go with it, where its dead letters go, its sink,
 the answers that it has already, and its page in the Cloud console.
 
-`Said` has the author's arguments. They are checked when the DAG file is read, as far as their texts are known. After
-Airflow has rendered them, they are read as a `Destination`. An argument that does not go with the kind of destination
-is refused both times.
+`DestinationArguments` has the author's arguments. They are checked when the DAG file is read, as far as their texts are
+known. After Airflow has rendered them, they are read as a `Destination`. An argument that does not go with the kind of
+destination is refused both times.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Destination(Protocol):
         """Return the good answers that the destination has already."""
 
 
-class Said(msgspec.Struct, frozen=True):
+class DestinationArguments(msgspec.Struct, frozen=True):
     """An author's arguments about a destination, before or after Airflow has rendered them.
 
     :param destination: ``gs://bucket/folder`` or ``bq://project.dataset.table``.
@@ -118,28 +118,28 @@ class Files(msgspec.Struct, frozen=True):
     dead: Uri | None = None
 
     @classmethod
-    def check(cls, said: Said, task_id: str) -> None:
+    def check(cls, arguments: DestinationArguments, task_id: str) -> None:
         """Check an author's arguments for files."""
         from airflow_vertex_batch.core.landing.record import ANSWERS
 
-        check_folder(said.destination, "destination")
-        if said.dead_letters is None:
+        check_folder(arguments.destination, "destination")
+        if arguments.dead_letters is None:
             return
-        _of_one_kind(said, task_id, cls.scheme, f"{cls.scheme}bucket/folder", "files")
-        check_folder(said.dead_letters, "dead_letters")
-        folder, dead = (str(text).rstrip("/") + "/" for text in (said.destination, said.dead_letters))
+        _of_one_kind(arguments, task_id, cls.scheme, f"{cls.scheme}bucket/folder", "files")
+        check_folder(arguments.dead_letters, "dead_letters")
+        folder, dead = (str(text).rstrip("/") + "/" for text in (arguments.destination, arguments.dead_letters))
         if dead.startswith(f"{folder}{ANSWERS}/"):
             raise InputError(
-                f"dead_letters={said.dead_letters!r} lies in the folder of the answers",
+                f"dead_letters={arguments.dead_letters!r} lies in the folder of the answers",
                 why="Whoever reads all answers would read the dead letters too",
                 todo="Name another folder, or leave it out",
             )
 
     @classmethod
-    def read(cls, said: Said, _staging: Uri) -> Self:
+    def read(cls, arguments: DestinationArguments, _staging: Uri) -> Self:
         """Return what a rendered text names."""
-        dead = cloud_folder(said.dead_letters, "dead_letters") if said.dead_letters is not None else None
-        return cls(cloud_folder(said.destination, "destination"), said.file_format or _FILE_FORMATS[0], dead)
+        dead = cloud_folder(arguments.dead_letters, "dead_letters") if arguments.dead_letters is not None else None
+        return cls(cloud_folder(arguments.destination, "destination"), arguments.file_format or _FILE_FORMATS[0], dead)
 
     @property
     def uri(self) -> str:
@@ -179,29 +179,29 @@ class Table(msgspec.Struct, frozen=True):
     staging: Uri
 
     @classmethod
-    def check(cls, said: Said, task_id: str) -> None:
+    def check(cls, arguments: DestinationArguments, task_id: str) -> None:
         """Check an author's arguments for a table."""
-        check_table(said.destination, "destination", said.project)
-        why, todo = f"Answers land in the table {said.destination}", "Give destination='gs://…', or leave it out"
-        refuse_idle(task_id, {"file_format": said.file_format}, why=why, todo=todo)
-        if said.dead_letters is None:
+        check_table(arguments.destination, "destination", arguments.project)
+        why, todo = f"Answers land in the table {arguments.destination}", "Give destination='gs://…', or leave it out"
+        refuse_idle(task_id, {"file_format": arguments.file_format}, why=why, todo=todo)
+        if arguments.dead_letters is None:
             return
-        _of_one_kind(said, task_id, cls.scheme, f"{cls.scheme}project.dataset.table", "a table")
-        check_table(said.dead_letters, "dead_letters", said.project)
-        if said.dead_letters == said.destination:
+        _of_one_kind(arguments, task_id, cls.scheme, f"{cls.scheme}project.dataset.table", "a table")
+        check_table(arguments.dead_letters, "dead_letters", arguments.project)
+        if arguments.dead_letters == arguments.destination:
             raise InputError(
-                f"dead_letters={said.dead_letters!r} is the table of the answers",
+                f"dead_letters={arguments.dead_letters!r} is the table of the answers",
                 why="A row is in one of the two tables",
                 todo="Name another table, or leave it out",
             )
 
     @classmethod
-    def read(cls, said: Said, staging: Uri) -> Self:
+    def read(cls, arguments: DestinationArguments, staging: Uri) -> Self:
         """Return what a rendered text names."""
-        table = TableId.parse(said.destination, said.project or "")
+        table = TableId.parse(arguments.destination, arguments.project or "")
         dead = table.sibling(f"{table.table}_dead_letters")
-        if said.dead_letters is not None:
-            dead = TableId.parse(said.dead_letters, said.project or "")
+        if arguments.dead_letters is not None:
+            dead = TableId.parse(arguments.dead_letters, arguments.project or "")
         return cls(table, dead, staging / "landing")
 
     @property
@@ -227,11 +227,11 @@ class Table(msgspec.Struct, frozen=True):
         return TableAnswers(warehouse, self.table)
 
 
-def _of_one_kind(said: Said, task_id: str, scheme: str, form: str, kind: str) -> None:
+def _of_one_kind(arguments: DestinationArguments, task_id: str, scheme: str, form: str, kind: str) -> None:
     """Insist that dead letters have the same kind of destination as the answers: one landing must be able to move a row
     from one to the other.
     """
-    text = said.dead_letters
+    text = arguments.dead_letters
     if isinstance(text, str) and not may_begin(text, (scheme,)):
         raise InputError(
             f"Task {task_id} has dead_letters={text!r}, and its answers land in {kind}",

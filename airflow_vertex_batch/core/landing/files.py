@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import ChangedError, ResultError
 from airflow_vertex_batch.core.domain.jsonl import encode
-from airflow_vertex_batch.core.domain.on_disk import Shelf
 from airflow_vertex_batch.core.domain.temporary import temporary_file
 from airflow_vertex_batch.core.landing.record import ANSWERS, DEAD_LETTERS, LandedRow
 
@@ -104,13 +104,13 @@ class FileSink:
         read = [(uri, self._store.version(uri)) for uri in (self._dead, self._answers)]
         for (uri, version), waiting in zip(read, (self._bad, self._good), strict=True):
             with (
-                Shelf() as kept,
+                DiskMultimap() as kept,
                 self._store.open_replace(uri, version, self._format.content_type) as stream,
             ):
                 stays = self._staying(uri, version, index, kept) if version else ()
                 self._format.write(stream, chain(stays, self._landing(waiting, kept)))
 
-    def _staying(self, uri: Uri, version: str, index: _Index, kept: Shelf) -> Iterator[Any]:
+    def _staying(self, uri: Uri, version: str, index: _Index, kept: DiskMultimap) -> Iterator[Any]:
         """Yield the records of a file that this batch does not replace.
 
         If an answer of an earlier run is there already, it keeps its cost: only the columns beside it may be newer. It
@@ -125,12 +125,12 @@ class FileSink:
                 elif here and (line := self._format.line(record)) and _is_same_answer(line, here):
                     kept.put(key, line)
 
-    def _landing(self, waiting: _Waiting, kept: Shelf) -> Iterator[Any]:
+    def _landing(self, waiting: _Waiting, kept: DiskMultimap) -> Iterator[Any]:
         """Yield the records of this batch, in its order."""
         # Unlike a loop, `map` holds neither a line nor its record while the record is written.
         return map(functools.partial(self._record, kept), waiting.lines())
 
-    def _record(self, kept: Shelf, line: bytes) -> Any:
+    def _record(self, kept: DiskMultimap, line: bytes) -> Any:
         old = kept.last(brief_of(line).row_key) if kept.count else None
         return self._format.record(_with_columns(old, line) if old else line)
 
@@ -173,7 +173,7 @@ class _Index:
         self._is_filled = False
 
     def __enter__(self) -> Self:
-        self._keys = Shelf().__enter__()
+        self._keys = DiskMultimap().__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from airflow_vertex_batch.core.domain.address import TableId, Uri
+from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.jsonl import encode
-from airflow_vertex_batch.core.domain.on_disk import Shelf
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
 from airflow_vertex_batch.core.landing.record import ANSWERS
 from airflow_vertex_batch.core.landing.table import ensure_table
@@ -97,7 +97,7 @@ def known_digests(answers: Answers, store: ObjectStore, folder: Uri, model: str)
     :param folder: the folder of the task's prepared sets. What these sets decided is not changed.
     """
     digest_of = Digester(model)
-    with Shelf() as sent:
+    with DiskMultimap() as sent:
         for manifest in _earlier_sets(store, folder):
             for line in _lines(manifest.known_uri, store):
                 yield _decode_known(line).request_digest

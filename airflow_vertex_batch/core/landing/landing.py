@@ -11,9 +11,9 @@ import msgspec
 
 from airflow_vertex_batch.core.answers.collect import OnLostOutput
 from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import JobError
 from airflow_vertex_batch.core.domain.jsonl import decode, encode
-from airflow_vertex_batch.core.domain.on_disk import Shelf
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
 from airflow_vertex_batch.core.landing.record import LandPlan
 from airflow_vertex_batch.core.landing.sink import land, rejected_rows
@@ -69,7 +69,7 @@ class Landing:
         report = land(
             rows, sink, self._plan,
             expected=self._expected, prices=self._prices, model=self._model, now=self._rounds.ended_at,
-            amiss=self._rounds.amiss,
+            key_mismatch_text=self._rounds.key_mismatch_text,
         )  # fmt: skip
         rounds = self._rounds.rounds
         return msgspec.structs.replace(
@@ -108,7 +108,7 @@ class Landing:
         if self._manifest is None or not self._manifest.duplicate_count:
             yield from rows
             return
-        with Shelf() as others:
+        with DiskMultimap() as others:
             for line in self._side_lines(self._manifest.duplicates_uri):
                 others.put(line["same_as"], encode(line))
             for row in rows:
@@ -125,7 +125,7 @@ class Landing:
         """
         if self._manifest is None or not self._manifest.known_count:
             return
-        with Shelf() as asked:
+        with DiskMultimap() as asked:
             for line in self._side_lines(self._manifest.known_uri):
                 asked.put(line["request_digest"], encode(line))
             for answer in destination.answers(self._store, self._warehouse).rows():

@@ -44,14 +44,15 @@ def land(
     prices: PriceTable | None = None,
     model: str = "",
     now: datetime | None = None,
-    amiss: Callable[[], str] | None = None,
+    key_mismatch_text: Callable[[], str] | None = None,
 ) -> Report:
     """Land every row and return the report.
 
     :param model: the model that was asked, for the price of rows that do not name one.
     :param now: as in `Totals`.
     :param expected: returns how many rows there must be, after all have been read.
-    :param amiss: returns which rows are missing or surplus (`Collector.amiss`). It is called only if the totals differ.
+    :param key_mismatch_text: returns which rows are missing or surplus (`Collector.key_mismatch_text`). It is called
+        only if the totals differ.
     :raises ResultError: when there are more or fewer rows than expected. Then nothing has landed.
     """
     totals = Totals(prices, model, now)
@@ -69,7 +70,7 @@ def land(
             raise ResultError(
                 f"{wanted:,} rows went in and {report.request_count:,} came out",
                 uri=sink.destination,
-                why=amiss() if amiss else "",
+                why=key_mismatch_text() if key_mismatch_text else "",
                 left="Nothing was landed",
                 todo="Restore the request files as they were when the jobs were created, or prepare the batch again",
             )

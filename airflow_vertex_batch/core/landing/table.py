@@ -48,7 +48,7 @@ class _StagedRows:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        _leave(self._open, self._flush, error)
+        _close_or_abort(self._open, self._flush, error)
 
     def add(self, record: LandedRow) -> bytes:
         line = self._head + encode(record)[1:]
@@ -68,7 +68,9 @@ class _StagedRows:
         self._size = 0
 
 
-def _leave(opened: AbstractContextManager[Any], finish: Callable[[], None], error: BaseException | None) -> None:
+def _close_or_abort(
+    opened: AbstractContextManager[Any], finish: Callable[[], None], error: BaseException | None
+) -> None:
     """Leave the context of an object: finish it, or abort it if there was an error or `finish` raises one."""
     if error is None:
         try:
@@ -114,7 +116,7 @@ class TableSink:
                 raise
             self._store.delete(self._file)
             for info in list(self._store.list(self._staging / "")):
-                if is_left(info.uri, time.time()):
+                if is_abandoned(info.uri, time.time()):
                     self._store.delete(info.uri)
 
     def add(self, record: LandedRow, *, good: bool) -> None:  # noqa: ARG002 - the MERGE goes by status
@@ -139,7 +141,7 @@ class TableSink:
         self._warehouse.drop(staging)
 
 
-def is_left(staged: Uri, now: float) -> bool:
+def is_abandoned(staged: Uri, now: float) -> bool:
     """Whether a staged file is so old that no attempt can load it any more. Its staging table has expired too.
 
     :param now: seconds since the epoch, as in the file's name.

@@ -20,13 +20,13 @@ from airflow_vertex_batch.core.domain.identity import Identity
 from airflow_vertex_batch.core.domain.job import JobSpec
 from airflow_vertex_batch.core.domain.manifest import Manifest
 from airflow_vertex_batch.core.domain.ports import inputs_at
+from airflow_vertex_batch.core.purchase.create_retry import ensure_job_with_retries
 from airflow_vertex_batch.core.purchase.decide import OnChangedInput, Reuse, Terms
 from airflow_vertex_batch.core.purchase.entries import JobEntry, Part
 from airflow_vertex_batch.core.purchase.move import move
 from airflow_vertex_batch.core.purchase.ownership import ROUND_LABEL, sharing_text
-from airflow_vertex_batch.core.purchase.patience import ensure_job_patiently
+from airflow_vertex_batch.core.purchase.removed_parts import cancel_removed_part
 from airflow_vertex_batch.core.purchase.submit import Order, is_bought, would_buy
-from airflow_vertex_batch.core.purchase.withdraw import leave
 from airflow_vertex_batch.core.requests.prepare import is_there
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
         for number, order in enumerate(self._orders(manifest, reuse)):
             count = number + 1
             if only is None or number in only:
-                ensured = ensure_job_patiently(order, sleep=self.sleep)
+                ensured = ensure_job_with_retries(order, sleep=self.sleep)
                 self.note(ensured.job)
                 self._tell_of_sharing(ensured.sharing)
                 yield ensured.job
-        self.leave(manifest.round if manifest is not None else 0, count)
+        self.cancel_removed_parts(manifest.round if manifest is not None else 0, count)
 
-    def leave(self, number: int, first: int = 0) -> None:
+    def cancel_removed_parts(self, number: int, first: int = 0) -> None:
         """Cancel running jobs of request files that do not exist any more, because the input was changed.
 
         :param number: the repair round; 0 for the batch itself.
@@ -109,7 +109,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
             return
         parts = {entry.part for entry in self.log.entries() if isinstance(entry, JobEntry)}
         for part in sorted(part for part in parts if part.round == number and part.shard >= first):
-            leave(
+            cancel_removed_part(
                 self.log.of_job(part),
                 self.service,
                 at=self.at,

@@ -19,8 +19,8 @@ import msgspec
 
 from airflow_vertex_batch.core.domain.address import TableId, Uri
 from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
-from airflow_vertex_batch.core.domain.foreign import unquoted
 from airflow_vertex_batch.core.domain.ports import objects_at
+from airflow_vertex_batch.core.domain.redact import redact_errors
 from airflow_vertex_batch.core.requests.readers import (
     READERS,
     Row,
@@ -127,7 +127,7 @@ class DbApiQuery(msgspec.Struct, frozen=True):
         with contextlib.closing(self.connect()) as connection, contextlib.closing(_cursor(connection)) as cursor:
             number = 0
             asked = lambda: f"The query failed after {number:,} rows"  # noqa: E731
-            with unquoted(asked, todo=_ASK):
+            with redact_errors(asked, todo=_ASK):
                 cursor.execute(self.sql, self.parameters) if self.parameters else cursor.execute(self.sql)
             # One row first: nothing is known yet of how large they are.
             largest, wanted = 0, 1
@@ -142,7 +142,7 @@ class DbApiQuery(msgspec.Struct, frozen=True):
 
 
 def _page(cursor: Any, wanted: int, what: Callable[[], str]) -> list[tuple[Any, ...]]:
-    with unquoted(what, todo=_ASK):
+    with redact_errors(what, todo=_ASK):
         return [tuple(values) for values in cursor.fetchmany(wanted)]
 
 
@@ -181,7 +181,7 @@ class Rows(msgspec.Struct, frozen=True):
         """Yield the rows that the author's code makes. Its errors are replaced, so that they quote no row."""
         number = 0
         # This catches only errors while rows are made, not errors where rows are used.
-        with unquoted(lambda: f"rows failed after {number:,} rows", todo=_CATCH, passing=self.passing):
+        with redact_errors(lambda: f"rows failed after {number:,} rows", todo=_CATCH, passing=self.passing):
             for value in values:
                 yield value
                 number += 1
@@ -193,7 +193,7 @@ def rows_of(function: Callable[..., Any], *args: Any, passing: tuple[type[Except
     :param passing: errors of the author's code that are passed on unchanged.
     :raises SourceError: saying where it failed.
     """
-    with unquoted("rows failed", todo=_CATCH, passing=passing):
+    with redact_errors("rows failed", todo=_CATCH, passing=passing):
         return function(*args, **kwargs)
 
 

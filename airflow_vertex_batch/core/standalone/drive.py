@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
-from airflow_vertex_batch.core.answers.report import Report, only_hopeless
+from airflow_vertex_batch.core.answers.report import Report, only_unrepairable
 from airflow_vertex_batch.core.batch import Batch
 from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.domain.identity import Identity
@@ -149,7 +149,7 @@ class Standalone:
 
         :raises VertexBatchError: saying what is wrong, what became of the jobs, and what to do.
         """
-        attempt = Attempt(complete=self._again)
+        attempt = Attempt(owes_repair=self._again)
         while True:
             batch = self._batch()
             match batch.advance(attempt):
@@ -276,7 +276,7 @@ class Standalone:
             refuse_bad_end(rounds, report)
         except VertexBatchError as error:
             return Finished(report, error)
-        if quiet := only_hopeless(report):
+        if quiet := only_unrepairable(report):
             logger.warning("%s.", quiet)
         return Finished(report)
 

@@ -28,7 +28,7 @@ from airflow_vertex_batch.core.domain.unrendered import (
     check_output,
     is_template,
 )
-from airflow_vertex_batch.core.landing.destination import Destination, Said
+from airflow_vertex_batch.core.landing.destination import Destination, DestinationArguments
 from airflow_vertex_batch.core.landing.on_empty import OnEmpty
 from airflow_vertex_batch.core.money.estimate import Budget
 from airflow_vertex_batch.core.money.prices import PriceTable
@@ -156,7 +156,7 @@ class Spec(Preparing, frozen=True, kw_only=True):
         check_labels(self.labels)
         self.staging()
         self.day()
-        self.said().check(self.task_id)
+        self.destination_arguments().check(self.task_id)
         self.thresholds()
         self.budget()
         check_moves(self.elsewhere, self.places(), self.queue_timeout)
@@ -181,13 +181,13 @@ class Spec(Preparing, frozen=True, kw_only=True):
         """Return the staging folder."""
         return cloud_folder(self.staging_uri, "staging_uri")
 
-    def said(self) -> Said:
-        """Return what is said of the destination."""
-        return Said(self.destination, self.project_id, self.dead_letters, self.file_format)
+    def destination_arguments(self) -> DestinationArguments:
+        """Return the arguments about the destination."""
+        return DestinationArguments(self.destination, self.project_id, self.dead_letters, self.file_format)
 
     def lands_at(self) -> Destination:
         """Return where answers land."""
-        return self.said().read(self.task_id, self.staging())
+        return self.destination_arguments().read(self.task_id, self.staging())
 
     def thresholds(self) -> Thresholds:
         """Return how many rows may fail."""

@@ -1,8 +1,8 @@
 """Which of our jobs has no owner any more, and what should happen to each? One decision table, one loop.
 
-`judge` is pure: it takes a job, its log entries and the state of its run, and returns one verdict. `Sweeper` lists the
-jobs that carry our labels, judges each, says what it costs, and (unless this is a dry run) adopts, cancels or harvests
-it.
+`decide_sweep` is pure: it takes a job, its log entries and the state of its run, and returns one decision. `Sweeper`
+lists the jobs that carry our labels, decides about each, says what it costs, and (unless this is a dry run) adopts,
+cancels or harvests it.
 
 Invariants: these jobs are never touched: jobs without our labels, jobs that nothing ties to this staging folder, jobs
 that another Airflow bought, and young jobs, because their task may be starting. Only a person cancels a running job
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.answers.collect.owed import OUTPUT_SETTLE_SECONDS, OnLostOutput
+from airflow_vertex_batch.core.answers.collect.lost_output import OUTPUT_SETTLE_SECONDS, OnLostOutput
 from airflow_vertex_batch.core.answers.rounds import Round
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.errors import LostOutputError, VertexBatchError
@@ -37,7 +37,7 @@ from airflow_vertex_batch.core.purchase.ownership import (
     INSTALLATION_LABEL,
     part_of,
 )
-from airflow_vertex_batch.core.upkeep.left_behind import Finding, money_of
+from airflow_vertex_batch.core.upkeep.sweep_report import Finding, money_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,18 +46,18 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.answers.report import Report
     from airflow_vertex_batch.core.domain.ports import JobService, ObjectStore, Warehouse
     from airflow_vertex_batch.core.money.prices import PriceTable
-from airflow_vertex_batch.core.upkeep.judge import (
+from airflow_vertex_batch.core.upkeep.sweep_decision import (
     Adopt,
     Cancel,
     Harvest,
     Keep,
     Owner,
+    SweepDecision,
     SweepPolicy,
     Tell,
-    Verdict,
     age,
+    decide_sweep,
     ended_before,
-    judge,
     settled_by_itself,
 )
 
@@ -165,7 +165,7 @@ class Sweeper:
         except VertexBatchError as error:
             return msgspec.structs.replace(finding, error=str(error))
 
-    def _verdict(self, job: BatchJob, log: JobLog | None) -> tuple[Verdict, bool]:
+    def _verdict(self, job: BatchJob, log: JobLog | None) -> tuple[SweepDecision, bool]:
         """Judge a job by its log and its run as they are now.
 
         :returns: the verdict, and whether it depends on a run whose state is not known.
@@ -174,9 +174,11 @@ class Sweeper:
         files = (*job.input_uris, job.output_uri)
         is_local = identity is not None or any(uri.startswith(f"{self._staging / ''}") for uri in files)
 
-        def judged(owner: Owner) -> Verdict:
+        def judged(owner: Owner) -> SweepDecision:
             now, installation = self._now(), self._installation
-            return judge(job, entries, now, self._policy, owner=owner, is_local=is_local, installation=installation)
+            return decide_sweep(
+                job, entries, now, self._policy, owner=owner, is_local=is_local, installation=installation
+            )
 
         hangs = len({type(judged(owner)) for owner in Owner}) > 1
         owner = self._ask(identity) if hangs and identity is not None else Owner.UNKNOWN
@@ -185,7 +187,7 @@ class Sweeper:
             return Keep("it was harvested already"), False
         return verdict, hangs and owner is Owner.UNKNOWN
 
-    def _act(self, job: BatchJob, log: JobLog | None, verdict: Verdict) -> str:
+    def _act(self, job: BatchJob, log: JobLog | None, verdict: SweepDecision) -> str:
         """Carry out the verdict if it is still right; return what was done."""
         job = self._service.get(job.job_name)
         if type(self._verdict(job, log)[0]) is not type(verdict):

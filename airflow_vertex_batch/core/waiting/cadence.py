@@ -37,7 +37,7 @@ _HOLD_SECONDS = 15.0
 _QUEUED = frozenset({JobState.QUEUED, JobState.PENDING, JobState.UNSPECIFIED})
 
 
-def interval(job: BatchJob | None, now: float, usual: float | None = None, luck: float = 0.5) -> float:
+def interval(job: BatchJob | None, now: float, usual: float | None = None, jitter: float = 0.5) -> float:
     """Return the adaptive seconds until the next question about a job.
 
     :param job: as last seen, or None.
@@ -45,7 +45,7 @@ def interval(job: BatchJob | None, now: float, usual: float | None = None, luck:
     :param usual: seconds that such jobs usually run, or None if it is not known.
     :param luck: from 0 to 1, spreads the interval; 0.5 leaves it as it is.
     """
-    seconds = _by_state(job, now, usual) * (1 - _SPREAD + 2 * _SPREAD * luck)
+    seconds = _by_state(job, now, usual) * (1 - _SPREAD + 2 * _SPREAD * jitter)
     return min(max(seconds, QUICKEST_SECONDS), SLOWEST_SECONDS)
 
 
@@ -61,16 +61,16 @@ def _by_state(job: BatchJob | None, now: float, usual: float | None) -> float:
     return spent if usual is None else min(spent, abs(usual - ran) / 2)
 
 
-def after_error(base: float, in_a_row: int, asked: float, luck: float = 0.5) -> float:
+def after_error(base: float, in_a_row: int, asked: float, jitter: float = 0.5) -> float:
     """Return seconds until the next question after errors.
 
     :param base: the interval without errors; a slow one does not become quicker.
     :param in_a_row: the number of temporary errors, one after the other; 0 for an error of another kind.
-    :param asked: the seconds that the service asked for. The result may be longer, by `luck`, but never shorter.
+    :param asked: the seconds that the service asked for. The result may be longer, by `jitter`, but never shorter.
     """
     # After days of errors the number must not become too large for a float.
     doubled = min(base * 2.0 ** min(in_a_row, 30), max(MAX_BACKOFF_SECONDS, base))
-    return max(doubled, asked * (1 + _SPREAD * luck))
+    return max(doubled, asked * (1 + _SPREAD * jitter))
 
 
 def hold(error: ServiceError, in_a_row: int) -> float:

@@ -28,7 +28,7 @@ _QUEUED = frozenset({JobState.QUEUED, JobState.PENDING})
 _HOUR = 3600.0
 
 
-class Told(Record, frozen=True, kw_only=True):
+class Handled(Record, frozen=True, kw_only=True):
     """The names of the queued jobs that this attempt has already dealt with.
 
     :param warned: jobs for which the warning was given.
@@ -53,43 +53,43 @@ class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):
     warning: float | None = None
     timeout: float | None = None
 
-    def limits(self, jobs: Iterable[BatchJob], told: Told) -> dict[str, float]:
+    def limits(self, jobs: Iterable[BatchJob], handled: Handled) -> dict[str, float]:
         """Return, by job name, the seconds from its creation after which a queued job needs attention. Jobs that need
         no more attention are left out.
         """
-        found = {job.name: self._next(job.name, told) for job in jobs if not job.state.is_final}
+        found = {job.name: self._next(job.name, handled) for job in jobs if not job.state.is_final}
         return {name: limit for name, limit in found.items() if limit is not None}
 
-    def _next(self, name: str, told: Told) -> float | None:
-        warning = None if name in told.warned else self.warning
-        timeout = None if name in told.stuck or name in told.moved else self.timeout
+    def _next(self, name: str, handled: Handled) -> float | None:
+        warning = None if name in handled.warned else self.warning
+        timeout = None if name in handled.stuck or name in handled.moved else self.timeout
         return min((limit for limit in (warning, timeout) if limit is not None), default=None)
 
-    def overdue(self, jobs: Iterable[BatchJob], told: Told, now: float) -> list[BatchJob]:
+    def overdue(self, jobs: Iterable[BatchJob], handled: Handled, now: float) -> list[BatchJob]:
         """Return the jobs whose warning is due.
 
         :param now: seconds since the epoch.
         """
-        return [job for job in jobs if job.name not in told.warned and left(job, self.warning, now) <= 0]
+        return [job for job in jobs if job.name not in handled.warned and left(job, self.warning, now) <= 0]
 
-    def late(self, jobs: Iterable[BatchJob], told: Told, now: float) -> list[BatchJob]:
+    def late(self, jobs: Iterable[BatchJob], handled: Handled, now: float) -> list[BatchJob]:
         """Return the jobs that have queued for too long and were not dealt with yet.
 
         :param now: seconds since the epoch.
         """
-        seen_to = {*told.stuck, *told.moved}
-        return [job for job in jobs if job.name not in seen_to and left(job, self.timeout, now) <= 0]
+        handled_jobs = {*handled.stuck, *handled.moved}
+        return [job for job in jobs if job.name not in handled_jobs and left(job, self.timeout, now) <= 0]
 
 
-def see_to(
+def handle_queued(
     policy: QueuePolicy,
     jobs: Iterable[BatchJob],
-    told: Told,
+    handled: Handled,
     move: Callable[[BatchJob], Any] | None,
     now: float,
     *,
     only_new: float | None = None,
-) -> tuple[Told, list[BatchJob]]:
+) -> tuple[Handled, list[BatchJob]]:
     """Warn about jobs that have queued for long, and give up those that have queued for too long.
 
     :param move: gives a job up and returns the place for its requests, or None if the job stays. `move` itself is None
@@ -99,7 +99,7 @@ def see_to(
     :returns: the jobs that have been dealt with by now, and the jobs whose warning was due.
     """
     jobs = list(jobs)
-    overdue, stuck, moved = policy.overdue(jobs, told, now), list(told.stuck), list(told.moved)
+    overdue, stuck, moved = policy.overdue(jobs, handled, now), list(handled.stuck), list(handled.moved)
 
     def say(text: str, job: BatchJob, limit: float | None) -> None:
         if only_new is None or -left(job, limit, now) < only_new:
@@ -107,7 +107,7 @@ def see_to(
 
     for job in overdue:
         say(warning_text(job, now), job, policy.warning)
-    for job in policy.late(jobs, told, now):
+    for job in policy.late(jobs, handled, now):
         place = move(job) if move is not None else None
         if place is None:
             stuck.append(job.name)
@@ -115,8 +115,8 @@ def see_to(
         else:
             moved.append(job.name)
             log.warning("%s.", moved_text(job, str(place) or "the task 'repair'", now))
-    warned = (*told.warned, *(job.name for job in overdue))
-    return msgspec.structs.replace(told, warned=warned, stuck=tuple(stuck), moved=tuple(moved)), overdue
+    warned = (*handled.warned, *(job.name for job in overdue))
+    return msgspec.structs.replace(handled, warned=warned, stuck=tuple(stuck), moved=tuple(moved)), overdue
 
 
 def left(job: BatchJob | None, limit: float | None, now: float) -> float:

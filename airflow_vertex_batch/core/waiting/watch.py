@@ -206,7 +206,7 @@ def watch(
     *,
     began: float | None = None,
     usual: Callable[[BatchJob], float | None] = lambda _job: None,
-    luck: Callable[[], float] = random.random,
+    jitter: Callable[[], float] = random.random,
 ) -> Flow:
     """Wait for one job's end.
 
@@ -241,8 +241,8 @@ def watch(
         if now() >= deadline and not said_late:
             said_late = True
             yield Warn(_late_text(name, job, remaining), now() - deadline)
-        base = policy.poll_interval or cadence.interval(job, now(), usual(job) if job else None, luck())
-        yield Sleep(min(cadence.after_error(base, soft_errors, asked_to_wait, luck()), remaining, queue_left))
+        base = policy.poll_interval or cadence.interval(job, now(), usual(job) if job else None, jitter())
+        yield Sleep(min(cadence.after_error(base, soft_errors, asked_to_wait, jitter()), remaining, queue_left))
 
 
 def _last_moment(job: BatchJob | None, deadline: float, policy: WaitPolicy, began: float) -> Limit:
@@ -315,7 +315,10 @@ def unpack(value: object) -> list[Outcome]:
 
 
 def conclude(
-    outcomes: Sequence[Outcome], bears: Callable[[BatchJob], bool] = lambda _job: False, *, lands_part: bool = False
+    outcomes: Sequence[Outcome],
+    tolerates_empty: Callable[[BatchJob], bool] = lambda _job: False,
+    *,
+    lands_part: bool = False,
 ) -> list[BatchJob]:
     """Return the jobs whose rows can be landed.
 
@@ -333,7 +336,7 @@ def conclude(
         if isinstance(outcome, Ended) and outcome.job.partial_failure_count:
             log.warning("%s", outcome.job.partial_failures)
         match outcome:
-            case Ended(job) if job.has_rows or bears(job):
+            case Ended(job) if job.has_rows or tolerates_empty(job):
                 jobs.append(job)
             case Ended(job) if are_paid and job.state.phase in {Phase.CANCELLED, Phase.EXPIRED}:
                 jobs.append(job)

@@ -10,7 +10,7 @@ from airflow_vertex_batch import VertexBatchOperator, vertex_batch
 
 BUCKET = os.environ["VERTEX_BATCH_BUCKET"]
 COMMON = {"retries": 1, "retry_delay": 1.0}
-#: What every batch of this file asks, and how it mends what goes wrong.
+#: What every batch of this file asks, and how it repairs what goes wrong.
 BATCH = {
     "model": "gemini-2.5-flash",
     "prompt": "{{ body }}",

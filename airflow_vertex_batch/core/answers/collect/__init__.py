@@ -4,7 +4,7 @@ Output lines come in any order and in any number of files. A line may be missing
 request of a job ends as exactly one row. A good answer wins over a bad one, and the first good answer over later ones.
 A request without a line gets a row that says so. Answers are joined by key. If the key did not come back,
 `core.answers.collect.join` finds the request. An output that has less than the service counted is an error, not a set
-of missing rows (`collect.owed`).
+of missing rows (`collect.lost_output`).
 
 Memory is limited by the size of one job, which the service limits to 200,000 requests. `core.answers.collect.expected`
 says what is kept in memory.
@@ -21,7 +21,6 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import msgspec
 
 from airflow_vertex_batch.core.answers.classify import classify
-from airflow_vertex_batch.core.answers.collect.aside import Columns, Spool
 from airflow_vertex_batch.core.answers.collect.echo import NO_MARK, is_same, mark_of, members
 from airflow_vertex_batch.core.answers.collect.expected import (
     BAD,
@@ -33,11 +32,12 @@ from airflow_vertex_batch.core.answers.collect.expected import (
     digest_at,
     mark_at,
 )
+from airflow_vertex_batch.core.answers.collect.fast_path import PlainLines, plain_row
 from airflow_vertex_batch.core.answers.collect.files import FileReader, file_lines, lost_lines, result_files, table_line
 from airflow_vertex_batch.core.answers.collect.inputs import input_requests
 from airflow_vertex_batch.core.answers.collect.join import Evidence, Joiner
-from airflow_vertex_batch.core.answers.collect.owed import OnLostOutput, Seen, check_output
-from airflow_vertex_batch.core.answers.collect.quick import PlainLines, plain_row
+from airflow_vertex_batch.core.answers.collect.lost_output import OnLostOutput, OutputCounts, check_output
+from airflow_vertex_batch.core.answers.collect.temporary_files import Columns, Spool
 from airflow_vertex_batch.core.domain.address import TableId, Uri
 from airflow_vertex_batch.core.domain.job import BatchJob, Phase
 from airflow_vertex_batch.core.domain.jsonl import OutputLine, encode, read_output
@@ -127,12 +127,12 @@ class Collector:
         expected = self._expected(batch)
         self.expected_count += len(expected)
         self._batches.append(batch)
-        with _Aside() as aside, Columns(self._store, batch.columns_uri) as columns:
-            sorting = _Sorting(batch, expected, aside, self.anomalies, self._check)
+        with _TemporaryFiles() as files, Columns(self._store, batch.columns_uri) as columns:
+            sorting = _Sorting(batch, expected, files, self.anomalies, self._check)
             for rows in self._sorted(sorting, batch.job):
                 yield from map(columns.join, rows) if batch.columns_uri else rows
 
-    def amiss(self) -> str:
+    def key_mismatch_text(self) -> str:
         """Return which keys are missing or surplus, for totals that do not add up. This reads the input once more.
 
         A missing key has columns but no request. A surplus key is in two jobs.
@@ -169,7 +169,7 @@ class Collector:
         yield sorting.rejoined()
         file_count = file_count or sorting.file_count
         if self._on_lost_output is OnLostOutput.FAIL:
-            check_output(job, sorting.seen(file_count), self._now())
+            check_output(job, sorting.output_counts(file_count), self._now())
         if sorting.lost:
             log.warning("In the output of %s, %s cannot be read", job.name, sorting.lost)
         if unmatched := self.anomalies.unmatched_count - before:
@@ -180,7 +180,7 @@ class Collector:
         yield sorting.unanswered()
 
 
-class _Aside(contextlib.ExitStack):
+class _TemporaryFiles(contextlib.ExitStack):
     """Temporary files: lines without a known key, rows for which a better one may follow, and lines whose request must
     be compared.
     """
@@ -198,12 +198,12 @@ class _Sorting:
         self,
         batch: Batch,
         expected: Expected,
-        aside: _Aside,
+        files: _TemporaryFiles,
         anomalies: Anomalies,
         check: Callable[[Any], str] | None,
     ) -> None:
         self._job, self._is_resumed, self._expected = batch.job, batch.resumed, expected
-        self._strays, self._bad, self._doubtful = aside.strays, aside.bad, aside.doubtful
+        self._strays, self._bad, self._doubtful = files.strays, files.bad, files.doubtful
         self._anomalies, self._check = anomalies, check
         self._lines = PlainLines()
         #: The number of lines that belong to no request of ours: without an error, and with an error.
@@ -215,10 +215,10 @@ class _Sorting:
         #: The number of result files; and what the first object is that has the name of a result file but is not one.
         self.file_count, self._no_output = 0, ""
 
-    def seen(self, file_count: int) -> Seen:
+    def output_counts(self, file_count: int) -> OutputCounts:
         """Return the counts of the output, after all of it has been read."""
         counts = self._expected.counts
-        return Seen(
+        return OutputCounts(
             file_count=file_count,
             answered=counts[GOOD] + counts[BAD] + self._other_answered + self._lost_whole,
             failed=counts[FAILED] + self._other_failed,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.domain.jsonl import canonical, decode, encode, loose
-from airflow_vertex_batch.core.domain.mend import is_deep
+from airflow_vertex_batch.core.domain.repair_json import is_deep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.domain.jsonl import contents_fingerprint, decode, loose, read_echo
-from airflow_vertex_batch.core.domain.mend import is_deep
+from airflow_vertex_batch.core.domain.repair_json import is_deep
 from airflow_vertex_batch.core.requests.request import KEY_LABEL, key_label
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from airflow_vertex_batch.core.requests.lint.fast import CleanLines, is_plain_key
+from airflow_vertex_batch.core.requests.lint.fast_path import CleanLines, is_plain_key
 from airflow_vertex_batch.core.requests.lint.fix import fix_line
 from airflow_vertex_batch.core.requests.lint.lines import BLANK, UNREADABLE, read_line, repeated_members
 from airflow_vertex_batch.core.requests.lint.models import REFUSED

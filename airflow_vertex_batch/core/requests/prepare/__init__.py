@@ -4,7 +4,7 @@ Invariants: rows stream, memory does not grow with their number. Every key occur
 shard or in one of the files beside the shards (rejected, duplicates, known), and the manifest says how many are in
 each. The same rows in any order give the same fingerprint. A set that was prepared before is found again and not
 prepared twice. The same requests stay in the same files, also if something beside them has changed
-(`core.requests.prepare.kept`).
+(`core.requests.prepare.earlier_set`).
 
 Files are written below a folder of this attempt. One create-only write of the manifest makes them the prepared set. If
 the attempt dies before that write, it leaves files that nothing refers to. If it dies later, the next attempt finds the
@@ -26,11 +26,11 @@ from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.jsonl import decode, encode, request_line
 from airflow_vertex_batch.core.domain.manifest import Manifest
 from airflow_vertex_batch.core.requests.lint import Finding, Linter, fix_line
-from airflow_vertex_batch.core.requests.prepare.found import is_there, is_whole, restore_files
-from airflow_vertex_batch.core.requests.prepare.intake import CHUNK_BYTES, FIRST_CHUNK_ROWS, Intake
-from airflow_vertex_batch.core.requests.prepare.kept import request_keys, with_kept_files
+from airflow_vertex_batch.core.requests.prepare.earlier_set import request_keys, with_earlier_files
+from airflow_vertex_batch.core.requests.prepare.line_router import CHUNK_BYTES, FIRST_CHUNK_ROWS, LineRouter
 from airflow_vertex_batch.core.requests.prepare.lines import ReadyMaker, TemplateMaker
 from airflow_vertex_batch.core.requests.prepare.plan import PreparePlan
+from airflow_vertex_batch.core.requests.prepare.restore import is_there, is_whole, restore_files
 from airflow_vertex_batch.core.requests.prepare.shards import ShardWriter
 from airflow_vertex_batch.core.requests.readers import row_bytes
 from airflow_vertex_batch.core.requests.request import KEY_LABEL, Correlation, RequestTemplate, key_label
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from airflow_vertex_batch.core.domain.ports import ObjectStore
-    from airflow_vertex_batch.core.requests.prepare.aside import Aside
     from airflow_vertex_batch.core.requests.prepare.lines import Maker
+    from airflow_vertex_batch.core.requests.prepare.unsent import UnsentRows
     from airflow_vertex_batch.core.requests.sources import Placed
 
 __all__ = [
@@ -76,14 +76,14 @@ def prepare(
     :raises InputError: when a row is rejected and the plan says "fail", or too many are; no file is left behind.
     """
     maker, is_cured = _maker(plan)
-    with _open(maker, plan, store, folder / f"requests-{token}", has_columns=_keeps(plan)) as (intake, writer):
+    with _open(maker, plan, store, folder / f"requests-{token}", has_columns=_has_columns(plan)) as (router, writer):
         if known is not None:
-            intake.skip(known())
-        _feed(rows, intake.add)
+            router.skip(known())
+        _feed(rows, router.add)
         writer.roll()
         if is_cured:
-            intake.fixed_count = writer.request_count
-        return _publish(intake, writer, plan, store, folder)
+            router.fixed_count = writer.request_count
+        return _publish(router, writer, plan, store, folder)
 
 
 def write_set(
@@ -99,10 +99,10 @@ def write_set(
         plan, template=None, columns=(), lint=False, deduplicate=False, correlation=Correlation.CONTENTS
     )
     maker = ReadyMaker(plan.correlation)
-    with _open(maker, plan, store, folder / f"requests-{token}", has_columns=False) as (intake, writer):
-        _feed(lines, intake.add_made)
+    with _open(maker, plan, store, folder / f"requests-{token}", has_columns=False) as (router, writer):
+        _feed(lines, router.add_made)
         writer.roll()
-        return _publish(intake, writer, plan, store, folder, **members)
+        return _publish(router, writer, plan, store, folder, **members)
 
 
 def _feed(stream: Iterable[T], add: Callable[[list[T]], int]) -> None:
@@ -129,7 +129,7 @@ def _chunk(items: Iterator[T], size: int) -> list[T]:
 @contextlib.contextmanager
 def _open(
     maker: Maker, plan: PreparePlan, store: ObjectStore, folder: Uri, *, has_columns: bool
-) -> Iterator[tuple[Intake, ShardWriter]]:
+) -> Iterator[tuple[LineRouter, ShardWriter]]:
     """Open what a batch needs, and leave no file behind when it fails.
 
     :param has_columns: whether something of the rows travels beside their answers.
@@ -137,13 +137,13 @@ def _open(
     writer = ShardWriter(maker.frame, store, folder, plan.max_requests, plan.max_bytes, has_columns=has_columns)
     with contextlib.ExitStack() as stack:
         try:
-            yield Intake(maker, plan, writer, stack), writer
+            yield LineRouter(maker, plan, writer, stack), writer
         except BaseException:
             writer.abandon()
             raise
 
 
-def _keeps(plan: PreparePlan) -> bool:
+def _has_columns(plan: PreparePlan) -> bool:
     return bool(plan.columns) or plan.template is None
 
 
@@ -208,21 +208,21 @@ def _template_line(members: dict[str, Any]) -> bytes:
 
 
 def _publish(
-    intake: Intake, writer: ShardWriter, plan: PreparePlan, store: ObjectStore, folder: Uri, **members: Any
+    router: LineRouter, writer: ShardWriter, plan: PreparePlan, store: ObjectStore, folder: Uri, **members: Any
 ) -> Manifest:
     """Make the written files the prepared set, unless the same set exists already: then keep that one."""
-    intake.rejected.check_all(intake.row_count)
-    asides = {"rejected": intake.rejected, "duplicate": intake.duplicates, "known": intake.known}
-    for name, file in asides.items():
+    router.rejected.check_all(router.row_count)
+    unsent = {"rejected": router.rejected, "duplicate": router.duplicates, "known": router.known}
+    for name, file in unsent.items():
         uri_name = "duplicates_uri" if name == "duplicate" else f"{name}_uri"
-        members |= {f"{name}_count": file.count, uri_name: _write_aside(file, writer, store)}
-    address = folder / "manifests" / f"{_manifest_name(intake, writer, plan, members)}.json"
+        members |= {f"{name}_count": file.count, uri_name: _write_unsent(file, writer, store)}
+    address = folder / "manifests" / f"{_manifest_name(router, writer, plan, members)}.json"
     manifest = Manifest(
-        uri=str(address), fingerprint=writer.fingerprint, row_count=intake.row_count,
-        request_count=writer.request_count, fixed_count=intake.fixed_count, shards=tuple(writer.shards),
-        response_schema=plan.schema, model=plan.model, weight=intake.scale.weight, **members,
+        uri=str(address), fingerprint=writer.fingerprint, row_count=router.row_count,
+        request_count=writer.request_count, fixed_count=router.fixed_count, shards=tuple(writer.shards),
+        response_schema=plan.schema, model=plan.model, weight=router.weight_counter.weight, **members,
     )  # fmt: skip
-    manifest = with_kept_files(manifest, plan, writer, store)
+    manifest = with_earlier_files(manifest, plan, writer, store)
     writer.sent()
     return manifest if store.write_new(address, encode(manifest)) else _found(manifest, writer, store)
 
@@ -243,7 +243,7 @@ def _found(made: Manifest, writer: ShardWriter, store: ObjectStore) -> Manifest:
     return found
 
 
-def _write_aside(file: Aside, writer: ShardWriter, store: ObjectStore) -> str:
+def _write_unsent(file: UnsentRows, writer: ShardWriter, store: ObjectStore) -> str:
     if not file.count:
         return ""
     uri = writer.new_file(file.name)
@@ -252,10 +252,10 @@ def _write_aside(file: Aside, writer: ShardWriter, store: ObjectStore) -> str:
     return str(uri)
 
 
-def _manifest_name(intake: Intake, writer: ShardWriter, plan: PreparePlan, members: dict[str, Any]) -> str:
+def _manifest_name(router: LineRouter, writer: ShardWriter, plan: PreparePlan, members: dict[str, Any]) -> str:
     """Return a name that is the same for the same set, whatever the order of its rows and the attempt."""
     # Which of two like rows is sent depends on their order, so duplicates are part of the writer's digests.
-    beside = [str(file.digest) for file in (intake.rejected, intake.known)]
+    beside = [str(file.digest) for file in (router.rejected, router.known)]
     others = {name: value for name, value in members.items() if not name.endswith("_uri")}
     parts = [writer.content, beside, others, plan.max_requests, plan.max_bytes, plan.schema, plan.model]
     return hashlib.sha256(encode(parts)).hexdigest()[:32]

@@ -34,8 +34,8 @@ from airflow_vertex_batch.core.requests.request import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_vertex_batch.core.requests.prepare.aside import Rejected
-    from airflow_vertex_batch.core.requests.prepare.weight import Scale
+    from airflow_vertex_batch.core.requests.prepare.unsent import Rejected
+    from airflow_vertex_batch.core.requests.prepare.weight import WeightCounter
     from airflow_vertex_batch.core.requests.readers import Row
     from airflow_vertex_batch.core.requests.sources import Placed
 
@@ -126,7 +126,7 @@ class Maker(Protocol):
     def complete(self, lines: Lines) -> None:
         """Fill in `cores`, and labels, now that the keys are final."""
 
-    def weigh(self, lines: Lines, scale: Scale) -> None:
+    def add_weight(self, lines: Lines, weight_counter: WeightCounter) -> None:
         """Add what the lines weigh."""
 
 
@@ -226,12 +226,12 @@ class TemplateMaker:
             ]
         lines.cores = cores(self.frame, lines)
 
-    def weigh(self, lines: Lines, scale: Scale) -> None:
+    def add_weight(self, lines: Lines, weight_counter: WeightCounter) -> None:
         """Add what the lines weigh."""
-        scale.add_texts(lines.texts)
+        weight_counter.add_texts(lines.texts)
         for files in lines.files:
-            scale.add_media(mime for _, mime in files)
-        scale.add_same(self._constant, len(lines.keys))
+            weight_counter.add_media(mime for _, mime in files)
+        weight_counter.add_same(self._constant, len(lines.keys))
 
 
 class ReadyMaker:
@@ -289,10 +289,10 @@ class ReadyMaker:
             ]
         lines.cores = cores(self.frame, lines)
 
-    def weigh(self, lines: Lines, scale: Scale) -> None:
+    def add_weight(self, lines: Lines, weight_counter: WeightCounter) -> None:
         """Add what the lines weigh."""
         for request in lines.bodies:
-            scale.add_request(request)
+            weight_counter.add_request(request)
 
 
 def _ready_made(row: Row | InputError) -> bytes:

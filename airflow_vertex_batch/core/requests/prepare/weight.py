@@ -37,7 +37,7 @@ def media_kind(mime: str) -> str:
     return kind if kind in _KINDS else "document"
 
 
-class Scale:
+class WeightCounter:
     """Sums the weight of requests."""
 
     def __init__(self) -> None:
@@ -96,9 +96,9 @@ def constant_weight(members: dict[str, Any]) -> Weight:
     config = members.get("generationConfig") or members.get("generation_config") or {}
     read = [members[name] for name in _READ if name in members]
     read += [config[name] for name in _SCHEMAS if name in config]
-    scale = Scale()
-    scale.add_texts([encode(value).decode() for value in read])
-    return msgspec.structs.replace(scale.weight, max_output_tokens=_most_tokens(encode(config)))
+    weight_counter = WeightCounter()
+    weight_counter.add_texts([encode(value).decode() for value in read])
+    return msgspec.structs.replace(weight_counter.weight, max_output_tokens=_most_tokens(encode(config)))
 
 
 def _most_tokens(config: bytes) -> int:

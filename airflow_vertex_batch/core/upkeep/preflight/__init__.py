@@ -14,12 +14,12 @@ import msgspec
 from airflow_vertex_batch.core.domain.errors import CannotAskError, InputError, ServiceError, VertexBatchError
 from airflow_vertex_batch.core.domain.record import Record
 from airflow_vertex_batch.core.upkeep.preflight import agent, buckets, canary, datasets, served, vertex
-from airflow_vertex_batch.core.upkeep.preflight.words import (
+from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     Canary,
+    CheckResult,
     Cloud,
     Finding,
     Plan,
-    Seen,
     Verdict,
     because,
     failed,
@@ -46,7 +46,7 @@ class Check(msgspec.Struct, frozen=True):
 
     name: str
     why: str
-    look: Callable[[Plan, Cloud, str], Seen]
+    look: Callable[[Plan, Cloud, str], CheckResult]
     subjects: Callable[[Plan], Sequence[str]] = _always
 
 
@@ -191,7 +191,7 @@ def _finding(check: Check, plan: Plan, cloud: Cloud, subject: str) -> Finding:
     return Finding(check=check.name, subject=subject, why=check.why, **said)
 
 
-def _look(check: Check, plan: Plan, cloud: Cloud, subject: str) -> Seen:
+def _look(check: Check, plan: Plan, cloud: Cloud, subject: str) -> CheckResult:
     """Run a check, and turn an unexpected error into a verdict."""
     try:
         return check.look(plan, cloud, subject)
@@ -205,8 +205,8 @@ def _look(check: Check, plan: Plan, cloud: Cloud, subject: str) -> Seen:
         return unknown(f"the answer could not be understood ({type(error).__name__})")
 
 
-def _refused(error: ServiceError) -> Seen:
+def _refused(error: ServiceError) -> CheckResult:
     if error.status in {401, 404}:
         todo = error.todo or ("Check the name" if error.is_not_found else "Check the connection's credentials")
         return failed(because(error), todo)
-    return Seen(Verdict.UNKNOWN, because(error), error.todo, is_passing=error.retryable)
+    return CheckResult(Verdict.UNKNOWN, because(error), error.todo, is_passing=error.retryable)

@@ -13,18 +13,18 @@ import msgspec
 
 from airflow_vertex_batch.core.domain.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.upkeep.preflight.buckets import settings
-from airflow_vertex_batch.core.upkeep.preflight.vertex import project_number
-from airflow_vertex_batch.core.upkeep.preflight.words import (
+from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     DATASET_WRITERS,
+    CheckResult,
     Cloud,
     Plan,
-    Seen,
     because,
     dataset_of,
     good,
     unknown,
     warning,
 )
+from airflow_vertex_batch.core.upkeep.preflight.vertex import project_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class _Thing(msgspec.Struct, frozen=True):
     todo: str
 
 
-def of_bucket(plan: Plan, cloud: Cloud, name: str) -> Seen:
+def of_bucket(plan: Plan, cloud: Cloud, name: str) -> CheckResult:
     """Say whether the service agent may read and write a bucket."""
 
     def roles(agent: str) -> frozenset[str]:
@@ -70,7 +70,7 @@ def of_bucket(plan: Plan, cloud: Cloud, name: str) -> Seen:
     return _look(plan, cloud, _Thing(roles, are_enough, is_in, f"{todo} --role=roles/storage.objectUser"))
 
 
-def of_table(plan: Plan, cloud: Cloud, uri: str) -> Seen:
+def of_table(plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
     """Say whether the service agent may use the dataset that a job reads or writes."""
     owner, dataset = dataset_of(uri)
 
@@ -88,7 +88,7 @@ def of_table(plan: Plan, cloud: Cloud, uri: str) -> Seen:
     return _look(plan, cloud, _Thing(roles, are_enough, is_in, todo))
 
 
-def _look(plan: Plan, cloud: Cloud, thing: _Thing) -> Seen:
+def _look(plan: Plan, cloud: Cloud, thing: _Thing) -> CheckResult:
     number = project_number(plan, cloud)
     if not number:
         return unknown("the project's number is not known, and with it the service agent's name")

@@ -6,7 +6,16 @@ from typing import Any
 
 from airflow_vertex_batch.core.domain.address import MULTI_REGIONS, TableId, Uri
 from airflow_vertex_batch.core.domain.errors import CannotAskError, ServiceError
-from airflow_vertex_batch.core.upkeep.preflight.words import Cloud, Plan, Seen, because, failed, good, unknown, warning
+from airflow_vertex_batch.core.upkeep.preflight.definitions import (
+    CheckResult,
+    Cloud,
+    Plan,
+    because,
+    failed,
+    good,
+    unknown,
+    warning,
+)
 
 _NEEDED = ("storage.objects.create", "storage.objects.get", "storage.objects.list")
 #: A file that is written again replaces one, which takes this right
@@ -45,7 +54,7 @@ def settings(cloud: Cloud, name: str) -> dict[str, Any]:
         raise CannotAskError(f"the settings of {name} could not be read") from error
 
 
-def bucket(_plan: Plan, cloud: Cloud, name: str) -> Seen:
+def bucket(_plan: Plan, cloud: Cloud, name: str) -> CheckResult:
     """Say whether the bucket exists."""
     try:
         doc = cloud.bucket(name)
@@ -61,14 +70,14 @@ def bucket(_plan: Plan, cloud: Cloud, name: str) -> Seen:
     return good(f"in {doc.get('location', 'a place it does not say')}")
 
 
-def staging_is_remote(plan: Plan, _cloud: Cloud, _subject: str) -> Seen:
+def staging_is_remote(plan: Plan, _cloud: Cloud, _subject: str) -> CheckResult:
     """Say whether the staging folder is one that Google can read."""
     if Uri.parse(plan.staging).scheme == "gs":
         return good(plan.staging)
     return failed(f"{plan.staging} is on this machine, where Vertex AI cannot read it", "Name a gs:// folder")
 
 
-def caller_rights(_plan: Plan, cloud: Cloud, name: str) -> Seen:
+def caller_rights(_plan: Plan, cloud: Cloud, name: str) -> CheckResult:
     """Say whether the caller may read and write objects."""
     try:
         held = cloud.bucket_permissions(name, (*_NEEDED, _WANTED))
@@ -85,12 +94,12 @@ def caller_rights(_plan: Plan, cloud: Cloud, name: str) -> Seen:
     return failed(f"missing: {', '.join(missing)}", todo)
 
 
-def _listed(cloud: Cloud, name: str, error: CannotAskError) -> Seen:
+def _listed(cloud: Cloud, name: str, error: CannotAskError) -> CheckResult:
     cloud.has_objects(Uri("gs", name, ""))
     return unknown(f"its objects can be listed; whether they can be written cannot be asked ({because(error)})")
 
 
-def place(plan: Plan, cloud: Cloud, name: str) -> Seen:
+def place(plan: Plan, cloud: Cloud, name: str) -> CheckResult:
     """Say whether bucket and jobs are in one place. No page of Google's demands it today, so it is never a failure."""
     found = places(settings(cloud, name))
     where = ", ".join(found)
@@ -107,7 +116,7 @@ def place(plan: Plan, cloud: Cloud, name: str) -> Seen:
     )
 
 
-def soft_delete(_plan: Plan, cloud: Cloud, name: str) -> Seen:
+def soft_delete(_plan: Plan, cloud: Cloud, name: str) -> CheckResult:
     """Say whether overwritten objects are kept, and paid."""
     policy = settings(cloud, name).get("softDeletePolicy")
     if policy is None:
@@ -121,7 +130,7 @@ def soft_delete(_plan: Plan, cloud: Cloud, name: str) -> Seen:
     )
 
 
-def source(_plan: Plan, cloud: Cloud, uri: str) -> Seen:
+def source(_plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
     """Say whether what prepare, or the job, reads is there and can be read."""
     is_table = uri.startswith("bq://")
     try:
@@ -133,7 +142,7 @@ def source(_plan: Plan, cloud: Cloud, uri: str) -> Seen:
         return failed(because(error), f"Grant the connection's account {role}")
 
 
-def _files(cloud: Cloud, address: Uri) -> Seen:
+def _files(cloud: Cloud, address: Uri) -> CheckResult:
     if address.scheme == "file":
         return unknown(f"{address} is a local file: it is read where its task runs")
     if not cloud.has_objects(address):
@@ -147,7 +156,7 @@ def _files(cloud: Cloud, address: Uri) -> Seen:
     return failed(f"objects are there, {_READS} is missing", "Grant roles/storage.objectViewer on the bucket")
 
 
-def _table(cloud: Cloud, table: TableId) -> Seen:
+def _table(cloud: Cloud, table: TableId) -> CheckResult:
     doc = cloud.table(table)
     rows = doc.get("numRows")
     size = f"{int(rows):,} rows" if rows is not None else str(doc.get("type", "a table")).lower()

@@ -20,11 +20,20 @@ from airflow_vertex_batch.core.money.estimate import dollars
 from airflow_vertex_batch.core.money.prices import PriceTable, billing_day
 from airflow_vertex_batch.core.requests.request import RequestBuilder, RowProblem
 from airflow_vertex_batch.core.requests.schema import answer_checker
-from airflow_vertex_batch.core.upkeep.preflight.words import Cloud, Plan, Seen, Verdict, because, failed, good, warning
+from airflow_vertex_batch.core.upkeep.preflight.definitions import (
+    CheckResult,
+    Cloud,
+    Plan,
+    Verdict,
+    because,
+    failed,
+    good,
+    warning,
+)
 
 if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.row import ResultRow
-    from airflow_vertex_batch.core.upkeep.preflight.words import Canary
+    from airflow_vertex_batch.core.upkeep.preflight.definitions import Canary
 
 #: Batch costs half of online (https://cloud.google.com/vertex-ai/generative-ai/pricing, 2026-11-22).
 _ONLINE = Decimal(2)
@@ -32,7 +41,7 @@ _ONLINE = Decimal(2)
 _REFUSED = frozenset({400, 404})
 
 
-def canary(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
+def canary(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     """Send one row, and return its result and its cost."""
     if plan.canary is None:
         raise ValueError("no canary was asked for")
@@ -54,7 +63,7 @@ def _online_path(plan: Plan) -> str:
     return path if path.startswith("projects/") else f"projects/{plan.project}/locations/{plan.location}/{path}"
 
 
-def _judged(plan: Plan, asked: Canary, request: bytes, response: dict[str, Any]) -> Seen:
+def _judged(plan: Plan, asked: Canary, request: bytes, response: dict[str, Any]) -> CheckResult:
     schema = asked.template.response_schema
     line = OutputLine(request=msgspec.Raw(request), response=msgspec.Raw(encode(response)))
     row = classify(line, "canary", check=answer_checker(schema) if schema is not None else None)
@@ -68,7 +77,7 @@ def _judged(plan: Plan, asked: Canary, request: bytes, response: dict[str, Any])
     if row.status is RowStatus.BLOCKED:
         return warning(found, "Try another row: it is this one that the model does not answer")
     todo = "Raise maxOutputTokens" if row.status is RowStatus.TRUNCATED else "Correct the prompt or the schema"
-    return Seen(Verdict.FAILED, found, todo)
+    return CheckResult(Verdict.FAILED, found, todo)
 
 
 def _cost(row: ResultRow, plan: Plan) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 from airflow_vertex_batch.core.domain.address import MULTI_REGIONS, Uri
 from airflow_vertex_batch.core.domain.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.upkeep.preflight.buckets import holds, places, settings
-from airflow_vertex_batch.core.upkeep.preflight.words import (
+from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     DATASET_WRITERS,
+    CheckResult,
     Cloud,
     Plan,
-    Seen,
     because,
     dataset_of,
     failed,
@@ -29,7 +29,7 @@ _CREATE = "bigquery.tables.create"
 _RUN = "bigquery.jobs.create"
 
 
-def dataset(_plan: Plan, cloud: Cloud, uri: str) -> Seen:
+def dataset(_plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
     """Say whether the dataset exists."""
     owner, name = dataset_of(uri)
     if not name:
@@ -55,7 +55,7 @@ def _settings(cloud: Cloud, uri: str) -> dict[str, Any]:
         raise CannotAskError(f"the settings of {owner}.{name} could not be read") from error
 
 
-def place(plan: Plan, cloud: Cloud, uri: str) -> Seen:
+def place(plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
     """Say whether the dataset is where those who move the rows need it."""
     (where,) = places(_settings(cloud, uri))
     if not where:
@@ -63,7 +63,7 @@ def place(plan: Plan, cloud: Cloud, uri: str) -> Seen:
     return _near_job(plan, where) if uri in plan.job_tables() else _near_bucket(plan, cloud, where)
 
 
-def _near_job(plan: Plan, where: str) -> Seen:
+def _near_job(plan: Plan, where: str) -> CheckResult:
     todo = "Let the job write to gs://, and export load the table (destination='bq://…')"
     if where in MULTI_REGIONS:
         return failed(f"in the multi-region {where.upper()}, which jobs refuse", f"{todo}, or use a regional dataset")
@@ -80,7 +80,7 @@ def _near_job(plan: Plan, where: str) -> Seen:
     )
 
 
-def _near_bucket(plan: Plan, cloud: Cloud, where: str) -> Seen:
+def _near_bucket(plan: Plan, cloud: Cloud, where: str) -> CheckResult:
     """Loads want bucket and dataset together (https://cloud.google.com/bigquery-transfer/docs/locations, 2026-11-25); a
     dataset in US takes any bucket's.
     """
@@ -96,7 +96,7 @@ def _near_bucket(plan: Plan, cloud: Cloud, where: str) -> Seen:
     )
 
 
-def rights(plan: Plan, cloud: Cloud, uri: str) -> Seen:
+def rights(plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
     """Say whether the caller may make tables in the dataset and run the load."""
     owner, _ = dataset_of(uri)
     hidden = ""
@@ -112,7 +112,7 @@ def rights(plan: Plan, cloud: Cloud, uri: str) -> Seen:
     return _by_access_list(cloud, uri, hidden)
 
 
-def _by_access_list(cloud: Cloud, uri: str, hidden: str) -> Seen:
+def _by_access_list(cloud: Cloud, uri: str, hidden: str) -> CheckResult:
     """Look for the caller on the dataset's own list: Google has no call that asks for rights on a dataset.
 
     :param hidden: why the project could not be asked; whether a load may be run is open then.

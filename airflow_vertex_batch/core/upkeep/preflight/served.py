@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 from airflow_vertex_batch.core.domain.address import MULTI_REGIONS, model_path
 from airflow_vertex_batch.core.domain.catalog import base_name, life_of, misspelt, places, retirement
 from airflow_vertex_batch.core.domain.errors import CannotAskError, ServiceError
-from airflow_vertex_batch.core.upkeep.preflight.words import Cloud, Plan, Seen, because, failed, good, unknown, warning
+from airflow_vertex_batch.core.upkeep.preflight.definitions import (
+    CheckResult,
+    Cloud,
+    Plan,
+    because,
+    failed,
+    good,
+    unknown,
+    warning,
+)
 
 if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.catalog import Place
@@ -32,7 +41,7 @@ _BASE_LABEL = "google-vertex-llm-tuning-base-model-id"
 _NO_BATCH_TUNED = re.compile(r"gemini-([3-9]|\d\d)\b")
 
 
-def model(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
+def model(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     """Say whether the model's batches are served in the plan's location."""
     path = model_path(plan.model)
     match = _PATH.fullmatch(path)
@@ -52,7 +61,7 @@ def model(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
     return _asked(plan, cloud, match["short"] if match["publisher"] else path, line)
 
 
-def life(plan: Plan, _cloud: Cloud, _subject: str) -> Seen:
+def life(plan: Plan, _cloud: Cloud, _subject: str) -> CheckResult:
     """Say whether the model lives as long as a job of it may run."""
     if said := retirement(plan.model, plan.begins):
         return warning(said, "Choose a model that is served for as long as the job may run, 97 hours")
@@ -64,7 +73,7 @@ def life(plan: Plan, _cloud: Cloud, _subject: str) -> Seen:
     )
 
 
-def _asked(plan: Plan, cloud: Cloud, path: str, line: Place | None) -> Seen:
+def _asked(plan: Plan, cloud: Cloud, path: str, line: Place | None) -> CheckResult:
     """Ask whether the model exists, and put that beside what the table says."""
     exists, near = "", misspelt(plan.model)
     try:
@@ -90,7 +99,7 @@ def _base_of(doc: dict[str, Any]) -> str:
     return str((doc.get("labels") or {}).get(_BASE_LABEL, ""))
 
 
-def _placed(plan: Plan, path: str, line: Place | None, exists: str) -> Seen:
+def _placed(plan: Plan, path: str, line: Place | None, exists: str) -> CheckResult:
     if line is not None and line.takes(plan.location):
         if exists:
             return unknown(f"{path}: {plan.location} would serve its batches ({line}){exists}")

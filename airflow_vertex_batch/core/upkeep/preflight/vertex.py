@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core.domain.errors import CannotAskError, ServiceError
 from airflow_vertex_batch.core.domain.unrendered import MAX_LABELS, OUR_LABELS, is_legal_label
-from airflow_vertex_batch.core.upkeep.preflight.words import (
+from airflow_vertex_batch.core.upkeep.preflight.definitions import (
+    CheckResult,
     Cloud,
     Plan,
-    Seen,
     Verdict,
     because,
     failed,
@@ -71,17 +71,17 @@ _ONLINE = "aiplatform.endpoints.predict"
 MAX_DISPLAY_NAME = 128
 
 
-def credentials(_plan: Plan, cloud: Cloud, _subject: str) -> Seen:
+def credentials(_plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     """Say whose token there is."""
     try:
         who = cloud.principal()
     except ServiceError as error:
         todo = error.todo or "Check that this machine reaches Google's token server"
-        return Seen(Verdict.FAILED, because(error), todo, is_passing=error.retryable)
+        return CheckResult(Verdict.FAILED, because(error), todo, is_passing=error.retryable)
     return good(who or "a token; the credentials do not say whose")
 
 
-def project(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
+def project(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     """Say whether the project exists, and its number."""
     try:
         doc = cloud.project(plan.project)
@@ -110,14 +110,14 @@ def project_number(plan: Plan, cloud: Cloud) -> str:
     return ""
 
 
-def api(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
+def api(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     """Say whether the API answers for this project and location."""
     try:
         cloud.jobs()
     except ServiceError as error:
         if error.status == 0:
             todo = f"Check the spelling of location {plan.location!r}, and that this machine's network reaches the host"
-            return Seen(Verdict.FAILED, because(error), todo, is_passing=True)
+            return CheckResult(Verdict.FAILED, because(error), todo, is_passing=True)
         refusal = _REFUSALS.get(error.reason) or _REFUSALS.get(_WORDS.get(error.status, ""))
         if refusal is None:
             raise
@@ -126,7 +126,7 @@ def api(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
     return good(f"it answers for {plan.project} in {plan.location}")
 
 
-def rights(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
+def rights(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     """Say whether the caller may create jobs and follow them."""
     wanted = (*_NEEDED, _WANTED, *((_ONLINE,) if plan.canary else ()))
     held = cloud.project_permissions(plan.project, wanted)
@@ -137,7 +137,7 @@ def rights(plan: Plan, cloud: Cloud, _subject: str) -> Seen:
     return (failed if set(missing) & set(_NEEDED) else warning)(found, _ROLE)
 
 
-def names(plan: Plan, _cloud: Cloud, _subject: str) -> Seen:
+def names(plan: Plan, _cloud: Cloud, _subject: str) -> CheckResult:
     """Say whether display name and labels are legal."""
     if problems := list(_problems(plan)):
         return failed("; ".join(problems), "Use lower-case letters, digits, '_' and '-', at most 64 characters")

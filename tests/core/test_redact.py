@@ -8,10 +8,10 @@ import traceback
 import pytest
 
 from airflow_vertex_batch.core.domain.errors import InputError, SourceError
-from airflow_vertex_batch.core.domain.foreign import unquoted
 from airflow_vertex_batch.core.domain.job import BatchJob
+from airflow_vertex_batch.core.domain.redact import redact_errors
 from airflow_vertex_batch.core.requests.sources import DbApiQuery, Rows
-from airflow_vertex_batch.edge.hints import Signature
+from airflow_vertex_batch.edge.unknown_arguments import Signature
 from tests.fakes import MemoryStore, MemoryWarehouse
 
 ROW = "a secret row"
@@ -42,9 +42,9 @@ class TestAnError:
     def test_is_told_by_its_type_and_place(self):
         with (
             pytest.raises(
-                SourceError, match=r"^x: ValueError in test_foreign.py, line \d+\. .*quote a row.*Do\.$"
+                SourceError, match=r"^x: ValueError in test_redact.py, line \d+\. .*quote a row.*Do\.$"
             ) as raised,
-            unquoted("x", todo="Do"),
+            redact_errors("x", todo="Do"),
         ):
             raise ValueError(ROW)
         assert ROW not in told(raised.value)
@@ -66,29 +66,29 @@ class TestAnError:
         ids=["of a value", "of a name", "no state", "a number", "no number"],
     )
     def test_of_a_database_is_told_by_its_code(self, error, named, words):
-        with pytest.raises(SourceError, match=f"{named}.*{words}") as raised, unquoted("x", todo="Do"):
+        with pytest.raises(SourceError, match=f"{named}.*{words}") as raised, redact_errors("x", todo="Do"):
             raise error
         assert ROW not in told(raised.value)
 
     def test_of_ours_goes_on(self):
-        with pytest.raises(InputError, match="ours"), unquoted("x", todo="Do"):
+        with pytest.raises(InputError, match="ours"), redact_errors("x", todo="Do"):
             raise InputError("ours")
 
     def test_that_means_something_to_others_goes_on(self):
-        with pytest.raises(KeyError, match="skip"), unquoted("x", todo="Do", passing=(KeyError,)):
+        with pytest.raises(KeyError, match="skip"), redact_errors("x", todo="Do", passing=(KeyError,)):
             raise KeyError("skip")
 
     def test_has_no_cause_that_knows_the_row(self):
         error = RuntimeError(ROW)
         error.__cause__ = KeyError(ROW)
-        with pytest.raises(SourceError, match="RuntimeError") as raised, unquoted("x", todo="Do"):
+        with pytest.raises(SourceError, match="RuntimeError") as raised, redact_errors("x", todo="Do"):
             raise error
         assert ROW not in told(raised.value)
 
 
 class TestASource:
     def test_of_python_says_after_which_row(self):
-        with pytest.raises(SourceError, match=r"^rows failed after 1 rows: ValueError in test_foreign.py") as raised:
+        with pytest.raises(SourceError, match=r"^rows failed after 1 rows: ValueError in test_redact.py") as raised:
             read(Rows(breaking))
         assert ROW not in told(raised.value)
 
@@ -128,8 +128,8 @@ class TestASource:
 
 def test_the_place_is_the_last_line_that_is_not_ours():
     """Wherever in the package the error came from: its own files say nothing to an author."""
-    with pytest.raises(SourceError, match=r"rows failed: AttributeError in test_foreign.py, line \d+"):  # noqa: SIM117
-        with unquoted("rows failed", todo="Look there"):
+    with pytest.raises(SourceError, match=r"rows failed: AttributeError in test_redact.py, line \d+"):  # noqa: SIM117
+        with redact_errors("rows failed", todo="Look there"):
             Signature().__get__(None, 5)
 
 

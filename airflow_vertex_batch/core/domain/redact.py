@@ -31,7 +31,9 @@ _HIDDEN = "Its own words are not shown, because they may quote a row"
 
 
 @contextlib.contextmanager
-def unquoted(what: Callable[[], str] | str, *, todo: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def redact_errors(
+    what: Callable[[], str] | str, *, todo: str, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Replace every error that is not ours, if it is raised inside, by a `SourceError`.
 
     :param what: what failed, or a function that says so at that time.
@@ -80,6 +82,6 @@ def _place(error: Exception) -> str:
     return f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
 
-def without_values(said: str) -> str:
+def redact_values(said: str) -> str:
     """Return a message of the service about a job, with "…" instead of each quoted value."""
     return _LAST.sub(r"\1…", _QUOTED.sub(r"\1…\3", said))

@@ -100,7 +100,7 @@ def _signature(kind: Any) -> inspect.Signature:
     found: dict[str, inspect.Parameter] = {}
     for cls in kind.__mro__:
         for name, parameter in inspect.signature(cls.__init__).parameters.items():
-            if name not in {"self", "kwargs", "args", *kind.wired_inside, *kind.refused}:
+            if name not in {"self", "kwargs", "args", *kind.set_inside, *kind.refused}:
                 found.setdefault(name, parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     return inspect.Signature(list(found.values()))
 

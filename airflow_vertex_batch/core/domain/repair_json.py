@@ -1,7 +1,7 @@
 """How does a text that is nearly JSON become JSON? A line of a lenient writer is still an answer.
 
 Invariants: the result is JSON that every decoder takes, with a depth and with numbers that a BigQuery table takes. A
-text that cannot be mended gives None. Nothing here raises.
+text that cannot be repaired gives None. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def shallow(raw: bytes) -> bytes:
     return b"".join([*kept, raw[start:]]) if depth <= MAX_DEPTH else raw
 
 
-def repaired(raw: bytes) -> bytes | None:
+def repair_json(raw: bytes) -> bytes | None:
     """Return JSON that the strict decoder takes, or None where there is no JSON.
 
     Bytes that are no UTF-8, lone surrogates, NaN, control characters in texts and a byte order mark are no JSON, but

@@ -110,7 +110,7 @@ class Tell(msgspec.Struct, frozen=True):
     why: str
 
 
-Verdict = Keep | Adopt | Harvest | Cancel | Tell
+SweepDecision = Keep | Adopt | Harvest | Cancel | Tell
 
 
 class Link(StrEnum):
@@ -141,7 +141,7 @@ class Link(StrEnum):
         return cls.INTENDED if is_last else cls.EXPLAINED
 
 
-def judge(
+def decide_sweep(
     job: BatchJob,
     entries: Sequence[JobEntry],
     now: datetime,
@@ -150,14 +150,14 @@ def judge(
     owner: Owner = Owner.UNKNOWN,
     is_local: bool = True,
     installation: str | None = None,
-) -> Verdict:
+) -> SweepDecision:
     """Choose what happens to one job.
 
     :param entries: the log entries of the job, oldest first.
     :param is_local: whether it was bought from the staging folder that the log is in.
     :param installation: the name of the Airflow that was asked about `owner`; None if none was asked.
     """
-    settled = settled_by_itself(job, now, policy) or _judged_elsewhere(job, entries, installation)
+    settled = settled_by_itself(job, now, policy) or _bought_elsewhere(job, entries, installation)
     if settled is not None:
         return settled
     last = last_try(entries)
@@ -168,9 +168,9 @@ def judge(
         # A job of another installation in the same project, with its own staging folder, looks the same.
         return Keep("neither a log nor its files tie it to this staging folder")
     if job.state.is_final:
-        return _judge_ended(link, entries, owner)
+        return _decide_ended(link, entries, owner)
     is_late = age(job, now) > policy.owner_timeout and owner is not Owner.ALIVE
-    return _judge_running(link, entries, owner, is_late=is_late)
+    return _decide_running(link, entries, owner, is_late=is_late)
 
 
 def settled_by_itself(job: BatchJob, now: datetime, policy: SweepPolicy) -> Keep | None:
@@ -185,7 +185,7 @@ def settled_by_itself(job: BatchJob, now: datetime, policy: SweepPolicy) -> Keep
     return next((Keep(why) for holds, why in reasons if holds), None)
 
 
-def _judged_elsewhere(job: BatchJob, entries: Sequence[JobEntry], installation: str | None) -> Keep | None:
+def _bought_elsewhere(job: BatchJob, entries: Sequence[JobEntry], installation: str | None) -> Keep | None:
     """Keep a job that another Airflow bought: its run does not exist here, and may be active there."""
     buyer = buyer_of(job, entries)
     if installation is None:
@@ -195,7 +195,7 @@ def _judged_elsewhere(job: BatchJob, entries: Sequence[JobEntry], installation: 
     return Keep(f"installation {buyer} bought it: its own sweep judges it") if is_anothers else None
 
 
-def _judge_running(link: Link, entries: Sequence[JobEntry], owner: Owner, *, is_late: bool) -> Verdict:
+def _decide_running(link: Link, entries: Sequence[JobEntry], owner: Owner, *, is_late: bool) -> SweepDecision:
     if link in {Link.REPLACED, Link.EXPLAINED}:
         return Cancel(_instead(entries))
     if link is Link.UNKNOWN:
@@ -207,7 +207,7 @@ def _judge_running(link: Link, entries: Sequence[JobEntry], owner: Owner, *, is_
     return _MEANT if link is Link.INTENDED else Keep("it is its task's own: the next attempt attaches to it")
 
 
-def _judge_ended(link: Link, entries: Sequence[JobEntry], owner: Owner) -> Verdict:
+def _decide_ended(link: Link, entries: Sequence[JobEntry], owner: Owner) -> SweepDecision:
     if link in {Link.REPLACED, Link.EXPLAINED}:
         return Harvest(_instead(entries))
     if owner in _NOBODY:

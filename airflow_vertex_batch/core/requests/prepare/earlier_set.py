@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.domain.address import Uri
+from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.jsonl import decode, encode
 from airflow_vertex_batch.core.domain.manifest import Manifest
-from airflow_vertex_batch.core.domain.on_disk import Shelf
-from airflow_vertex_batch.core.requests.prepare.found import is_there
+from airflow_vertex_batch.core.requests.prepare.restore import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def _keys(shard: Shard, store: ObjectStore) -> Iterator[str]:
         yield from (_decode_key(line).key for line in stream)
 
 
-def with_kept_files(made: Manifest, plan: PreparePlan, writer: ShardWriter, store: ObjectStore) -> Manifest:
+def with_earlier_files(made: Manifest, plan: PreparePlan, writer: ShardWriter, store: ObjectStore) -> Manifest:
     """Return a set as it was made, or with the request files of an earlier set of the same requests.
 
     :param made: the new set. Everything in it is right, and its request files may be replaced by the earlier ones.
@@ -56,7 +56,7 @@ def with_kept_files(made: Manifest, plan: PreparePlan, writer: ShardWriter, stor
     earlier = _earlier(made, plan, store)
     if earlier is None:
         return made
-    kept = _Kept(made, earlier, writer, store).manifest()
+    kept = _WithEarlierFiles(made, earlier, writer, store).manifest()
     writer.keep({kept.rejected_uri, kept.duplicates_uri, kept.known_uri, *(shard.columns_uri for shard in kept.shards)})
     return kept
 
@@ -88,7 +88,7 @@ def _is_there(manifest: Manifest, store: ObjectStore) -> bool:
     return all(is_there(Uri.parse(shard.uri), shard.size_bytes, store) for shard in manifest.shards)
 
 
-class _Kept:
+class _WithEarlierFiles:
     """Changes a set so that it uses the request files of an earlier set."""
 
     def __init__(self, made: Manifest, earlier: Manifest, writer: ShardWriter, store: ObjectStore) -> None:
@@ -97,7 +97,7 @@ class _Kept:
 
     def manifest(self) -> Manifest:
         """Write the files beside the requests again, so that they match the kept request files; return the set."""
-        with Shelf() as beside:
+        with DiskMultimap() as beside:
             if self._has_columns:
                 for shard in self._made.shards:
                     for line in self._lines(shard.columns_uri):
@@ -108,7 +108,7 @@ class _Kept:
             self._made, version=self._earlier.version, shards=shards, duplicates_uri=duplicates_uri
         )
 
-    def _shard(self, number: int, shard: Shard, beside: Shelf) -> Shard:
+    def _shard(self, number: int, shard: Shard, beside: DiskMultimap) -> Shard:
         """Return a kept request file, with this set's columns beside it."""
         if not self._has_columns:
             return msgspec.structs.replace(shard, columns_uri="")
@@ -118,14 +118,14 @@ class _Kept:
                 stream.write(b"".join(beside.take(key)))
         return msgspec.structs.replace(shard, columns_uri=str(uri))
 
-    def _duplicates(self, beside: Shelf) -> str:
+    def _duplicates(self, beside: DiskMultimap) -> str:
         """Rewrite `same_as` of each duplicate to match the kept files.
 
         Which of several identical rows is sent depends on their order. If the kept files have another of these rows,
         the two rows change places.
         """
         uri = self._writer.new_file("duplicates-of.jsonl")
-        with Shelf() as sent, Shelf() as instead, self._store.open_write(uri) as stream:
+        with DiskMultimap() as sent, DiskMultimap() as instead, self._store.open_write(uri) as stream:
             for key in request_keys(self._earlier, self._store):
                 sent.put(key)
             for doc in map(decode, self._lines(self._made.duplicates_uri)):
@@ -137,7 +137,7 @@ class _Kept:
                 stream.write(encode(doc) + b"\n")
         return str(uri)
 
-    def _changed(self, doc: dict[str, Any], sent: str, beside: Shelf) -> dict[str, Any]:
+    def _changed(self, doc: dict[str, Any], sent: str, beside: DiskMultimap) -> dict[str, Any]:
         """Return a duplicate's line for the kept files, in which the row `sent` has the request.
 
         If the duplicate itself is `sent`, return a line for the row that it was like.

@@ -18,13 +18,13 @@ _BUFFERED = 5_000
 _NEED = "twice the size of the rows that wait for another round, or for their duplicates"
 
 
-class Shelf:
+class DiskMultimap:
     """Several values for each key, in a temporary file. It is a context manager: leaving it deletes the file."""
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._db = stack.enter_context(temporary_database(_NEED, cache_kb=8192))
-            self._db.execute("CREATE TABLE shelf (key TEXT, number INTEGER, value BLOB, PRIMARY KEY (key, number))")
+            self._db.execute("CREATE TABLE multimap (key TEXT, number INTEGER, value BLOB, PRIMARY KEY (key, number))")
             self._waiting: list[tuple[str, int, bytes]] = []
             self.count = 0
             self._stack = stack.pop_all()
@@ -45,7 +45,9 @@ class Shelf:
         if not self.count:
             return []
         self._write()
-        return [value for (value,) in self._db.execute("SELECT value FROM shelf WHERE key = ? ORDER BY number", (key,))]
+        return [
+            value for (value,) in self._db.execute("SELECT value FROM multimap WHERE key = ? ORDER BY number", (key,))
+        ]
 
     def last(self, key: str) -> bytes | None:
         """Return a key's newest value, or None when it has none."""
@@ -56,15 +58,15 @@ class Shelf:
         """Return a key's values and forget them."""
         found = self.all(key)
         if found:
-            self._db.execute("DELETE FROM shelf WHERE key = ?", (key,))
+            self._db.execute("DELETE FROM multimap WHERE key = ?", (key,))
         return found
 
     def items(self) -> Iterator[tuple[str, bytes]]:
         """Yield every key and value, keys in order."""
         self._write()
-        yield from self._db.execute("SELECT key, value FROM shelf ORDER BY key, number")
+        yield from self._db.execute("SELECT key, value FROM multimap ORDER BY key, number")
 
     def _write(self) -> None:
         if self._waiting:
-            self._db.executemany("INSERT INTO shelf VALUES (?, ?, ?)", self._waiting)
+            self._db.executemany("INSERT INTO multimap VALUES (?, ?, ?)", self._waiting)
             self._waiting.clear()

@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.domain.manifest import Manifest
 from airflow_vertex_batch.core.domain.record import Record
 from airflow_vertex_batch.core.money.estimate import dollars, estimate_cost
 from airflow_vertex_batch.core.money.prices import PriceTable
-from airflow_vertex_batch.core.requests.prepare.weight import Scale
+from airflow_vertex_batch.core.requests.prepare.weight import WeightCounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,7 +105,7 @@ def _spent(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse
 
 
 def _estimated(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: PriceTable) -> Money:
-    scale, count = Scale(), 0
+    scale, count = WeightCounter(), 0
     for _, request, *_ in input_requests(store, warehouse, job.input_uris):
         scale.add_request(bytes(request))
         count += 1
@@ -153,7 +153,7 @@ class Finding(Record, frozen=True, kw_only=True):
         return self.action != "keep" or bool(self.error)
 
 
-class Swept(Record, frozen=True, kw_only=True):
+class SweepReport(Record, frozen=True, kw_only=True):
     """The result of a sweep. Small and versioned, for XCom and for people.
 
     :param looked_at_count: jobs that carry our labels.
@@ -187,7 +187,7 @@ class Swept(Record, frozen=True, kw_only=True):
     others_running_count: int = 0
 
     @classmethod
-    def of(cls, found: Iterable[Finding], *, is_dry_run: bool, asked: str = "", installation: str = "") -> Swept:
+    def of(cls, found: Iterable[Finding], *, is_dry_run: bool, asked: str = "", installation: str = "") -> SweepReport:
         """Add findings up."""
         actions, kept, buyers = Counter[str](), Counter[str](), Counter[str]()
         left: list[Finding] = []

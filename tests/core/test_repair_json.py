@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_vertex_batch.core.domain.jsonl import decode, encode
-from airflow_vertex_batch.core.domain.mend import MAX_DEPTH, is_deep, is_wide, repaired, shallow, well_encoded
+from airflow_vertex_batch.core.domain.repair_json import MAX_DEPTH, is_deep, is_wide, repair_json, shallow, well_encoded
 
 
 def _nested(levels: int, inner: bytes = b"") -> bytes:
@@ -35,12 +35,12 @@ class TestDepth:
         assert not is_deep(shallow(raw))
 
     def test_what_is_torn_within_stays_torn(self):
-        assert repaired(b"[" * 20_000) is None
+        assert repair_json(b"[" * 20_000) is None
 
 
 class TestNumbers:
     @pytest.mark.parametrize(
-        ("raw", "mended"),
+        ("raw", "repaired"),
         [
             (b"[18446744073709551615, -9223372036854775808]", [18446744073709551615, -9223372036854775808]),
             (b"[18446744073709551616]", [1.8446744073709552e19]),
@@ -50,10 +50,10 @@ class TestNumbers:
         ],
         ids=["64 bits", "65 bits", "beyond all", "many decimals", "in a text"],
     )
-    def test_what_no_column_holds_becomes_the_nearest_that_is_one_or_nothing(self, raw, mended):
-        assert decode(repaired(raw)) == mended
-        assert is_wide(raw) is (mended in ([1.8446744073709552e19], [None] * 4))
-        assert not is_wide(repaired(raw))
+    def test_what_no_column_holds_becomes_the_nearest_that_is_one_or_nothing(self, raw, repaired):
+        assert decode(repair_json(raw)) == repaired
+        assert is_wide(raw) is (repaired in ([1.8446744073709552e19], [None] * 4))
+        assert not is_wide(repair_json(raw))
 
 
 class TestBytes:
@@ -68,7 +68,7 @@ class TestBytes:
         ids=["a byte order mark", "NULs around", "control characters in a text", "a member twice"],
     )
     def test_what_lenient_writers_let_through_is_read(self, raw, doc):
-        assert decode(repaired(raw)) == doc
+        assert decode(repair_json(raw)) == doc
 
 
 class TestWellEncoded:

@@ -31,7 +31,7 @@ class Origin(msgspec.Struct, frozen=True):
     tasks: tuple[str, ...] = ()
     template: str = ""
 
-    def told(self, states: Mapping[str, str | None]) -> str:
+    def description(self, states: Mapping[str, str | None]) -> str:
         """Say it for people.
 
         :param states: how the tasks ended, by their ids; None where nobody knows.
@@ -52,34 +52,34 @@ def items(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str | dict) else [value]
 
 
-def nothing(value: Any) -> str:
+def why_no_value(value: Any) -> str:
     """Return in which way a value is nothing, or contains nothing where something is expected; empty if it is a real
     value.
     """
-    if _is_nothing(value):
+    if _is_no_value(value):
         return repr(value)
     if isinstance(value, dict) or (isinstance(value, str) and not value.startswith("[")):
         return ""
     found = items(value)
-    count = sum(map(_is_nothing, found))
+    count = sum(map(_is_no_value, found))
     return f"{count:,} of {len(found):,} are nothing" if count else ""
 
 
-def _is_nothing(value: Any) -> bool:
+def _is_no_value(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.strip() in _NOTHING)
 
 
-def given_nothing(
+def no_value_error(
     task_id: str, name: str, how: str, origin: Origin, states: Mapping[str, str | None] | None = None
 ) -> InputError:
     """Return the error for a task that was given nothing.
 
     :param name: the argument.
-    :param how: what was given instead (`nothing`).
+    :param how: what was given instead (`why_no_value`).
     """
     return InputError(
         f"Task {task_id} was given nothing as its {name} ({how})",
-        why=origin.told(states or {}),
+        why=origin.description(states or {}),
         left="Nothing was sent, cancelled or landed, and what has landed before is as it was",
         todo="Clear the task that gave nothing, with what comes after it. If this task ran because of its trigger_rule,"
         " 'all_success' keeps it from running without its input",

@@ -24,7 +24,7 @@ _MAX_REASONS, _MAX_PLACES = 20, 3
 _MAX_REJECTED = 1_000
 
 
-class Aside:
+class UnsentRows:
     """Lines of one file that is written at the end, if there are any."""
 
     def __init__(self, name: str) -> None:
@@ -53,7 +53,7 @@ class Aside:
             stream.write(block)
 
 
-class Rejected(Aside):
+class Rejected(UnsentRows):
     """Rows that cannot be sent, and what that means for the task.
 
     :param max_ratio: of all rows, the share that may be rejected when they are dead letters; 0 to 1.

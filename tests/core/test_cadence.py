@@ -78,19 +78,19 @@ class TestInterval:
     @each_case(
         itertools.product([0, 1, 100, 1_000, 3_599, 10_000, 350_000], [None, 10, 3600, 30_000], [0, 0.1, 0.5, 0.9, 1])
     )
-    def test_it_keeps_its_bounds(self, seconds, usual, luck):
+    def test_it_keeps_its_bounds(self, seconds, usual, jitter):
         for job in (waiting(seconds), running(seconds)):
-            assert QUICKEST_SECONDS <= interval(job, NOW, usual, luck) <= SLOWEST_SECONDS
+            assert QUICKEST_SECONDS <= interval(job, NOW, usual, jitter) <= SLOWEST_SECONDS
 
     def test_it_is_spread_by_a_tenth(self):
-        assert [interval(waiting(500), NOW, luck=luck) for luck in (0, 0.5, 1)] == pytest.approx([90, 100, 110])
+        assert [interval(waiting(500), NOW, jitter=jitter) for jitter in (0, 0.5, 1)] == pytest.approx([90, 100, 110])
 
     @pytest.mark.parametrize("usual", [300, 1_000, 3_600, 20_000])
     def test_an_end_at_the_usual_time_is_met_within_moments(self, usual):
         """Walk through a whole run with the worst luck."""
         ran, questions = 0.0, 0
         while ran < usual:
-            ran += interval(running(ran), NOW, usual, luck=1)
+            ran += interval(running(ran), NOW, usual, jitter=1)
             questions += 1
         assert ran - usual <= QUICKEST_SECONDS
         assert questions < 40 + usual / 200
@@ -110,10 +110,10 @@ class TestErrors:
         ],
     )
     def test_an_error_slows_down(self, base, in_a_row, asked, expected):
-        assert after_error(base, in_a_row, asked, luck=0) == expected
+        assert after_error(base, in_a_row, asked, jitter=0) == expected
 
     def test_those_who_were_told_to_wait_do_not_come_back_at_once_together(self):
-        assert after_error(60, 1, 400, luck=1) == pytest.approx(440)
+        assert after_error(60, 1, 400, jitter=1) == pytest.approx(440)
 
     @pytest.mark.parametrize(
         ("status", "retry_after", "in_a_row", "expected"),

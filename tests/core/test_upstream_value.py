@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_vertex_batch.core.domain.given import Origin, given_nothing, items, nothing
+from airflow_vertex_batch.core.domain.upstream_value import Origin, items, no_value_error, why_no_value
 
 JOB = "projects/1/locations/global/batchPredictionJobs/2"
 
@@ -27,7 +27,7 @@ class TestNothing:
         ids=repr,
     )
     def test_is_said(self, value, how):
-        assert nothing(value) == how
+        assert why_no_value(value) == how
 
     @pytest.mark.parametrize(
         "value",
@@ -35,7 +35,7 @@ class TestNothing:
         ids=repr,
     )
     def test_is_not_what_is_empty_or_something(self, value):
-        assert nothing(value) == ""
+        assert why_no_value(value) == ""
 
 
 class TestItems:
@@ -71,11 +71,11 @@ class TestTheMessage:
         ids=["one task", "several", "a template and the tasks before", "a template"],
     )
     def test_says_where_it_should_have_come_from(self, origin, states, said):
-        text = str(given_nothing("b.export", "manifest", "None", origin, states))
+        text = str(no_value_error("b.export", "manifest", "None", origin, states))
         assert said in text
 
     def test_has_four_parts(self):
-        error = given_nothing("b.export", "manifest", "None", Origin(("b.prepare",)), {"b.prepare": "skipped"})
+        error = no_value_error("b.export", "manifest", "None", Origin(("b.prepare",)), {"b.prepare": "skipped"})
         assert str(error) == (
             "Task b.export was given nothing as its manifest (None). It is the output of task b.prepare (skipped). "
             "Nothing was sent, cancelled or landed, and what has landed before is as it was. "
@@ -84,4 +84,4 @@ class TestTheMessage:
         )
 
     def test_leaves_out_what_nobody_knows(self):
-        assert "output of" not in str(given_nothing("export", "jobs", "''", Origin()))
+        assert "output of" not in str(no_value_error("export", "jobs", "''", Origin()))

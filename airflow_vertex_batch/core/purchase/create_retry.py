@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.purchase.submit import Ensured, Order
 
 
-def ensure_job_patiently(order: Order, *, sleep: Callable[[float], None] = time.sleep) -> Ensured:
+def ensure_job_with_retries(order: Order, *, sleep: Callable[[float], None] = time.sleep) -> Ensured:
     """Do what `ensure_job` does, and repeat it while the service refuses for now.
 
     :raises VertexBatchError: as `ensure_job` does.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SHAPES = 64
 
 
-class Gate:
+class ImportCheck:
     """Lint, for the lines of one shard after the other.
 
     :param name: of the files, as messages shall show it.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def leave(
+def cancel_removed_part(
     job_log: JobLog,
     service: JobService,
     *,

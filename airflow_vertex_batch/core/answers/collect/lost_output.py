@@ -40,7 +40,7 @@ class OnLostOutput(StrEnum):
     LAND = "land"
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class OutputCounts(msgspec.Struct, frozen=True, kw_only=True):
     """The counts of a job's output.
 
     :param file_count: the number of result files; 1 for a table.
@@ -57,42 +57,42 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     no_output: str = ""
 
 
-def check_output(job: BatchJob, seen: Seen, now: datetime) -> None:
+def check_output(job: BatchJob, counts: OutputCounts, now: datetime) -> None:
     """Refuse an output that does not have everything that the service says it wrote.
 
     :raises LostOutputError: with what was counted and what was found.
     """
-    lost = lost_text(job, seen, now)
+    lost = lost_text(job, counts, now)
     if not lost:
         return
     raise LostOutputError(
         f"The output of {job.name} is not whole: {lost}",
         uri=job.output_uri,
-        why=_found(job, seen),
+        why=_found(job, counts),
         left="Nothing was landed or bought for it, and nothing overwritten",
         todo="Retry: an output may appear minutes after its job's end. If it was deleted, restore it (Cloud Storage "
         "keeps deleted objects for 7 days where soft delete is on); if it is lost for good, set on_lost_output='land'",
     )
 
 
-def _found(job: BatchJob, seen: Seen) -> str:
+def _found(job: BatchJob, counts: OutputCounts) -> str:
     if not job.output_uri:
         return "it names no output"
-    return "; ".join(filter(None, [f"{job.output_uri} has {seen.file_count:,} result files", seen.no_output]))
+    return "; ".join(filter(None, [f"{job.output_uri} has {counts.file_count:,} result files", counts.no_output]))
 
 
-def lost_text(job: BatchJob, seen: Seen, now: datetime) -> str:
+def lost_text(job: BatchJob, counts: OutputCounts, now: datetime) -> str:
     """Return a text about rows that the service says it wrote and that are not there; empty if nothing is lost."""
-    if not seen.unseen or not job.state.is_final:
+    if not counts.unseen or not job.state.is_final:
         return ""
     answered, failed = max(job.successful_count, 0), max(job.failed_count, 0)
     is_young = job.ended_at is not None and abs((now - job.ended_at).total_seconds()) < OUTPUT_SETTLE_SECONDS
-    if (is_young or _is_bound(job)) and seen.answered < answered:
-        return f"the service counted {answered:,} answered rows, and {seen.answered:,} are there"
-    if is_young and seen.answered + seen.failed < answered + failed:
-        return f"the service counted {answered + failed:,} rows, and {seen.answered + seen.failed:,} are there"
-    if not seen.file_count and (job.state is JobState.SUCCEEDED or seen.no_output):
-        return "no result file is there" if seen.no_output else "it succeeded, and no result file is there"
+    if (is_young or _is_bound(job)) and counts.answered < answered:
+        return f"the service counted {answered:,} answered rows, and {counts.answered:,} are there"
+    if is_young and counts.answered + counts.failed < answered + failed:
+        return f"the service counted {answered + failed:,} rows, and {counts.answered + counts.failed:,} are there"
+    if not counts.file_count and (job.state is JobState.SUCCEEDED or counts.no_output):
+        return "no result file is there" if counts.no_output else "it succeeded, and no result file is there"
     return ""
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from airflow_vertex_batch.core.upkeep.left_behind import Finding, Money, Swept, money_of
+from airflow_vertex_batch.core.upkeep.sweep_report import Finding, Money, SweepReport, money_of
 from tests.core.sweeping import INPUT, World
 from tests.fakes import MemoryWarehouse
 
@@ -69,25 +69,25 @@ class TestSwept:
         ids=["none", "kept", "left behind", "an error"],
     )
     def test_status(self, findings, status):
-        assert Swept.of(findings, is_dry_run=True).status == status
+        assert SweepReport.of(findings, is_dry_run=True).status == status
 
     def test_costs_add_up_and_unknown_ones_are_counted(self):
         known, part = Money(spent_usd="0.25", is_spent_complete=True), Money(spent_usd="1")
-        swept = Swept.of([_finding(money=known), _finding(money=part), _finding()], is_dry_run=True)
+        swept = SweepReport.of([_finding(money=known), _finding(money=part), _finding()], is_dry_run=True)
         assert (swept.spent_usd, swept.unknown_spent_count) == ("1.250000", 2)
         assert "spent $1.25, 2 not or not fully known; a dry run, nothing was done" in swept.summary()
 
     def test_a_hundred_are_listed_and_the_others_counted(self):
-        swept = Swept.of((_finding(number) for number in range(130)), is_dry_run=False)
+        swept = SweepReport.of((_finding(number) for number in range(130)), is_dry_run=False)
         assert (len(swept.findings), swept.unlisted_count, swept.actions) == (100, 30, {"cancel": 130})
         assert len(json.dumps(swept.as_dict())) < 60_000
-        assert Swept.from_dict(swept.as_dict()) == swept
+        assert SweepReport.from_dict(swept.as_dict()) == swept
         assert "and 30 more" in swept.text()
 
     def test_the_table_says_what_is_known(self):
         money = Money(answered_count=1200, spent_usd="0.5", expected_usd="2", at_most_usd="9")
         left = _finding(dag="d", task="t", age_hours=3.0, money=money, done="cancelled")
-        text = Swept.of([left, _finding(2), _finding(3, "keep", why="owned")], is_dry_run=False).text()
+        text = SweepReport.of([left, _finding(2), _finding(3, "keep", why="owned")], is_dry_run=False).text()
         for part in ("global/1", "d.t", "RUNNING", "1,200", "at least $0.50", "$2.00, at most $9.00", "cancelled"):
             assert part in text
         assert text.count("unknown") == 3
@@ -96,14 +96,14 @@ class TestSwept:
 
     def test_a_name_that_no_job_carries_is_no_clean_sweep(self):
         found = [_finding(n, "keep", buyer=name, is_running=n < 3) for n, name in enumerate(["a", "b", "b", "b", ""])]
-        swept = Swept.of(found, is_dry_run=True, installation="B", asked="it")
+        swept = SweepReport.of(found, is_dry_run=True, installation="B", asked="it")
         assert (swept.status, swept.others_running_count, swept.buyers) == (3, 3, {"a": 1, "b": 3})
         assert swept.text().startswith("No job here was bought by B; the names are a, b.")
         assert "none left behind; 3 that run were bought by other installations and not judged" in swept.text()
-        right = Swept.of(found, is_dry_run=True, installation="b", asked="it")
+        right = SweepReport.of(found, is_dry_run=True, installation="b", asked="it")
         assert (right.status, right.others_running_count, right.headline) == (0, 1, "Asked it what became of runs")
 
     @pytest.mark.parametrize("installation", ["", "mine"], ids=["no name was given", "no job says its name"])
     def test_where_there_is_nothing_to_compare_a_name_is_not_unknown(self, installation):
         found = [_finding(action="keep", buyer="" if installation else "theirs")]
-        assert Swept.of(found, is_dry_run=True, installation=installation).status == 0
+        assert SweepReport.of(found, is_dry_run=True, installation=installation).status == 0

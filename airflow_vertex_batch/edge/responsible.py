@@ -57,7 +57,7 @@ class KnownJobs:
         ]
 
 
-class Noting:
+class RecordingJobService:
     """A job service that notes each job as soon as a call has created it."""
 
     def __init__(self, service: JobService, known: KnownJobs) -> None:
@@ -88,7 +88,7 @@ class Noting:
         return self._service.cancel(name)
 
 
-class AnsweringOperator(VertexBatchBaseOperator):
+class ResponsibleOperator(VertexBatchBaseOperator):
     """Base of operators that are responsible for jobs: those that buy jobs, and those that wait for jobs."""
 
     #: What happens to a running job when Airflow ends the attempt. `WaitingOperator` takes both as parameters.
@@ -100,10 +100,12 @@ class AnsweringOperator(VertexBatchBaseOperator):
         self.known = KnownJobs()
         #: The hook whose credentials are ready, while this attempt is responsible for jobs. A kill leaves no time to
         #: get new ones.
-        self._answers_with: VertexBatchHook | None = None
+        self._responsible_hook: VertexBatchHook | None = None
 
     @contextlib.contextmanager
-    def answering(self, context: Context, hook: VertexBatchHook, names: Iterable[JobName] = ()) -> Iterator[None]:
+    def responsible_for_jobs(
+        self, context: Context, hook: VertexBatchHook, names: Iterable[JobName] = ()
+    ) -> Iterator[None]:
         """Be responsible for jobs in this worker. If a person kills the task, its jobs are cancelled. If the time of
         the attempt is over, `on_timeout` decides about them. The time is over when Airflow's alarm interrupts a call,
         or when nothing more may be bought.
@@ -113,7 +115,7 @@ class AnsweringOperator(VertexBatchBaseOperator):
         from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
         self.known.expect(names)
-        self._answers_with = hook
+        self._responsible_hook = hook
         try:
             yield
         except (AirflowTaskTimeout, OutOfTimeError):
@@ -121,7 +123,7 @@ class AnsweringOperator(VertexBatchBaseOperator):
             raise
         finally:
             # After this block nothing must be cancelled: Airflow also kills a task that is slow to end.
-            self._answers_with = None
+            self._responsible_hook = None
 
     def out_of_time(self, ti: Any, hook: VertexBatchHook, event: str) -> None:
         """Let `on_timeout` decide about the jobs when Airflow ends this attempt, and name the jobs that still run."""
@@ -172,8 +174,8 @@ class AnsweringOperator(VertexBatchBaseOperator):
             ti = get_current_context()["ti"]
             return was_ended_by_a_person(ti) and still_owns(ti, token_of(ti))
 
-        if self._answers_with is None:
+        if self._responsible_hook is None:
             return
         if self.cancel_on_kill and (running := self.known.running()):
-            end_jobs_here(running, may, self._answers_with.jobs, self.log)
+            end_jobs_here(running, may, self._responsible_hook.jobs, self.log)
         self.tell_of_sending(ENDED)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_vertex_batch.core.domain.jsonl import encode
-from airflow_vertex_batch.core.requests.prepare.aside import Aside, Rejected
-from airflow_vertex_batch.core.requests.prepare.gate import Gate, cure
+from airflow_vertex_batch.core.requests.prepare.import_check import ImportCheck, cure
 from airflow_vertex_batch.core.requests.prepare.keys import Digests, SeenKeys
 from airflow_vertex_batch.core.requests.prepare.lines import Lines
-from airflow_vertex_batch.core.requests.prepare.weight import Scale
+from airflow_vertex_batch.core.requests.prepare.unsent import Rejected, UnsentRows
+from airflow_vertex_batch.core.requests.prepare.weight import WeightCounter
 from airflow_vertex_batch.core.requests.request import Digester, RowProblem
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _CHUNK_ROWS, CHUNK_BYTES = 512, 1 << 21
 FIRST_CHUNK_ROWS = 16
 
 
-class Intake:
+class LineRouter:
     """Takes rows, or lines, chunk by chunk.
 
     :param stack: closes the temporary files.
@@ -42,13 +42,15 @@ class Intake:
         self._maker, self._plan, self._writer, self._stack = maker, plan, writer, stack
         self._keys = stack.enter_context(SeenKeys())
         self.rejected = stack.enter_context(Rejected(plan.on_rejected_row, plan.max_rejected_ratio))
-        self.duplicates = stack.enter_context(Aside("duplicates.jsonl"))
-        self.known = stack.enter_context(Aside("known.jsonl"))
+        self.duplicates = stack.enter_context(UnsentRows("duplicates.jsonl"))
+        self.known = stack.enter_context(UnsentRows("known.jsonl"))
         self._sent = stack.enter_context(Digests()) if plan.deduplicate else None
         self._answered: Digests | None = None
         self._digester = Digester(plan.model)
-        self._gate = Gate(maker.frame, str(writer.folder), is_on=plan.lint, ignore=plan.lint_ignore, model=plan.model)
-        self.scale = Scale()
+        self._import_check = ImportCheck(
+            maker.frame, str(writer.folder), is_on=plan.lint, ignore=plan.lint_ignore, model=plan.model
+        )
+        self.weight_counter = WeightCounter()
         self.row_count = self.fixed_count = 0
         #: Lines of this chunk that were cured, by key, and what was wrong with them.
         self._cured: dict[str, RowProblem] = {}
@@ -109,17 +111,17 @@ class Intake:
         count = self._writer.fit(lines, size)
         if lines.keys and not count:
             self._writer.roll()
-            self._gate.next_shard()
+            self._import_check.next_shard()
             return lines.plus(later)
         now, rest = lines.split(count)
-        refused = self._gate.refused(now)
+        refused = self._import_check.refused(now)
         again = self._refused(now, refused) if refused else Lines()
         self._write(now.without(refused))
         return again.plus(rest).plus(later)
 
     def _write(self, lines: Lines) -> None:
         self._writer.write(lines)
-        self._maker.weigh(lines, self.scale)
+        self._maker.add_weight(lines, self.weight_counter)
         if self._sent is not None:
             self._sent.add(zip(lines.digests, lines.keys, strict=True))
         if self._cured:
@@ -134,9 +136,9 @@ class Intake:
         here, left, later = set(), [], []
         for index, digest in enumerate(lines.digests):
             if digest in answered:
-                self._put_aside(self.known, lines, index, "request_digest", digest)
+                self._set_unsent(self.known, lines, index, "request_digest", digest)
             elif digest in sent:
-                self._put_aside(self.duplicates, lines, index, "same_as", sent[digest])
+                self._set_unsent(self.duplicates, lines, index, "same_as", sent[digest])
                 self._writer.count_in(lines.pick([index]))
             elif digest in here:
                 later.append(index)
@@ -146,7 +148,7 @@ class Intake:
                     here.add(digest)
         return (lines, Lines()) if len(left) == len(lines.keys) else (lines.pick(left), lines.pick(later))
 
-    def _put_aside(self, file: Aside, lines: Lines, index: int, name: str, value: str) -> None:
+    def _set_unsent(self, file: UnsentRows, lines: Lines, index: int, name: str, value: str) -> None:
         columns = lines.columns[index] if lines.columns else b"{}"
         doc = {"key": lines.keys[index], name: value, "columns": msgspec.Raw(columns)}
         file.write(doc, encode((lines.keys[index], lines.digests[index])) + columns)

@@ -7,7 +7,7 @@ import pytest
 from airflow_vertex_batch.core.answers.collect import Batch, Collector
 from airflow_vertex_batch.core.domain.errors import LostOutputError
 from airflow_vertex_batch.core.domain.job import BatchJob
-from airflow_vertex_batch.emulator.late import LateInfo, LateOutput, LostOutput
+from airflow_vertex_batch.emulator.output_faults import LateInfo, LateOutput, LostOutput
 from airflow_vertex_batch.emulator.row_faults import Missing
 from airflow_vertex_batch.emulator.scenario import Scenario
 from airflow_vertex_batch.emulator.service import Emulator

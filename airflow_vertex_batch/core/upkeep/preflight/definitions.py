@@ -60,7 +60,7 @@ class Finding(Record, frozen=True, kw_only=True):
         return f"{about}: {self.verdict}: {self.found}" + (f". {self.todo}" if self.todo else "")
 
 
-class Seen(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """What a check says; the table of checks knows its name and why it matters."""
 
     verdict: Verdict
@@ -69,24 +69,24 @@ class Seen(msgspec.Struct, frozen=True):
     is_passing: bool = False
 
 
-def good(found: str) -> Seen:
+def good(found: str) -> CheckResult:
     """All is well."""
-    return Seen(Verdict.OK, found)
+    return CheckResult(Verdict.OK, found)
 
 
-def warning(found: str, todo: str) -> Seen:
+def warning(found: str, todo: str) -> CheckResult:
     """It may work, at a price that the author should know."""
-    return Seen(Verdict.WARNING, found, todo)
+    return CheckResult(Verdict.WARNING, found, todo)
 
 
-def failed(found: str, todo: str) -> Seen:
+def failed(found: str, todo: str) -> CheckResult:
     """The batch cannot work like this."""
-    return Seen(Verdict.FAILED, found, todo)
+    return CheckResult(Verdict.FAILED, found, todo)
 
 
-def unknown(found: str, todo: str = "") -> Seen:
+def unknown(found: str, todo: str = "") -> CheckResult:
     """It cannot be found out here."""
-    return Seen(Verdict.UNKNOWN, found, todo)
+    return CheckResult(Verdict.UNKNOWN, found, todo)
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):

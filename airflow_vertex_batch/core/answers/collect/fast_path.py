@@ -18,7 +18,7 @@ import msgspec
 from airflow_vertex_batch.core.answers.classify import LONGEST_TIME, Form, asked_form, time_or_nothing
 from airflow_vertex_batch.core.answers.collect.echo import is_content, mark, mark_of, parts_of
 from airflow_vertex_batch.core.domain.jsonl import NULL, Echo, decode, encode
-from airflow_vertex_batch.core.domain.mend import is_deep
+from airflow_vertex_batch.core.domain.repair_json import is_deep
 from airflow_vertex_batch.core.domain.row import MAX_TOKENS, ResultRow, RowStatus, Usage
 from airflow_vertex_batch.core.domain.shapes import Place, Shape, Shapes, texts_of
 

@@ -9,8 +9,8 @@ import pytest
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.errors import ServiceError
 from airflow_vertex_batch.core.domain.outage import OUTAGE_SECONDS
+from airflow_vertex_batch.core.purchase.create_retry import ensure_job_with_retries
 from airflow_vertex_batch.core.purchase.entries import Intent, Refusal, Submission
-from airflow_vertex_batch.core.purchase.patience import ensure_job_patiently
 from tests.builders import a_log, an_order
 from tests.fakes import Clock, Jobs, MemoryStore
 
@@ -29,7 +29,7 @@ class World:
         self.log = a_log(self.store, "a")
 
     def buy(self) -> Any:
-        return ensure_job_patiently(an_order(self.log, self.service), sleep=self.clock.sleep)
+        return ensure_job_with_retries(an_order(self.log, self.service), sleep=self.clock.sleep)
 
     @property
     def kinds(self) -> list[type]:
