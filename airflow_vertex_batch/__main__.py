@@ -24,12 +24,12 @@ from airflow_vertex_batch.cli.sweep import add_sweep
 from airflow_vertex_batch.cli.terminal import (
     NAME,
     Parser,
-    given,
     machine_error,
+    not_empty,
     positive,
     prepare_output,
+    print_error,
     stop_printing,
-    tell,
 )
 from airflow_vertex_batch.core.domain.errors import VertexBatchError
 
@@ -57,7 +57,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except VertexBatchError as error:
-        tell(error)
+        print_error(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         stop_printing()
     except OSError as error:
         stop_printing()
-        tell(machine_error(error))
+        print_error(machine_error(error))
     else:
         return status
     return 2
@@ -90,7 +90,9 @@ def _add_emulator(commands: Any) -> None:
     emulator = commands.add_parser(
         "emulator", help="serve batchPredictionJobs on this machine", description=_emulator.__doc__
     )
-    emulator.add_argument("--host", type=given, default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    emulator.add_argument(
+        "--host", type=not_empty, default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
     emulator.add_argument("--port", type=_port, default=8085, help="port to listen on (default: %(default)s)")
     emulator.add_argument(
         "--data", type=_path, default=None, metavar="DIR", help="keep jobs here over a restart (default: in memory)"
@@ -107,7 +109,7 @@ def _add_emulator(commands: Any) -> None:
     emulator.add_argument("--scenario", type=_path, default=None, metavar="FILE", help="switches and faults as JSON")
     emulator.add_argument(
         "--staging",
-        type=given,
+        type=not_empty,
         default=None,
         metavar="URI",
         help="gs:// folder for rows on their way from BigQuery to BigQuery",
@@ -162,7 +164,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _path(text: str) -> Path:
-    return Path(given(text))
+    return Path(not_empty(text))
 
 
 def _port(text: str) -> int:

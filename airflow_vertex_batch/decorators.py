@@ -92,7 +92,7 @@ def vertex_batch_task(
             f"@task.vertex_batch takes no {sources[0]}",
             why="What the function yields are the rows",
             todo="Leave it out, or use VertexBatchOperator",
-        ).lay_out()
+        ).put_advice_on_own_line()
     # Like Airflow's `task_decorator_factory`, which knows no decorator but its own.
     shape = {name: given.pop(name) for name in ("multiple_outputs",) if name in given}
 

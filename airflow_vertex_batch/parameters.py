@@ -118,19 +118,19 @@ class CommonParameters(TypedDict, total=False):
     retries: int | None
 
 
-class AskingParameters(TypedDict, total=False):
+class ModelParameters(TypedDict, total=False):
     """Parameters of operators that must know the model."""
 
     model: Text | None
 
 
-class CheckingParameters(TypedDict, total=False):
+class SchemaParameters(TypedDict, total=False):
     """Parameters of operators that must know the form of an answer."""
 
     response_schema: dict[str, Any] | type[Any] | None
 
 
-class LandingParameters(TypedDict, total=False):
+class DestinationParameters(TypedDict, total=False):
     """Parameters of operators that must know where answers land."""
 
     destination: Text | None
@@ -226,36 +226,40 @@ class ExportingParameters(TypedDict, total=False):
     min_succeeded_rows: int | None
 
 
-class TaskOfOurs(NamedTaskParameters, CommonParameters, total=False):
+class NamedCommonParameters(NamedTaskParameters, CommonParameters, total=False):
     """Parameters of every operator of ours, with its name."""
 
 
-class PrepareRest(TaskOfOurs, AskingParameters, CheckingParameters, LandingParameters, total=False):
+class PrepareSharedParameters(
+    NamedCommonParameters, ModelParameters, SchemaParameters, DestinationParameters, total=False
+):
     """Shared parameters of `VertexBatchPrepareOperator` and of the preflight."""
 
 
-class CreateRest(TaskOfOurs, AskingParameters, BuyingParameters, total=False):
+class CreateSharedParameters(NamedCommonParameters, ModelParameters, BuyingParameters, total=False):
     """Shared parameters of `VertexBatchCreateJobOperator`."""
 
 
-class WaitRest(TaskOfOurs, SensorParameters, WaitingParameters, total=False):
+class WaitSharedParameters(NamedCommonParameters, SensorParameters, WaitingParameters, total=False):
     """Shared parameters of `VertexBatchJobSensor`."""
 
 
-class RepairRest(
-    CreateRest, WaitingParameters, RepairingParameters, CheckingParameters, ReadingParameters, total=False
+class RepairSharedParameters(
+    CreateSharedParameters, WaitingParameters, RepairingParameters, SchemaParameters, ReadingParameters, total=False
 ):
     """Shared parameters of `VertexBatchRepairOperator`."""
 
 
-class ExportRest(TaskOfOurs, CheckingParameters, LandingParameters, ReadingParameters, total=False):
+class ExportSharedParameters(
+    NamedCommonParameters, SchemaParameters, DestinationParameters, ReadingParameters, total=False
+):
     """Shared parameters of `VertexBatchExportOperator`."""
 
 
 class _Batch(
     CommonParameters,
-    CheckingParameters,
-    LandingParameters,
+    SchemaParameters,
+    DestinationParameters,
     ReadingParameters,
     BuyingParameters,
     RepairingParameters,
@@ -267,11 +271,11 @@ class _Batch(
     """Parameters of a whole batch, except its source."""
 
 
-class BatchParameters(_Batch, SourceParameters, NamedTaskParameters, AskingParameters, total=False):
+class BatchParameters(_Batch, SourceParameters, NamedTaskParameters, ModelParameters, total=False):
     """Parameters of `VertexBatchOperator`."""
 
 
-class DecoratorParameters(_Batch, TaskParameters, AskingParameters, total=False):
+class DecoratorParameters(_Batch, TaskParameters, ModelParameters, total=False):
     """Parameters of ``@task.vertex_batch``."""
 
     task_id: str

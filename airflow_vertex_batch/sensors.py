@@ -15,13 +15,13 @@ from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
 from airflow_vertex_batch.core.domain.durations import seconds
 from airflow_vertex_batch.core.domain.errors import InputError, JobError
-from airflow_vertex_batch.edge.base import failing, generation_of
+from airflow_vertex_batch.edge.base import fail_or_retry, generation_of
 from airflow_vertex_batch.edge.compat import (
     can_start_from_trigger,
     first_poke,
     is_out_of_time,
-    own,
     skip_exception,
+    take_ownership,
     token_of,
 )
 from airflow_vertex_batch.edge.waiting import CancelIfOwner, WaitingOperator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.waiting.queue import Handled
     from airflow_vertex_batch.core.waiting.watch import Limit, Outcome, Warn
     from airflow_vertex_batch.hooks import VertexBatchHook
-    from airflow_vertex_batch.parameters import WaitRest
+    from airflow_vertex_batch.parameters import WaitSharedParameters
 
 #: Switches off what Airflow's `BaseSensorOperator` would do by itself: see `VertexBatchJobSensor.refused`.
 _NEUTRAL = {"exponential_backoff": False, "max_wait": None, "silent_fail": False, "never_fail": False}
@@ -86,7 +86,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     }
     operator_extra_links = (VertexBatchJobLink(),)
 
-    def __init__(self, *, jobs: Any, start_from_trigger: bool = False, **kwargs: Unpack[WaitRest]) -> None:
+    def __init__(self, *, jobs: Any, start_from_trigger: bool = False, **kwargs: Unpack[WaitSharedParameters]) -> None:
         # Airflow's sensor timeout counts from the first try. Our timeout counts from the job's creation, so Airflow's
         # must be longer.
         given: dict[str, Any] = {"timeout": 30 * 24 * 3600, **kwargs, **_NEUTRAL}
@@ -113,7 +113,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask once; wait if necessary; return the jobs."""
-        with self._softly(), failing():
+        with self._skip_if_soft_fail(), fail_or_retry():
             names = self._names()
             self._announce(context, [str(name) for name in names])
             return self._go_on(context, names)
@@ -170,9 +170,9 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         from airflow_vertex_batch.core.waiting.drive import drive
         from airflow_vertex_batch.core.waiting.watch import Limit, watch
 
-        with failing():
+        with fail_or_retry():
             hook, names, ti = self.hook(), self._names(), context["ti"]
-            own(ti)
+            take_ownership(ti)
             self._announce(context, [str(name) for name in names])
             policy = msgspec.structs.replace(self._policy(context), limit=Limit(0.0, self.limit(context).name))
             flows = [(watch(name, policy), CancelIfOwner(hook.jobs(name), ti)) for name in names]
@@ -196,7 +196,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         from airflow_vertex_batch.core.waiting.queue import Handled
         from airflow_vertex_batch.core.waiting.watch import Queued, unpack
 
-        with failing():
+        with fail_or_retry():
             if error := event.get("error"):
                 # `_names` raises a better error for the same jobs: it names the task that returned them.
                 self._names()
@@ -216,7 +216,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         """Ask once, for ``mode="reschedule"``. The wait ends when every job has ended or a deadline is over."""
         from airflow_vertex_batch.core.waiting.queue import Handled
 
-        with failing():
+        with fail_or_retry():
             names, began = self._names(), first_poke(context)
 
             def warn(warning: Warn) -> None:
@@ -232,7 +232,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             return PokeReturnValue(done, self._concluded(context, outcomes) if done else None)
 
     @contextlib.contextmanager
-    def _softly(self) -> Iterator[None]:
+    def _skip_if_soft_fail(self) -> Iterator[None]:
         """Skip the task instead of failing it for good, if `soft_fail` is set.
 
         Airflow itself does this only for errors that end a deferral or a poke.
@@ -272,7 +272,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
         except JobError as error:
             # Airflow's `soft_fail` covers only Airflow's own errors. It does not know that this error means "too late".
             if (self.soft_fail or self.never_fail) and any(isinstance(outcome, TimedOut) for outcome in outcomes):
-                raise skip_exception(str(error.lay_out())) from None
+                raise skip_exception(str(error.put_advice_on_own_line())) from None
             raise
 
     def _own_timeout(self) -> timedelta | None:

@@ -13,9 +13,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_vertex_batch.core.domain.address import JobName, job_names
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.job import BatchJob
-from airflow_vertex_batch.core.waiting.drive import AsksAsync, adrive
+from airflow_vertex_batch.core.waiting.drive import AsyncJobCalls, adrive
 from airflow_vertex_batch.core.waiting.watch import Limit, OnTimeout, Outcome, Queued, WaitPolicy, Warn, pack, watch
-from airflow_vertex_batch.edge.cancelling import end_jobs, see_through
+from airflow_vertex_batch.edge.cancelling import end_jobs, wait_until_done
 from airflow_vertex_batch.edge.compat import is_kill, on_kill_seconds, still_owns, was_ended_by_a_person
 from airflow_vertex_batch.edge.view import shared_poller
 
@@ -163,7 +163,7 @@ class VertexBatchJobTrigger(BaseTrigger):
             if self._ending is None:
                 work = end_jobs(job_names(self.jobs), self._may_cancel, self._poller, self.log, on_kill_seconds())
                 self._ending = asyncio.ensure_future(work)
-            await see_through(self._ending)
+            await wait_until_done(self._ending)
 
     async def cleanup(self) -> None:
         """Do the work of `on_kill` if Airflow did not call it (or does not have it, below 3.3), and wait until it is
@@ -200,7 +200,7 @@ class VertexBatchJobTrigger(BaseTrigger):
 class AsyncCancelIfOwner:
     """A job service that cancels only while `owns` is true: an attempt that was replaced must not cancel."""
 
-    def __init__(self, service: AsksAsync, owns: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, service: AsyncJobCalls, owns: Callable[[], Awaitable[bool]]) -> None:
         self._service, self._owns = service, owns
 
     def get(self, name: JobName) -> Awaitable[BatchJob]:

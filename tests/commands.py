@@ -101,7 +101,7 @@ def _from_nowhere() -> dict[str, object]:
     return response | {"modelVersion": "gemini-without-a-price"}
 
 
-def lay_out(folder: Path) -> None:
+def write_files(folder: Path) -> None:
     """Write the files that the commands are given."""
     for name, content in _files().items():
         path = folder / name
@@ -146,7 +146,7 @@ _STORY = "story dag run task"
 _ROW = json.dumps({"subject": CANARY})
 _GS = f"gs://{BUCKET}"
 
-#: Exit status, and the command lines that end with it: in a folder made by `lay_out`, with a Cloud Storage server that
+#: Exit status, and the command lines that end with it: in a folder made by `write_files`, with a Cloud Storage server that
 #: holds `objects`, and no Vertex AI.
 LINES: dict[int, tuple[str, ...]] = {
     0: (

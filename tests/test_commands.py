@@ -20,7 +20,7 @@ import pytest
 from airflow_vertex_batch.__main__ import main
 from airflow_vertex_batch.cli.terminal import NAME
 from stack.chaos import document
-from tests.commands import BUCKET, CANARY, LINES, NOWHERE, UNANSWERED, lay_out, objects
+from tests.commands import BUCKET, CANARY, LINES, NOWHERE, UNANSWERED, objects, write_files
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 HEADERS = ("command line", "status", "first line")
@@ -54,7 +54,7 @@ class Done:
 def place(tmp_path_factory, storage_url, storage_client):
     """The folder and the bucket, and an environment that leads to them."""
     folder = tmp_path_factory.mktemp("commands")
-    lay_out(folder)
+    write_files(folder)
     bucket = storage_client.create_bucket(BUCKET)
     for name, content in objects().items():
         bucket.blob(name).upload_from_string(content)

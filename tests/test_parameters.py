@@ -23,15 +23,15 @@ from tests.airflow.versions import NEWER_ARGUMENTS, since_3_3
 ROOT = Path(__file__).resolve().parents[1]
 #: What a type checker is told of each, beside the parameters that its own `__init__` spells out.
 TOLD = {
-    avb.VertexBatchPrepareOperator: parameters.PrepareRest,
-    avb.VertexBatchCreateJobOperator: parameters.CreateRest,
-    avb.VertexBatchCancelJobOperator: parameters.TaskOfOurs,
-    avb.VertexBatchJobSensor: parameters.WaitRest,
-    avb.VertexBatchRepairOperator: parameters.RepairRest,
-    avb.VertexBatchExportOperator: parameters.ExportRest,
+    avb.VertexBatchPrepareOperator: parameters.PrepareSharedParameters,
+    avb.VertexBatchCreateJobOperator: parameters.CreateSharedParameters,
+    avb.VertexBatchCancelJobOperator: parameters.NamedCommonParameters,
+    avb.VertexBatchJobSensor: parameters.WaitSharedParameters,
+    avb.VertexBatchRepairOperator: parameters.RepairSharedParameters,
+    avb.VertexBatchExportOperator: parameters.ExportSharedParameters,
     avb.VertexBatchOperator: parameters.BatchParameters,
-    avb.VertexBatchPreflightOperator: parameters.PrepareRest,
-    avb.VertexBatchSweepOperator: parameters.TaskOfOurs,
+    avb.VertexBatchPreflightOperator: parameters.PrepareSharedParameters,
+    avb.VertexBatchSweepOperator: parameters.NamedCommonParameters,
 }
 AIRFLOWS = {
     *inspect.signature(BaseOperator.__init__).parameters,

@@ -15,21 +15,23 @@ from typing import Any, TextIO
 #: Characters that a terminal obeys and does not show: control characters (ECMA-48's C0 and C1, except line break and
 #: tab), characters that change the direction of writing (https://www.unicode.org/reports/tr9/, 2026-11-29), other line
 #: breaks, and halves of surrogate pairs, which no terminal accepts.
-_OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL_CHARACTERS = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _BREAKS = re.compile("[\n\t]")
 
 
 def printable(text: str) -> str:
     r"""Return a text in which characters that a terminal would obey are written as ``\u001b``, as in JSON."""
-    return _OBEYED.sub(_spelt, text)
+    return _CONTROL_CHARACTERS.sub(_escaped, text)
 
 
 def one_line(text: object) -> str:
     """Return the text of something as one line."""
-    return _BREAKS.sub(_spelt, printable(str(text)))
+    return _BREAKS.sub(_escaped, printable(str(text)))
 
 
-def _spelt(found: re.Match[str]) -> str:
+def _escaped(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
 
 

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.cli.escapes import one_line
-from airflow_vertex_batch.cli.terminal import given, store
+from airflow_vertex_batch.cli.terminal import not_empty, store
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,11 @@ def add_lint(commands: Any) -> None:
         "--fix", action="store_true", help="write a cured copy of each file, name.fixed.jsonl, and lint the copies"
     )
     lint.add_argument(
-        "--output", type=given, default=None, metavar="DIR", help="with --fix: the folder of the copies, local or gs://"
+        "--output",
+        type=not_empty,
+        default=None,
+        metavar="DIR",
+        help="with --fix: the folder of the copies, local or gs://",
     )
     lint.add_argument(
         "--ignore", action="append", default=[], metavar="RULE", help="let what this rule finds pass; may be repeated"

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.cli.terminal import NAME, given, store
+from airflow_vertex_batch.cli.terminal import NAME, not_empty, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,11 +37,11 @@ def add_report(commands: Any) -> None:
         help="predictions.jsonl or an output folder: local path or gs://",
     )
     report.add_argument("--format", choices=("text", "json", "markdown"), default="text")
-    report.add_argument("--prices", type=given, default=None, metavar="FILE", help=PRICE_FILE_HELP)
+    report.add_argument("--prices", type=not_empty, default=None, metavar="FILE", help=PRICE_FILE_HELP)
     report.set_defaults(run=_report)
 
     prices = commands.add_parser("prices", help="what does a token cost?", description=_prices.__doc__)
-    prices.add_argument("--file", type=given, default=None, metavar="FILE", help=PRICE_FILE_HELP)
+    prices.add_argument("--file", type=not_empty, default=None, metavar="FILE", help=PRICE_FILE_HELP)
     prices.add_argument(
         "--day", type=_day, default=None, metavar="YYYY-MM-DD", help="mark the prices of this day (today)"
     )

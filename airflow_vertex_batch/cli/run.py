@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_vertex_batch.cli.escapes import one_line
 from airflow_vertex_batch.cli.report import PRICE_FILE_HELP
-from airflow_vertex_batch.cli.terminal import NAME, given, store
+from airflow_vertex_batch.cli.terminal import NAME, not_empty, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ def add_run(commands: Any) -> None:
     """Add the command to the others."""
     run = commands.add_parser("run", help="run a whole batch without Airflow", description=_run.__doc__)
     run.add_argument(
-        "spec", metavar="SPEC", type=given, help="TOML file, local or gs://, with the arguments of vertex_batch()"
+        "spec", metavar="SPEC", type=not_empty, help="TOML file, local or gs://, with the arguments of vertex_batch()"
     )
     for option, what in (
         ("--staging", "gs:// folder for request files and logs"),
@@ -54,7 +54,7 @@ def add_run(commands: Any) -> None:
     ):
         name = _WINS[option]
         run.add_argument(
-            option, dest=name, type=given, default=None, metavar=option[2:].upper().replace("-", "_"),
+            option, dest=name, type=not_empty, default=None, metavar=option[2:].upper().replace("-", "_"),
             help=f"{what}; wins over {name} in the spec",
         )  # fmt: skip
     how = run.add_mutually_exclusive_group()
@@ -68,7 +68,7 @@ def add_run(commands: Any) -> None:
         help="pay anew: read the source again, take an edited spec, buy what an ended job did not answer",
     )
     run.add_argument("--approve", action="store_true", help='with on_over_budget = "ask": yes, pay it')
-    run.add_argument("--prices", type=given, default=None, metavar="FILE", help=PRICE_FILE_HELP)
+    run.add_argument("--prices", type=not_empty, default=None, metavar="FILE", help=PRICE_FILE_HELP)
     run.add_argument("--format", choices=("text", "json"), default="text")
     run.set_defaults(run=_run)
 
@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
 
     said = {name: getattr(options, name) for name in _WINS.values()}
     environment = os.environ.get("GOOGLE_CLOUD_PROJECT", "")
-    spec = Spec.read(_text(options.spec), options.spec, project=environment, **said)
+    spec = Spec.read(_read_spec(options.spec), options.spec, project=environment, **said)
     # A server that does not answer is told of at once; the batch itself is as patient as a nightly task.
     store().read(spec.staging() / "is-anybody-there")
     cloud = EnvironmentCloud(spec.project_id or "", spec.location)
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     person = _Person(approves=options.approve)
     try:
         batch = Standalone(spec, cloud, person, prices=prices, again=options.again)
-        return _carried_out(options, batch, person)
+        return _run_batch(options, batch, person)
     except VertexBatchError as error:
         _without_airflow(error)
         raise
@@ -111,18 +111,22 @@ def _run(options: argparse.Namespace) -> int:
         return 2
 
 
-def _carried_out(options: argparse.Namespace, batch: Standalone, person: _Person) -> int:
-    from airflow_vertex_batch.core.standalone.drive import Patience
+def _run_batch(options: argparse.Namespace, batch: Standalone, person: _Person) -> int:
+    from airflow_vertex_batch.core.standalone.drive import WaitMode
 
-    patience = Patience.DETACH if options.detach else Patience.ONCE if options.once else Patience.WAIT
+    wait_mode = WaitMode.DETACH if options.detach else WaitMode.ONCE if options.once else WaitMode.WAIT
     try:
-        with _told_of_steps(), person.watching(), _ended_gently():
-            ended = batch.go_on(patience)
+        with _log_steps_for_people(), person.watching(), _sigterm_as_interrupt():
+            ended = batch.go_on(wait_mode)
     except KeyboardInterrupt:
-        left = f"Jobs that were created run on, and bill; {_again(options)}" if batch.has_jobs else "No job was created"
+        left = (
+            f"Jobs that were created run on, and bill; {_command_to_go_on(options)}"
+            if batch.has_jobs
+            else "No job was created"
+        )
         _say(f"Interrupted. {left}.")
         return _INTERRUPTED
-    return _told(options, batch, ended)
+    return _print_result(options, batch, ended)
 
 
 def _without_airflow(error: VertexBatchError) -> VertexBatchError:
@@ -142,7 +146,7 @@ def _without_airflow(error: VertexBatchError) -> VertexBatchError:
     return error
 
 
-def _text(name: str) -> bytes:
+def _read_spec(name: str) -> bytes:
     """Return what stands in the spec.
 
     :raises InputError: when there is none.
@@ -155,7 +159,7 @@ def _text(name: str) -> bytes:
     return text
 
 
-def _told(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | Finished) -> int:
+def _print_result(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | Finished) -> int:
     """Say how it ended, and return the exit status."""
     from airflow_vertex_batch.core.progress import Wait
     from airflow_vertex_batch.core.standalone.drive import Finished
@@ -165,18 +169,18 @@ def _told(options: argparse.Namespace, batch: Standalone, ended: Wait | Skip | F
         print(json.dumps(ended.report.as_dict(), indent=2) if is_json else ended.report.text())
         if ended.bad is None:
             return 0
-        _say(str(_without_airflow(ended.bad).lay_out()))
+        _say(str(_without_airflow(ended.bad).put_advice_on_own_line()))
         return 1
     if isinstance(ended, Wait):
         names = [job.name for job in ended.jobs]
         print(json.dumps({"jobs": names, "log": str(batch.log.folder)}, indent=2) if is_json else "\n".join(names))
-        _say(f"The jobs run; {_again(options)}.")
+        _say(f"The jobs run; {_command_to_go_on(options)}.")
         return 0 if options.detach else _STILL_RUNNING
     print(json.dumps({"skipped": ended.why}) if is_json else f"Nothing was sent. {ended.why}")
     return 0
 
 
-def _again(options: argparse.Namespace) -> str:
+def _command_to_go_on(options: argparse.Namespace) -> str:
     """Name the command that goes on with this very batch. --again is not part of it: that would pay anew."""
     said = {**_WINS, "--prices": "prices"}
     given = [part for option, name in said.items() if (value := getattr(options, name)) for part in (option, value)]
@@ -191,7 +195,7 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _told_of_steps() -> Iterator[None]:
+def _log_steps_for_people() -> Iterator[None]:
     """Let people follow: the steps are logged at INFO, and commands show warnings alone."""
     log = logging.getLogger("airflow_vertex_batch")
     before = log.level
@@ -203,7 +207,7 @@ def _told_of_steps() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ended_gently() -> Iterator[None]:
+def _sigterm_as_interrupt() -> Iterator[None]:
     """Take a request to end, as Kubernetes makes it, for Ctrl-C: both leave the jobs, and say so."""
 
     def interrupt(_number: int, _frame: Any) -> None:
@@ -226,7 +230,7 @@ class _Person:
         self._approves, self._bar = approves, _Bar() if sys.stderr is not None and sys.stderr.isatty() else None
         self._seen: dict[str, str] = {}
 
-    def answers(self, question: Question) -> tuple[str, bool]:
+    def ask(self, question: Question) -> tuple[str, bool]:
         """Ask at the terminal; nobody answers where this is none."""
         if self._approves:
             return _user(), True
@@ -239,7 +243,7 @@ class _Person:
         except EOFError:
             return "", False
 
-    def sees(self, jobs: Sequence[BatchJob]) -> None:
+    def show_jobs(self, jobs: Sequence[BatchJob]) -> None:
         """Show how far the jobs are: a bar at a terminal, a line for each new state elsewhere."""
         if self._bar is not None:
             self._bar.show(jobs)

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.cli.terminal import PATIENCE_SECONDS, given
+from airflow_vertex_batch.cli.terminal import CLI_OUTAGE_SECONDS, not_empty
 from airflow_vertex_batch.cli.terminal import store as terminal_store
 
 if TYPE_CHECKING:
@@ -26,16 +26,19 @@ def add_story(commands: Any) -> None:
     story = commands.add_parser(
         "story", help="what happened to a batch, and what comes next?", description=_story.__doc__
     )
-    story.add_argument("dag", metavar="DAG", type=given, help="id of the DAG")
+    story.add_argument("dag", metavar="DAG", type=not_empty, help="id of the DAG")
     story.add_argument(
-        "run_id", metavar="RUN", type=given, help="id of the run, such as scheduled__2026-11-22T02:00:00+00:00"
+        "run_id", metavar="RUN", type=not_empty, help="id of the run, such as scheduled__2026-11-22T02:00:00+00:00"
     )
     story.add_argument(
-        "task", metavar="TASK", type=given, help="id of the task, or of the task group: all of its tasks are told of"
+        "task",
+        metavar="TASK",
+        type=not_empty,
+        help="id of the task, or of the task group: all of its tasks are told of",
     )
     story.add_argument("--map-index", type=int, default=None, metavar="N", help="of a mapped task; all where left out")
     story.add_argument(
-        "--staging", type=given, default=os.environ.get(_STAGING) or None, metavar="URI",
+        "--staging", type=not_empty, default=os.environ.get(_STAGING) or None, metavar="URI",
         help=f"the tasks' staging folder (default: ${_STAGING})",
     )  # fmt: skip
     story.add_argument("--ask", action="store_true", help="also ask Vertex AI for the jobs as they are now")
@@ -64,8 +67,8 @@ def _story(options: argparse.Namespace) -> int:
             f"There is no log of {options.dag} {options.run_id} {options.task} in {staging}",
             todo="Check the ids, as the Airflow UI shows them, and the folder. A task that has not begun has no log",
         )
-    told = story(logs, _asked(logs) if options.ask else None)
-    print(json.dumps(told.as_dict(), indent=2) if options.format == "json" else told.text())
+    result = story(logs, _asked(logs) if options.ask else None)
+    print(json.dumps(result.as_dict(), indent=2) if options.format == "json" else result.text())
     return 0
 
 
@@ -85,7 +88,7 @@ def _job(name: JobName) -> BatchJob | None:
     from airflow_vertex_batch.gcp.environment import job_service
 
     try:
-        return job_service(name.project, name.location, PATIENCE_SECONDS).get(name)
+        return job_service(name.project, name.location, CLI_OUTAGE_SECONDS).get(name)
     except ServiceError as error:
         if error.is_not_found:
             return None

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from airflow_vertex_batch.cli.terminal import PATIENCE_SECONDS, given, not_negative
+from airflow_vertex_batch.cli.terminal import CLI_OUTAGE_SECONDS, not_empty, not_negative
 from airflow_vertex_batch.cli.terminal import store as terminal_store
 
 if TYPE_CHECKING:
@@ -28,20 +28,20 @@ def add_sweep(commands: Any) -> None:
         "--location", required=True, action="append", help="location of the jobs; give it again for another one"
     )
     sweep.add_argument(
-        "--staging", type=given, required=True, metavar="URI", help="the tasks' staging folder: its logs are read"
+        "--staging", type=not_empty, required=True, metavar="URI", help="the tasks' staging folder: its logs are read"
     )
     sweep.add_argument("--apply", action="store_true", help="do it; without this, only say what would be done")
     _add_ages(sweep)
     sweep.add_argument(
         "--harvest-to",
-        type=given,
+        type=not_empty,
         default=None,
         metavar="URI",
         help="folder for rows of finished jobs that no task lands",
     )
     sweep.add_argument(
         "--prices",
-        type=given,
+        type=not_empty,
         default=None,
         metavar="FILE",
         help="price file, local or gs://: its entries replace the shipped ones",
@@ -140,8 +140,8 @@ def _sweep(options: argparse.Namespace) -> int:
     asked, installation, ask = _runs(options)
     sweepers = (
         Sweeper(
-            job_service(options.project, location, PATIENCE_SECONDS), store, warehouse, staging, policy, prices=prices,
-            harvest=harvest, ask=ask, installation=installation,
+            job_service(options.project, location, CLI_OUTAGE_SECONDS), store, warehouse, staging, policy,
+            prices=prices, harvest=harvest, ask=ask, installation=installation,
         )
         for location in options.location
     )  # fmt: skip

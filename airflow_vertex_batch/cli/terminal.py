@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "airflow-vertex-batch"
 #: Seconds for which a command repeats a call that fails. A nightly task is more patient: see `gcp.storage`.
-PATIENCE_SECONDS = 5.0
+CLI_OUTAGE_SECONDS = 5.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +33,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message, then how the command is called, and end with status 2."""
-        tell(InputError(f"{self.prog.removeprefix(NAME).strip()}: {message}".removeprefix(": "), todo=self._help()))
+        print_error(
+            InputError(f"{self.prog.removeprefix(NAME).strip()}: {message}".removeprefix(": "), todo=self._help())
+        )
         self.print_usage(sys.stderr)
         sys.exit(2)
 
@@ -41,12 +43,12 @@ class Parser(argparse.ArgumentParser):
         return f"{self.prog} --help lists what can be given"
 
 
-def tell(error: VertexBatchError) -> None:
+def print_error(error: VertexBatchError) -> None:
     """Print an error."""
-    print(f"{NAME}: {error.lay_out()}", file=sys.stderr)
+    print(f"{NAME}: {error.put_advice_on_own_line()}", file=sys.stderr)
 
 
-def given(text: str) -> str:
+def not_empty(text: str) -> str:
     """Return an option's value.
 
     :raises argparse.ArgumentTypeError: for an empty one, such as a variable of the shell that is not set.
@@ -117,4 +119,4 @@ def store() -> GcsStore:
     """Return the store that commands read from and write to."""
     from airflow_vertex_batch.gcp.storage import GcsStore
 
-    return GcsStore(call_seconds=PATIENCE_SECONDS)
+    return GcsStore(call_seconds=CLI_OUTAGE_SECONDS)

@@ -26,7 +26,7 @@ from airflow_vertex_batch.core.answers.rounds import Round, Rounds, batches, sha
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.errors import LogError
 from airflow_vertex_batch.core.domain.job import BatchJob, JobState, Phase
-from airflow_vertex_batch.core.landing.on_empty import CANCELLED, MAY_RUN, OnEmpty, emptiness
+from airflow_vertex_batch.core.landing.on_empty import CANCELLED, MAY_RUN, OnEmpty, empty_error
 from airflow_vertex_batch.core.money.estimate import Estimate, estimate_cost
 from airflow_vertex_batch.core.money.prices import PriceTable
 from airflow_vertex_batch.core.progress import Ask, Attempt, Done, Policy, Progress, Skip, Wait
@@ -348,7 +348,7 @@ class Batch:
         buyer = self._buyer(self._state())
         buyer.cancel_removed_parts(0)
         jobs = MAY_RUN if buyer.terms.on_changed_input is OnChangedInput.FAIL else CANCELLED
-        empty = emptiness(_base_of(facts), jobs)
+        empty = empty_error(_base_of(facts), jobs)
         assert empty is not None
         if self._policy.on_empty is OnEmpty.FAIL:
             raise empty

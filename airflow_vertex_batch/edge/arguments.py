@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-class DrawingPartial(OperatorPartial):
+class DependencyPartial(OperatorPartial):
     """The result of `partial`. Airflow makes a mapped task run only after the tasks in its template fields; this class
     adds those in `resolved_fields`.
     """
@@ -53,31 +53,31 @@ def is_one_of_mapped(task: Any) -> bool:
     return bool(getattr(task, "_BaseOperator__from_mapped", False))
 
 
-def stand_ins(value: Any) -> Iterator[ResolveMixin]:
+def placeholders(value: Any) -> Iterator[ResolveMixin]:
     """Yield the placeholders in a value: outputs of tasks, mapped arguments, `dag.param()`."""
     if isinstance(value, ResolveMixin):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from stand_ins(item)
+            yield from placeholders(item)
     elif isinstance(value, list | tuple | set):
         for item in value:
-            yield from stand_ins(item)
+            yield from placeholders(item)
 
 
-def comes_later(value: Any) -> bool:
+def has_placeholder(value: Any) -> bool:
     """Whether a value is, or contains, a placeholder for a later value."""
-    return any(True for _ in stand_ins(value))
+    return any(True for _ in placeholders(value))
 
 
-def put_in(value: Any, context: Any) -> Any:
+def fill_placeholders(value: Any, context: Any) -> Any:
     """Return a value with its placeholders replaced."""
     if isinstance(value, ResolveMixin):
         return value.resolve(context)
     if isinstance(value, dict):
-        return {name: put_in(item, context) for name, item in value.items()}
+        return {name: fill_placeholders(item, context) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [put_in(item, context) for item in value]
+        return [fill_placeholders(item, context) for item in value]
     return value
 
 
@@ -92,7 +92,7 @@ def check_arguments(kind: Any, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if name not in known:
             continue
-        if name not in may_come_later and comes_later(value):
+        if name not in may_come_later and has_placeholder(value):
             raise InputError(
                 f"{name} of {kind.__name__} must be known when the DAG file is read",
                 why=f"What was given comes later: {type(value).__name__}",

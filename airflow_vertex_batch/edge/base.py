@@ -18,7 +18,7 @@ from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.domain.identity import Identity
 from airflow_vertex_batch.core.domain.unrendered import check_folder, check_location, check_project
 from airflow_vertex_batch.core.domain.upstream_value import Origin, no_value_error, why_no_value
-from airflow_vertex_batch.edge.arguments import DrawingPartial, check_arguments
+from airflow_vertex_batch.edge.arguments import DependencyPartial, check_arguments
 from airflow_vertex_batch.edge.compat import default_retries, fail_exception, skip_exception, task_states, token_of
 from airflow_vertex_batch.edge.rendering import TextsStayTexts
 from airflow_vertex_batch.edge.unknown_arguments import Signature
@@ -44,14 +44,14 @@ DEFAULT_RETRIES = default_retries(BaseOperator.retries, os.environ)
 #: XCom key of the reason why a task skipped itself.
 SKIP_KEY = "skip_reason"
 #: An argument that was not given at all. None has another meaning: an earlier task gave nothing.
-LEFT_OUT: Any = object()
+NOT_GIVEN: Any = object()
 
 
 #: Arguments that can also be set in the configuration, each as an author writes it.
 _EXAMPLES = {"staging_uri": "staging_uri='gs://bucket/folder'", "location": "location='global', or a region,"}
 
 
-class _MadeByAirflow(BaseOperatorMeta):
+class _OperatorMeta(BaseOperatorMeta):
     """Makes our operators. The worker makes the operator of a mapped task, with the output of an earlier task. An error
     then ends the task; otherwise it is an error of the DAG file.
     """
@@ -60,12 +60,12 @@ class _MadeByAirflow(BaseOperatorMeta):
         # A type checker would read the parameters of this method, and not those of `__init__`.
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - a metaclass
             """Make an operator. Airflow marks the operator of a mapped task."""
-            with failing() if kwargs.get("_airflow_from_mapped") else laid_out():
+            with fail_or_retry() if kwargs.get("_airflow_from_mapped") else advice_on_own_line():
                 check_arguments(cls, kwargs)
                 return super().__call__(*args, **kwargs)
 
 
-class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAirflow):
+class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_OperatorMeta):
     """Base of the operators and the sensor.
 
     :param gcp_conn_id: Airflow connection of type ``google_cloud_platform``. Templated.
@@ -127,10 +127,10 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
         """Do what Airflow does for every operator, and set our own defaults: Airflow below 3.3.2 ignores them."""
-        with laid_out():
+        with advice_on_own_line():
             check_arguments(cls, kwargs)
         plain = super().partial(**kwargs)
-        made = DrawingPartial(operator_class=plain.operator_class, kwargs=plain.kwargs, params=plain.params)
+        made = DependencyPartial(operator_class=plain.operator_class, kwargs=plain.kwargs, params=plain.params)
         # This operator is the one that is mapped.
         plain._expand_called = True  # noqa: SLF001
         levels = (made.kwargs["dag"], made.kwargs["task_group"])
@@ -142,10 +142,10 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
     def note_origins(self, **values: Any) -> None:
         """Note where arguments come from, before Airflow replaces placeholders by their values.
 
-        :param values: the arguments; `LEFT_OUT` for an argument that was not given.
+        :param values: the arguments; `NOT_GIVEN` for an argument that was not given.
         :raises InputError: for an argument that is None, because None would be read as not given.
         """
-        self._origins |= {name: _origin(value) for name, value in values.items() if value is not LEFT_OUT}
+        self._origins |= {name: _origin(value) for name, value in values.items() if value is not NOT_GIVEN}
         for name, value in values.items():
             if value is None:
                 raise self.no_value_error(name)
@@ -199,7 +199,7 @@ class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_MadeByAir
             )
         return cloud_folder(text, "staging_uri")
 
-    def insist(self, *names: str) -> None:
+    def require(self, *names: str) -> None:
         """Insist on arguments that may also be options of ``[vertex_batch]``, when the DAG file is read.
 
         :raises InputError: for an argument that neither the task nor the configuration gives.
@@ -281,17 +281,17 @@ def skip(context: Context, reason: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def laid_out() -> Iterator[None]:
+def advice_on_own_line() -> Iterator[None]:
     """For an error of a DAG file, put the advice on a line of its own."""
     try:
         yield
     except VertexBatchError as error:
-        error.lay_out()
+        error.put_advice_on_own_line()
         raise
 
 
 @contextlib.contextmanager
-def failing() -> Iterator[None]:
+def fail_or_retry() -> Iterator[None]:
     """End the task in the right way: an error that a retry cannot cure fails it at once.
 
     Airflow logs the traceback of the error that is raised, and of each error that caused it. Here the causes are logged
@@ -301,7 +301,7 @@ def failing() -> Iterator[None]:
         yield
     except VertexBatchError as error:
         log.debug("Where the error comes from", exc_info=True)
-        error.lay_out()
+        error.put_advice_on_own_line()
         raise (error if error.retryable else fail_exception(str(error))) from None
 
 

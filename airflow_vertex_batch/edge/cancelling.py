@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from airflow_vertex_batch.core.domain.address import JobName
-    from airflow_vertex_batch.core.waiting.drive import AsksAsync
+    from airflow_vertex_batch.core.waiting.drive import AsyncJobCalls
 
     Tell = Callable[..., Awaitable[None]]
-    Join = Callable[[JobName], AbstractAsyncContextManager[AsksAsync]]
+    Join = Callable[[JobName], AbstractAsyncContextManager[AsyncJobCalls]]
 
 _T = TypeVar("_T")
 
@@ -62,12 +62,12 @@ async def finish(work: Coroutine[Any, Any, _T], seconds: float) -> _T:
     task = asyncio.ensure_future(work)
     timer = asyncio.get_running_loop().call_later(seconds, task.cancel)
     try:
-        return await see_through(task)
+        return await wait_until_done(task)
     finally:
         timer.cancel()
 
 
-async def see_through(task: asyncio.Future[_T]) -> _T:
+async def wait_until_done(task: asyncio.Future[_T]) -> _T:
     """Wait until a task is done, even if the waiting is cancelled several times; return the task's result."""
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
@@ -146,7 +146,12 @@ async def _cancel_together(
 
 
 async def _cancel(
-    name: JobName, service: AsksAsync, tell: Tell, left: dict[JobName, str], limit: asyncio.Semaphore, last_call: float
+    name: JobName,
+    service: AsyncJobCalls,
+    tell: Tell,
+    left: dict[JobName, str],
+    limit: asyncio.Semaphore,
+    last_call: float,
 ) -> None:
     from tenacity import AsyncRetrying
 
@@ -197,7 +202,7 @@ def _retrying(last_call: float, note: Callable[[BaseException], None]) -> dict[s
     }
 
 
-class CancelsOnce(Protocol):
+class RepeatableCancel(Protocol):
     """A job service whose calls can be repeated here."""
 
     def cancel(self, name: JobName, *, once: bool) -> bool:
@@ -207,7 +212,7 @@ class CancelsOnce(Protocol):
 def end_jobs_here(
     names: Sequence[JobName],
     may: Callable[[], bool],
-    service_of: Callable[[JobName], CancelsOnce],
+    service_of: Callable[[JobName], RepeatableCancel],
     log: Any,
     *,
     event: str = ENDED,
@@ -228,7 +233,10 @@ def end_jobs_here(
 
 
 def cancel_from_worker(
-    names: Sequence[JobName], service_of: Callable[[JobName], CancelsOnce], tell: Callable[..., None], seconds: float
+    names: Sequence[JobName],
+    service_of: Callable[[JobName], RepeatableCancel],
+    tell: Callable[..., None],
+    seconds: float,
 ) -> dict[JobName, str]:
     """Cancel jobs in threads, and repeat calls after temporary errors; return the jobs that may still run, with the
     reasons.
@@ -255,7 +263,7 @@ def cancel_from_worker(
     return left
 
 
-def _cancel_quickly(name: JobName, service: CancelsOnce, last_call: float) -> bool:
+def _cancel_quickly(name: JobName, service: RepeatableCancel, last_call: float) -> bool:
     """Cancel a job. After a temporary error, try again."""
     while True:
         try:

@@ -53,7 +53,7 @@ def default_deferrable(environment: Mapping[str, str], *, configured: bool) -> b
     return configured or _DEFERRABLE_VARIABLE not in environment
 
 
-def airflows_own() -> tuple[type[Exception], ...]:
+def airflow_exceptions() -> tuple[type[Exception], ...]:
     """Return the exceptions with which Airflow, or a DAG's author, ends a task on purpose."""
     from airflow.providers.common.compat.sdk import AirflowException
     from airflow.sdk.exceptions import AirflowRuntimeError
@@ -228,7 +228,7 @@ def token_of(ti: Any) -> str:
     return f"{ti.try_number}:{ti.id}"
 
 
-def own(ti: Any) -> str:
+def take_ownership(ti: Any) -> str:
     """Note that this attempt owns its task's jobs from now on, and return its token.
 
     XComs survive a deferral. A worker that begins the next try deletes them. If a try begins in the triggerer, nobody
@@ -271,7 +271,8 @@ def still_owns(ti: Any, token: str | None) -> bool:
     the jobs is the same for both.
 
     :param ti: the task instance as this attempt knows it.
-    :param token: the result of `own`; None for an attempt that no worker began. Older versions noted only the id.
+    :param token: the result of `take_ownership`; None for an attempt that no worker began. Older versions noted only
+        the id.
     """
     try:
         noted = _noted(ti)

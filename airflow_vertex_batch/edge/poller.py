@@ -150,7 +150,7 @@ class SharedPoller:
         from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay, wait_exponential, wait_random
 
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(_is_temporary),
             stop=stop_before_delay(_CONNECT_SECONDS),
             wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5),
             reraise=True,
@@ -220,7 +220,7 @@ class SharedPoller:
         try:
             await self._ask(wanted)
         except ServiceError as error:
-            self._fail(wanted, self._heed(error))
+            self._fail(wanted, self._pause_after(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the waiters must hear of it
             _tell(error)
             self._fail(wanted, ServiceError(f"Polling failed: {type(error).__name__}", status=0))
@@ -237,7 +237,7 @@ class SharedPoller:
 
     # Refusals ---------------------------------------------------------------------------------------------------------
 
-    def _heed(self, error: ServiceError) -> ServiceError:
+    def _pause_after(self, error: ServiceError) -> ServiceError:
         """Make no calls for as long as an error asks for. Several calls at the same time may get the same refusal."""
         now = self._loop.time()
         is_known = now < self._silent_until
@@ -319,7 +319,7 @@ class SharedPoller:
                 try:
                     job = await self._service.get(question.name)
                 except ServiceError as caught:
-                    error = self._heed(caught)
+                    error = self._pause_after(caught)
                 else:
                     if listed:
                         self._know(job, None)
@@ -350,7 +350,7 @@ class SharedPoller:
                 del self._known[next(iter(self._known))]
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, VertexBatchError):
         return error.retryable
     return isinstance(error, Exception) and not isinstance(error, _MISTAKES)

@@ -74,7 +74,9 @@ def refuse_unknown(kind: Any, given: Collection[str]) -> None:
     for name in given:
         # The arguments of a mapped task include the DAG's default_args.
         if name in kind.refused and not is_mapped:
-            raise InputError(f"{name} means nothing to {kind.__name__}", todo=kind.refused[name]).lay_out()
+            raise InputError(
+                f"{name} means nothing to {kind.__name__}", todo=kind.refused[name]
+            ).put_advice_on_own_line()
         if name not in known and name not in _BETWEEN and not name.startswith("_"):
             raise unknown_argument(kind.__name__, name, known - _AIRFLOWS)
 
@@ -113,7 +115,7 @@ def unknown_argument(owner: str, name: str, known: Iterable[str], *, is_group: b
     :param is_group: whether several tasks are made. Then arguments of every task go into `task_args`.
     """
     todo = _hint(name, sorted(known), is_group=is_group)
-    return InputError(f"{owner} knows no argument {name!r}", todo=todo).lay_out()
+    return InputError(f"{owner} knows no argument {name!r}", todo=todo).put_advice_on_own_line()
 
 
 def _hint(name: str, known: list[str], *, is_group: bool) -> str:
@@ -145,7 +147,9 @@ def unknown_in_task_args(given: Iterable[str], steps: Mapping[str, frozenset[str
     for name in given:
         if name not in of_all:
             todo = _hint_in_task_args(name, of_all, frozenset().union(*steps.values()))
-            return InputError(f"task_args has {name!r}, which is no argument of every task", todo=todo).lay_out()
+            return InputError(
+                f"task_args has {name!r}, which is no argument of every task", todo=todo
+            ).put_advice_on_own_line()
     return None
 
 
@@ -158,16 +162,20 @@ def unknown_in_step_args(given: Mapping[str, Any], steps: Mapping[str, frozenset
     of_tasks = _AIRFLOWS - {"task_id"}
     for step, arguments in given.items():
         if step not in steps:
-            return InputError(f"step_args names no step {step!r}", todo=f"The steps are {', '.join(steps)}").lay_out()
+            return InputError(
+                f"step_args names no step {step!r}", todo=f"The steps are {', '.join(steps)}"
+            ).put_advice_on_own_line()
         if not isinstance(arguments, Mapping):
             what = f"step_args of {step} is a {type(arguments).__name__}"
-            return InputError(what, todo=f'Give a dict, such as {{"{step}": {{"pool": "vertex"}}}}').lay_out()
+            return InputError(
+                what, todo=f'Give a dict, such as {{"{step}": {{"pool": "vertex"}}}}'
+            ).put_advice_on_own_line()
         for name in arguments:
             if name not in of_tasks:
                 todo = _hint_in_task_args(name, of_tasks, frozenset().union(*steps.values()), "step_args")
                 return InputError(
                     f"step_args of {step} has {name!r}, which is no argument of every task", todo=todo
-                ).lay_out()
+                ).put_advice_on_own_line()
     return None
 
 

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_vertex_batch.core.domain.durations import seconds
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.edge.compat import default_deferrable, own, still_owns, token_of
+from airflow_vertex_batch.edge.compat import default_deferrable, still_owns, take_ownership, token_of
 from airflow_vertex_batch.edge.responsible import ResponsibleOperator
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.address import JobName
     from airflow_vertex_batch.core.domain.job import BatchJob
     from airflow_vertex_batch.core.purchase.place import Place
-    from airflow_vertex_batch.core.waiting.drive import Asks
+    from airflow_vertex_batch.core.waiting.drive import JobCalls
     from airflow_vertex_batch.core.waiting.queue import QueuePolicy
     from airflow_vertex_batch.core.waiting.watch import Limit, Outcome, WaitPolicy, Warn
     from airflow_vertex_batch.parameters import Duration
@@ -114,7 +114,7 @@ class WaitingOperator(ResponsibleOperator):
             from airflow_vertex_batch.core.purchase.place import check_moves
 
             check_moves(self.elsewhere, self.places(), self.queue_timeout)
-            self.insist("staging_uri")
+            self.require("staging_uri")
 
     @property
     def moves(self) -> bool:
@@ -147,7 +147,7 @@ class WaitingOperator(ResponsibleOperator):
         if not names:
             return []
         hook, ti, policy = self.hook(), context["ti"], self._policy(context)
-        own(ti)
+        take_ownership(ti)
         flows = [(name, watch(name, policy, began=began)) for name in names]
         found = [
             drive_once(flow, CancelIfOwner(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows
@@ -253,7 +253,7 @@ class WaitingOperator(ResponsibleOperator):
 class CancelIfOwner:
     """A job service that cancels only while an attempt owns the jobs: a worker that stalled may have been replaced."""
 
-    def __init__(self, service: Asks, ti: Any) -> None:
+    def __init__(self, service: JobCalls, ti: Any) -> None:
         self._service, self._ti = service, ti
 
     def get(self, name: JobName) -> BatchJob:

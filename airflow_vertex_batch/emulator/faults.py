@@ -66,7 +66,7 @@ class DroppedError(ConnectionResetError):
     """The connection is to be cut without an answer."""
 
 
-class Surroundings(msgspec.Struct, frozen=True):
+class CallContext(msgspec.Struct, frozen=True):
     """What a call fault may use: the way on, the clock, and the tokens refused from now on."""
 
     proceed: Callable[[Call], Reply]
@@ -104,7 +104,7 @@ class CallFault(Fault, frozen=True, kw_only=True):
 
     on: Operation
 
-    def around(self, call: Call, world: Surroundings) -> Reply:
+    def around(self, call: Call, world: CallContext) -> Reply:
         """Return the answer, calling ``world.proceed(call)`` or not."""
         raise NotImplementedError
 
@@ -112,7 +112,7 @@ class CallFault(Fault, frozen=True, kw_only=True):
 class Pass(CallFault, frozen=True, kw_only=True, tag="pass"):
     """Let calls through without a fault, so that the next faults of the script happen later."""
 
-    def around(self, call: Call, world: Surroundings) -> Reply:
+    def around(self, call: Call, world: CallContext) -> Reply:
         return world.proceed(call)
 
 
@@ -130,7 +130,7 @@ class Http(CallFault, frozen=True, kw_only=True, tag="http"):
     retry_after: float | None = None
     html: bool = False
 
-    def around(self, call: Call, world: Surroundings) -> Reply:
+    def around(self, call: Call, world: CallContext) -> Reply:
         if self.when == "after":
             world.proceed(call)
         headers = {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:g}"}
@@ -144,7 +144,7 @@ class Drop(CallFault, frozen=True, kw_only=True, tag="drop"):
 
     when: When = "before"
 
-    def around(self, call: Call, world: Surroundings) -> Reply:
+    def around(self, call: Call, world: CallContext) -> Reply:
         if self.when == "after":
             world.proceed(call)
         raise DroppedError(f"the scenario drops this {self.on} {self.when} its commit")
@@ -156,7 +156,7 @@ class Delay(CallFault, frozen=True, kw_only=True, tag="delay"):
     seconds: float
     when: When = "before"
 
-    def around(self, call: Call, world: Surroundings) -> Reply:
+    def around(self, call: Call, world: CallContext) -> Reply:
         if self.when == "before":
             world.clock.sleep(self.seconds)
         reply = world.proceed(call)
@@ -168,7 +168,7 @@ class Delay(CallFault, frozen=True, kw_only=True, tag="delay"):
 class ExpireToken(CallFault, frozen=True, kw_only=True, tag="expire_token"):
     """Refuse the token this call carries, now and on every later call; another token is welcome."""
 
-    def around(self, call: Call, world: Surroundings) -> Reply:
+    def around(self, call: Call, world: CallContext) -> Reply:
         world.refused_tokens.add(call.token)
         return world.proceed(call)
 
@@ -180,7 +180,7 @@ class Stale(CallFault, frozen=True, kw_only=True, tag="stale"):
     seconds: float
     times: int | None = None
 
-    def around(self, call: Call, world: Surroundings) -> Reply:
+    def around(self, call: Call, world: CallContext) -> Reply:
         return world.proceed(msgspec.structs.replace(call, hidden_s=self.seconds))
 
 

@@ -47,7 +47,7 @@ class Job(msgspec.Struct, kw_only=True):
     request_count: int = 0
     columns: dict[str, str] = {}
     account: Account = msgspec.field(default_factory=Account)
-    fate: End | Hold | None = None
+    job_fault: End | Hold | None = None
     late: tuple[LateInfo | LateOutput | LostOutput, ...] = ()
     is_output_unnamed: bool = False
 

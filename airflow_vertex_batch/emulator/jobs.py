@@ -101,9 +101,9 @@ class Machine:
     def release(self, job: Job) -> bool:
         """Release a job that a `Hold` keeps, or will keep; return False if there is no such fault or it is over."""
         with self._lock:
-            if job.is_over or not isinstance(job.fate, Hold):
+            if job.is_over or not isinstance(job.job_fault, Hold):
                 return False
-            # `fate` itself is not changed, because the driver may be using it now.
+            # `job_fault` itself is not changed, because the driver may be using it now.
             job.is_released = True
             self._save(job)
         return True
@@ -124,8 +124,8 @@ class Machine:
             moments.append(job.created_at + self._span(limits.queue_s))
         if job.state == JobState.RUNNING and job.started_at:
             moments.append(job.started_at + self._span(limits.run_s))
-            if job.fate:
-                moments.append(job.started_at + (job.due_at - job.started_at) * job.fate.after)
+            if job.job_fault:
+                moments.append(job.started_at + (job.due_at - job.started_at) * job.job_fault.after)
         now = self._tools.clock.now()
         return min((moment for moment in moments if moment > now), default=job.due_at)
 
@@ -161,8 +161,8 @@ class Machine:
             return self._end(job, JobState.EXPIRED, 4, "The job was not started within its time in the queue.")
         if now < job.due_at:
             return False
-        if job.fate and job.fate.from_pending:
-            return self._meet_fate(job, job.fate)
+        if job.job_fault and job.job_fault.from_pending:
+            return self._apply_job_fault(job, job.job_fault)
         pieces = self._imports.setdefault(job.id, self._run(job).importing())
         for _ in pieces:
             return True
@@ -175,14 +175,14 @@ class Machine:
         return True
 
     def _work(self, job: Job, now: datetime) -> bool:
-        run, fate = self._run(job), job.fate
-        fate_row = round(job.request_count * fate.after) if fate else job.request_count
+        run, job_fault = self._run(job), job.job_fault
+        fate_row = round(job.request_count * job_fault.after) if job_fault else job.request_count
         more = run.answer(min(self._rows_due(job, now), fate_row))
         if self._ran_too_long(job, now):
             return self._cut_off(job)
         done = run.account.row_count
-        if not more and fate and done >= fate_row and (done < job.request_count or now >= job.due_at):
-            return self._meet_fate(job, fate)
+        if not more and job_fault and done >= fate_row and (done < job.request_count or now >= job.due_at):
+            return self._apply_job_fault(job, job_fault)
         if not more and done >= job.request_count and now >= job.due_at:
             return self._finish(job)
         return more
@@ -230,13 +230,13 @@ class Machine:
 
     # Scripted courses -------------------------------------------------------------------------------------------------
 
-    def _meet_fate(self, job: Job, fate: End | Hold) -> bool:
+    def _apply_job_fault(self, job: Job, job_fault: End | Hold) -> bool:
         if job.started_at:
-            self._run(job).publish(final=isinstance(fate, End))
-        if isinstance(fate, End):
-            return self._end(job, fate.state, fate.code, fate.message)
-        seconds = fate.seconds if fate.seconds is not None else _FOR_EVER_S * self._speed
-        return self._move(job, fate.state, seconds, is_held=True)
+            self._run(job).publish(final=isinstance(job_fault, End))
+        if isinstance(job_fault, End):
+            return self._end(job, job_fault.state, job_fault.code, job_fault.message)
+        seconds = job_fault.seconds if job_fault.seconds is not None else _FOR_EVER_S * self._speed
+        return self._move(job, job_fault.state, seconds, is_held=True)
 
     def _hold(self, job: Job, now: datetime) -> bool:
         """Keep a held job where it is. The service's own limits go on counting while it waits or runs."""
@@ -244,9 +244,9 @@ class Machine:
             return self._end(job, JobState.EXPIRED, 4, "The job was not started within its time in the queue.")
         if job.state == JobState.RUNNING and self._ran_too_long(job, now):
             return self._cut_off(job)
-        if (now < job.due_at and not job.is_released) or job.fate is None:
+        if (now < job.due_at and not job.is_released) or job.job_fault is None:
             return False
-        share, job.fate = 1.0 - job.fate.after, None
+        share, job.job_fault = 1.0 - job.job_fault.after, None
         pace = self._tools.script.scenario.pace
         if job.started_at is None:
             return self._move(job, JobState.PENDING, 0)
@@ -274,11 +274,11 @@ class Machine:
                 job.is_over, job.is_held, job.updated_at = True, False, now
                 # Documented for SUCCEEDED, FAILED and CANCELLED only (S6).
                 job.ended_at = None if state == JobState.EXPIRED else now
-                self._veil(job)
+                self._hide_output(job)
                 self._save(job)
         return True
 
-    def _veil(self, job: Job) -> None:
+    def _hide_output(self, job: Job) -> None:
         """Hide the part of the output that the scenario does not show yet. A table appears whole or not at all."""
         if not job.output_info:
             return

@@ -18,7 +18,7 @@ from typing import Any, get_args
 import msgspec
 
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.emulator.faults import Call, CallFault, DroppedError, Operation, Reply, Surroundings
+from airflow_vertex_batch.emulator.faults import Call, CallContext, CallFault, DroppedError, Operation, Reply
 from airflow_vertex_batch.emulator.resource import with_numbers
 from airflow_vertex_batch.emulator.scenario import Scenario
 from airflow_vertex_batch.emulator.service import Emulator
@@ -95,7 +95,7 @@ class Rest:
         fault = script.take(CallFault, lambda one: one.on == operation and one.concerns(display_name, labels))
         if fault is None:
             return proceed(call)
-        return fault.around(call, Surroundings(proceed, self._emulator.clock, script.refused_tokens))
+        return fault.around(call, CallContext(proceed, self._emulator.clock, script.refused_tokens))
 
     def _check_caller(self, call: Call) -> None:
         """Refuse API keys, as the service does, and tokens that a scenario has made expire. Any other caller is

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from airflow_vertex_batch.core.domain.catalog import base_name, is_of_others
+from airflow_vertex_batch.core.domain.catalog import base_name, is_outside_catalog
 
 _FAMILY = re.compile(r"gemini-(\d)(?:\.(\d+))?-")
 
@@ -25,7 +25,7 @@ def model_problem(config: dict[str, Any], model: str, *, takes_contested: bool) 
     """
     name = base_name(model)
     match = _FAMILY.match(name)
-    if match is None or is_of_others(model):
+    if match is None or is_outside_catalog(model):
         return ""
     family = (int(match[1]), int(match[2] or 0))
     thinking = config.get("thinkingConfig")

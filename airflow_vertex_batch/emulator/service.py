@@ -134,7 +134,7 @@ class Emulator:
             updated_at=now,
             due_at=now,
         )
-        job.fate = self.script.take(JobFault, lambda fault: fault.concerns(job.display_name, job.labels))  # type: ignore[assignment]
+        job.job_fault = self.script.take(JobFault, lambda fault: fault.concerns(job.display_name, job.labels))  # type: ignore[assignment]
         with self._lock:
             self._machine.begin(job)
             self._jobs[job.id] = job

@@ -37,25 +37,25 @@ class ServerClock:
 
     def __init__(self, ticks: Callable[[], float] = ticks) -> None:
         self._ticks = ticks
-        self._heard: tuple[datetime, float] | None = None
+        self._noted: tuple[datetime, float] | None = None
 
-    def hear(self, answer: Any, *_args: Any, **_kwargs: Any) -> None:
+    def note_time(self, answer: Any, *_args: Any, **_kwargs: Any) -> None:
         """Note the time of an answer; a hook of `requests`. An answer without a time is ignored."""
         try:
             told = parsedate_to_datetime(answer.headers.get("Date", ""))
         except ValueError:
             return
         told, carried = told.replace(tzinfo=told.tzinfo or UTC), self._carried()
-        self._heard = (max(told, carried or told), self._ticks())
+        self._noted = (max(told, carried or told), self._ticks())
 
     def now(self) -> datetime | None:
         """Return the servers' time, aware UTC; None if no server has told it recently."""
-        is_fresh = self._heard is not None and self._ticks() - self._heard[1] <= _FRESH_SECONDS
+        is_fresh = self._noted is not None and self._ticks() - self._noted[1] <= _FRESH_SECONDS
         return self._carried() if is_fresh else None
 
     def _carried(self) -> datetime | None:
         """Return the last time, carried on to now."""
-        if self._heard is None:
+        if self._noted is None:
             return None
-        told, at = self._heard
+        told, at = self._noted
         return told + timedelta(seconds=self._ticks() - at)

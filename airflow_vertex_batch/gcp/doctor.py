@@ -229,7 +229,7 @@ class GoogleCloud:
 
         host = urlsplit(url).netloc
         if host in self._silent:
-            raise _silence(what, host, self._silent[host])
+            raise _no_answer(what, host, self._silent[host])
         session, seconds = self._opened(), timeout or self._timeout
         try:
             answer = self._guarded(
@@ -240,7 +240,7 @@ class GoogleCloud:
             )  # fmt: skip
         except RequestException as error:
             self._silent[host] = type(error).__name__
-            raise _silence(what, host, self._silent[host]) from error
+            raise _no_answer(what, host, self._silent[host]) from error
         return _read(what, host, answer.status_code, answer.text)
 
     def _account(self) -> Credentials:
@@ -270,7 +270,7 @@ class GoogleCloud:
             raise self._lost from error
 
 
-def _silence(what: str, host: str, how: str) -> ServiceError:
+def _no_answer(what: str, host: str, how: str) -> ServiceError:
     why = f"{host} gave no answer: {how}"
     return ServiceError(f"Google did not answer about {what}", status=0, reason="UNAVAILABLE", why=why)
 

@@ -22,7 +22,7 @@ from airflow_vertex_batch.gcp.limits import LIMITS
 from airflow_vertex_batch.gcp.reading import open_pinned
 from airflow_vertex_batch.gcp.replacing import Replacement
 from airflow_vertex_batch.gcp.storage_errors import translated
-from airflow_vertex_batch.gcp.upload import CHUNK_BYTES, LostUploadError, Upload, begun_anew, session_errors
+from airflow_vertex_batch.gcp.upload import CHUNK_BYTES, LostUploadError, Upload, send_again, session_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ class GcsStore:
             self._client = self.of(*default_account(STORAGE_VARIABLE)).client
         if not self._is_heard:
             # google-cloud-storage hands out no headers; its session, one of `requests`, shows every answer.
-            self._client._http.hooks["response"].append(self._clock.hear)  # noqa: SLF001
+            self._client._http.hooks["response"].append(self._clock.note_time)  # noqa: SLF001
             # For its traces, the client would ask for each bucket in a separate thread. That call needs another right
             # (storage.buckets.get), and our deadlines do not limit it.
             self._client._bucket_metadata_cache = None  # noqa: SLF001
@@ -186,7 +186,7 @@ class GcsStore:
             with session_errors():
                 send()
         except LostUploadError as error:
-            begun_anew(uri, error, send)
+            send_again(uri, error, send)
 
     def delete(self, uri: Uri) -> None:
         """Delete one object; one that does not exist is no error."""

@@ -118,7 +118,7 @@ class Upload(io.BufferedIOBase):
                 with session_errors():
                     send()
             except LostUploadError as error:
-                begun_anew(self._uri, error, lambda: self._send_again(then))
+                send_again(self._uri, error, lambda: self._send_again(then))
 
     def _send_again(self, then: Callable[[], object] | None) -> None:
         self._forget()
@@ -136,7 +136,7 @@ class Upload(io.BufferedIOBase):
                 self._stream.terminate()
 
 
-def begun_anew(uri: Uri, lost: LostUploadError, send: Callable[[], object]) -> None:
+def send_again(uri: Uri, lost: LostUploadError, send: Callable[[], object]) -> None:
     """Send everything once more after a session was lost, and once more if that is lost as well.
 
     :raises ServiceError: when each of them was lost: a retry may fare better.

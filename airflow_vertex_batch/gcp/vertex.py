@@ -20,7 +20,7 @@ import msgspec
 from airflow_vertex_batch.core.domain.address import JobName, api_host, check_place
 from airflow_vertex_batch.core.domain.errors import ServiceError
 from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
-from airflow_vertex_batch.core.domain.outage import OUTAGE_SECONDS, may_pass, outlasting
+from airflow_vertex_batch.core.domain.outage import OUTAGE_SECONDS, is_temporary, retrying_in_outage
 from airflow_vertex_batch.core.domain.ports import ANY_VALUE
 from airflow_vertex_batch.gcp.auth import credentials_error
 from airflow_vertex_batch.gcp.calls import (
@@ -161,9 +161,9 @@ class VertexClient(_Endpoint):
         if not call.repeatable:
             return self._send_once(call)
         try:
-            doc = outlasting(self._sleep, 0.0 if self._is_down else self._outage_seconds)(self._send_once, call)
+            doc = retrying_in_outage(self._sleep, 0.0 if self._is_down else self._outage_seconds)(self._send_once, call)
         except ServiceError as error:
-            self._is_down = may_pass(error)
+            self._is_down = is_temporary(error)
             raise
         self._is_down = False
         return doc

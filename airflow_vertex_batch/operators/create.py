@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.unrendered import check_cloud_address
 from airflow_vertex_batch.edge.asking import ask
-from airflow_vertex_batch.edge.base import VertexBatchBaseOperator, failing, skip
+from airflow_vertex_batch.edge.base import VertexBatchBaseOperator, fail_or_retry, skip
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import BuyingOperator, read_manifest
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.manifest import Manifest
     from airflow_vertex_batch.core.progress import Attempt
     from airflow_vertex_batch.hooks import VertexBatchHook
-    from airflow_vertex_batch.parameters import CreateRest, TaskOfOurs
+    from airflow_vertex_batch.parameters import CreateSharedParameters, NamedCommonParameters
 
 
 class VertexBatchCreateJobOperator(BuyingOperator):
@@ -45,7 +45,11 @@ class VertexBatchCreateJobOperator(BuyingOperator):
     operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchJobLink(), VertexBatchOutputLink())
 
     def __init__(
-        self, *, manifest: Any = None, input_uri: str | Sequence[str] | None = None, **kwargs: Unpack[CreateRest]
+        self,
+        *,
+        manifest: Any = None,
+        input_uri: str | Sequence[str] | None = None,
+        **kwargs: Unpack[CreateSharedParameters],
     ) -> None:
         super().__init__(**kwargs)
         given = {"manifest": manifest, "input_uri": input_uri}
@@ -68,7 +72,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
         """Create or attach, and return the job names."""
         from airflow_vertex_batch.core.progress import Attempt
 
-        with failing():
+        with fail_or_retry():
             return self.go_on(context, Attempt())
 
     def go_on(self, context: Context, attempt: Attempt, *, since: float | None = None) -> list[str]:  # noqa: ARG002 - no wait
@@ -82,7 +86,7 @@ class VertexBatchCreateJobOperator(BuyingOperator):
                 return self._buy_set(context, hook, manifest, attempt)
             for notice in notices(str(self.model), datetime.now(UTC)):
                 self.log.warning("%s.", notice)
-            return self._told(context, self.buyer(context, hook, self.given("input_uri")).buy(None))
+            return self._names_with_links(context, self.buyer(context, hook, self.given("input_uri")).buy(None))
 
     def _buy_set(self, context: Context, hook: VertexBatchHook, manifest: Manifest, attempt: Attempt) -> list[str]:
         from airflow_vertex_batch.core.progress import Ask, Done, Skip
@@ -93,13 +97,13 @@ class VertexBatchCreateJobOperator(BuyingOperator):
             case Skip(why):
                 skip(context, why)
             case Done(rounds):
-                names = self._told(context, rounds[0].jobs)
+                names = self._names_with_links(context, rounds[0].jobs)
                 if not names:
                     self.log.info("No job is created: nothing is to be sent. %s.", manifest.summary())
                 return names
         raise AssertionError
 
-    def _told(self, context: Context, jobs: Iterable[BatchJob]) -> list[str]:
+    def _names_with_links(self, context: Context, jobs: Iterable[BatchJob]) -> list[str]:
         """Return the names of jobs. Store the link to each job as soon as its name is known."""
         names: list[str] = []
         for job in jobs:
@@ -129,14 +133,14 @@ class VertexBatchCancelJobOperator(VertexBatchBaseOperator):
     templated: ClassVar[tuple[str, ...]] = ("jobs",)
     operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchJobLink(),)
 
-    def __init__(self, *, jobs: Any, **kwargs: Unpack[TaskOfOurs]) -> None:
+    def __init__(self, *, jobs: Any, **kwargs: Unpack[NamedCommonParameters]) -> None:
         super().__init__(**kwargs)
         self.note_origins(jobs=jobs)
         self.jobs = jobs
 
     def execute(self, context: Context) -> list[str]:
         """Cancel, and return the names."""
-        with failing():
+        with fail_or_retry():
             from airflow_vertex_batch.core.domain.address import job_names
 
             hook, names = self.hook(), job_names(self.given("jobs"))

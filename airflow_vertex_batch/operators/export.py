@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.landing.destination import DestinationArguments
-from airflow_vertex_batch.edge.base import LEFT_OUT, as_rendered, failing, identity_of
+from airflow_vertex_batch.edge.base import NOT_GIVEN, as_rendered, fail_or_retry, identity_of
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, VertexBatchTableLink, addresses
 from airflow_vertex_batch.operators.shared import (
-    CheckingOperator,
-    LandingOperator,
+    DestinationOperator,
     ReadingOperator,
+    SchemaOperator,
     price_table,
     read_manifest,
 )
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.job import BatchJob
     from airflow_vertex_batch.core.landing.record import LandPlan
     from airflow_vertex_batch.hooks import VertexBatchHook
-    from airflow_vertex_batch.parameters import ExportRest, Text
+    from airflow_vertex_batch.parameters import ExportSharedParameters, Text
 
 
-class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperator):
+class VertexBatchExportOperator(SchemaOperator, DestinationOperator, ReadingOperator):
     """Land the answers of finished jobs: in Cloud Storage as JSONL or Parquet, or in a BigQuery table.
 
     A row replaces the row of the same day and key, whichever run landed it; the other rows of the day stay. Files are
@@ -72,19 +72,19 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
         self,
         *,
         jobs: Any,
-        manifest: Any = LEFT_OUT,
-        repairs: Any = LEFT_OUT,
+        manifest: Any = NOT_GIVEN,
+        repairs: Any = NOT_GIVEN,
         dead_letters: Text | None = None,
         file_format: Literal["jsonl", "parquet"] | None = None,
         replace_partition: bool = False,
         max_failed_ratio: float | None = None,
         min_succeeded_rows: int | None = None,
-        **kwargs: Unpack[ExportRest],
+        **kwargs: Unpack[ExportSharedParameters],
     ) -> None:
         super().__init__(**kwargs)
         self.note_origins(jobs=jobs, manifest=manifest, repairs=repairs)
         self.jobs = jobs
-        self.manifest, self.repairs = (None if value is LEFT_OUT else value for value in (manifest, repairs))
+        self.manifest, self.repairs = (None if value is NOT_GIVEN else value for value in (manifest, repairs))
         self.dead_letters, self.file_format = as_rendered(dead_letters), file_format
         self.replace_partition = replace_partition
         self.max_failed_ratio, self.min_succeeded_rows = max_failed_ratio, min_succeeded_rows
@@ -95,11 +95,11 @@ class VertexBatchExportOperator(CheckingOperator, LandingOperator, ReadingOperat
             )
         self._arguments().check(self.task_id)
         self.thresholds()
-        self.insist("staging_uri")
+        self.require("staging_uri")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Land, and return the report."""
-        with failing():
+        with fail_or_retry():
             from airflow_vertex_batch.core.answers.rounds import Round, read_jobs, read_round
 
             hook = self.hook()

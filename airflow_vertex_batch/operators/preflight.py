@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.unrendered import check_cloud_address, check_labels, check_output, refuse_idle
-from airflow_vertex_batch.edge.base import as_rendered, failing
-from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
+from airflow_vertex_batch.edge.base import as_rendered, fail_or_retry
+from airflow_vertex_batch.operators.shared import DestinationOperator, ModelOperator, SchemaOperator
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.upkeep.preflight import Canary, Plan, Report
     from airflow_vertex_batch.hooks import VertexBatchHook
-    from airflow_vertex_batch.parameters import PrepareRest, Text
+    from airflow_vertex_batch.parameters import PrepareSharedParameters, Text
 
 
-class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOperator):
+class VertexBatchPreflightOperator(ModelOperator, SchemaOperator, DestinationOperator):
     """Find, in seconds, faults that would make a batch fail hours later: credentials, API, model and location, buckets,
     datasets, the service agent's rights, labels. Nothing is created. Nothing is paid, except for the canary.
 
@@ -65,7 +65,7 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         system_instruction: Text | dict[str, Any] | None = None,
         generation_config: dict[str, Any] | XComArg | None = None,
         allowed_failures: Collection[str] = (),
-        **kwargs: Unpack[PrepareRest],
+        **kwargs: Unpack[PrepareSharedParameters],
     ) -> None:
         super().__init__(**kwargs)
         self.source_uri, self.input_uri, self.output_uri = source_uri, input_uri, as_rendered(output_uri)
@@ -81,7 +81,7 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         check_cloud_address(input_uri, "input_uri")
         check_labels(labels)
         self._check()
-        self.insist("staging_uri", "location")
+        self.require("staging_uri", "location")
 
     def _check(self) -> None:
         from airflow_vertex_batch.core.requests.prompt import compile_prompt
@@ -105,7 +105,7 @@ class VertexBatchPreflightOperator(AskingOperator, CheckingOperator, LandingOper
         """Run the checks."""
         from airflow_vertex_batch.core.upkeep.preflight import preflight
 
-        with failing():
+        with fail_or_retry():
             if self.destination is not None:
                 self.day(context)
             hook = self.hook()

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_vertex_batch.edge.arguments import comes_later, is_one_of_mapped, put_in, run_after
-from airflow_vertex_batch.edge.base import as_rendered, attempt_token, failing, skip
-from airflow_vertex_batch.edge.compat import airflows_own, keywords_of
+from airflow_vertex_batch.edge.arguments import fill_placeholders, has_placeholder, is_one_of_mapped, run_after
+from airflow_vertex_batch.edge.base import as_rendered, attempt_token, fail_or_retry, skip
+from airflow_vertex_batch.edge.compat import airflow_exceptions, keywords_of
 from airflow_vertex_batch.links import VertexBatchOutputLink, addresses
-from airflow_vertex_batch.operators.shared import AskingOperator, CheckingOperator, LandingOperator
+from airflow_vertex_batch.operators.shared import DestinationOperator, ModelOperator, SchemaOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.requests.preparing import Preparing
     from airflow_vertex_batch.core.requests.sources import Source
     from airflow_vertex_batch.hooks import VertexBatchHook
-    from airflow_vertex_batch.parameters import PrepareRest, Text, Texts
+    from airflow_vertex_batch.parameters import PrepareSharedParameters, Text, Texts
 
 
-class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperator):
+class VertexBatchPrepareOperator(ModelOperator, SchemaOperator, DestinationOperator):
     """Turn source rows and a prompt into request files in Cloud Storage, and return their manifest.
 
     Exactly one source is given: `sql`, `table`, `files`, `objects`, `rows` or `requests`. Rows stream: memory does not
@@ -128,7 +128,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         skip_answered: bool = False,
         correlation: Literal["contents", "label"] = "contents",
         max_requests_per_job: int = 200_000,
-        **kwargs: Unpack[PrepareRest],
+        **kwargs: Unpack[PrepareSharedParameters],
     ) -> None:
         super().__init__(**kwargs)
         self.prompt, self.prompt_variables = as_rendered(prompt), as_rendered(prompt_variables)
@@ -154,7 +154,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         self.deduplicate, self.skip_answered, self.correlation = deduplicate, skip_answered, correlation
         self.on_null, self.lint_ignore = on_null, lint_ignore
         self._check()
-        self.insist("staging_uri", *(["location"] if self.destination else []))
+        self.require("staging_uri", *(["location"] if self.destination else []))
         if not is_one_of_mapped(self):
             run_after(self, vars(self), type(self))
 
@@ -163,7 +163,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         from airflow_vertex_batch.core.landing.on_empty import OnEmpty
 
         OnEmpty.of(self.on_empty)
-        later = [name for name in self.resolved_fields if comes_later(getattr(self, name))]
+        later = [name for name in self.resolved_fields if has_placeholder(getattr(self, name))]
         source = self._preparing().check(later)
         self.note_origins(**{name: getattr(self, name) for name in (source, *later)})
 
@@ -177,7 +177,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         """Prepare, and return the manifest."""
         from airflow_vertex_batch.core.purchase.entries import Prepared
 
-        with failing():
+        with fail_or_retry():
             self.push_links(context, addresses(folder=str(self.folder(context))))
             hook = self.hook()
             manifest = self.prepare(context, hook)
@@ -190,7 +190,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         from airflow_vertex_batch.core.landing.landed import known_digests
         from airflow_vertex_batch.core.requests.prepare import prepare
 
-        self._put_in(context)
+        self._fill_placeholders(context)
         destination = self.check_destination(context, hook)
         store, folder = hook.store(), self.folder(context)
         rows = self._source(context).rows(store, hook.warehouse())
@@ -205,14 +205,14 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         self.log.info("%s%s%s; manifest %s", manifest.summary(), made, more, manifest.uri)
         return manifest
 
-    def _put_in(self, context: Context) -> None:
+    def _fill_placeholders(self, context: Context) -> None:
         """Replace the outputs of earlier tasks by their values; not `rows`, because rows stream."""
         for name in self.resolved_fields:
             value = getattr(self, name)
-            if name != "rows" and comes_later(value):
-                setattr(self, name, put_in(value, context))
+            if name != "rows" and has_placeholder(value):
+                setattr(self, name, fill_placeholders(value, context))
                 self.given(name)
-                self._preparing().check_come(name)
+                self._preparing().check_known(name)
 
     def _handle_empty(self, context: Context, manifest: Manifest) -> None:
         """End the task as `on_empty` says, if there is no row.
@@ -220,9 +220,9 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         :raises InputError: with `on_empty` "fail".
         :raises AirflowSkipException: with "skip".
         """
-        from airflow_vertex_batch.core.landing.on_empty import OnEmpty, emptiness
+        from airflow_vertex_batch.core.landing.on_empty import OnEmpty, empty_error
 
-        policy, empty = OnEmpty(self.on_empty), emptiness(manifest)
+        policy, empty = OnEmpty(self.on_empty), empty_error(manifest)
         if policy is OnEmpty.SUCCEED or empty is None:
             return
         if policy is OnEmpty.FAIL:
@@ -238,7 +238,7 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
             rows = self._rows(context)
             if rows is None and isinstance(self.rows, XComArg):
                 raise self.no_value_error("rows")
-            return Rows(rows, passing=airflows_own())
+            return Rows(rows, passing=airflow_exceptions())
         said = self._preparing()
         for name in said.SOURCES:
             self.given(name)
@@ -250,8 +250,8 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         return BaseHook.get_hook(str(self.sql_conn_id)).get_conn()
 
     def _rows(self, context: Context) -> Any:
-        if not callable(self.rows) and comes_later(self.rows):
-            return put_in(self.rows, context)
+        if not callable(self.rows) and has_placeholder(self.rows):
+            return fill_placeholders(self.rows, context)
         return self.called(self.rows, keywords_of(self.rows, (), context)) if callable(self.rows) else self.rows
 
     @staticmethod
@@ -259,4 +259,4 @@ class VertexBatchPrepareOperator(AskingOperator, CheckingOperator, LandingOperat
         """Call the author's function. Airflow's own exceptions, such as a skip, are passed on unchanged."""
         from airflow_vertex_batch.core.requests.sources import rows_of
 
-        return rows_of(function, *arguments, passing=airflows_own(), **keywords)
+        return rows_of(function, *arguments, passing=airflow_exceptions(), **keywords)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from airflow_vertex_batch.edge.asking import ask
-from airflow_vertex_batch.edge.base import failing, skip
+from airflow_vertex_batch.edge.base import fail_or_retry, skip
 from airflow_vertex_batch.edge.waiting import WaitingOperator
 from airflow_vertex_batch.links import VertexBatchJobLink, VertexBatchOutputLink, addresses
 from airflow_vertex_batch.operators.shared import (
     BuyingOperator,
-    CheckingOperator,
     ReadingOperator,
     RepairingOperator,
+    SchemaOperator,
 )
 from airflow_vertex_batch.sensors import GENERATION_KEY
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.progress import Attempt, Policy
     from airflow_vertex_batch.core.purchase.buyer import Buyer
     from airflow_vertex_batch.hooks import VertexBatchHook
-    from airflow_vertex_batch.parameters import RepairRest
+    from airflow_vertex_batch.parameters import RepairSharedParameters
 
 
-class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, CheckingOperator, ReadingOperator):
+class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, SchemaOperator, ReadingOperator):
     """Base of operators that go through rounds. After each wait the operator reads the log of the batch, and goes on
     from there.
     """
@@ -56,10 +56,10 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
 
     def buyer(self, context: Context, hook: VertexBatchHook, inputs: str | Sequence[str] | None = None) -> Buyer:
         """Return the buyer of this task's jobs. It buys nothing after the time of this attempt is over."""
-        from airflow_vertex_batch.core.waiting.watch import insist_on_time
+        from airflow_vertex_batch.core.waiting.watch import require_time_left
 
         def in_time() -> None:
-            insist_on_time(self.limit(context), self.began(context), time.time())
+            require_time_left(self.limit(context), self.began(context), time.time())
 
         return msgspec.structs.replace(super().buyer(context, hook, inputs), in_time=in_time)
 
@@ -67,7 +67,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         """Go through all rounds, and return the task's result."""
         from airflow_vertex_batch.core.progress import Attempt
 
-        with failing():
+        with fail_or_retry():
             return self.go_on(context, Attempt(owes_repair=True))
 
     def go_on(self, context: Context, attempt: Attempt, *, since: float | None = None) -> Any:
@@ -111,7 +111,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, Checkin
         from airflow_vertex_batch.core.progress import Attempt
         from airflow_vertex_batch.core.waiting.watch import unpack
 
-        with failing():
+        with fail_or_retry():
             after = Attempt.from_dict(attempt).after(unpack(event["outcomes"]), self.moves)
             return self.go_on(context, after, since=since)
 
@@ -132,7 +132,7 @@ class VertexBatchRepairOperator(RoundsOperator):
     templated: ClassVar[tuple[str, ...]] = ("jobs", "manifest")
     operator_extra_links: Sequence[BaseOperatorLink] = (VertexBatchJobLink(), VertexBatchOutputLink())
 
-    def __init__(self, *, jobs: Any, manifest: Any, **kwargs: Unpack[RepairRest]) -> None:
+    def __init__(self, *, jobs: Any, manifest: Any, **kwargs: Unpack[RepairSharedParameters]) -> None:
         super().__init__(**kwargs)
         self.note_origins(jobs=jobs, manifest=manifest)
         self.jobs, self.manifest = jobs, manifest

@@ -16,11 +16,11 @@ from airflow_vertex_batch.edge.asking import Answer
 from airflow_vertex_batch.edge.base import (
     VertexBatchBaseOperator,
     as_rendered,
-    failing,
+    fail_or_retry,
     generation_of,
     texts,
 )
-from airflow_vertex_batch.edge.compat import own, still_owns, timetable_zone
+from airflow_vertex_batch.edge.compat import still_owns, take_ownership, timetable_zone
 from airflow_vertex_batch.edge.responsible import RecordingJobService, ResponsibleOperator
 from airflow_vertex_batch.settings import Settings
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.parameters import Duration, Text
 
 
-class AskingOperator(VertexBatchBaseOperator):
+class ModelOperator(VertexBatchBaseOperator):
     """Base of operators that must know the model.
 
     :param model: ``gemini-…``, ``publishers/…/models/…``, or ``projects/…/locations/…/models/…`` for a tuned model.
@@ -62,7 +62,7 @@ class AskingOperator(VertexBatchBaseOperator):
         check_model(model)
 
 
-class CheckingOperator(VertexBatchBaseOperator):
+class SchemaOperator(VertexBatchBaseOperator):
     """Base of operators that must know the form of an answer.
 
     :param response_schema: a JSON Schema or a Pydantic model class. Prepare asks for JSON of that shape, and every
@@ -86,7 +86,7 @@ class CheckingOperator(VertexBatchBaseOperator):
         return json_schema(self.response_schema) if self.response_schema is not None else None
 
 
-class LandingOperator(VertexBatchBaseOperator):
+class DestinationOperator(VertexBatchBaseOperator):
     """Base of operators that must know where answers land.
 
     :param destination: where answers land: ``gs://bucket/folder`` for files, or ``bq://project.dataset.table`` for a
@@ -162,7 +162,7 @@ class ReadingOperator(VertexBatchBaseOperator):
         return OnLostOutput(self.on_lost_output)
 
 
-class BuyingOperator(AskingOperator, ResponsibleOperator):
+class BuyingOperator(ModelOperator, ResponsibleOperator):
     """Base of operators that create jobs, each once.
 
     :param output_uri: ``gs://`` folder, or ``bq://project.dataset[.table]``. If not given, it is a folder in the
@@ -224,7 +224,7 @@ class BuyingOperator(AskingOperator, ResponsibleOperator):
             raise InputError(f"on_clear={on_clear!r} is not known", todo="Use 'attach', 'repair' or 'new'")
         # One create call may take 30 s. Before that time is over, the job may be absent and still come.
         self.settle_seconds = seconds(settle_seconds, "settle_seconds", least=30, most=3600)
-        self.insist("staging_uri", "location")
+        self.require("staging_uri", "location")
 
     def output_of(self, context: Context) -> str:
         """Return where the jobs of this task write."""
@@ -241,7 +241,7 @@ class BuyingOperator(AskingOperator, ResponsibleOperator):
         from airflow_vertex_batch.core.purchase.decide import OnChangedInput, Terms
 
         log, ti = self.log_of(context, hook), context["ti"]
-        token = own(ti)
+        token = take_ownership(ti)
         spec = JobSpec(
             display_name=self.display_name or display_name(log.identity),
             model=str(self.model),
@@ -310,7 +310,7 @@ class BuyingOperator(AskingOperator, ResponsibleOperator):
         """Go on with a person's answer to `question`: about the whole batch, or about repair round `of_round`."""
         from airflow_vertex_batch.core.progress import Attempt
 
-        with failing():
+        with fail_or_retry():
             answer = Answer.of(event)
             batch = self.batch(context, self.hook())
             batch.answered(question, answer.by, approved=answer.approved, of_round=of_round, why=answer.why)

@@ -13,7 +13,7 @@ from airflow_vertex_batch.core.domain.unrendered import check_folder
 from airflow_vertex_batch.edge.base import (
     VertexBatchBaseOperator,
     attempt_token,
-    failing,
+    fail_or_retry,
     texts,
 )
 from airflow_vertex_batch.links import VertexBatchJobLink, addresses
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.identity import Identity
     from airflow_vertex_batch.core.upkeep.sweep import Sweeper
     from airflow_vertex_batch.core.upkeep.sweep_decision import Owner, SweepPolicy
-    from airflow_vertex_batch.parameters import TaskOfOurs
+    from airflow_vertex_batch.parameters import NamedCommonParameters
 
 
 class VertexBatchSweepOperator(VertexBatchBaseOperator):
@@ -67,7 +67,7 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
         lookback: timedelta | float = 7 * 24 * 3600.0,
         harvest_uri: str | None = None,
         locations: str | Sequence[str] | None = None,
-        **kwargs: Unpack[TaskOfOurs],
+        **kwargs: Unpack[NamedCommonParameters],
     ) -> None:
         super().__init__(**kwargs)
         # Not `dry_run`: every Airflow operator has a method of that name.
@@ -77,11 +77,11 @@ class VertexBatchSweepOperator(VertexBatchBaseOperator):
         self.lookback = seconds(lookback, "lookback", is_limit=True)
         check_folder(harvest_uri, "harvest_uri")
         self.policy()
-        self.insist("staging_uri", *(() if locations else ("location",)))
+        self.require("staging_uri", *(() if locations else ("location",)))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Sweep, and return what was found."""
-        with failing():
+        with fail_or_retry():
             from airflow_vertex_batch.core.upkeep.sweep_report import SweepReport
 
             only_look = not _truth(self.apply)

@@ -308,9 +308,9 @@ class TestErrors:
     def test_only_errors_that_may_pass_are_retried(self, error, retried):
         from airflow.providers.common.compat.sdk import AirflowFailException
 
-        from airflow_vertex_batch.edge.base import failing
+        from airflow_vertex_batch.edge.base import fail_or_retry
 
-        with pytest.raises(type(error) if retried else AirflowFailException, match=r"^x"), failing():
+        with pytest.raises(type(error) if retried else AirflowFailException, match=r"^x"), fail_or_retry():
             raise error
 
 

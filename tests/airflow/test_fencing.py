@@ -404,10 +404,10 @@ class TestOwning:
         airflow("running", owner)
         pushed = {}
         ti = SimpleNamespace(**vars(instance()), xcom_push=pushed.__setitem__)
-        assert compat.own(ti) == MINE
+        assert compat.take_ownership(ti) == MINE
         assert pushed == {compat.ATTEMPT_KEY: MINE}
 
     def test_an_earlier_one_stops_before_it_does_anything(self, airflow):
         airflow("running", ANOTHER)
         with pytest.raises(LogError, match=r"Try 11 of this task has begun.*Nothing was sent"):
-            compat.own(SimpleNamespace(**vars(instance()), xcom_push=pytest.fail))
+            compat.take_ownership(SimpleNamespace(**vars(instance()), xcom_push=pytest.fail))

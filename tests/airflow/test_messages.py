@@ -14,7 +14,7 @@ import airflow_vertex_batch as avb
 from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
 from airflow_vertex_batch.core.requests.lint import lint_lines
 from airflow_vertex_batch.decorators import vertex_batch_task
-from airflow_vertex_batch.edge.base import failing
+from airflow_vertex_batch.edge.base import fail_or_retry
 from airflow_vertex_batch.edge.unknown_arguments import _GENERATION, _OURS, _known
 from airflow_vertex_batch.emulator.row_faults import RowError
 from tests.airflow.test_bad_nights import InOneTask, InTheGroup
@@ -48,7 +48,7 @@ class TestAnError:
         ids=["that fails at once", "that is tried again"],
     )
     def test_is_logged_once_and_says_what_to_do_on_a_line_of_its_own(self, error, kind):
-        with pytest.raises(kind, match=r"^No (bucket|answer)") as caught, failing():
+        with pytest.raises(kind, match=r"^No (bucket|answer)") as caught, fail_or_retry():
             fails(error)
         logged = "".join(traceback.format_exception(caught.value))
         assert logged.count("Traceback") == 1
@@ -57,7 +57,7 @@ class TestAnError:
         assert logged.count("Make it") == 1
 
     def test_without_a_cure_is_one_line(self):
-        with pytest.raises(AirflowFailException, match=r"\AWhat\.\Z"), failing():
+        with pytest.raises(AirflowFailException, match=r"\AWhat\.\Z"), fail_or_retry():
             raise InputError("What")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.manifest import Manifest
-from airflow_vertex_batch.core.landing.on_empty import OnEmpty, emptiness
+from airflow_vertex_batch.core.landing.on_empty import OnEmpty, empty_error
 
 
 def a_manifest(**counts):
@@ -14,7 +14,7 @@ def a_manifest(**counts):
 
 
 def test_a_set_without_a_row_is_empty_and_says_what_to_do():
-    assert str(emptiness(a_manifest())) == (
+    assert str(empty_error(a_manifest())) == (
         "The source has no row: there is nothing to ask. "
         "No job is created and nothing is landed; what has landed before is as it was; "
         "jobs of an earlier attempt may still run. "
@@ -25,7 +25,7 @@ def test_a_set_without_a_row_is_empty_and_says_what_to_do():
 
 @pytest.mark.parametrize("kind", ["request_count", "known_count", "rejected_count"])
 def test_rows_of_any_kind_are_no_emptiness(kind):
-    assert emptiness(a_manifest(row_count=3, **{kind: 3})) is None
+    assert empty_error(a_manifest(row_count=3, **{kind: 3})) is None
 
 
 def test_the_author_chooses_one_of_three():

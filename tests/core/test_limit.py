@@ -15,7 +15,7 @@ from airflow_vertex_batch.core.waiting.watch import (
     TimedOut,
     WaitPolicy,
     conclude,
-    insist_on_time,
+    require_time_left,
     watch,
 )
 from tests.builders import JOB_NAME, NIGHT
@@ -139,9 +139,9 @@ class TestBuying:
             r" Nothing was paid for that job.*with a longer execution_timeout\.$"
         )
         with pytest.raises(OutOfTimeError, match=words) as caught:
-            insist_on_time(self.LIMIT, NIGHT.timestamp(), self.LIMIT.at)
+            require_time_left(self.LIMIT, NIGHT.timestamp(), self.LIMIT.at)
         assert caught.value.retryable
 
     @pytest.mark.parametrize("limit", [LIMIT, None], ids=["before the limit", "without one"])
     def test_else_it_passes(self, limit):
-        insist_on_time(limit, NIGHT.timestamp(), self.LIMIT.at - 1)
+        require_time_left(limit, NIGHT.timestamp(), self.LIMIT.at - 1)

@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.purchase.decide import (
     moves_of,
 )
 from airflow_vertex_batch.core.purchase.move import move
-from airflow_vertex_batch.core.purchase.place import Everywhere, Place
+from airflow_vertex_batch.core.purchase.place import AllLocationsService, Place
 from airflow_vertex_batch.core.purchase.submit import Order, job_fingerprint
 from tests.builders import LOG, NIGHT, a_job, a_log, a_spec, an_identity
 from tests.core.worlds import Task, World, fails, some_rows
@@ -120,7 +120,7 @@ class TestOrder:
         assert order.spec == specs[-1]
         assert order.earlier == {job_fingerprint("c", spec) for spec in specs[:-1]}
         assert order.fingerprint == job_fingerprint("c", specs[-1])
-        assert isinstance(order.service, Everywhere)
+        assert isinstance(order.service, AllLocationsService)
 
     def test_what_is_left_to_another_task_stays_where_it_was(self):
         order = self.order(Place())

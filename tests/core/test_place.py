@@ -6,7 +6,7 @@ import pytest
 
 from airflow_vertex_batch.core.domain.address import JobName
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.core.purchase.place import Everywhere, Place, read_places
+from airflow_vertex_batch.core.purchase.place import AllLocationsService, Place, read_places
 from tests.builders import a_spec
 from tests.fakes import Clock, Jobs
 
@@ -43,7 +43,7 @@ class TestEverywhere:
     def test_each_call_goes_where_the_job_is(self):
         clock = Clock()
         home = Jobs(clock)
-        service = Everywhere(home, home.at, {"europe-west4"})
+        service = AllLocationsService(home, home.at, {"europe-west4"})
         here = service.create(a_spec(labels={"a": "b"}))
         clock.sleep(60)
         there = service.create(a_spec(labels={"a": "b"}, location="europe-west4"))
@@ -54,7 +54,7 @@ class TestEverywhere:
 
     def test_a_place_that_is_the_task_s_own_shows_its_jobs_once(self):
         home = Jobs()
-        service = Everywhere(home, home.at, {"global"})
+        service = AllLocationsService(home, home.at, {"global"})
         job = service.create(a_spec(labels={"a": "b"}))
         assert [each.name for each in service.list({"a": "b"})] == [job.name]
         assert service.get(JobName.parse(job.name)) == job

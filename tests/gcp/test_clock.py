@@ -130,7 +130,7 @@ class TestTheClock:
 
     def test_goes_on_between_two_answers(self):
         clock = self.clock()
-        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        clock.note_time(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
         self.ticks += 90
         assert clock.now() == datetime(2026, 11, 22, 2, 1, 30, tzinfo=UTC)
 
@@ -138,28 +138,28 @@ class TestTheClock:
     def test_is_not_turned_back_by_an_answer_that_is_read_late(self, asleep):
         """A process is stopped after its request; the answer has waited for it since."""
         clock = self.clock()
-        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        clock.note_time(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
         self.ticks += asleep
-        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        clock.note_time(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
         assert clock.now() == datetime(2026, 11, 22, 2, tzinfo=UTC) + timedelta(seconds=asleep)
 
     def test_is_put_right_by_the_next_answer(self):
         clock = self.clock()
-        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        clock.note_time(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
         self.ticks += 1
-        clock.hear(_answer("Sun, 22 Nov 2026 02:00:09 GMT"))
+        clock.note_time(_answer("Sun, 22 Nov 2026 02:00:09 GMT"))
         assert clock.now() == datetime(2026, 11, 22, 2, 0, 9, tzinfo=UTC)
 
     def test_knows_nothing_before_an_answer_nor_long_after_one(self):
         clock = self.clock()
         assert clock.now() is None
-        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        clock.note_time(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
         self.ticks += 3601
         assert clock.now() is None
 
     @pytest.mark.parametrize("date", ["", "yesterday"])
     def test_an_answer_without_a_time_is_no_news(self, date):
         clock = self.clock()
-        clock.hear(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
-        clock.hear(_answer(date))
+        clock.note_time(_answer("Sun, 22 Nov 2026 02:00:00 GMT"))
+        clock.note_time(_answer(date))
         assert clock.now() == datetime(2026, 11, 22, 2, tzinfo=UTC)

@@ -4,7 +4,7 @@ A night is one task of one run: attempts that die anywhere, retries, clears, edi
 fails, lags, loses answers and labels, jobs that end in every way, logs that are lost, days that pass. At its end the
 faults are over, and the task is tried until it has landed.
 
-Beyond what a night may hold is what no client can repair, as the service knows no request id: a worker that stands still
+Beyond what a night may hold is what no client can repair: the service knows no request id. A worker that stands still
 for longer than a create call may take between its last look and that call; the log lost while labels are lost too,
 or while a new job is not listed yet; a 404 for a job that is there and not listed.
 """

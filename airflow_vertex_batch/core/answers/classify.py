@@ -22,8 +22,8 @@ from airflow_vertex_batch.core.domain.jsonl import (
     OutputLine,
     Response,
     decode,
+    decode_leniently,
     encode,
-    loose,
     read_echo,
     read_response,
 )
@@ -276,7 +276,7 @@ def judged_json(text: str, check: Callable[[Any], str] | None) -> dict[str, Any]
         encode(answer)
     except OverflowError:
         # Integers of more than 64 bits are rounded, as a table would do. The text has all of their digits.
-        answer = loose(body.encode())
+        answer = decode_leniently(body.encode())
     problem = check(answer) if check is not None else ""
     if problem:
         return {**_invalid("SCHEMA", problem), "answer": answer}
@@ -365,6 +365,6 @@ def _error_of(status: str) -> dict[str, Any] | None:
     start = status.find("{")
     if start < 0:
         return None
-    doc = loose(status[start:].encode())
+    doc = decode_leniently(status[start:].encode())
     error = doc.get("error", doc) if isinstance(doc, dict) else None
     return error if isinstance(error, dict) else None

@@ -138,7 +138,7 @@ def misspelt(model: str) -> str:
     One letter too many, too few or another one, two that changed places, other signs between the words, or a
     ``-preview`` left out. More than that may be a model that is newer than this table, and so may another version.
     """
-    if is_of_others(model) or life_of(model) is not None:
+    if is_outside_catalog(model) or life_of(model) is not None:
         return ""
     name = _plain(base_name(model))
     return next((known for known in lives() if _is_typo(name, _plain(known)) or _plain(known) == name + "preview"), "")
@@ -149,7 +149,7 @@ def retirement(model: str, begins: datetime) -> str:
 
     :param begins: with its timezone.
     """
-    life = None if is_of_others(model) else life_of(model)
+    life = None if is_outside_catalog(model) else life_of(model)
     return life.notice(begins, begins + JOB_LIFE) if life is not None else ""
 
 
@@ -160,7 +160,7 @@ def notices(model: str, begins: datetime) -> tuple[str, ...]:
     return tuple(said for said in (spelling, retirement(model, begins)) if said)
 
 
-def is_of_others(model: str) -> bool:
+def is_outside_catalog(model: str) -> bool:
     """Whether a name is of another publisher's model, or of a tuned one: nothing here knows those.
 
     :param model: as a job names it.

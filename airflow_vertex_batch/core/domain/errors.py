@@ -54,7 +54,7 @@ class VertexBatchError(Exception):
         self.left, self.todo = self.left or left, " ".join(_sentence(part) for part in (self.todo, todo) if part)
         self.args = (self._message(),)
 
-    def lay_out(self) -> Self:
+    def put_advice_on_own_line(self) -> Self:
         """Put what to do on a line of its own, where people look for it, and return the error."""
         if self.todo:
             told = " ".join(_sentence(part) for part in (self.what, self.why, self.left) if part)

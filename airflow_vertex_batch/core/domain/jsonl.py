@@ -119,7 +119,7 @@ def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
     try:
         return _decode_line(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        doc, why = loose(raw), too_long(raw) or str(error)
+        doc, why = decode_leniently(raw), too_long(raw) or str(error)
     if isinstance(doc, dict):
         return _lenient(_with_text_status(doc), OutputLine)
     raise ResultError(
@@ -131,7 +131,7 @@ def read_output(raw: bytes, uri: str, number: int) -> OutputLine:
     )
 
 
-def loose(raw: bytes) -> Any:
+def decode_leniently(raw: bytes) -> Any:
     """Decode what may have to be repaired; None where there is no JSON. What comes out can be encoded again."""
     return decode(repair_json(raw) or b"null")
 
@@ -167,9 +167,9 @@ def read_echo(raw: bytes | msgspec.Raw) -> Echo | None:
     try:
         return _decode_echo(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        doc = loose(bytes(raw))
+        doc = decode_leniently(bytes(raw))
     # A BigQuery column may hold the request as a JSON text.
-    doc = loose(doc.encode()) if isinstance(doc, str) else doc
+    doc = decode_leniently(doc.encode()) if isinstance(doc, str) else doc
     return _lenient(doc, Echo) if isinstance(doc, dict) else None
 
 

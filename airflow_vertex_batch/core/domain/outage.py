@@ -27,7 +27,7 @@ _MAX_WAIT_SECONDS = 20.0
 MAX_RETRY_AFTER_SECONDS = 60.0
 
 
-def may_pass(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Whether the same call may be sent again, and may succeed then."""
     return isinstance(error, ServiceError) and error.retryable and not isinstance(error, AmbiguousError)
 
@@ -42,11 +42,11 @@ def seconds_waited(state: RetryCallState) -> float:
     return state.idle_for
 
 
-def outlasting(
+def retrying_in_outage(
     sleep: Callable[[float], None],
     seconds: float = OUTAGE_SECONDS,
     passed: Callable[[RetryCallState], float] = seconds_passed,
-    repeats: Callable[[BaseException], bool] = may_pass,
+    repeats: Callable[[BaseException], bool] = is_temporary,
 ) -> Retrying:
     """Return an object that repeats a call after temporary errors. The last try comes when `seconds` have passed, or
     later.

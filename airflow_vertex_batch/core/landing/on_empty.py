@@ -40,7 +40,7 @@ MAY_RUN = "jobs of an earlier attempt may still run"
 CANCELLED = "no job of an earlier attempt runs on"
 
 
-def emptiness(manifest: Manifest, jobs: str = MAY_RUN) -> InputError | None:
+def empty_error(manifest: Manifest, jobs: str = MAY_RUN) -> InputError | None:
     """Return the error for a set without a row; None for any other set, also if all its rows are known or rejected.
 
     :param jobs: the text about jobs that were bought for rows which the source had before.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from airflow_vertex_batch.core.domain.outage import may_pass, outlasting, seconds_waited
+from airflow_vertex_batch.core.domain.outage import is_temporary, retrying_in_outage, seconds_waited
 from airflow_vertex_batch.core.purchase.entries import Refusal
 from airflow_vertex_batch.core.purchase.submit import ensure_job
 
@@ -28,9 +28,9 @@ def ensure_job_with_retries(order: Order, *, sleep: Callable[[float], None] = ti
 
     def repeats(error: BaseException) -> bool:
         # Reads are not repeated here: the clients of the service and of the store repeat them.
-        return may_pass(error) and _was_refused(order)
+        return is_temporary(error) and _was_refused(order)
 
-    return outlasting(sleep, passed=seconds_waited, repeats=repeats)(ensure_job, order, sleep=sleep)
+    return retrying_in_outage(sleep, passed=seconds_waited, repeats=repeats)(ensure_job, order, sleep=sleep)
 
 
 def _was_refused(order: Order) -> bool:

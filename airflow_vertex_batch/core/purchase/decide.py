@@ -16,10 +16,10 @@ from airflow_vertex_batch.core.purchase.entries import JobEntry, Moved, Submissi
 from airflow_vertex_batch.core.purchase.log import pending_seconds
 from airflow_vertex_batch.core.purchase.ownership import (
     GENERATION_LABEL,
-    Beside,
     Claim,
+    LeftRunning,
     fingerprint_of,
-    parted,
+    split_by_claim,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Attach(msgspec.Struct, frozen=True):
     job: BatchJob
     recorded: bool
     cancel: tuple[str, ...] = ()
-    beside: tuple[Beside, ...] = ()
+    left_running: tuple[LeftRunning, ...] = ()
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ class Submit(msgspec.Struct, frozen=True):
     why: str
     cancel: tuple[str, ...] = ()
     replaces: str = ""
-    beside: tuple[Beside, ...] = ()
+    left_running: tuple[LeftRunning, ...] = ()
 
 
 class Settle(msgspec.Struct, frozen=True):
@@ -154,30 +154,30 @@ def decide(
 
     if usable := next(filter(is_enough, ours), None):
         keep = terms.on_changed_input is OnChangedInput.FAIL
-        cancel, beside = ((), ()) if keep else parted(others, entries, installation)
+        cancel, left_running = ((), ()) if keep else split_by_claim(others, entries, installation)
         recorded = last is not None and last.job_name == usable.name
-        return Attach(usable, recorded=recorded, cancel=cancel, beside=beside)
+        return Attach(usable, recorded=recorded, cancel=cancel, left_running=left_running)
     if (pending := pending_seconds(entries, terms.settle_seconds, now)) > 0:
         return Settle(pending)
     renewed = [job for job in jobs if terms.renew and _answers(job, known.get(job.name), wanted, None)]
     if others and terms.on_changed_input is OnChangedInput.FAIL and others[0] not in renewed:
         return Refuse(f"{others[0].name} is running for other input of the same task")
-    cancel, beside = parted(others, entries, installation)
-    if foreign := next((each for each in beside if each.claim is Claim.ANOTHERS), None):
-        return _refuse_foreign(foreign, installation)
+    cancel, left_running = split_by_claim(others, entries, installation)
+    if other := next((each for each in left_running if each.claim is Claim.ANOTHERS), None):
+        return _refuse_bought_elsewhere(other, installation)
     if renewed and not ours:
         why = "the task was cleared with on_clear='new'"
-        return Submit(why, cancel, replaces=renewed[0].name, beside=beside)
+        return Submit(why, cancel, replaces=renewed[0].name, left_running=left_running)
     why, replaces = _reason(ours, others, last.job_name if last else "", {job.name for job in jobs})
-    return Submit(why, cancel, replaces, beside)
+    return Submit(why, cancel, replaces, left_running)
 
 
-def _refuse_foreign(beside: Beside, installation: str) -> Refuse:
+def _refuse_bought_elsewhere(other: LeftRunning, installation: str) -> Refuse:
     return Refuse(
-        f"{beside.job.name} ({beside.job.display_name}) is running for other input of the same task, and installation "
-        f"{beside.buyer} bought it; this one is {installation}",
+        f"{other.job.name} ({other.job.display_name}) is running for other input of the same task, and installation "
+        f"{other.buyer} bought it; this one is {installation}",
         todo="Wait until that job has ended, or let a person cancel it. Then give each Airflow a staging folder of its "
-        f"own; if both names are this Airflow's, set [vertex_batch] installation to {beside.buyer}",
+        f"own; if both names are this Airflow's, set [vertex_batch] installation to {other.buyer}",
     )
 
 

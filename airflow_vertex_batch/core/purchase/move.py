@@ -12,7 +12,7 @@ from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.errors import LogError
 from airflow_vertex_batch.core.money.estimate import estimate_cost
 from airflow_vertex_batch.core.purchase.decide import Terms, moves_of
-from airflow_vertex_batch.core.purchase.ownership import parted, tell_of
+from airflow_vertex_batch.core.purchase.ownership import split_by_claim, warn_about
 from airflow_vertex_batch.core.purchase.place import Place
 from airflow_vertex_batch.core.requests.lint import model_refusal
 
@@ -48,8 +48,8 @@ def move(
     """
     entries = log.entries()
     moves = moves_of(entries, fingerprint, terms)
-    if not job.state.is_final and (beside := parted([job], entries, log.installation)[1]):
-        tell_of(beside, log.folder)
+    if not job.state.is_final and (left_running := split_by_claim([job], entries, log.installation)[1]):
+        warn_about(left_running, log.folder)
         return None
     been = {entry.job_name: Place(entry.location, entry.model) for entry in moves}
     if job.name in been:

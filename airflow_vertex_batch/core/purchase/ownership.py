@@ -52,7 +52,7 @@ class Claim(StrEnum):
     UNNAMED = "unnamed"
 
 
-class Beside(msgspec.Struct, frozen=True):
+class LeftRunning(msgspec.Struct, frozen=True):
     """A running job that is not cancelled, although another job is used for its task. A person must look at it."""
 
     job: BatchJob
@@ -141,19 +141,19 @@ def claim_on(job: BatchJob, entries: Sequence[JobEntry], installation: str) -> C
     return Claim.OURS if is_named else Claim.UNNAMED
 
 
-def parted(
+def split_by_claim(
     jobs: Iterable[BatchJob], entries: Sequence[JobEntry], installation: str
-) -> tuple[tuple[str, ...], tuple[Beside, ...]]:
+) -> tuple[tuple[str, ...], tuple[LeftRunning, ...]]:
     """Split running jobs: first the names of those that may be cancelled, then those that must not be."""
     claims = [(job, claim_on(job, entries, installation)) for job in jobs]
     cancel = tuple(job.name for job, claim in claims if claim is Claim.OURS)
-    beside = (Beside(job, claim, buyer_of(job, entries)) for job, claim in claims if claim is not Claim.OURS)
-    return cancel, tuple(beside)
+    left_running = (LeftRunning(job, claim, buyer_of(job, entries)) for job, claim in claims if claim is not Claim.OURS)
+    return cancel, tuple(left_running)
 
 
-def tell_of(beside: Iterable[Beside], log_folder: Uri) -> None:
+def warn_about(left_running: Iterable[LeftRunning], log_folder: Uri) -> None:
     """Log a warning for each job that is not cancelled."""
-    for each in beside:
+    for each in left_running:
         log.warning("%s.", each.text(log_folder))
 
 

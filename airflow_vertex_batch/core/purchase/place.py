@@ -68,7 +68,7 @@ def check_moves(elsewhere: Any, places: Collection[Place], queue_timeout: float 
         raise InputError("elsewhere without queue_timeout would do nothing", todo=todo)
 
 
-class Everywhere:
+class AllLocationsService:
     """A `JobService` for the task's own location and for all locations to which jobs were moved.
 
     :param home: the service of the task's own location.

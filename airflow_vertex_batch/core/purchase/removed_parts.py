@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from airflow_vertex_batch.core.domain.job import Phase
 from airflow_vertex_batch.core.purchase.decide import SETTLE_SECONDS
 from airflow_vertex_batch.core.purchase.log import pending_seconds
-from airflow_vertex_batch.core.purchase.ownership import labels_of, look_up, parted, tell_of
-from airflow_vertex_batch.core.purchase.submit import cancel_all, replaced, wherever
+from airflow_vertex_batch.core.purchase.ownership import labels_of, look_up, split_by_claim, warn_about
+from airflow_vertex_batch.core.purchase.submit import cancel_all, replaced, service_of_all_locations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +46,11 @@ def cancel_removed_part(
     while (pending := pending_seconds(entries, settle_seconds, job_log.now())) > 0:
         log.info("A create call may still be under way; looking for its job in %.0f s.", pending)
         sleep(pending)
-    service = wherever(entries, service, at)
+    service = service_of_all_locations(entries, service, at)
     jobs = look_up(service, labels_of(job_log.identity, job_log.part), entries) if entries else []
     running = [job for job in jobs if job.state.phase is Phase.WAITING]
-    cancel, beside = parted(running, entries, job_log.installation)
+    cancel, left_running = split_by_claim(running, entries, job_log.installation)
     if cancel and not owns():
         raise replaced(job_log.identity)
     cancel_all(cancel, "the input changed, and has no such part any more", service)
-    tell_of(beside, job_log.folder)
+    warn_about(left_running, job_log.folder)

@@ -37,9 +37,9 @@ from airflow_vertex_batch.core.purchase.ownership import (
     labels_of,
     look_up,
     others_at_work,
-    tell_of,
+    warn_about,
 )
-from airflow_vertex_batch.core.purchase.place import Everywhere
+from airflow_vertex_batch.core.purchase.place import AllLocationsService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -78,7 +78,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     owns: Callable[[], bool] = lambda: True
     check_input: Callable[[], None] = lambda: None
 
-    def insist(self, step: Decision) -> None:
+    def stop_if_replaced(self, step: Decision) -> None:
         """Before a step buys or cancels anything, stop if this attempt was replaced while it slept.
 
         :raises LogError: when it was replaced.
@@ -113,7 +113,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             spec=specs[-1],
-            service=wherever(moves, self.service, self.at),
+            service=service_of_all_locations(moves, self.service, self.at),
             earlier=frozenset(fingerprints[:-1]),
             left=frozenset(move.job_name for move in moves if not (move.location or move.model)),
         )
@@ -137,10 +137,12 @@ def job_fingerprint(content: str, spec: JobSpec) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def wherever(entries: Sequence[JobEntry], home: JobService, at: Callable[[str], JobService] | None) -> JobService:
+def service_of_all_locations(
+    entries: Sequence[JobEntry], home: JobService, at: Callable[[str], JobService] | None
+) -> JobService:
     """Return a job service for all locations to which a job was moved."""
     locations = {entry.location for entry in entries if isinstance(entry, Moved) and entry.location}
-    return Everywhere(home, at, locations) if locations and at else home
+    return AllLocationsService(home, at, locations) if locations and at else home
 
 
 def _at_place(spec: JobSpec, move: Moved) -> JobSpec:
@@ -175,13 +177,13 @@ def ensure_job(
     while tries < _MAX_TRIES:
         entries, placed, step = _next_step(order)
         tries += not isinstance(step, Settle)
-        order.insist(step)
+        order.stop_if_replaced(step)
         sharing = others_at_work(entries, log.installation)
         match step:
-            case Attach(job, recorded, cancel, beside):
+            case Attach(job, recorded, cancel, left_running):
                 if recorded or log.append(_submission_of(placed, job)):
                     cancel_all(cancel, "another job answers for its task now", placed.service)
-                    tell_of(beside, log.folder)
+                    warn_about(left_running, log.folder)
                     logger.info("Attached to %s (%s); nothing was created.", job.name, job.progress)
                     return Ensured(job, created=False, sharing=sharing)
             case Settle(seconds):
@@ -194,7 +196,7 @@ def ensure_job(
                 if not log.append(intent):
                     continue
                 cancel_all(step.cancel, step.why, placed.service)
-                tell_of(step.beside, log.folder)
+                warn_about(step.left_running, log.folder)
                 # If this process slept after its intent, it must not send: another attempt may have sent instead.
                 if (log.now() - intent.at).total_seconds() > max(settle_seconds / 2, _LOOK_EVERY_SECONDS):
                     continue

@@ -30,10 +30,10 @@ class Kind(Enum):
     JSON_LINES = "JSON lines"
     CSV = "a CSV file"
     PARQUET = "a Parquet file"
-    PACKED = "packed with gzip"
+    COMPRESSED = "packed with gzip"
     UTF16 = "text in UTF-16"
     BINARY = "no text"
-    SPREAD = "JSON over several lines"
+    SPREADSHEET = "JSON over several lines"
 
     def refused(self, uri: Uri, why: str, table: str) -> InputError:
         """Return the error of a file that is not made of JSON lines.
@@ -44,10 +44,10 @@ class Kind(Enum):
         cures = {
             Kind.CSV: table,
             Kind.PARQUET: table,
-            Kind.PACKED: "Unpack it",
+            Kind.COMPRESSED: "Unpack it",
             Kind.UTF16: "Write it as UTF-8",
             Kind.BINARY: "Check the name of the file",
-            Kind.SPREAD: f"Write each object on one line, as jq -c . {uri.basename} does",
+            Kind.SPREADSHEET: f"Write each object on one line, as jq -c . {uri.basename} does",
         }
         return InputError(f"{uri} is {self.value}", why=why, todo=cures[self])
 
@@ -64,11 +64,11 @@ def kind_of(name: str, stream: IO[bytes]) -> Kind:
     if head.startswith(b"PAR1"):
         return Kind.PARQUET
     if head.startswith(b"\x1f\x8b"):
-        return Kind.PACKED
+        return Kind.COMPRESSED
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return Kind.UTF16
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.partition(b"\n")[0].rstrip() in _OPENED:
-        return Kind.SPREAD
+        return Kind.SPREADSHEET
     is_json = text.startswith((b"{", b"["))
     return Kind.BINARY if not is_json and head.translate(None, _TEXT) else Kind.JSON_LINES

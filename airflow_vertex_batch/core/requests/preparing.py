@@ -103,7 +103,7 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
         self._refuse_idle(source)
         for name in ("rows", *_KINDS_OF):
             if name not in later:
-                self.check_come(name)
+                self.check_known(name)
         return source
 
     @property
@@ -122,7 +122,7 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"Task {self.task_id} has no prompt", todo="Set prompt='… {{ column }} …'")
         return given[0]
 
-    def check_come(self, name: str) -> None:
+    def check_known(self, name: str) -> None:
         """Check an argument whose value is known now.
 
         :raises InputError: when it does not have its type.

@@ -79,12 +79,12 @@ class Objects(msgspec.Struct, frozen=True):
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002 - one shape for all
         """Yield one row an object, in name order."""
         for number, info in enumerate(objects_at(store, Uri.parse(self.pattern)), start=1):
-            kind = self.mime_type or media_type(info.uri.name) or _told_type(info.content_type)
+            kind = self.mime_type or media_type(info.uri.name) or _stored_type(info.content_type)
             row = {"uri": str(info.uri), "name": info.uri.basename, "mime_type": kind, "size_bytes": info.size_bytes}
             yield str(info.uri), number, row
 
 
-def _told_type(content_type: str) -> str:
+def _stored_type(content_type: str) -> str:
     # These types only mean that the uploader did not know the type.
     return "" if content_type in {"application/octet-stream", "binary/octet-stream"} else content_type
 

@@ -71,11 +71,11 @@ class Cloud(Protocol):
 class Person(Protocol):
     """Who runs the batch."""
 
-    def answers(self, question: Question) -> tuple[str, bool]:
-        """Return who answered, and whether it may be paid; an empty name where nobody is there to be asked."""
+    def ask(self, question: Question) -> tuple[str, bool]:
+        """Ask the person; return who answered, and whether it may be paid. The name is empty if nobody can be asked."""
 
-    def sees(self, jobs: Sequence[BatchJob]) -> None:
-        """Be told of the jobs that are waited for, as they are now."""
+    def show_jobs(self, jobs: Sequence[BatchJob]) -> None:
+        """Show the jobs that are waited for, as they are now."""
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -88,7 +88,7 @@ class Finished(msgspec.Struct, frozen=True):
     bad: VertexBatchError | None = None
 
 
-class Patience(StrEnum):
+class WaitMode(StrEnum):
     """How long a run waits for jobs."""
 
     #: Until they have ended.
@@ -144,8 +144,8 @@ class Standalone:
         """Whether a job was bought, or may have been."""
         return any(isinstance(entry, Intent | Submission) for entry in self.log.entries())
 
-    def go_on(self, patience: Patience = Patience.WAIT) -> Wait | Skip | Finished:
-        """Go on until the answers have landed, or there is nothing to do, or the patience is over.
+    def go_on(self, wait_mode: WaitMode = WaitMode.WAIT) -> Wait | Skip | Finished:
+        """Go on until the answers have landed, or there is nothing to do, or the run does not wait any longer.
 
         :raises VertexBatchError: saying what is wrong, what became of the jobs, and what to do.
         """
@@ -156,8 +156,8 @@ class Standalone:
                 case Ask() as step:
                     attempt = self._asked(batch, step)
                 case Wait() as step:
-                    self._person.sees(step.jobs)
-                    outcomes = None if patience is Patience.DETACH else self._outcomes(step, patience)
+                    self._person.show_jobs(step.jobs)
+                    outcomes = None if wait_mode is WaitMode.DETACH else self._outcomes(step, wait_mode)
                     if outcomes is None:
                         return step
                     attempt = step.attempt.after(outcomes, bool(self._spec.elsewhere))
@@ -166,9 +166,9 @@ class Standalone:
                 case Done(rounds):
                     return self._land(rounds)
 
-    def _outcomes(self, wait: Wait, patience: Patience) -> list[Outcome] | None:
+    def _outcomes(self, wait: Wait, wait_mode: WaitMode) -> list[Outcome] | None:
         """Return what came of the jobs; None where one look is not enough to know."""
-        if patience is Patience.ONCE:
+        if wait_mode is WaitMode.ONCE:
             found = [drive_once(flow, service) for flow, service in self._flows(wait)]
             ended = [outcome for outcome in found if outcome is not None]
             is_over = len(ended) == len(found) or any(isinstance(outcome, Queued) for outcome in ended)
@@ -177,7 +177,7 @@ class Standalone:
 
         def seen(job: BatchJob) -> None:
             now[job.name] = job
-            self._person.sees(tuple(now.values()))
+            self._person.show_jobs(tuple(now.values()))
 
         return drive(*self._flows(wait), seen=seen)
 
@@ -191,7 +191,7 @@ class Standalone:
 
         :raises InputError: when the batch itself was not approved. That is not written down: the next run asks again.
         """
-        by, approved = self._person.answers(step.question)
+        by, approved = self._person.ask(step.question)
         if not approved and not step.round:
             raise InputError(
                 step.question.subject,

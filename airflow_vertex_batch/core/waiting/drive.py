@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Asks(Protocol):
+class JobCalls(Protocol):
     """What the sync driver needs of a job service."""
 
     def get(self, name: JobName) -> BatchJob:
@@ -34,7 +34,7 @@ class Asks(Protocol):
         """Cancel one job."""
 
 
-class AsksAsync(Protocol):
+class AsyncJobCalls(Protocol):
     """What the async driver needs of a job service."""
 
     def get(self, name: JobName) -> Awaitable[BatchJob]:
@@ -49,7 +49,7 @@ def _say(warning: Warn) -> None:
 
 
 def drive(
-    *waits: tuple[Flow, Asks],
+    *waits: tuple[Flow, JobCalls],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
     seen: Callable[[BatchJob], None] = lambda _job: None,
@@ -80,7 +80,7 @@ def drive(
 
 def drive_once(
     flow: Flow,
-    service: Asks,
+    service: JobCalls,
     *,
     seen: Callable[[BatchJob], None] = lambda _job: None,
     warn: Callable[[Warn], None] = _say,
@@ -93,7 +93,7 @@ def drive_once(
 
 
 def _to_sleep(
-    flow: Flow, service: Asks, seen: Callable[[BatchJob], None], warn: Callable[[Warn], None]
+    flow: Flow, service: JobCalls, seen: Callable[[BatchJob], None], warn: Callable[[Warn], None]
 ) -> Sleep | Outcome:
     """Carry out a flow from its beginning, or from one sleep, to the next or to its end."""
     try:
@@ -111,7 +111,7 @@ def _to_sleep(
 
 
 def _reply(
-    step: Poll | Cancel | Warn, service: Asks, seen: Callable[[BatchJob], None], warn: Callable[[Warn], None]
+    step: Poll | Cancel | Warn, service: JobCalls, seen: Callable[[BatchJob], None], warn: Callable[[Warn], None]
 ) -> Reply:
     match step:
         case Poll(name):
@@ -127,7 +127,7 @@ def _reply(
 
 async def adrive(
     flow: Flow,
-    service: AsksAsync,
+    service: AsyncJobCalls,
     *,
     sleep: Callable[[float], Awaitable[None]],
     seen: Callable[[BatchJob], Awaitable[None]],
@@ -149,7 +149,7 @@ async def adrive(
 
 async def _areply(
     step: Step,
-    service: AsksAsync,
+    service: AsyncJobCalls,
     sleep: Callable[[float], Awaitable[None]],
     seen: Callable[[BatchJob], Awaitable[None]],
     warn: Callable[[Warn], Awaitable[None]],

@@ -81,7 +81,7 @@ class Limit(msgspec.Struct, frozen=True):
         return {"at": self.at, "name": str(self.name)}
 
 
-def insist_on_time(limit: Limit | None, began: float, now: float) -> None:
+def require_time_left(limit: Limit | None, began: float, now: float) -> None:
     """Refuse to buy a job if the time of this attempt is over: the wait for the job would end at once.
 
     :param limit: when the attempt ends, if it has an end.

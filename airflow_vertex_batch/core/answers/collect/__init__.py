@@ -187,7 +187,7 @@ class _TemporaryFiles(contextlib.ExitStack):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.strays, self.bad, self.doubtful = (self.enter_context(Spool(_SPOOLED)) for _ in range(3))
+        self.keyless, self.bad, self.doubtful = (self.enter_context(Spool(_SPOOLED)) for _ in range(3))
         return self
 
 
@@ -203,7 +203,7 @@ class _Sorting:
         check: Callable[[Any], str] | None,
     ) -> None:
         self._job, self._is_resumed, self._expected = batch.job, batch.resumed, expected
-        self._strays, self._bad, self._doubtful = files.strays, files.bad, files.doubtful
+        self._keyless, self._bad, self._doubtful = files.keyless, files.bad, files.doubtful
         self._anomalies, self._check = anomalies, check
         self._lines = PlainLines()
         #: The number of lines that belong to no request of ours: without an error, and with an error.
@@ -291,7 +291,7 @@ class _Sorting:
         elif self._is_resumed and isinstance(line.key, str):
             self._count_other(line)
         else:
-            self._strays.add(raw)
+            self._keyless.add(raw)
 
     def _may_be_other(self, line: OutputLine, name: str) -> bool:
         """Whether the request that came back with an answer looks different from the request that was sent under this
@@ -341,11 +341,11 @@ class _Sorting:
 
     def rejoined(self) -> Iterator[ResultRow]:
         """Yield the good rows of lines without a known key, if their request can be found."""
-        if not self._strays.count:
+        if not self._keyless.count:
             return
-        lines = (Evidence.of(read_output(raw, "", 0)) for raw in self._strays.read())
+        lines = (Evidence.of(read_output(raw, "", 0)) for raw in self._keyless.read())
         joiner = Joiner(lines, self._expected.named(), self._expected.state)
-        for raw in self._strays.read():
+        for raw in self._keyless.read():
             line = read_output(raw, "", 0)
             name = joiner.name_of(Evidence.of(line))
             if name is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.domain.jsonl import canonical, decode, encode, loose
+from airflow_vertex_batch.core.domain.jsonl import canonical, decode, decode_leniently, encode
 from airflow_vertex_batch.core.domain.repair_json import is_deep
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def is_same(sent: dict[str, int], echo: dict[str, int]) -> bool:
 def _members(request: bytes) -> dict[str, Any]:
     """Return the canonical members of a request, without its labels, which are only for the bill."""
     try:
-        doc = loose(request) if is_deep(request) else decode(request)
+        doc = decode_leniently(request) if is_deep(request) else decode(request)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        doc = loose(request)
+        doc = decode_leniently(request)
     if isinstance(doc, str):  # a text column of BigQuery
         return _members(doc.encode())
     made = canonical(doc) if isinstance(doc, dict) else {}

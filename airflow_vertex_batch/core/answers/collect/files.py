@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.domain.errors import ResultError
-from airflow_vertex_batch.core.domain.jsonl import OutputLine, encode, loose, read_output
+from airflow_vertex_batch.core.domain.jsonl import OutputLine, decode_leniently, encode, read_output
 from airflow_vertex_batch.core.domain.lines import read_lines
 
 if TYPE_CHECKING:
@@ -151,6 +151,6 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, msgspec.Raw):
         return value
     try:
-        return loose(json.dumps(value, default=str).encode())
+        return decode_leniently(json.dumps(value, default=str).encode())
     except (ValueError, TypeError, RecursionError):
         return None

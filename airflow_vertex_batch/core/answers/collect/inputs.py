@@ -15,7 +15,7 @@ import msgspec
 from airflow_vertex_batch.core.answers.collect.echo import is_content, mark, mark_of, parts_of
 from airflow_vertex_batch.core.domain.address import TableId, Uri
 from airflow_vertex_batch.core.domain.errors import ResultError
-from airflow_vertex_batch.core.domain.jsonl import NULL, encode, loose
+from airflow_vertex_batch.core.domain.jsonl import NULL, decode_leniently, encode
 from airflow_vertex_batch.core.domain.lines import read_blocks, too_long
 from airflow_vertex_batch.core.domain.ports import inputs_at
 from airflow_vertex_batch.core.domain.shapes import Place, Shape, Shapes, texts_of
@@ -128,7 +128,7 @@ def _odd_line(raw: bytes, uri: str, number: int) -> Request | None:
     """Read a line with the lenient decoder; None if it is blank."""
     if not raw:
         return None
-    doc = loose(raw)
+    doc = decode_leniently(raw)
     if not isinstance(doc, dict):
         raise ResultError(
             f"Line {number} of {uri} is no request",

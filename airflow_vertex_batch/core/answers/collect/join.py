@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_vertex_batch.core.domain.jsonl import contents_fingerprint, decode, loose, read_echo
+from airflow_vertex_batch.core.domain.jsonl import contents_fingerprint, decode, decode_leniently, read_echo
 from airflow_vertex_batch.core.domain.repair_json import is_deep
 from airflow_vertex_batch.core.requests.request import KEY_LABEL, key_label
 
@@ -124,9 +124,9 @@ def _echo_fingerprint(raw: bytes) -> str:
     """Return the fingerprint of a request's contents; an empty text if it has no contents."""
     doc: Any = None
     try:
-        doc = loose(raw) if is_deep(raw) else decode(raw)
+        doc = decode_leniently(raw) if is_deep(raw) else decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        doc = loose(raw)
+        doc = decode_leniently(raw)
     if isinstance(doc, str):  # a text column of BigQuery
         return _echo_fingerprint(doc.encode("utf-8", "replace"))
     contents = doc.get("contents") if isinstance(doc, dict) else None

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_vertex_batch.core.domain.catalog import base_name, is_of_others
+from airflow_vertex_batch.core.domain.catalog import base_name, is_outside_catalog
 from airflow_vertex_batch.core.requests.lint.values import Fault, as_number, member, spelling
 
 REFUSED, _DOUBTFUL = "model-refuses", "model-may-refuse"
@@ -145,7 +145,7 @@ def facts_of(model: str) -> tuple[Fact, ...]:
 
     :param model: as a job names it.
     """
-    name = "" if is_of_others(model) else base_name(model)
+    name = "" if is_outside_catalog(model) else base_name(model)
     return tuple(fact for fact in _FACTS if any(fnmatchcase(name, glob) for glob in fact.models))
 
 

@@ -21,8 +21,8 @@ from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     Finding,
     Plan,
     Verdict,
-    because,
     failed,
+    reason_text,
     unknown,
 )
 
@@ -196,11 +196,11 @@ def _look(check: Check, plan: Plan, cloud: Cloud, subject: str) -> CheckResult:
     try:
         return check.look(plan, cloud, subject)
     except CannotAskError as error:
-        return unknown(because(error), error.todo)
+        return unknown(reason_text(error), error.todo)
     except ServiceError as error:
         return _refused(error)
     except InputError as error:
-        return failed(because(error), error.todo)
+        return failed(reason_text(error), error.todo)
     except Exception as error:  # noqa: BLE001 - an answer of an unexpected shape must not stop the other checks
         return unknown(f"the answer could not be understood ({type(error).__name__})")
 
@@ -208,5 +208,5 @@ def _look(check: Check, plan: Plan, cloud: Cloud, subject: str) -> CheckResult:
 def _refused(error: ServiceError) -> CheckResult:
     if error.status in {401, 404}:
         todo = error.todo or ("Check the name" if error.is_not_found else "Check the connection's credentials")
-        return failed(because(error), todo)
-    return CheckResult(Verdict.UNKNOWN, because(error), error.todo, is_passing=error.retryable)
+        return failed(reason_text(error), todo)
+    return CheckResult(Verdict.UNKNOWN, reason_text(error), error.todo, is_passing=error.retryable)

@@ -18,9 +18,9 @@ from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     CheckResult,
     Cloud,
     Plan,
-    because,
     dataset_of,
     good,
+    reason_text,
     unknown,
     warning,
 )
@@ -39,7 +39,7 @@ _WRITE = frozenset({"roles/storage.objectCreator", "roles/storage.legacyBucketWr
 _AGENT_ROLE = "roles/aiplatform.serviceAgent"
 
 
-class _Thing(msgspec.Struct, frozen=True):
+class _Resource(msgspec.Struct, frozen=True):
     """A bucket or a dataset.
 
     :param roles: the roles that it grants an account.
@@ -67,7 +67,7 @@ def of_bucket(plan: Plan, cloud: Cloud, name: str) -> CheckResult:
         return str(settings(cloud, name).get("projectNumber", "")) == number
 
     todo = f"Run: gcloud storage buckets add-iam-policy-binding gs://{name} --member=serviceAccount:AGENT"
-    return _look(plan, cloud, _Thing(roles, are_enough, is_in, f"{todo} --role=roles/storage.objectUser"))
+    return _look(plan, cloud, _Resource(roles, are_enough, is_in, f"{todo} --role=roles/storage.objectUser"))
 
 
 def of_table(plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
@@ -85,25 +85,25 @@ def of_table(plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
         return owner in {plan.project, number}
 
     todo = "Grant roles/bigquery.dataEditor on the dataset, and roles/bigquery.user on the project, to AGENT"
-    return _look(plan, cloud, _Thing(roles, are_enough, is_in, todo))
+    return _look(plan, cloud, _Resource(roles, are_enough, is_in, todo))
 
 
-def _look(plan: Plan, cloud: Cloud, thing: _Thing) -> CheckResult:
+def _look(plan: Plan, cloud: Cloud, resource: _Resource) -> CheckResult:
     number = project_number(plan, cloud)
     if not number:
         return unknown("the project's number is not known, and with it the service agent's name")
     agent = f"service-{number}@gcp-sa-aiplatform.iam.gserviceaccount.com"
-    todo, hidden = thing.todo.replace("AGENT", agent), []
+    todo, hidden = resource.todo.replace("AGENT", agent), []
     try:
-        if thing.are_enough(roles := thing.roles(agent)):
+        if resource.are_enough(roles := resource.roles(agent)):
             return good(f"{agent} has {', '.join(sorted(roles))}")
     except (ServiceError, CannotAskError) as error:
-        hidden.append(because(error))
+        hidden.append(reason_text(error))
     try:
-        if _is_agent_of(plan.project, cloud, agent) and thing.is_in(number):
+        if _is_agent_of(plan.project, cloud, agent) and resource.is_in(number):
             return good(f"{agent} has {_AGENT_ROLE} on the project, and this is the project's")
     except (ServiceError, CannotAskError) as error:
-        hidden.append(because(error))
+        hidden.append(reason_text(error))
     if hidden:
         return unknown(f"what {agent} may do cannot be seen ({'; '.join(hidden)})", todo)
     return warning(f"{agent} is not listed; a group or a folder may still let it in", todo)

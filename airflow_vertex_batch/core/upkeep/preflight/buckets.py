@@ -10,9 +10,9 @@ from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     CheckResult,
     Cloud,
     Plan,
-    because,
     failed,
     good,
+    reason_text,
     unknown,
     warning,
 )
@@ -60,10 +60,10 @@ def bucket(_plan: Plan, cloud: Cloud, name: str) -> CheckResult:
         doc = cloud.bucket(name)
     except ServiceError as error:
         if error.is_not_found:
-            return failed(because(error), "Check the bucket's name, or create it")
+            return failed(reason_text(error), "Check the bucket's name, or create it")
         if error.status == 403:  # noqa: PLR2004 - an HTTP status reads best as its number
             return unknown(
-                f"its settings may not be read, which running a batch does not need ({because(error)})",
+                f"its settings may not be read, which running a batch does not need ({reason_text(error)})",
                 "Grant storage.buckets.get (roles/storage.legacyBucketReader) to have place and soft delete checked",
             )
         raise
@@ -96,7 +96,7 @@ def caller_rights(_plan: Plan, cloud: Cloud, name: str) -> CheckResult:
 
 def _listed(cloud: Cloud, name: str, error: CannotAskError) -> CheckResult:
     cloud.has_objects(Uri("gs", name, ""))
-    return unknown(f"its objects can be listed; whether they can be written cannot be asked ({because(error)})")
+    return unknown(f"its objects can be listed; whether they can be written cannot be asked ({reason_text(error)})")
 
 
 def place(plan: Plan, cloud: Cloud, name: str) -> CheckResult:
@@ -139,7 +139,7 @@ def source(_plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
         if error.status != 403:  # noqa: PLR2004 - an HTTP status reads best as its number
             raise
         role = "roles/bigquery.dataViewer" if is_table else "roles/storage.objectViewer"
-        return failed(because(error), f"Grant the connection's account {role}")
+        return failed(reason_text(error), f"Grant the connection's account {role}")
 
 
 def _files(cloud: Cloud, address: Uri) -> CheckResult:
@@ -150,7 +150,7 @@ def _files(cloud: Cloud, address: Uri) -> CheckResult:
     try:
         held = cloud.bucket_permissions(address.bucket, (_READS,))
     except CannotAskError as error:
-        return unknown(f"objects are there; whether they can be read cannot be asked ({because(error)})")
+        return unknown(f"objects are there; whether they can be read cannot be asked ({reason_text(error)})")
     if _READS in held:
         return good("objects are there, and can be read")
     return failed(f"objects are there, {_READS} is missing", "Grant roles/storage.objectViewer on the bucket")
@@ -163,7 +163,7 @@ def _table(cloud: Cloud, table: TableId) -> CheckResult:
     try:
         held = cloud.table_permissions(table, ("bigquery.tables.getData",))
     except CannotAskError as error:
-        return unknown(f"it has {size}; whether they can be read cannot be asked ({because(error)})")
+        return unknown(f"it has {size}; whether they can be read cannot be asked ({reason_text(error)})")
     if held:
         return good(f"{size}, and they can be read")
     return failed(f"it has {size}, bigquery.tables.getData is missing", "Grant roles/bigquery.dataViewer on the table")

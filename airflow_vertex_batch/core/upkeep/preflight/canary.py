@@ -25,9 +25,9 @@ from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     Cloud,
     Plan,
     Verdict,
-    because,
     failed,
     good,
+    reason_text,
     warning,
 )
 
@@ -54,7 +54,7 @@ def canary(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     except ServiceError as error:
         if error.status not in _REFUSED:
             raise
-        return failed(f"refused: {because(error)}", "Correct the request; the batch's rows would be refused alike")
+        return failed(f"refused: {reason_text(error)}", "Correct the request; the batch's rows would be refused alike")
     return _judged(plan, plan.canary, request, response)
 
 

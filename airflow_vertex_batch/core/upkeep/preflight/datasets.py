@@ -17,10 +17,10 @@ from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     CheckResult,
     Cloud,
     Plan,
-    because,
     dataset_of,
     failed,
     good,
+    reason_text,
     unknown,
     warning,
 )
@@ -38,9 +38,9 @@ def dataset(_plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
         doc = cloud.dataset(owner, name)
     except ServiceError as error:
         if error.is_not_found:
-            return failed(because(error), "Create the dataset in the right region; this provider only makes tables")
+            return failed(reason_text(error), "Create the dataset in the right region; this provider only makes tables")
         if error.status == 403:  # noqa: PLR2004 - an HTTP status reads best as its number
-            return failed(because(error), "Grant the connection's account roles/bigquery.dataEditor on the dataset")
+            return failed(reason_text(error), "Grant the connection's account roles/bigquery.dataEditor on the dataset")
         raise
     return good(f"in {doc.get('location', 'a place it does not say')}")
 
@@ -108,7 +108,7 @@ def rights(plan: Plan, cloud: Cloud, uri: str) -> CheckResult:
         if _CREATE in held[owner]:
             return good(f"{_CREATE} on all of {owner}")
     except (ServiceError, CannotAskError) as error:
-        hidden = because(error)
+        hidden = reason_text(error)
     return _by_access_list(cloud, uri, hidden)
 
 

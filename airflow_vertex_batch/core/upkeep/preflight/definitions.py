@@ -215,6 +215,6 @@ class Cloud(Protocol):
         """Return those of `wanted` that the caller holds on a table."""
 
 
-def because(error: VertexBatchError) -> str:
+def reason_text(error: VertexBatchError) -> str:
     """Return what happened and why, without the parts that say what to do."""
     return (f"{error.what}: {error.why}" if error.why else error.what).rstrip(".")

@@ -18,9 +18,9 @@ from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     CheckResult,
     Cloud,
     Plan,
-    because,
     failed,
     good,
+    reason_text,
     unknown,
     warning,
 )
@@ -81,11 +81,11 @@ def _asked(plan: Plan, cloud: Cloud, path: str, line: Place | None) -> CheckResu
     except ServiceError as error:
         if error.is_not_found:
             return failed(
-                because(error), f"Check the model's name: {near} is known" if near else "Check the model's name"
+                reason_text(error), f"Check the model's name: {near} is known" if near else "Check the model's name"
             )
-        exists, tuned_from = f"; whether it exists could not be asked ({because(error)})", ""
+        exists, tuned_from = f"; whether it exists could not be asked ({reason_text(error)})", ""
     except CannotAskError as error:
-        exists, tuned_from = f"; whether it exists could not be asked ({because(error)})", ""
+        exists, tuned_from = f"; whether it exists could not be asked ({reason_text(error)})", ""
     if _NO_BATCH_TUNED.match(tuned_from):
         what = f"{path} was tuned from {tuned_from}: tuned models of Gemini 3 and newer have no batch"
         return failed(what, "Ask the model that it was tuned from, or tune an older one")

@@ -12,9 +12,9 @@ from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     Cloud,
     Plan,
     Verdict,
-    because,
     failed,
     good,
+    reason_text,
     unknown,
     warning,
 )
@@ -77,7 +77,7 @@ def credentials(_plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
         who = cloud.principal()
     except ServiceError as error:
         todo = error.todo or "Check that this machine reaches Google's token server"
-        return CheckResult(Verdict.FAILED, because(error), todo, is_passing=error.retryable)
+        return CheckResult(Verdict.FAILED, reason_text(error), todo, is_passing=error.retryable)
     return good(who or "a token; the credentials do not say whose")
 
 
@@ -88,7 +88,8 @@ def project(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     except ServiceError as error:
         if error.status == 403:  # noqa: PLR2004 - an HTTP status reads best as its number
             return unknown(
-                f"{plan.project} may not be looked at, or does not exist: Google says both alike ({because(error)})",
+                f"{plan.project} may not be looked at, or does not exist: Google says both alike "
+                f"({reason_text(error)})",
                 "Grant resourcemanager.projects.get (roles/browser) to have its number shown",
             )
         raise
@@ -117,12 +118,12 @@ def api(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     except ServiceError as error:
         if error.status == 0:
             todo = f"Check the spelling of location {plan.location!r}, and that this machine's network reaches the host"
-            return CheckResult(Verdict.FAILED, because(error), todo, is_passing=True)
+            return CheckResult(Verdict.FAILED, reason_text(error), todo, is_passing=True)
         refusal = _REFUSALS.get(error.reason) or _REFUSALS.get(_WORDS.get(error.status, ""))
         if refusal is None:
             raise
         what, todo = (text.format(project=plan.project, location=plan.location) for text in refusal)
-        return failed(f"{what} ({because(error)})", todo)
+        return failed(f"{what} ({reason_text(error)})", todo)
     return good(f"it answers for {plan.project} in {plan.location}")
 
 
