@@ -121,7 +121,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
     def _go_on(self, context: Context, names: list[JobName], handled: Handled | None = None) -> list[dict[str, Any]]:
         """Ask once, and wait until every job has ended.
 
-        :param told: the queued jobs that this attempt has already dealt with.
+        :param handled: the queued jobs that this attempt has already dealt with.
         """
         from airflow_vertex_batch.core.waiting.queue import Handled
 
@@ -177,7 +177,7 @@ class VertexBatchJobSensor(WaitingOperator, BaseSensorOperator):
             policy = msgspec.structs.replace(self._policy(context), limit=Limit(0.0, self.limit(context).name))
             flows = [(watch(name, policy), CancelIfOwner(hook.jobs(name), ti)) for name in names]
             with self.responsible_for_jobs(context, hook, names):
-                return self._concluded(context, drive(*flows, seen=self._seen))
+                return self._concluded(context, drive(*flows, on_answer=self._seen))
 
     def limit(self, context: Context) -> Limit:
         """Return when this attempt must stop waiting: Airflow's `timeout` of sensors counts too."""

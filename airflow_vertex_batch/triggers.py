@@ -128,8 +128,8 @@ class VertexBatchJobTrigger(BaseTrigger):
         async with self._poller(name) as service:
             flow = watch(name, self._policy(name), usual=service.usual)
             guarded = AsyncCancelIfOwner(service, self._owns)
-            seen = progress_log(self.log.ainfo)
-            return await adrive(flow, guarded, sleep=asyncio.sleep, seen=seen, warn=self._warn)
+            on_answer = progress_log(self.log.ainfo)
+            return await adrive(flow, guarded, sleep=asyncio.sleep, on_answer=on_answer, warn=self._warn)
 
     async def _warn(self, warning: Warn) -> None:
         # In a thread: the log is a pipe to another process of Airflow, and the pipe is full when two thousand triggers
@@ -233,9 +233,9 @@ def progress_log(write: Callable[..., Awaitable[None]]) -> Callable[[BatchJob], 
     """Return a listener that writes one line for each change of a job's state or counts."""
     last: dict[str, str] = {}
 
-    async def seen(job: BatchJob) -> None:
+    async def on_answer(job: BatchJob) -> None:
         if last.get(job.name) != job.progress:
             last[job.name] = job.progress
             await write("%s %s", job.name, job.progress)
 
-    return seen
+    return on_answer

@@ -146,8 +146,8 @@ _STORY = "story dag run task"
 _ROW = json.dumps({"subject": CANARY})
 _GS = f"gs://{BUCKET}"
 
-#: Exit status, and the command lines that end with it: in a folder made by `write_files`, with a Cloud Storage server that
-#: holds `objects`, and no Vertex AI.
+#: Exit status, and the command lines that end with it: in a folder made by `write_files`, with a Cloud Storage server
+#: that holds `objects`, and no Vertex AI.
 LINES: dict[int, tuple[str, ...]] = {
     0: (
         "lint requests.jsonl", "lint 'a[1].jsonl'", "lint packed.jsonl.gz", "lint predictions.jsonl",

@@ -26,7 +26,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The facts that an attempt has found since it began, or since its last wait.
 
     :param fresh: whether the attempt has just begun; False after a wait.
-    :param complete: whether this attempt must still send the rows that jobs of an earlier attempt did not answer.
+    :param owes_repair: whether this attempt must still send the rows that jobs of an earlier attempt did not answer.
     :param base: the set of the whole batch.
     :param has_begun: whether the log says that this attempt began from `base`.
     :param may_spend: whether the next set may be bought.
@@ -179,7 +179,7 @@ def _repair(state: State, facts: Facts) -> Step:  # noqa: PLR0911 - a table
 
 def wanted(state: State, facts: Facts) -> Wants:
     """Return which kinds of rows may be sent again."""
-    wants = Wants.CURABLE if state.left > 0 else Wants(0)
+    wants = Wants.CURABLE if state.rounds_left > 0 else Wants(0)
     # A manual clear always gets a round: also after a round that cured nothing, and also for rows that no job reached.
     wants |= Wants.AGAIN if state.granted else Wants(0)
     return wants | (Wants.UNANSWERED if facts.owes_repair and badly_ended(facts.rounds) else Wants(0))

@@ -52,9 +52,9 @@ class Attempt(Record, frozen=True, kw_only=True):
     """The values that one attempt of a task keeps from wait to wait.
 
     :param fresh: whether the attempt has just begun; False after a wait.
-    :param complete: whether this attempt must still send the rows that jobs of an earlier attempt did not answer.
+    :param owes_repair: whether this attempt must still send the rows that jobs of an earlier attempt did not answer.
     :param was_interrupted: whether the last wait ended because a job queues for too long.
-    :param told: the queued jobs that this attempt has already dealt with.
+    :param handled: the queued jobs that this attempt has already dealt with.
     """
 
     fresh: bool = True

@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.domain.unrendered import check_folder, check_loca
 from airflow_vertex_batch.core.domain.upstream_value import Origin, no_value_error, why_no_value
 from airflow_vertex_batch.edge.arguments import DependencyPartial, check_arguments
 from airflow_vertex_batch.edge.compat import default_retries, fail_exception, skip_exception, task_states, token_of
-from airflow_vertex_batch.edge.rendering import TextsStayTexts
+from airflow_vertex_batch.edge.rendering import TextRenderingMixin
 from airflow_vertex_batch.edge.unknown_arguments import Signature
 from airflow_vertex_batch.links import LINKS_KEY
 from airflow_vertex_batch.settings import Settings
@@ -65,7 +65,7 @@ class _OperatorMeta(BaseOperatorMeta):
                 return super().__call__(*args, **kwargs)
 
 
-class VertexBatchBaseOperator(TextsStayTexts, BaseOperator, metaclass=_OperatorMeta):
+class VertexBatchBaseOperator(TextRenderingMixin, BaseOperator, metaclass=_OperatorMeta):
     """Base of the operators and the sensor.
 
     :param gcp_conn_id: Airflow connection of type ``google_cloud_platform``. Templated.

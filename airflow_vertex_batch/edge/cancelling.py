@@ -182,20 +182,20 @@ def _retrying(last_call: float, note: Callable[[BaseException], None]) -> dict[s
 
     backoff = wait_exponential(multiplier=0.5, max=4) + wait_random(0, 0.5)
 
-    def passing(error: BaseException) -> bool:
+    def is_temporary(error: BaseException) -> bool:
         return isinstance(error, TimeoutError) or (isinstance(error, ServiceError) and error.retryable)
 
     def wait(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None
         if error is not None:
             note(error)
-        silence = cadence.hold(error, state.attempt_number - 1) if isinstance(error, ServiceError) else 0.0
+        silence = cadence.pause_seconds(error, state.attempt_number - 1) if isinstance(error, ServiceError) else 0.0
         # A job that still runs costs money. If the service asks for a longer pause than there is time, the last call is
         # made anyway.
         return max(min(max(backoff(state), silence), last_call - time.monotonic()), 0.0)
 
     return {
-        "retry": retry_if_exception(passing),
+        "retry": retry_if_exception(is_temporary),
         "stop": lambda _state: time.monotonic() >= last_call,
         "wait": wait,
         "reraise": True,

@@ -241,7 +241,7 @@ class SharedPoller:
         """Make no calls for as long as an error asks for. Several calls at the same time may get the same refusal."""
         now = self._loop.time()
         is_known = now < self._silent_until
-        if seconds := cadence.hold(error, self._refusals - is_known):
+        if seconds := cadence.pause_seconds(error, self._refusals - is_known):
             self._refusals += not is_known
             self._silent_until, self._refusal = max(self._silent_until, now + seconds), error
         return error

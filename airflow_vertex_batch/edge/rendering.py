@@ -35,7 +35,7 @@ _KINDS: dict[str, tuple[type, ...]] = (
 _SQL_FILE = ".sql"
 
 
-class TextsStayTexts(_Base):
+class TextRenderingMixin(_Base):
     """A base class of our operators. It comes before Airflow's operator class."""
 
     #: Other types that the field which is being rendered may have; None for any type.

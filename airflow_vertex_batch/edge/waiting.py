@@ -150,7 +150,8 @@ class WaitingOperator(ResponsibleOperator):
         take_ownership(ti)
         flows = [(name, watch(name, policy, began=began)) for name in names]
         found = [
-            drive_once(flow, CancelIfOwner(hook.jobs(name), ti), seen=self._seen, warn=warn) for name, flow in flows
+            drive_once(flow, CancelIfOwner(hook.jobs(name), ti), on_answer=self._seen, warn=warn)
+            for name, flow in flows
         ]
         return [outcome for outcome in found if outcome is not None]
 
@@ -186,7 +187,7 @@ class WaitingOperator(ResponsibleOperator):
 
         hook, ti, names = self.hook(), context["ti"], [job.job_name for job in jobs]
         flows = [(name, watch(name, self._policy(context, limits.get(str(name))))) for name in names]
-        return drive(*((flow, CancelIfOwner(hook.jobs(name), ti)) for name, flow in flows), seen=self._seen)
+        return drive(*((flow, CancelIfOwner(hook.jobs(name), ti)) for name, flow in flows), on_answer=self._seen)
 
     @property
     def left_because(self) -> str:

@@ -23,7 +23,7 @@ class Job(msgspec.Struct, kw_only=True):
     :param body: the accepted create body.
     :param due_at: when the current state ends.
     :param columns: the input's own columns and their types, once imported.
-    :param fate: the scripted fault of this job, chosen when the job was created.
+    :param job_fault: the scripted fault of this job, chosen when the job was created.
     :param late: what will still happen to its output, chosen when the job ended.
     """
 

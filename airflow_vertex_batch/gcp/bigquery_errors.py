@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Every documented reason, and whether the same call may succeed later without a change
 #: (https://docs.cloud.google.com/bigquery/docs/error-messages, 2026-11-28). A quota is one of a minute, an hour or a
 #: day; "stopped" is a job that somebody, or a limit, ended; "timeout" a job that got too few slots, for ours are small.
-PASSING = {
+TEMPORARY_REASONS = {
     "accessDenied": False,
     "attributeError": False,
     "backendError": True,
@@ -111,8 +111,8 @@ def refusal(subject: str, error: GoogleAPICallError) -> VertexBatchError:
     reason, message, status = _reason(error), error.message, int(error.code or 0)
     if _BUSY.search(message):
         return ServiceError(f"BigQuery was busy with {subject}", status=503, reason=reason, why=message)
-    passing = PASSING.get(reason, False)
-    if isinstance(error, NotFound | BadRequest) and not passing:
+    is_temporary = TEMPORARY_REASONS.get(reason, False)
+    if isinstance(error, NotFound | BadRequest) and not is_temporary:
         return InputError(
             f"BigQuery refused {subject}",
             why=_once(message),
@@ -123,7 +123,7 @@ def refusal(subject: str, error: GoogleAPICallError) -> VertexBatchError:
         f"BigQuery failed on {subject} with HTTP {status}" + (f" ({reason})" if reason else ""),
         status=status,
         reason=reason,
-        retryable=passing or None,
+        retryable=is_temporary or None,
         why=_once(message),
         todo=_CURES.get(reason, ""),
     )
@@ -139,7 +139,7 @@ def _may_quote(error: GoogleAPICallError) -> bool:
     """Whether BigQuery's message may quote the value that caused the error."""
     from google.api_core.exceptions import BadRequest
 
-    is_busy = PASSING.get(_reason(error), False) or _BUSY.search(error.message)
+    is_busy = TEMPORARY_REASONS.get(_reason(error), False) or _BUSY.search(error.message)
     return isinstance(error, BadRequest) and not is_busy and not _ABOUT_NAMES.match(error.message)
 
 

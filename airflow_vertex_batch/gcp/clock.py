@@ -42,11 +42,11 @@ class ServerClock:
     def note_time(self, answer: Any, *_args: Any, **_kwargs: Any) -> None:
         """Note the time of an answer; a hook of `requests`. An answer without a time is ignored."""
         try:
-            told = parsedate_to_datetime(answer.headers.get("Date", ""))
+            server_time = parsedate_to_datetime(answer.headers.get("Date", ""))
         except ValueError:
             return
-        told, carried = told.replace(tzinfo=told.tzinfo or UTC), self._carried()
-        self._noted = (max(told, carried or told), self._ticks())
+        server_time, carried = server_time.replace(tzinfo=server_time.tzinfo or UTC), self._carried()
+        self._noted = (max(server_time, carried or server_time), self._ticks())
 
     def now(self) -> datetime | None:
         """Return the servers' time, aware UTC; None if no server has told it recently."""
@@ -57,5 +57,5 @@ class ServerClock:
         """Return the last time, carried on to now."""
         if self._noted is None:
             return None
-        told, at = self._noted
-        return told + timedelta(seconds=self._ticks() - at)
+        server_time, at = self._noted
+        return server_time + timedelta(seconds=self._ticks() - at)

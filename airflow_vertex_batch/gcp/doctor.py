@@ -292,8 +292,8 @@ def _reason(error: dict[str, Any]) -> str:
     API's reason.
     """
     details = [each for each in error.get("details", ()) if isinstance(each, dict)]
-    told = next((each["reason"] for each in details if each.get("reason")), "") or error.get("status", "")
-    return str(told or next((each.get("reason", "") for each in error.get("errors", ())), ""))
+    reason = next((each["reason"] for each in details if each.get("reason")), "") or error.get("status", "")
+    return str(reason or next((each.get("reason", "") for each in error.get("errors", ())), ""))
 
 
 def _permissions(doc: dict[str, Any]) -> frozenset[str]:

@@ -205,17 +205,17 @@ class GcsStore:
         """
         if near.scheme == "file":
             return self._local.now(near)
-        if (told := self._clock.now()) is None:
+        if (server_time := self._clock.now()) is None:
             next(iter(self.list(near)), None)
-            told = self._clock.now()
-        if told is None:
+            server_time = self._clock.now()
+        if server_time is None:
             raise ServiceError(
                 "Cloud Storage does not tell its time",
                 status=0,
                 why="Its answers carry no Date header, which every server must send",
                 todo="Look for a proxy between this machine and Cloud Storage that removes it",
             )
-        return told
+        return server_time
 
     def _blob(self, uri: Uri) -> Blob:
         return self.client.bucket(uri.bucket).blob(uri.name)

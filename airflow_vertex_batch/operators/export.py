@@ -119,7 +119,7 @@ class VertexBatchExportOperator(SchemaOperator, DestinationOperator, ReadingOper
         :raises JobError: when a job ended badly and left rows without an answer; the rows that it answered have landed.
         """
         from airflow_vertex_batch.core.answers.report import only_unrepairable
-        from airflow_vertex_batch.core.landing.landing import Landing, landed, refuse_bad_end
+        from airflow_vertex_batch.core.landing.landing import Landing, landed_entry, refuse_bad_end
 
         store = hook.store()
         landing = Landing(
@@ -142,7 +142,7 @@ class VertexBatchExportOperator(SchemaOperator, DestinationOperator, ReadingOper
             raise
         self.log.info("Landed %s at %s\n%s", report.summary(), report.destination, report.text())
         context["ti"].xcom_push("report", report.as_dict())
-        self.log_of(context, hook).add(landed(report, len(rounds) - 1))
+        self.log_of(context, hook).add(landed_entry(report, len(rounds) - 1))
         self.thresholds().check(report)
         refuse_bad_end(rounds, report)
         if quiet := only_unrepairable(report):

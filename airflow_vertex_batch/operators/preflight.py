@@ -118,10 +118,12 @@ class VertexBatchPreflightOperator(ModelOperator, SchemaOperator, DestinationOpe
     def _summary(self, report: Report) -> dict[str, Any]:
         from airflow_vertex_batch.core.upkeep.preflight import Verdict
 
-        told = {verdict: [str(each) for each in report.of(verdict)] for verdict in Verdict if verdict is not Verdict.OK}
-        for text in (*told[Verdict.FAILED], *told[Verdict.WARNING]):
+        found = {
+            verdict: [str(each) for each in report.of(verdict)] for verdict in Verdict if verdict is not Verdict.OK
+        }
+        for text in (*found[Verdict.FAILED], *found[Verdict.WARNING]):
             self.log.warning("%s", text)
-        return {"verdicts": report.counts(), **{str(name): texts for name, texts in told.items()}} | {
+        return {"verdicts": report.counts(), **{str(name): texts for name, texts in found.items()}} | {
             "seconds": report.seconds
         }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.xcom_arg import XComArg
 
     from airflow_vertex_batch.core.domain.manifest import Manifest
-    from airflow_vertex_batch.core.requests.preparing import Preparing
+    from airflow_vertex_batch.core.requests.prepare_arguments import PrepareArguments
     from airflow_vertex_batch.core.requests.sources import Source
     from airflow_vertex_batch.hooks import VertexBatchHook
     from airflow_vertex_batch.parameters import PrepareSharedParameters, Text, Texts
@@ -164,14 +164,14 @@ class VertexBatchPrepareOperator(ModelOperator, SchemaOperator, DestinationOpera
 
         OnEmpty.of(self.on_empty)
         later = [name for name in self.resolved_fields if has_placeholder(getattr(self, name))]
-        source = self._preparing().check(later)
+        source = self._prepare_arguments().check(later)
         self.note_origins(**{name: getattr(self, name) for name in (source, *later)})
 
-    def _preparing(self) -> Preparing:
+    def _prepare_arguments(self) -> PrepareArguments:
         """Return the author's arguments about rows and requests, before or after Airflow has rendered them."""
-        from airflow_vertex_batch.core.requests.preparing import Preparing
+        from airflow_vertex_batch.core.requests.prepare_arguments import PrepareArguments
 
-        return Preparing(**{name: getattr(self, name) for name in Preparing.__struct_fields__})
+        return PrepareArguments(**{name: getattr(self, name) for name in PrepareArguments.__struct_fields__})
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Prepare, and return the manifest."""
@@ -199,7 +199,7 @@ class VertexBatchPrepareOperator(ModelOperator, SchemaOperator, DestinationOpera
         if self.skip_answered and destination is not None:
             answers = destination.answers(store, hook.warehouse())
             known = partial(known_digests, answers, store, folder, self.model or "")
-        manifest = prepare(rows, self._preparing().plan(), store, folder, attempt_token(), known=known)
+        manifest = prepare(rows, self._prepare_arguments().plan(), store, folder, attempt_token(), known=known)
         made = f"; request file {manifest.shards[0].uri}" if manifest.shards else ""
         more = " and those beside it" if len(manifest.shards) > 1 else ""
         self.log.info("%s%s%s; manifest %s", manifest.summary(), made, more, manifest.uri)
@@ -212,7 +212,7 @@ class VertexBatchPrepareOperator(ModelOperator, SchemaOperator, DestinationOpera
             if name != "rows" and has_placeholder(value):
                 setattr(self, name, fill_placeholders(value, context))
                 self.given(name)
-                self._preparing().check_known(name)
+                self._prepare_arguments().check_known(name)
 
     def _handle_empty(self, context: Context, manifest: Manifest) -> None:
         """End the task as `on_empty` says, if there is no row.
@@ -238,8 +238,8 @@ class VertexBatchPrepareOperator(ModelOperator, SchemaOperator, DestinationOpera
             rows = self._rows(context)
             if rows is None and isinstance(self.rows, XComArg):
                 raise self.no_value_error("rows")
-            return Rows(rows, passing=airflow_exceptions())
-        said = self._preparing()
+            return Rows(rows, passed_on=airflow_exceptions())
+        said = self._prepare_arguments()
         for name in said.SOURCES:
             self.given(name)
         return said.source(self._connect)
@@ -259,4 +259,4 @@ class VertexBatchPrepareOperator(ModelOperator, SchemaOperator, DestinationOpera
         """Call the author's function. Airflow's own exceptions, such as a skip, are passed on unchanged."""
         from airflow_vertex_batch.core.requests.sources import rows_of
 
-        return rows_of(function, *arguments, passing=airflow_exceptions(), **keywords)
+        return rows_of(function, *arguments, passed_on=airflow_exceptions(), **keywords)

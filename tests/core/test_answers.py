@@ -11,7 +11,7 @@ from airflow_vertex_batch.core.domain.jsonl import decode, encode
 from airflow_vertex_batch.core.domain.row import RowStatus, Usage
 from airflow_vertex_batch.core.landing.files import FileSink
 from airflow_vertex_batch.core.landing.landed import FileAnswers, TableAnswers, known_digests
-from airflow_vertex_batch.core.landing.record import LandPlan, flat
+from airflow_vertex_batch.core.landing.record import LandPlan, landed_row
 from airflow_vertex_batch.core.landing.sink import land
 from airflow_vertex_batch.core.requests.prepare import PreparePlan, prepare
 from airflow_vertex_batch.core.requests.request import RequestBuilder, RequestTemplate, request_digest
@@ -58,7 +58,7 @@ class TestFiles:
         store = MemoryStore()
         _landed(store, "jsonl")
         [row] = FileAnswers(store, FOLDER).rows()
-        again = flat(row, LandPlan(batch_id="b", partition_date="2026-11-23", run_id="tonight"), None)
+        again = landed_row(row, LandPlan(batch_id="b", partition_date="2026-11-23", run_id="tonight"), None)
         assert (row.run_id, again.run_id) == ("run of 2026-11-22", "run of 2026-11-22")
 
     def test_an_empty_folder_knows_nothing(self):
@@ -130,7 +130,7 @@ class TestTables:
         assert made == [("p.d.t", True)]
 
     def test_a_record_is_read_back_as_the_row_it_was(self):
-        record = decode(encode(flat(GOOD, LandPlan(batch_id="b", partition_date="2026-11-22"), None)))
+        record = decode(encode(landed_row(GOOD, LandPlan(batch_id="b", partition_date="2026-11-22"), None)))
 
         class Warehouse(MemoryWarehouse):
             def rows(self, query, parameters=None):

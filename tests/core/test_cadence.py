@@ -14,8 +14,8 @@ from airflow_vertex_batch.core.waiting.cadence import (
     SLOWEST_SECONDS,
     Durations,
     after_error,
-    hold,
     interval,
+    pause_seconds,
 )
 from tests.builders import NIGHT, a_job
 from tests.each_case import each_case
@@ -128,7 +128,7 @@ class TestErrors:
         ],
     )
     def test_a_refusal_silences_everybody(self, status, retry_after, in_a_row, expected):
-        assert hold(ServiceError("no", status=status, retry_after=retry_after), in_a_row) == expected
+        assert pause_seconds(ServiceError("no", status=status, retry_after=retry_after), in_a_row) == expected
 
 
 class TestDurations:

@@ -10,7 +10,7 @@ import pytest
 from airflow_vertex_batch.core.domain.catalog import (
     EXAMPLE_LOCATION,
     EXAMPLE_MODEL,
-    Life,
+    Lifetime,
     base_name,
     life_of,
     lives,
@@ -161,7 +161,7 @@ class TestRetirement:
         assert "only who used it" not in retirement("gemini-2.5-flash", _at("2027-04-01"))
 
     def test_a_notice_says_source_and_date(self):
-        life = Life(model="m", retires="2026-12-01", source="a page", date="2026-11-28")
+        life = Lifetime(model="m", retires="2026-12-01", source="a page", date="2026-11-28")
         assert life.notice(_at("2026-11-30"), _at("2026-12-04")) == (
             "m retires while the job may still run: its last day is 2026-12-01 (a page, 2026-11-28). "
             "Choose a model that lives longer"

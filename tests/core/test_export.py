@@ -14,7 +14,7 @@ from airflow_vertex_batch.core.domain.address import TableId, Uri
 from airflow_vertex_batch.core.domain.errors import ServiceError
 from airflow_vertex_batch.core.domain.jsonl import encode
 from airflow_vertex_batch.core.domain.row import RowStatus, Usage
-from airflow_vertex_batch.core.landing.record import SCHEMA, LandPlan, flat
+from airflow_vertex_batch.core.landing.record import SCHEMA, LandPlan, landed_row
 from airflow_vertex_batch.core.landing.sink import land, rejected_rows
 from airflow_vertex_batch.core.landing.table import TableSink, is_abandoned, merge_sql
 from airflow_vertex_batch.core.money.prices import Price, PriceTable
@@ -55,10 +55,10 @@ def store() -> MemoryStore:
 class TestFlat:
     def test_every_record_has_every_column_in_order(self):
         for row in ROWS:
-            assert list(json.loads(encode(flat(row, PLAN, None)))) == COLUMNS
+            assert list(json.loads(encode(landed_row(row, PLAN, None)))) == COLUMNS
 
     def test_what_is_not_known_is_null_not_empty(self):
-        record = msgspec.structs.asdict(flat(BARE, PLAN, None))
+        record = msgspec.structs.asdict(landed_row(BARE, PLAN, None))
         assert {name for name, value in record.items() if value is not None} == {
             "row_key", "status", "code", "reason", "run_id", "attempts",
         }  # fmt: skip
@@ -67,22 +67,22 @@ class TestFlat:
         ("cost", "text"), [(None, None), (Decimal(0), "0.000000000"), (Decimal("0.00000002500"), "0.000000025")]
     )
     def test_no_price_is_null_and_free_is_zero(self, cost, text):
-        assert flat(GOOD, PLAN, cost).cost_usd == text
+        assert landed_row(GOOD, PLAN, cost).cost_usd == text
 
     def test_tokens_are_those_of_all_attempts(self):
         row = a_row(
             "r1", usage=Usage(10, 5, 2, 1, 0, 17), earlier=(Usage(10, 3, total_tokens=13), Usage(9)), attempts=3
         )
-        record = flat(row, PLAN, None)
+        record = landed_row(row, PLAN, None)
         assert (record.prompt_tokens, record.output_tokens, record.thinking_tokens) == (29, 8, 2)
         assert (record.cached_tokens, record.total_tokens, record.attempts) == (1, 30, 3)
 
     def test_also_when_the_last_one_had_none(self):
-        record = flat(a_row("r1", RowStatus.MISSING, earlier=(Usage(10, 3),), attempts=2), PLAN, None)
+        record = landed_row(a_row("r1", RowStatus.MISSING, earlier=(Usage(10, 3),), attempts=2), PLAN, None)
         assert (record.prompt_tokens, record.output_tokens) == (10, 3)
 
     def test_whose_answer_it_is_and_to_what_land_too(self):
-        record = flat(a_row("r2", request_digest="ab" * 16, same_as="r1", attempts=0), PLAN, None)
+        record = landed_row(a_row("r2", request_digest="ab" * 16, same_as="r1", attempts=0), PLAN, None)
         assert (record.request_digest, record.same_as, record.attempts) == ("ab" * 16, "r1", 0)
 
 

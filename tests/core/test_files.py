@@ -160,7 +160,7 @@ class TestFiles:
         land(ROWS, sink, PLAN, expected=lambda: 3, key_mismatch_text=lambda: pytest.fail("nobody asked"))
 
     def test_dead_letters_may_have_a_folder_of_their_own(self, store):
-        sink = FileSink(store, FOLDER, PLAN, dead=Uri.parse("gs://bad/tickets"))
+        sink = FileSink(store, FOLDER, PLAN, dead_letters=Uri.parse("gs://bad/tickets"))
         land(ROWS, sink, PLAN, expected=lambda: len(ROWS))
         assert {uri.rpartition("/")[0] for uri in store.objects} == {
             f"gs://out/tickets/answers/partition_date={PLAN.partition_date}",

@@ -275,7 +275,7 @@ class TestScripts:
     def test_driven_on_an_event_loop(self, policy, answers, steps, outcome):
         clock = Clock()
         service = AsyncService(answers, clock)
-        told = {"seen": service.seen, "warn": service.warn}
+        told = {"on_answer": service.seen, "warn": service.warn}
         assert asyncio.run(adrive(steady(policy, clock), service, sleep=service.sleep, **told)) == outcome
         assert service.steps == steps
         assert service.is_used_up
@@ -367,7 +367,7 @@ class TestSideBySide:
 def test_whoever_logs_progress_sees_every_answer():
     clock, seen = Clock(), []
     service = Service([PENDING, UNAVAILABLE, RUNNING, DONE], clock)
-    drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, seen=seen.append)
+    drive_one(watch(NAME, MINUTE, clock.seconds), service, sleep=service.sleep, on_answer=seen.append)
     assert seen == [PENDING, RUNNING, DONE]
 
 

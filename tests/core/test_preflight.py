@@ -251,8 +251,8 @@ class TestReport:
             ((_finding("failed"),), (), InputError),
             ((_finding("failed"),), ("bucket",), None),
             ((_finding("failed"), _finding("failed", "model")), ("bucket",), InputError),
-            ((_finding("failed", is_passing=True),), (), ServiceError),
-            ((_finding("failed", is_passing=True), _finding("failed", "model")), (), InputError),
+            ((_finding("failed", is_temporary=True),), (), ServiceError),
+            ((_finding("failed", is_temporary=True), _finding("failed", "model")), (), InputError),
         ],
         ids=["none failed", "one", "allowed", "not all allowed", "all may pass", "one will not pass"],
     )

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_vertex_batch.core.waiting.queue import Handled, QueuePolicy, left, warning_facts, warning_text
+from airflow_vertex_batch.core.waiting.queue import Handled, QueuePolicy, seconds_left, warning_facts, warning_text
 from tests.builders import JOB_NAME, NIGHT, JobState, a_job
 
 NOW = NIGHT.timestamp()
@@ -23,7 +23,7 @@ class TestLeft:
     @pytest.mark.parametrize("state", JobState, ids=str)
     def test_in_each_state(self, state):
         queued = state in {JobState.QUEUED, JobState.PENDING}
-        assert left(aged(1, state), 7_200, NOW) == (3_600 if queued else float("inf"))
+        assert seconds_left(aged(1, state), 7_200, NOW) == (3_600 if queued else float("inf"))
 
     @pytest.mark.parametrize(
         ("job", "limit"),
@@ -31,10 +31,10 @@ class TestLeft:
         ids=["never seen", "no limit", "no creation time"],
     )
     def test_what_is_not_known_is_no_reason_to_interrupt(self, job, limit):
-        assert left(job, limit, NOW) == float("inf")
+        assert seconds_left(job, limit, NOW) == float("inf")
 
     def test_beyond_the_limit_it_is_below_zero(self):
-        assert left(aged(3), 7_200, NOW) == -3_600
+        assert seconds_left(aged(3), 7_200, NOW) == -3_600
 
 
 class TestPolicy:

@@ -75,7 +75,7 @@ class TestAnError:
             raise InputError("ours")
 
     def test_that_means_something_to_others_goes_on(self):
-        with pytest.raises(KeyError, match="skip"), redact_errors("x", todo="Do", passing=(KeyError,)):
+        with pytest.raises(KeyError, match="skip"), redact_errors("x", todo="Do", passed_on=(KeyError,)):
             raise KeyError("skip")
 
     def test_has_no_cause_that_knows_the_row(self):

@@ -17,7 +17,7 @@ from airflow_vertex_batch.core.requests.request import (
     RequestBuilder,
     RequestTemplate,
     RowProblem,
-    carried,
+    columns_json,
     content_key,
     key_label,
     request_digest,
@@ -243,14 +243,14 @@ class TestCarried:
             "day": pd.Timestamp("2026-01-02 03:04:05+00:00"), "gone": pd.NA, "never": pd.NaT, "nan": float("nan"),
             "count": np.int64(3), "share": np.float64(0.5), "flag": np.bool_(True), "list": np.array([1, 2]),
         }  # fmt: skip
-        assert json.loads(carried(row, row)) == {
+        assert json.loads(columns_json(row, row)) == {
             "day": "2026-01-02T03:04:05+00:00", "gone": None, "never": None, "nan": None,
             "count": 3, "share": 0.5, "flag": True, "list": [1, 2],
         }  # fmt: skip
 
     def test_the_user_s_columns_are_json(self):
         row = {"id": 1, "day": date(2026, 11, 22), "price": Decimal("1.50"), "blob": b"x", "other": object()}
-        assert json.loads(carried(row, ("id", "day", "price", "blob"))) == {
+        assert json.loads(columns_json(row, ("id", "day", "price", "blob"))) == {
             "id": 1,
             "day": "2026-11-22",
             "price": "1.50",
@@ -269,5 +269,5 @@ class TestCarried:
     )
     def test_a_column_that_cannot_travel_is_a_problem_of_that_row(self, row, code):
         with pytest.raises(RowProblem, match=code) as caught:
-            carried(row, ("id",))
+            columns_json(row, ("id",))
         assert caught.value.code == code

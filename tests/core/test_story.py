@@ -13,7 +13,7 @@ import pytest
 
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.errors import LogError
-from airflow_vertex_batch.core.landing.landing import landed
+from airflow_vertex_batch.core.landing.landing import landed_entry
 from airflow_vertex_batch.core.money.estimate import Budget
 from airflow_vertex_batch.core.progress import Ask, Done, Wait
 from airflow_vertex_batch.core.purchase.entries import Moved, Prepared, Refusal
@@ -71,7 +71,7 @@ def night() -> tuple[Task, list[str]]:
     world.run()
     done = task.resume()
     assert isinstance(done, Done)
-    task.log().add(landed(task.land(done), 1))
+    task.log().add(landed_entry(task.land(done), 1))
     return task, [*nexts, told(task).next]
 
 

@@ -137,7 +137,7 @@ class Task:
     def resume(self, store: Any = None, service: Any = None, *, owes_repair: bool = False) -> Progress:
         """Go on when a wait is over, in a new process.
 
-        :param complete: whether the attempt has yet to send what an earlier one left behind.
+        :param owes_repair: whether the attempt has yet to send what an earlier one left behind.
         """
         return self.batch(store, service).advance(Attempt(fresh=False, owes_repair=owes_repair))
 

@@ -10,7 +10,7 @@ from google.api_core.exceptions import BadRequest, from_http_status
 from google.cloud.bigquery import job
 
 from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
-from airflow_vertex_batch.gcp.bigquery_errors import PASSING, refusal, translated
+from airflow_vertex_batch.gcp.bigquery_errors import TEMPORARY_REASONS, refusal, translated
 
 #: The documented table: reason → HTTP status (https://docs.cloud.google.com/bigquery/docs/error-messages, 2026-11-28).
 DOCUMENTED = {
@@ -32,11 +32,11 @@ def _error(reason, status):
 
 
 def test_every_documented_reason_is_sorted():
-    assert set(PASSING) == set(DOCUMENTED)
+    assert set(TEMPORARY_REASONS) == set(DOCUMENTED)
 
 
 def test_so_is_every_reason_that_google_s_client_knows():
-    assert set(job.base._ERROR_REASON_TO_EXCEPTION) <= set(PASSING)
+    assert set(job.base._ERROR_REASON_TO_EXCEPTION) <= set(TEMPORARY_REASONS)
 
 
 @pytest.mark.parametrize("reason", DOCUMENTED)

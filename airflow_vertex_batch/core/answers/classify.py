@@ -71,7 +71,7 @@ PERMANENT_ERRORS = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIE
 UNREPAIRABLE_CODES = PERMANENT_ERRORS | {"RECITATION", "IMAGE_RECITATION"}
 
 #: Those of these errors that a person can repair without changing the row: lost rights, missing media.
-_MENDED_ELSEWHERE = frozenset({"NOT_FOUND", "PERMISSION_DENIED"})
+_CORRECTED_ELSEWHERE = frozenset({"NOT_FOUND", "PERMISSION_DENIED"})
 
 #: google.rpc.Code by number, for errors that give only the number.
 _GRPC_CODES = (
@@ -192,7 +192,7 @@ def is_unrepairable(row: ResultRow) -> bool:
     """Whether a row has no good answer and will never get one, because of the request itself and not because of rights
     or missing media.
     """
-    if row.status.is_good or row.code in _MENDED_ELSEWHERE:
+    if row.status.is_good or row.code in _CORRECTED_ELSEWHERE:
         return False
     return not row.repairable or row.code in UNREPAIRABLE_CODES
 
@@ -354,8 +354,8 @@ def row_error(status: str) -> tuple[str, str]:
     error = _error_of(status)
     if error is None:
         number = re.search(r"\b(4\d\d|5\d\d)\b", status)
-        told = re.search(r"\b([A-Z]{2,}(?:_[A-Z]+)+|INTERNAL|UNAVAILABLE|ABORTED|UNKNOWN|CANCELLED)\b", status)
-        return (told[1] if told else _HTTP_CODES.get(int(number[1]) if number else 0, "UNKNOWN")), status
+        found = re.search(r"\b([A-Z]{2,}(?:_[A-Z]+)+|INTERNAL|UNAVAILABLE|ABORTED|UNKNOWN|CANCELLED)\b", status)
+        return (found[1] if found else _HTTP_CODES.get(int(number[1]) if number else 0, "UNKNOWN")), status
     code = error.get("code")
     word = error.get("status") or (_WORDS.get(code) if isinstance(code, int) else None)
     return str(word or "UNKNOWN"), str(error.get("message") or status)

@@ -37,7 +37,7 @@ JOB_LIFE = timedelta(hours=97)
 _CLOSED_TO_NEW = timedelta(days=30)
 
 
-class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelLocations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In which locations batches of some models run. A glob names the models; the source and its date are given too."""
 
     model: str
@@ -58,7 +58,7 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.source}, {self.date}"
 
 
-class Life(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Lifetime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How long a model lives. Dates are ISO; empty where Google has not said.
 
     :param retires: the last day on which it is promised.
@@ -97,8 +97,8 @@ class Life(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class _File(msgspec.Struct):
-    places: tuple[Place, ...]
-    lives: tuple[Life, ...]
+    places: tuple[ModelLocations, ...]
+    lives: tuple[Lifetime, ...]
 
 
 @functools.cache
@@ -107,13 +107,13 @@ def _file() -> _File:
     return msgspec.json.decode(data, type=_File)
 
 
-def places() -> tuple[Place, ...]:
+def places() -> tuple[ModelLocations, ...]:
     """Return where batches run. The first line whose glob fits ``publisher/model`` counts."""
     return _file().places
 
 
 @functools.cache
-def lives() -> dict[str, Life]:
+def lives() -> dict[str, Lifetime]:
     """Return the models that are known, by name."""
     return {life.model: life for life in _file().lives}
 
@@ -127,7 +127,7 @@ def base_name(model: str) -> str:
     return re.sub(r"-(\d{3}|\d{2}-\d{2}|\d{2}-\d{4}|latest)$", "", name)
 
 
-def life_of(model: str) -> Life | None:
+def life_of(model: str) -> Lifetime | None:
     """Return how long a model lives, or None where that is not known."""
     return lives().get(model.rpartition("/")[2].partition("@")[0]) or lives().get(base_name(model))
 

@@ -32,20 +32,20 @@ _HIDDEN = "Its own words are not shown, because they may quote a row"
 
 @contextlib.contextmanager
 def redact_errors(
-    what: Callable[[], str] | str, *, todo: str, passing: tuple[type[Exception], ...] = ()
+    what: Callable[[], str] | str, *, todo: str, passed_on: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
     """Replace every error that is not ours, if it is raised inside, by a `SourceError`.
 
     :param what: what failed, or a function that says so at that time.
     :param todo: what the reader should do.
-    :param passing: errors that the caller needs. They are passed on unchanged.
+    :param passed_on: errors that the caller needs. They are passed on unchanged.
     :raises SourceError: without the words of the error.
     """
     try:
         yield
     except VertexBatchError:
         raise
-    except passing:
+    except passed_on:
         raise
     except Exception as error:  # noqa: BLE001 - whatever others raise may quote a row
         said = what() if callable(what) else what

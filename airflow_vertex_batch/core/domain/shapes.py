@@ -42,7 +42,7 @@ _MOST_VALUES = 4096
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-class Place(NamedTuple):
+class ValuePosition(NamedTuple):
     """A value in a line: its path in the JSON, and the positions of its first byte and after its last byte."""
 
     path: Path
@@ -60,7 +60,7 @@ class Shape:
 
     __slots__ = ("_back", "_front", "_head", "_tail", "paths")
 
-    def __init__(self, raw: bytes, places: list[Place], core: int) -> None:
+    def __init__(self, raw: bytes, places: list[ValuePosition], core: int) -> None:
         # Quotation marks and braces of the places belong to the constants.
         bounds = [0, *(bound for place in places for bound in (place.start + 1, place.end - 1)), len(raw)]
         constants = [raw[start:end] for start, end in zip(bounds[::2], bounds[1::2], strict=True)]
@@ -115,7 +115,7 @@ class Shapes(Generic[S]):
     :param make: makes a shape from a line and its values, or returns None if the line cannot have a shape.
     """
 
-    def __init__(self, make: Callable[[bytes, list[Place]], S | None]) -> None:
+    def __init__(self, make: Callable[[bytes, list[ValuePosition]], S | None]) -> None:
         self._make, self._budget = make, _LEARNED
         self._shapes: list[S] = []
 
@@ -148,12 +148,12 @@ class Shapes(Generic[S]):
         self._shapes.clear()
 
 
-def texts_of(raw: bytes, places: Iterable[Place]) -> list[Place]:
+def texts_of(raw: bytes, places: Iterable[ValuePosition]) -> list[ValuePosition]:
     """Return the texts that vary from line to line: the key, the time, and those of the request."""
     return sorted((place for place in places if raw[place.start] == ord('"') and _varies(place.path)), key=_start)
 
 
-def _start(place: Place) -> int:
+def _start(place: ValuePosition) -> int:
     return place.start
 
 
@@ -163,12 +163,12 @@ def _varies(path: Path) -> bool:
     return path[:2] == ("request", "labels") or path in {("key",), ("processed_time",)}
 
 
-def _values(raw: bytes) -> Iterator[Place]:
+def _values(raw: bytes) -> Iterator[ValuePosition]:
     tokens = _TOKEN.finditer(raw)
     return _below(tokens, next(tokens), ())
 
 
-def _below(tokens: Iterator[re.Match[bytes]], first: re.Match[bytes], path: Path) -> Iterator[Place]:
+def _below(tokens: Iterator[re.Match[bytes]], first: re.Match[bytes], path: Path) -> Iterator[ValuePosition]:
     """Yield the values below a value, then the value itself."""
     last, mark = first, _mark(first)
     if mark == ord("{"):
@@ -179,7 +179,7 @@ def _below(tokens: Iterator[re.Match[bytes]], first: re.Match[bytes], path: Path
             if _mark(last) == ord("]"):
                 break
             yield from _below(tokens, last, (*path, index))
-    yield Place(path, first.start(), last.end())
+    yield ValuePosition(path, first.start(), last.end())
 
 
 def _mark(token: re.Match[bytes]) -> int:

@@ -107,7 +107,7 @@ class Files(msgspec.Struct, frozen=True):
 
     :param folder: the folder; answers go to ``answers/`` below it.
     :param file_format: ``jsonl`` or ``parquet``.
-    :param dead: the folder of the dead letters; ``dead-letters/`` below `folder` if not given.
+    :param dead_letters: the folder of the dead letters; ``dead_letters-letters/`` below `folder` if not given.
     """
 
     scheme: ClassVar[str] = "gs://"
@@ -115,7 +115,7 @@ class Files(msgspec.Struct, frozen=True):
 
     folder: Uri
     file_format: str = "jsonl"
-    dead: Uri | None = None
+    dead_letters: Uri | None = None
 
     @classmethod
     def check(cls, arguments: DestinationArguments, task_id: str) -> None:
@@ -127,8 +127,8 @@ class Files(msgspec.Struct, frozen=True):
             return
         _of_one_kind(arguments, task_id, cls.scheme, f"{cls.scheme}bucket/folder", "files")
         check_folder(arguments.dead_letters, "dead_letters")
-        folder, dead = (str(text).rstrip("/") + "/" for text in (arguments.destination, arguments.dead_letters))
-        if dead.startswith(f"{folder}{ANSWERS}/"):
+        folder, dead_letters = (str(text).rstrip("/") + "/" for text in (arguments.destination, arguments.dead_letters))
+        if dead_letters.startswith(f"{folder}{ANSWERS}/"):
             raise InputError(
                 f"dead_letters={arguments.dead_letters!r} lies in the folder of the answers",
                 why="Whoever reads all answers would read the dead letters too",
@@ -138,8 +138,12 @@ class Files(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, arguments: DestinationArguments, _staging: Uri) -> Self:
         """Return what a rendered text names."""
-        dead = cloud_folder(arguments.dead_letters, "dead_letters") if arguments.dead_letters is not None else None
-        return cls(cloud_folder(arguments.destination, "destination"), arguments.file_format or _FILE_FORMATS[0], dead)
+        dead_letters = (
+            cloud_folder(arguments.dead_letters, "dead_letters") if arguments.dead_letters is not None else None
+        )
+        return cls(
+            cloud_folder(arguments.destination, "destination"), arguments.file_format or _FILE_FORMATS[0], dead_letters
+        )
 
     @property
     def uri(self) -> str:
@@ -155,7 +159,7 @@ class Files(msgspec.Struct, frozen=True):
         """Return the sink that merges the day's files."""
         from airflow_vertex_batch.core.landing.files import FileSink
 
-        return FileSink(store, self.folder, plan, self.file_format, self.dead)
+        return FileSink(store, self.folder, plan, self.file_format, self.dead_letters)
 
     def answers(self, store: ObjectStore, _warehouse: Warehouse) -> Answers:
         """Return the good answers of the folder."""
@@ -167,7 +171,7 @@ class Files(msgspec.Struct, frozen=True):
 class Table(msgspec.Struct, frozen=True):
     """A BigQuery table.
 
-    :param dead: the table of the dead letters.
+    :param dead_letters: the table of the dead letters.
     :param staging: the folder of rows that are not loaded yet.
     """
 
@@ -175,7 +179,7 @@ class Table(msgspec.Struct, frozen=True):
     link: ClassVar[str] = "Table"
 
     table: TableId
-    dead: TableId
+    dead_letters: TableId
     staging: Uri
 
     @classmethod
@@ -199,10 +203,10 @@ class Table(msgspec.Struct, frozen=True):
     def read(cls, arguments: DestinationArguments, staging: Uri) -> Self:
         """Return what a rendered text names."""
         table = TableId.parse(arguments.destination, arguments.project or "")
-        dead = table.sibling(f"{table.table}_dead_letters")
+        dead_letters = table.sibling(f"{table.table}_dead_letters")
         if arguments.dead_letters is not None:
-            dead = TableId.parse(arguments.dead_letters, arguments.project or "")
-        return cls(table, dead, staging / "landing")
+            dead_letters = TableId.parse(arguments.dead_letters, arguments.project or "")
+        return cls(table, dead_letters, staging / "landing")
 
     @property
     def uri(self) -> str:
@@ -218,7 +222,7 @@ class Table(msgspec.Struct, frozen=True):
         """Return the sink that merges rows into the two tables."""
         from airflow_vertex_batch.core.landing.table import TableSink
 
-        return TableSink(store, warehouse, self.table, self.dead, plan, self.staging)
+        return TableSink(store, warehouse, self.table, self.dead_letters, plan, self.staging)
 
     def answers(self, _store: ObjectStore, warehouse: Warehouse) -> Answers:
         """Return the good answers of the table."""

@@ -50,19 +50,24 @@ class FileSink:
     it was given.
 
     :param file_format: ``jsonl`` or ``parquet``.
-    :param dead: the folder of the dead letters; ``dead-letters/`` below `folder` if not given.
+    :param dead_letters: the folder of the dead letters; ``dead_letters-letters/`` below `folder` if not given.
     :raises ChangedError: when others kept replacing the files; a retry merges again.
     :raises ResultError: when the day's file is no longer a file that this package wrote.
     """
 
     def __init__(
-        self, store: ObjectStore, folder: Uri, plan: LandPlan, file_format: str = "jsonl", dead: Uri | None = None
+        self,
+        store: ObjectStore,
+        folder: Uri,
+        plan: LandPlan,
+        file_format: str = "jsonl",
+        dead_letters: Uri | None = None,
     ) -> None:
         self._store, self._plan, self._format = store, plan, FORMATS[file_format]
         stem = hashlib.sha256(plan.batch_id.encode()).hexdigest()[:10]
         self._answers, self._dead = (
             where / f"partition_date={plan.partition_date}/{name}-{stem}.{file_format}"
-            for where, name in ((folder / ANSWERS, ANSWERS), (dead or folder / DEAD_LETTERS, DEAD_LETTERS))
+            for where, name in ((folder / ANSWERS, ANSWERS), (dead_letters or folder / DEAD_LETTERS, DEAD_LETTERS))
         )
         self.destination, self.dead_letters = str(self._answers), str(self._dead)
 

@@ -168,7 +168,7 @@ def refuse_bad_end(rounds: Sequence[Round], report: Report) -> None:
         )
 
 
-def landed(report: Report, rounds: int) -> Landed:
+def landed_entry(report: Report, rounds: int) -> Landed:
     """Return the entry of a batch's log that says what has landed.
 
     :param rounds: repair rounds that were made.

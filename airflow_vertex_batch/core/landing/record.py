@@ -110,7 +110,7 @@ class LandedRow(msgspec.Struct, frozen=True, gc=False):
     attempts: int
 
 
-def flat(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> LandedRow:
+def landed_row(row: ResultRow, plan: LandPlan, cost: Decimal | None) -> LandedRow:
     """Return a row as the flat record that lands. Its tokens and its cost are those of all its attempts."""
     usage = sum(row.earlier, row.usage or Usage()) if row.earlier else row.usage
     return LandedRow(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_vertex_batch.core.domain.ports import ObjectStore
-from airflow_vertex_batch.core.landing.record import LandedRow, LandPlan, flat
+from airflow_vertex_batch.core.landing.record import LandedRow, LandPlan, landed_row
 
 
 class Sink(Protocol):
@@ -58,7 +58,7 @@ def land(
     totals = Totals(prices, model, now)
     with sink:
         for row in rows:
-            good, record = row.status.is_good, flat(row, plan, totals.add(row))
+            good, record = row.status.is_good, landed_row(row, plan, totals.add(row))
             # A long row must not be in memory in both forms while it is written.
             del row
             sink.add(record, good=good)

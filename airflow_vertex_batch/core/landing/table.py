@@ -90,15 +90,21 @@ class TableSink:
     """
 
     def __init__(
-        self, store: ObjectStore, warehouse: Warehouse, table: TableId, dead: TableId, plan: LandPlan, staging: Uri
+        self,
+        store: ObjectStore,
+        warehouse: Warehouse,
+        table: TableId,
+        dead_letters: TableId,
+        plan: LandPlan,
+        staging: Uri,
     ) -> None:
         self._store, self._warehouse, self._plan = store, warehouse, plan
-        self._table, self._dead, self._staging = table, dead, staging
+        self._table, self._dead, self._staging = table, dead_letters, staging
         # A unique name: an attempt that was given up may still write, and must not replace the rows that this attempt
         # counted.
         self._file = staging / f"rows-{int(time.time())}-{uuid4().hex[:12]}.jsonl"
         self._digest, self._count = 0, 0
-        self.destination, self.dead_letters = table.uri, dead.uri
+        self.destination, self.dead_letters = table.uri, dead_letters.uri
 
     def __enter__(self) -> Self:
         self._writer = _StagedRows(self._store, self._file, self._plan.partition_date).__enter__()

@@ -97,8 +97,8 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """
         rates = self.rates(usage.prompt_tokens)
         images = min(usage.image_tokens, usage.output_tokens)
-        told = usage.prompt_tokens + usage.output_tokens + usage.thinking_tokens + usage.tool_tokens
-        if (images and self.image_output is None) or usage.total_tokens > told:
+        counted = usage.prompt_tokens + usage.output_tokens + usage.thinking_tokens + usage.tool_tokens
+        if (images and self.image_output is None) or usage.total_tokens > counted:
             return None
         fresh = max(usage.prompt_tokens - usage.cached_tokens, 0) + usage.tool_tokens
         audio = 0

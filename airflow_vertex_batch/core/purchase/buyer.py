@@ -78,7 +78,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
     note: Callable[[BatchJob], None] = lambda _job: None
     sleep: Callable[[float], None] = time.sleep
     #: Other Airflows that share the folder and were already reported. Copies of a buyer share this set.
-    told: set[str] = msgspec.field(default_factory=set)
+    warned_of: set[str] = msgspec.field(default_factory=set)
 
     def buy(
         self, manifest: Manifest | None, *, reuse: Reuse = Reuse.WITH_ROWS, only: Collection[int] | None = None
@@ -95,7 +95,7 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
             if only is None or number in only:
                 ensured = ensure_job_with_retries(order, sleep=self.sleep)
                 self.note(ensured.job)
-                self._tell_of_sharing(ensured.sharing)
+                self._warn_of_sharing(ensured.sharing)
                 yield ensured.job
         self.cancel_removed_parts(manifest.round if manifest is not None else 0, count)
 
@@ -118,10 +118,10 @@ class Buyer(msgspec.Struct, frozen=True, kw_only=True):
                 sleep=self.sleep,
             )
 
-    def _tell_of_sharing(self, names: Sequence[str]) -> None:
+    def _warn_of_sharing(self, names: Sequence[str]) -> None:
         """Warn once about each other Airflow that writes into the same folder."""
-        if names and not self.told.issuperset(names):
-            self.told.update(names)
+        if names and not self.warned_of.issuperset(names):
+            self.warned_of.update(names)
             logger.warning("%s.", sharing_text(names, self.log.installation, self.log.folder))
 
     def of_generation(self, generation: str) -> Self:

@@ -62,7 +62,7 @@ class Reuse(StrEnum):
 class Attach(msgspec.Struct, frozen=True):
     """Use this job. First record it if the log does not know it, and cancel running jobs for other input.
 
-    :param beside: running jobs for other input that must not be cancelled.
+    :param left_running: running jobs for other input that must not be cancelled.
     """
 
     job: BatchJob
@@ -74,7 +74,7 @@ class Attach(msgspec.Struct, frozen=True):
 class Submit(msgspec.Struct, frozen=True):
     """Pay for a new job, after cancelling the jobs that it replaces.
 
-    :param beside: as in `Attach`.
+    :param left_running: as in `Attach`.
     """
 
     why: str

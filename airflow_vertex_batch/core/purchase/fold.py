@@ -23,7 +23,7 @@ class State(msgspec.Struct, frozen=True):
 
     :param begun: the last `Begun` entry; None before the batch has begun.
     :param repairs: the repair rounds of the same requests and jobs, oldest first.
-    :param left: the number of repair rounds that may still be made.
+    :param rounds_left: the number of repair rounds that may still be made.
     :param granted: whether a person asked for another round, and the round has not been made yet.
     :param answers: the last answer to each question.
     :param ended: names of the jobs that were seen to have ended.
@@ -31,7 +31,7 @@ class State(msgspec.Struct, frozen=True):
 
     begun: Begun | None = None
     repairs: tuple[Repair, ...] = ()
-    left: int = 0
+    rounds_left: int = 0
     granted: bool = False
     answers: dict[str, Answered] = {}
     ended: frozenset[str] = frozenset()
@@ -47,14 +47,14 @@ def fold(entries: Sequence[Entry], installation: str = "") -> State:
         answers={entry.question: entry for entry in entries if isinstance(entry, Answered)},
         ended=frozenset(end.job_name for entry in entries if isinstance(entry, Ended) for end in entry.jobs),
     )
-    for entry in _seen_by(installation, entries):
+    for entry in _visible_to(installation, entries):
         if isinstance(entry, Repair):
-            state = _with(state, repairs=(*state.repairs, entry), left=state.left - 1, granted=False)
+            state = _with(state, repairs=(*state.repairs, entry), rounds_left=state.rounds_left - 1, granted=False)
         elif state.begun is not None and entry.goes_on(state.begun):
-            granted = state.granted or entry.rounds > state.left
-            state = _with(state, begun=entry, left=entry.rounds, granted=granted)
+            granted = state.granted or entry.rounds > state.rounds_left
+            state = _with(state, begun=entry, rounds_left=entry.rounds, granted=granted)
         else:
-            state = _with(state, begun=entry, repairs=(), left=entry.rounds, granted=False)
+            state = _with(state, begun=entry, repairs=(), rounds_left=entry.rounds, granted=False)
     return state
 
 
@@ -62,7 +62,7 @@ def _with(state: State, **members: object) -> State:
     return msgspec.structs.replace(state, **members)
 
 
-def _seen_by(installation: str, entries: Sequence[Entry]) -> list[Begun | Repair]:
+def _visible_to(installation: str, entries: Sequence[Entry]) -> list[Begun | Repair]:
     """Leave out the batches that another Airflow began with other requests. With the same requests, both have one
     batch.
     """
@@ -111,7 +111,7 @@ def begin(state: State, base: str, start: Start, jobs: str = "", files: str = ""
     if not cleared and before.base == base:
         return None
     again = cleared and (start.on_clear is OnClear.REPAIR or (start.alone and before.upstream == start.upstream))
-    rounds = max(start.rounds, 1) if again else state.left
+    rounds = max(start.rounds, 1) if again else state.rounds_left
     return msgspec.structs.replace(anew, rounds=rounds, since=before.since)
 
 

@@ -125,8 +125,8 @@ def buyer_of(job: BatchJob, entries: Sequence[JobEntry]) -> str:
     if label := job.labels.get(INSTALLATION_LABEL):
         return label
     records = [entry for entry in entries if isinstance(entry, Submission) and entry.job_name == job.name]
-    told = [*records[:1], *intents_of(job, entries)[-1:]]
-    return told[0].installation if told else ""
+    sources = [*records[:1], *intents_of(job, entries)[-1:]]
+    return sources[0].installation if sources else ""
 
 
 def claim_on(job: BatchJob, entries: Sequence[JobEntry], installation: str) -> Claim:

@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.requests.sandbox import (
     TooLargeError,
     joined,
     sandbox,
-    seen,
+    template_value,
 )
 from airflow_vertex_batch.core.requests.values import (
     PLAIN_TYPES,
@@ -166,7 +166,7 @@ class _Renderer:
         leaving = (nodes.Assign, nodes.AssignBlock, nodes.Block, nodes.CallBlock, nodes.Extends, nodes.FromImport,
                    nodes.Import, nodes.Include, nodes.Macro, nodes.Scope)  # fmt: skip
         self._template, self._given, self._missing = template, variables, Missing(on_null)
-        self._variables = seen(variables, self._missing)
+        self._variables = template_value(variables, self._missing)
         self._context = None if next(tree.find_all(leaving), None) is not None else template.new_context()
         self._globals = dict(template.environment.globals)
         #: The names that the template reads, without those of `variables`: its columns.
@@ -180,7 +180,7 @@ class _Renderer:
     def __call__(self, row: Row) -> str:
         try:
             is_plain = PLAIN_TYPES.issuperset(map(type, row.values()))
-            values = row if is_plain else {name: seen(value, self._missing) for name, value in row.items()}
+            values = row if is_plain else {name: template_value(value, self._missing) for name, value in row.items()}
             text = joined(self._template.root_render_func(self._filled(values)))
             if ("0x" in text or "0X" in text) and _ADDRESS.search(text):
                 self._refuse_addresses(text, row)

@@ -356,7 +356,7 @@ def _as_json(value: Any) -> Any:
 _encode_columns = msgspec.json.Encoder(enc_hook=_as_json).encode
 
 
-def carried(row: Row, columns: Iterable[str]) -> bytes:
+def columns_json(row: Row, columns: Iterable[str]) -> bytes:
     """Return the user's own columns that are kept beside the answer, as JSON.
 
     :raises RowProblem: when the row lacks one, or holds what JSON cannot.

@@ -83,16 +83,16 @@ class _Unordered(frozenset[Any]):
         return sorted(frozenset(super().__iter__()), key=stable_text)
 
 
-def seen(value: Any, missing: Missing) -> Any:
+def template_value(value: Any, missing: Missing) -> Any:
     """Return a value of a row as a template sees it: missing values and sets are replaced."""
     kind = type(value)
     if kind in PLAIN_TYPES:
         return value
     if kind is dict:
-        members = {name: seen(item, missing) for name, item in value.items()}
+        members = {name: template_value(item, missing) for name, item in value.items()}
         return members if any(members[name] is not item for name, item in value.items()) else value
     if kind is list or kind is tuple:
-        items = [seen(item, missing) for item in value]
+        items = [template_value(item, missing) for item in value]
         return kind(items) if any(map(_differ, items, value)) else value
     if isinstance(value, set | frozenset):
         return _Unordered(value)

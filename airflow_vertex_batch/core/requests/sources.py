@@ -156,15 +156,15 @@ def _cursor(connection: Any) -> Any:
 class Rows(msgspec.Struct, frozen=True):
     """Rows made in Python: an iterable, or a callable that returns one. A bare text is a row with column ``prompt``.
 
-    :param passing: errors of the author's code that are passed on unchanged.
+    :param passed_on: errors of the author's code that are passed on unchanged.
     """
 
     values: Iterable[Row | str] | Callable[[], Iterable[Row | str]]
-    passing: tuple[type[Exception], ...] = ()
+    passed_on: tuple[type[Exception], ...] = ()
 
     def rows(self, store: ObjectStore, warehouse: Warehouse) -> Iterator[Placed]:  # noqa: ARG002
         """Yield the rows."""
-        values: Any = rows_of(self.values, passing=self.passing) if callable(self.values) else self.values
+        values: Any = rows_of(self.values, passed_on=self.passed_on) if callable(self.values) else self.values
         refuse_no_rows(values)
         if callable(values):
             raise InputError("rows gave a function, not rows", todo="Return a list of rows, or yield them")
@@ -181,19 +181,21 @@ class Rows(msgspec.Struct, frozen=True):
         """Yield the rows that the author's code makes. Its errors are replaced, so that they quote no row."""
         number = 0
         # This catches only errors while rows are made, not errors where rows are used.
-        with redact_errors(lambda: f"rows failed after {number:,} rows", todo=_CATCH, passing=self.passing):
+        with redact_errors(lambda: f"rows failed after {number:,} rows", todo=_CATCH, passed_on=self.passed_on):
             for value in values:
                 yield value
                 number += 1
 
 
-def rows_of(function: Callable[..., Any], *args: Any, passing: tuple[type[Exception], ...] = (), **kwargs: Any) -> Any:
+def rows_of(
+    function: Callable[..., Any], *args: Any, passed_on: tuple[type[Exception], ...] = (), **kwargs: Any
+) -> Any:
     """Call a function of the DAG's author that makes rows; its errors do not quote them.
 
-    :param passing: errors of the author's code that are passed on unchanged.
+    :param passed_on: errors of the author's code that are passed on unchanged.
     :raises SourceError: saying where it failed.
     """
-    with redact_errors("rows failed", todo=_CATCH, passing=passing):
+    with redact_errors("rows failed", todo=_CATCH, passed_on=passed_on):
         return function(*args, **kwargs)
 
 

@@ -21,7 +21,7 @@ from airflow_vertex_batch.core.domain.errors import InputError, VertexBatchError
 from airflow_vertex_batch.core.domain.identity import Identity
 from airflow_vertex_batch.core.domain.job import BatchJob, JobSpec
 from airflow_vertex_batch.core.landing.landed import known_digests
-from airflow_vertex_batch.core.landing.landing import Landing, landed, refuse_bad_end
+from airflow_vertex_batch.core.landing.landing import Landing, landed_entry, refuse_bad_end
 from airflow_vertex_batch.core.landing.record import LandPlan
 from airflow_vertex_batch.core.progress import Ask, Attempt, Done, Skip, Wait
 from airflow_vertex_batch.core.purchase.buyer import Buyer, display_name
@@ -179,7 +179,7 @@ class Standalone:
             now[job.name] = job
             self._person.show_jobs(tuple(now.values()))
 
-        return drive(*self._flows(wait), seen=seen)
+        return drive(*self._flows(wait), on_answer=seen)
 
     def _flows(self, wait: Wait) -> Iterator[tuple[Flow, JobService]]:
         for job in wait.jobs:
@@ -269,7 +269,7 @@ class Standalone:
                 todo="Then run the same spec again: it lands them, and buys nothing",
             )
             raise
-        self.log.add(landed(report, len(rounds) - 1))
+        self.log.add(landed_entry(report, len(rounds) - 1))
         logger.info("Landed %s at %s", report.summary(), report.destination)
         try:
             spec.thresholds().check(report)

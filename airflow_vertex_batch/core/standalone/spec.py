@@ -35,7 +35,7 @@ from airflow_vertex_batch.core.money.prices import PriceTable
 from airflow_vertex_batch.core.progress import Policy
 from airflow_vertex_batch.core.purchase.decide import OnChangedInput, OnClear, Terms
 from airflow_vertex_batch.core.purchase.place import Place, check_moves, read_places
-from airflow_vertex_batch.core.requests.preparing import Preparing
+from airflow_vertex_batch.core.requests.prepare_arguments import PrepareArguments
 from airflow_vertex_batch.core.requests.schema import answer_checker
 from airflow_vertex_batch.core.waiting.queue import QueuePolicy
 from airflow_vertex_batch.core.waiting.watch import OnTimeout, WaitPolicy
@@ -66,10 +66,10 @@ _MAX_ID = 250
 _OF_THE_PROMPT = {"prompt", "rows", "response_schema", "tools"}
 #: What a batch asks is the same, whatever these say.
 _NOT_ASKED = {"task_id", "project_id", "destination", "max_rejected_ratio"}
-_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Preparing)}
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(PrepareArguments)}
 
 
-class Spec(Preparing, frozen=True, kw_only=True):
+class Spec(PrepareArguments, frozen=True, kw_only=True):
     """A batch that needs no Airflow: who it is, and the arguments of the operators.
 
     :param dag_id: first part of its name; a DAG with the same names goes on from its log.
@@ -166,7 +166,7 @@ class Spec(Preparing, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """Return what changes when other requests are asked for: how they are waited for and land is left out."""
-        said = {name: getattr(self, name) for name in sorted(set(Preparing.__struct_fields__) - _NOT_ASKED)}
+        said = {name: getattr(self, name) for name in sorted(set(PrepareArguments.__struct_fields__) - _NOT_ASKED)}
         given = {name: value for name, value in said.items() if value != _DEFAULTS.get(name)}
         return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:12]
 

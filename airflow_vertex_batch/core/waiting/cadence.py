@@ -33,7 +33,7 @@ _SPREAD = 0.1
 #: The longest interval after errors, in seconds.
 MAX_BACKOFF_SECONDS = 300.0
 #: Seconds for which nobody asks after a refusal for too many calls (429) that names no pause. Doubled each time.
-_HOLD_SECONDS = 15.0
+_PAUSE_SECONDS = 15.0
 _QUEUED = frozenset({JobState.QUEUED, JobState.PENDING, JobState.UNSPECIFIED})
 
 
@@ -43,7 +43,7 @@ def interval(job: BatchJob | None, now: float, usual: float | None = None, jitte
     :param job: as last seen, or None.
     :param now: seconds since the epoch.
     :param usual: seconds that such jobs usually run, or None if it is not known.
-    :param luck: from 0 to 1, spreads the interval; 0.5 leaves it as it is.
+    :param jitter: from 0 to 1, spreads the interval; 0.5 leaves it as it is.
     """
     seconds = _by_state(job, now, usual) * (1 - _SPREAD + 2 * _SPREAD * jitter)
     return min(max(seconds, QUICKEST_SECONDS), SLOWEST_SECONDS)
@@ -73,7 +73,7 @@ def after_error(base: float, in_a_row: int, asked: float, jitter: float = 0.5) -
     return max(doubled, asked * (1 + _SPREAD * jitter))
 
 
-def hold(error: ServiceError, in_a_row: int) -> float:
+def pause_seconds(error: ServiceError, in_a_row: int) -> float:
     """Return for how many seconds nobody should ask anything after an error; 0 if others may ask.
 
     :param in_a_row: how many such errors there were before this one, without an answer between them.
@@ -81,7 +81,7 @@ def hold(error: ServiceError, in_a_row: int) -> float:
     if error.retry_after is not None:
         return error.retry_after
     if error.status == 429:  # noqa: PLR2004 - an HTTP status reads best as its number
-        return min(_HOLD_SECONDS * 2.0 ** min(in_a_row, 30), MAX_BACKOFF_SECONDS)
+        return min(_PAUSE_SECONDS * 2.0 ** min(in_a_row, 30), MAX_BACKOFF_SECONDS)
     return 0.0
 
 

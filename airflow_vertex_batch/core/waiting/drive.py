@@ -52,7 +52,7 @@ def drive(
     *waits: tuple[Flow, JobCalls],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-    seen: Callable[[BatchJob], None] = lambda _job: None,
+    on_answer: Callable[[BatchJob], None] = lambda _job: None,
     warn: Callable[[Warn], None] = _say,
 ) -> list[Outcome]:
     """Carry out several flows at the same time, blocking, until all have ended or one says that its job queues for too
@@ -60,7 +60,7 @@ def drive(
 
     :param waits: each flow with the service it asks.
     :param clock: a monotonic clock, in seconds.
-    :param seen: is called with every answer, for the log.
+    :param on_answer: is called with every answer, for the log.
     :param warn: is called with every warning.
     :returns: the outcomes so far, in the order of `waits`.
     """
@@ -70,7 +70,7 @@ def drive(
         when, number = heapq.heappop(due)
         if (wait := when - clock()) > 0:
             sleep(wait)
-        step = _to_sleep(*waits[number], seen, warn)
+        step = _to_sleep(*waits[number], on_answer, warn)
         if isinstance(step, Sleep):
             heapq.heappush(due, (clock() + step.seconds, number))
         else:
@@ -82,25 +82,25 @@ def drive_once(
     flow: Flow,
     service: JobCalls,
     *,
-    seen: Callable[[BatchJob], None] = lambda _job: None,
+    on_answer: Callable[[BatchJob], None] = lambda _job: None,
     warn: Callable[[Warn], None] = _say,
 ) -> Outcome | None:
     """Carry out a flow up to its first sleep, for one question of a rescheduled sensor. Return None if the flow would
     sleep.
     """
-    step = _to_sleep(flow, service, seen, warn)
+    step = _to_sleep(flow, service, on_answer, warn)
     return None if isinstance(step, Sleep) else step
 
 
 def _to_sleep(
-    flow: Flow, service: JobCalls, seen: Callable[[BatchJob], None], warn: Callable[[Warn], None]
+    flow: Flow, service: JobCalls, on_answer: Callable[[BatchJob], None], warn: Callable[[Warn], None]
 ) -> Sleep | Outcome:
     """Carry out a flow from its beginning, or from one sleep, to the next or to its end."""
     try:
         step = flow.send(None)
         while not isinstance(step, Sleep):
             try:
-                reply = _reply(step, service, seen, warn)
+                reply = _reply(step, service, on_answer, warn)
             except ServiceError as error:
                 step = flow.throw(error)
             else:
@@ -111,12 +111,12 @@ def _to_sleep(
 
 
 def _reply(
-    step: Poll | Cancel | Warn, service: JobCalls, seen: Callable[[BatchJob], None], warn: Callable[[Warn], None]
+    step: Poll | Cancel | Warn, service: JobCalls, on_answer: Callable[[BatchJob], None], warn: Callable[[Warn], None]
 ) -> Reply:
     match step:
         case Poll(name):
             job = service.get(name)
-            seen(job)
+            on_answer(job)
             return job
         case Cancel(name):
             return service.cancel(name)
@@ -130,15 +130,15 @@ async def adrive(
     service: AsyncJobCalls,
     *,
     sleep: Callable[[float], Awaitable[None]],
-    seen: Callable[[BatchJob], Awaitable[None]],
+    on_answer: Callable[[BatchJob], Awaitable[None]],
     warn: Callable[[Warn], Awaitable[None]],
 ) -> Outcome:
-    """Carry out a flow on an event loop. Calls of `seen` and `warn` are awaited too, because a log may block."""
+    """Carry out a flow on an event loop. Calls of `on_answer` and `warn` are awaited too, because a log may block."""
     step = next(flow)
     while True:
         try:
             try:
-                reply = await _areply(step, service, sleep, seen, warn)
+                reply = await _areply(step, service, sleep, on_answer, warn)
             except ServiceError as error:
                 step = flow.throw(error)
             else:
@@ -151,13 +151,13 @@ async def _areply(
     step: Step,
     service: AsyncJobCalls,
     sleep: Callable[[float], Awaitable[None]],
-    seen: Callable[[BatchJob], Awaitable[None]],
+    on_answer: Callable[[BatchJob], Awaitable[None]],
     warn: Callable[[Warn], Awaitable[None]],
 ) -> Reply:
     match step:
         case Poll(name):
             job = await service.get(name)
-            await seen(job)
+            await on_answer(job)
             return job
         case Cancel(name):
             return await service.cancel(name)

@@ -70,7 +70,7 @@ class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
         :param now: seconds since the epoch.
         """
-        return [job for job in jobs if job.name not in handled.warned and left(job, self.warning, now) <= 0]
+        return [job for job in jobs if job.name not in handled.warned and seconds_left(job, self.warning, now) <= 0]
 
     def late(self, jobs: Iterable[BatchJob], handled: Handled, now: float) -> list[BatchJob]:
         """Return the jobs that have queued for too long and were not dealt with yet.
@@ -78,7 +78,7 @@ class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True):
         :param now: seconds since the epoch.
         """
         handled_jobs = {*handled.stuck, *handled.moved}
-        return [job for job in jobs if job.name not in handled_jobs and left(job, self.timeout, now) <= 0]
+        return [job for job in jobs if job.name not in handled_jobs and seconds_left(job, self.timeout, now) <= 0]
 
 
 def handle_queued(
@@ -102,7 +102,7 @@ def handle_queued(
     overdue, stuck, moved = policy.overdue(jobs, handled, now), list(handled.stuck), list(handled.moved)
 
     def say(text: str, job: BatchJob, limit: float | None) -> None:
-        if only_new is None or -left(job, limit, now) < only_new:
+        if only_new is None or -seconds_left(job, limit, now) < only_new:
             log.warning("%s.", text)
 
     for job in overdue:
@@ -119,7 +119,7 @@ def handle_queued(
     return msgspec.structs.replace(handled, warned=warned, stuck=tuple(stuck), moved=tuple(moved)), overdue
 
 
-def left(job: BatchJob | None, limit: float | None, now: float) -> float:
+def seconds_left(job: BatchJob | None, limit: float | None, now: float) -> float:
     """Return how many seconds a job may still queue until `limit`, counted from its creation; for ever if it has begun.
 
     :param now: seconds since the epoch.

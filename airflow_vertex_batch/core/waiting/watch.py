@@ -213,7 +213,7 @@ def watch(
     :param now: returns seconds since the epoch. Tests replace it.
     :param began: when this attempt began to wait, if it began in another process; seconds since the epoch.
     :param usual: how many seconds jobs like one usually run, or None; for the adaptive interval.
-    :param luck: a number from 0 to 1 that spreads the intervals, replaced in tests.
+    :param jitter: a number from 0 to 1 that spreads the intervals, replaced in tests.
     """
     began, job, hard_errors, soft_errors, asked_to_wait = began or now(), None, 0, 0, 0.0
     if policy.first_poll_after:
@@ -235,7 +235,7 @@ def watch(
         remaining = last.at - now()
         if remaining <= 0:
             return (yield from _late(name, job, policy, last.name))
-        queue_left = queue.left(job, policy.queue_limit, now())
+        queue_left = queue.seconds_left(job, policy.queue_limit, now())
         if job is not None and queue_left <= 0:
             return Queued(job)
         if now() >= deadline and not said_late:
@@ -325,7 +325,7 @@ def conclude(
     A job that was cancelled, expired or failed after it wrote rows is one of them: the paid rows land first, and then
     the export says how the job ended.
 
-    :param bears: returns whether a job may end without rows; then that is not an error.
+    :param tolerates_empty: returns whether a job may end without rows; then that is not an error.
     :param lands_part: if another job has rows, also return jobs that were cancelled or expired without a row. The rows
         of the other job are paid for, and must land without a person's help.
     :raises JobError: when a job ended without rows, was late, or cannot be asked about.

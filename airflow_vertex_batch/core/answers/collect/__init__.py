@@ -128,8 +128,8 @@ class Collector:
         self.expected_count += len(expected)
         self._batches.append(batch)
         with _TemporaryFiles() as files, Columns(self._store, batch.columns_uri) as columns:
-            sorting = _Sorting(batch, expected, files, self.anomalies, self._check)
-            for rows in self._sorted(sorting, batch.job):
+            sorter = _OutputSorter(batch, expected, files, self.anomalies, self._check)
+            for rows in self._sorted(sorter, batch.job):
                 yield from map(columns.join, rows) if batch.columns_uri else rows
 
     def key_mismatch_text(self) -> str:
@@ -153,31 +153,31 @@ class Collector:
         requests = partial(input_requests, self._store, self._warehouse, batch.inputs)
         return Expected(requests, batch.model or batch.job.model, str(batch.inputs))
 
-    def _sorted(self, sorting: _Sorting, job: BatchJob) -> Iterator[Iterable[ResultRow]]:
+    def _sorted(self, sorter: _OutputSorter, job: BatchJob) -> Iterator[Iterable[ResultRow]]:
         """Yield the rows in groups, because each generator between two functions costs time for every row."""
         file_count, before = 0, self.anomalies.unmatched_count
         if job.output_uri.startswith("bq://"):
             table = TableId.parse(job.output_uri)
             file_count = int(self._warehouse.count(table) is not None)
             for number, row in enumerate(self._warehouse.rows(table) if file_count else (), start=1):
-                yield sorting.line(table_line(row), job.output_uri, number)
+                yield sorter.line(table_line(row), job.output_uri, number)
         elif job.output_uri:
             for uri in result_files(self._store, Uri.parse(job.output_uri)):
                 with self._store.open_read(uri) as stream:
-                    yield from sorting.file(stream, str(uri))
-        yield sorting.doubtful()
-        yield sorting.rejoined()
-        file_count = file_count or sorting.file_count
+                    yield from sorter.file(stream, str(uri))
+        yield sorter.doubtful()
+        yield sorter.rejoined()
+        file_count = file_count or sorter.file_count
         if self._on_lost_output is OnLostOutput.FAIL:
-            check_output(job, sorting.output_counts(file_count), self._now())
-        if sorting.lost:
-            log.warning("In the output of %s, %s cannot be read", job.name, sorting.lost)
+            check_output(job, sorter.output_counts(file_count), self._now())
+        if sorter.lost:
+            log.warning("In the output of %s, %s cannot be read", job.name, sorter.lost)
         if unmatched := self.anomalies.unmatched_count - before:
             log.warning(
                 "%s has %s answers to other requests than were sent under their keys", job.name, f"{unmatched:,}"
             )
-        yield sorting.bad_rows()
-        yield sorting.unanswered()
+        yield sorter.bad_rows()
+        yield sorter.unanswered()
 
 
 class _TemporaryFiles(contextlib.ExitStack):
@@ -191,7 +191,7 @@ class _TemporaryFiles(contextlib.ExitStack):
         return self
 
 
-class _Sorting:
+class _OutputSorter:
     """Turns the output of one job into rows."""
 
     def __init__(
@@ -233,7 +233,7 @@ class _Sorting:
             rows = self._block(block, first, reader)
             # So that no line stays in memory while its row lands.
             block.clear()
-            yield _handed_out(rows)
+            yield _without_keeping(rows)
         self._note(reader)
 
     def _block(self, block: list[bytes], first: int, reader: FileReader) -> list[ResultRow]:
@@ -382,7 +382,7 @@ class _Sorting:
             )
 
 
-def _handed_out(rows: list[ResultRow]) -> Iterator[ResultRow]:
+def _without_keeping(rows: list[ResultRow]) -> Iterator[ResultRow]:
     """Yield rows, and keep none of them in memory: a row may be as long as the longest line."""
     rows.reverse()
     while rows:

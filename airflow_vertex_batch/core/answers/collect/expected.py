@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     #: mark.
     Request = tuple[object, bytes, bool, int]
     #: The place of the bytes that are kept for a key.
-    Place = tuple[bytearray, int]
+    EntryPosition = tuple[bytearray, int]
 
 _HASH, _UNHASH = Struct("q").pack, Struct("q").unpack_from
 _HASH_BYTES = 8
@@ -68,7 +68,7 @@ class KeyTable:
         self._count += 1
         return True
 
-    def find(self, key: str) -> Place | None:
+    def find(self, key: str) -> EntryPosition | None:
         """Return where the key's bytes begin."""
         number = hash(key)
         bucket = self._buckets[number & (_BUCKETS - 1)]
@@ -129,11 +129,11 @@ class Expected:
                 name = _free_name(name, taken, b"")
             yield name, request
 
-    def find(self, key: str) -> Place | None:
+    def find(self, key: str) -> EntryPosition | None:
         """Return the place of a request's state. The digest follows the state."""
         return self._table.find(key)
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> EntryPosition:
         """Return the place for a name that is known to exist."""
         place = self._table.find(name)
         assert place is not None, "names come from the input"
@@ -156,7 +156,7 @@ class Expected:
         bucket, at = self.place(name)
         return bucket[at]
 
-    def mark(self, place: Place, state: int) -> None:
+    def mark(self, place: EntryPosition, state: int) -> None:
         """Note a line. A bad line never replaces a good one."""
         bucket, at = place
         if (before := bucket[at]) < state:
@@ -169,13 +169,13 @@ class Expected:
         return (name for name, _ in self.named() if self.state(name) == NOTHING) if self.counts[NOTHING] else iter(())
 
 
-def digest_at(place: Place) -> str:
+def digest_at(place: EntryPosition) -> str:
     """Return the request digest that is kept at a place."""
     bucket, at = place
     return bucket[at + 1 : at + 1 + _DIGEST_BYTES].hex()
 
 
-def mark_at(place: Place) -> int:
+def mark_at(place: EntryPosition) -> int:
     """Return the mark of the request (`collect.echo`) that is kept at a place."""
     bucket, at = place
     mark: int = _UNHASH(bucket, at + 1 + _DIGEST_BYTES)[0]

@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.answers.collect.echo import is_content, mark, mar
 from airflow_vertex_batch.core.domain.jsonl import NULL, Echo, decode, encode
 from airflow_vertex_batch.core.domain.repair_json import is_deep
 from airflow_vertex_batch.core.domain.row import MAX_TOKENS, ResultRow, RowStatus, Usage
-from airflow_vertex_batch.core.domain.shapes import Place, Shape, Shapes, texts_of
+from airflow_vertex_batch.core.domain.shapes import Shape, Shapes, ValuePosition, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ class _OutputShape(Shape):
 
     __slots__ = ("_contents", "_form", "form", "key_index", "time_index")
 
-    def __init__(self, raw: bytes, places: list[Place], core: int) -> None:
+    def __init__(self, raw: bytes, places: list[ValuePosition], core: int) -> None:
         super().__init__(raw, places, core)
         self.key_index = self.paths.index(("key",))
         #: -1 for lines without a time.
@@ -153,7 +153,7 @@ def _request(raw: bytes) -> bytes:
 _TIME, _RESPONSE = ("processed_time",), ("response",)
 
 
-def _output_shape(raw: bytes, places: list[Place]) -> _OutputShape | None:
+def _output_shape(raw: bytes, places: list[ValuePosition]) -> _OutputShape | None:
     outermost = [place for place in places if len(place.path) == 1]
     # If a member is there twice, it is not clear which one counts.
     if len({place.path for place in outermost}) < len(outermost):

@@ -18,7 +18,7 @@ from airflow_vertex_batch.core.domain.errors import ResultError
 from airflow_vertex_batch.core.domain.jsonl import NULL, decode_leniently, encode
 from airflow_vertex_batch.core.domain.lines import read_blocks, too_long
 from airflow_vertex_batch.core.domain.ports import inputs_at
-from airflow_vertex_batch.core.domain.shapes import Place, Shape, Shapes, texts_of
+from airflow_vertex_batch.core.domain.shapes import Shape, Shapes, ValuePosition, texts_of
 from airflow_vertex_batch.core.requests.request import KEY_LABEL
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _RequestShape(Shape):
 
     __slots__ = ("_begin", "_between", "_contents", "_end", "_form", "_is_labelled")
 
-    def __init__(self, raw: bytes, texts: list[Place], request: Place, *, is_labelled: bool) -> None:
+    def __init__(self, raw: bytes, texts: list[ValuePosition], request: ValuePosition, *, is_labelled: bool) -> None:
         super().__init__(raw, texts, len(texts) - 1)
         key_end = texts[0].end - 1
         # These bytes begin with the quotation mark that ends the key. A key cannot contain them, because quotation
@@ -89,7 +89,7 @@ class _RequestShape(Shape):
         return texts[0], request, self._is_labelled, found
 
 
-def _request_shape(raw: bytes, places: list[Place]) -> _RequestShape | None:
+def _request_shape(raw: bytes, places: list[ValuePosition]) -> _RequestShape | None:
     outermost = [place for place in places if len(place.path) == 1]
     texts = texts_of(raw, places)
     if [place.path for place in outermost] != [("key",), ("request",)] or len(texts) < 2:  # noqa: PLR2004 - key, prompt

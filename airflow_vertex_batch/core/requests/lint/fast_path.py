@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_vertex_batch.core.domain.shapes import Place, Shape, Shapes, texts_of
+from airflow_vertex_batch.core.domain.shapes import Shape, Shapes, ValuePosition, texts_of
 from airflow_vertex_batch.core.requests.lint.values import ValueCheck, file_uri, is_retyped, label_value
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class _CleanShape(Shape):
 
     __slots__ = ("_checks", "_key_index")
 
-    def __init__(self, raw: bytes, texts: list[Place]) -> None:
+    def __init__(self, raw: bytes, texts: list[ValuePosition]) -> None:
         super().__init__(raw, texts, len(texts) - 1)
         paths = [text.path for text in texts]
         self._key_index = paths.index(("key",)) if ("key",) in paths else -1
@@ -80,7 +80,7 @@ class CleanLines:
             self._shapes.learn(raw)
 
 
-def _clean_shape(raw: bytes, places: list[Place]) -> _CleanShape | None:
+def _clean_shape(raw: bytes, places: list[ValuePosition]) -> _CleanShape | None:
     texts = [place for place in texts_of(raw, places) if place.path != ("processed_time",)]
     count = Counter(place.path for place in places)
     # A member that is there twice may be read at either place; a key that is no text is another finding each time.

@@ -80,7 +80,7 @@ def prepare(
         if known is not None:
             router.skip(known())
         _feed(rows, router.add)
-        writer.roll()
+        writer.finish_shard()
         if is_cured:
             router.fixed_count = writer.request_count
         return _publish(router, writer, plan, store, folder)
@@ -101,7 +101,7 @@ def write_set(
     maker = ReadyMaker(plan.correlation)
     with _open(maker, plan, store, folder / f"requests-{token}", has_columns=False) as (router, writer):
         _feed(lines, router.add_made)
-        writer.roll()
+        writer.finish_shard()
         return _publish(router, writer, plan, store, folder, **members)
 
 
@@ -223,7 +223,7 @@ def _publish(
         response_schema=plan.schema, model=plan.model, weight=router.weight_counter.weight, **members,
     )  # fmt: skip
     manifest = with_earlier_files(manifest, plan, writer, store)
-    writer.sent()
+    writer.note_manifest_sent()
     return manifest if store.write_new(address, encode(manifest)) else _found(manifest, writer, store)
 
 

@@ -110,7 +110,7 @@ class LineRouter:
         lines, later = self._diverted(lines) if lines.digests else (lines, Lines())
         count = self._writer.fit(lines, size)
         if lines.keys and not count:
-            self._writer.roll()
+            self._writer.finish_shard()
             self._import_check.next_shard()
             return lines.plus(later)
         now, rest = lines.split(count)
@@ -139,7 +139,7 @@ class LineRouter:
                 self._set_unsent(self.known, lines, index, "request_digest", digest)
             elif digest in sent:
                 self._set_unsent(self.duplicates, lines, index, "same_as", sent[digest])
-                self._writer.count_in(lines.pick([index]))
+                self._writer.count_duplicates(lines.pick([index]))
             elif digest in here:
                 later.append(index)
             else:

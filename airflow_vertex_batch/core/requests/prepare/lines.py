@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.requests.request import (
     RequestBuilder,
     RequestTemplate,
     RowProblem,
-    carried,
+    columns_json,
     content_key,
     key_label,
     row_key,
@@ -182,7 +182,7 @@ class TemplateMaker:
             keys = self._content_keys(bodies)
         else:
             keys = row_keys(list(map(itemgetter(self._key_column), rows)))
-        columns = [carried(row, self._columns) for row in rows] if self._columns else []
+        columns = [columns_json(row, self._columns) for row in rows] if self._columns else []
         return Lines(chunk, keys, bodies, columns, texts, files)
 
     def _each(self, chunk: list[Placed], rejected: Rejected) -> Lines:
@@ -203,7 +203,7 @@ class TemplateMaker:
         parts = self._build.parts(text, files)
         body = parts[len(b'{"text":') : -1] if self._is_text else parts
         key = row_key(value_of(row, self._key_column)) if self._key_column else self._content_keys([body])[0]
-        columns = carried(row, self._columns)
+        columns = columns_json(row, self._columns)
         lines.placed.append(placed)
         lines.keys.append(key)
         lines.bodies.append(body)
@@ -268,7 +268,7 @@ class ReadyMaker:
     def _one(self, row: Row | InputError) -> tuple[str, bytes, bytes]:
         request = _ready_made(row)
         assert isinstance(row, dict)
-        columns = carried(row, self._columns or [name for name in row if name not in {"request", self._own_key}])
+        columns = columns_json(row, self._columns or [name for name in row if name not in {"request", self._own_key}])
         if self._key_column is not None:
             return row_key(value_of(row, self._key_column)), request, columns
         key = row.get("key")

@@ -77,7 +77,7 @@ class ShardWriter:
         self._open.write(lines.cores, beside)
         self._open.digest += self._count(lines.cores, beside)
 
-    def count_in(self, lines: Lines) -> None:
+    def count_duplicates(self, lines: Lines) -> None:
         """Add lines to the digests that are not written, because an identical line is written instead."""
         self._count(lines.cores, self._beside(lines))
 
@@ -121,13 +121,13 @@ class ShardWriter:
         self._files.append(self.folder / name)
         return self._files[-1]
 
-    def roll(self) -> None:
+    def finish_shard(self) -> None:
         """Finish the open shard, if one is open; the next line opens the next."""
         if self._open is not None:
             self.shards.append(self._open.finish())
             self._open = None
 
-    def sent(self) -> None:
+    def note_manifest_sent(self) -> None:
         """Note that a manifest with these files was sent. It may exist, even if the answer is an error."""
         self._is_sent = True
 

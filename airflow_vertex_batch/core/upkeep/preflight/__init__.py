@@ -122,7 +122,7 @@ class Report(Record, frozen=True, kw_only=True):
             "left": "Nothing was created and no job was paid",
             "todo": ". ".join(dict.fromkeys(finding.todo for finding in bad if finding.todo)),
         }
-        if all(finding.is_passing for finding in bad):
+        if all(finding.is_temporary for finding in bad):
             return ServiceError(what, status=0, **parts)
         return InputError(what, **parts)
 
@@ -209,4 +209,4 @@ def _refused(error: ServiceError) -> CheckResult:
     if error.status in {401, 404}:
         todo = error.todo or ("Check the name" if error.is_not_found else "Check the connection's credentials")
         return failed(reason_text(error), todo)
-    return CheckResult(Verdict.UNKNOWN, reason_text(error), error.todo, is_passing=error.retryable)
+    return CheckResult(Verdict.UNKNOWN, reason_text(error), error.todo, is_temporary=error.retryable)

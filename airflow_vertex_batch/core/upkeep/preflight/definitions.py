@@ -44,7 +44,7 @@ class Finding(Record, frozen=True, kw_only=True):
     :param subject: the bucket or table it is about; empty for checks of the whole.
     :param why: why it matters.
     :param todo: what to do; empty when all is well.
-    :param is_passing: whether looking again may find it otherwise.
+    :param is_temporary: whether looking again may find it otherwise.
     """
 
     check: str
@@ -53,7 +53,7 @@ class Finding(Record, frozen=True, kw_only=True):
     subject: str = ""
     why: str = ""
     todo: str = ""
-    is_passing: bool = False
+    is_temporary: bool = False
 
     def __str__(self) -> str:
         about = f"{self.check} {self.subject}".strip()
@@ -66,7 +66,7 @@ class CheckResult(msgspec.Struct, frozen=True):
     verdict: Verdict
     found: str
     todo: str = ""
-    is_passing: bool = False
+    is_temporary: bool = False
 
 
 def good(found: str) -> CheckResult:

@@ -26,7 +26,7 @@ from airflow_vertex_batch.core.upkeep.preflight.definitions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_vertex_batch.core.domain.catalog import Place
+    from airflow_vertex_batch.core.domain.catalog import ModelLocations
 
 _PATH = re.compile(r"(?:projects/[^/]+/locations/(?P<location>[^/]+)/)?(?P<short>(?:publishers/(?P<publisher>[^/]+)/)?"
                    r"(?:models|endpoints)/(?P<id>[^/]+))")  # fmt: skip
@@ -73,7 +73,7 @@ def life(plan: Plan, _cloud: Cloud, _subject: str) -> CheckResult:
     )
 
 
-def _asked(plan: Plan, cloud: Cloud, path: str, line: Place | None) -> CheckResult:
+def _asked(plan: Plan, cloud: Cloud, path: str, line: ModelLocations | None) -> CheckResult:
     """Ask whether the model exists, and put that beside what the table says."""
     exists, near = "", misspelt(plan.model)
     try:
@@ -99,7 +99,7 @@ def _base_of(doc: dict[str, Any]) -> str:
     return str((doc.get("labels") or {}).get(_BASE_LABEL, ""))
 
 
-def _placed(plan: Plan, path: str, line: Place | None, exists: str) -> CheckResult:
+def _placed(plan: Plan, path: str, line: ModelLocations | None, exists: str) -> CheckResult:
     if line is not None and line.takes(plan.location):
         if exists:
             return unknown(f"{path}: {plan.location} would serve its batches ({line}){exists}")

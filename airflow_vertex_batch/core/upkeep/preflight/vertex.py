@@ -77,7 +77,7 @@ def credentials(_plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
         who = cloud.principal()
     except ServiceError as error:
         todo = error.todo or "Check that this machine reaches Google's token server"
-        return CheckResult(Verdict.FAILED, reason_text(error), todo, is_passing=error.retryable)
+        return CheckResult(Verdict.FAILED, reason_text(error), todo, is_temporary=error.retryable)
     return good(who or "a token; the credentials do not say whose")
 
 
@@ -118,7 +118,7 @@ def api(plan: Plan, cloud: Cloud, _subject: str) -> CheckResult:
     except ServiceError as error:
         if error.status == 0:
             todo = f"Check the spelling of location {plan.location!r}, and that this machine's network reaches the host"
-            return CheckResult(Verdict.FAILED, reason_text(error), todo, is_passing=True)
+            return CheckResult(Verdict.FAILED, reason_text(error), todo, is_temporary=True)
         refusal = _REFUSALS.get(error.reason) or _REFUSALS.get(_WORDS.get(error.status, ""))
         if refusal is None:
             raise

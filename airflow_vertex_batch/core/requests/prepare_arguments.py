@@ -34,7 +34,7 @@ _OF_A_REQUEST = ("prompt", "system_instruction", "generation_config", "tools", "
 _PLAIN = ("system_instruction", "generation_config", "tools", "safety_settings")
 
 
-class Preparing(msgspec.Struct, frozen=True, kw_only=True):
+class PrepareArguments(msgspec.Struct, frozen=True, kw_only=True):
     """The arguments of `VertexBatchPrepareOperator`, which documents each of them.
 
     :param task_id: the task that prepares, for error messages.
