@@ -1,4 +1,4 @@
-"""What is paid twice? Our operator beside the Google provider's two, under the same blows, by the emulator's books.
+"""What is paid twice? Our operator beside the Google provider's two, each disturbed alike, by the emulator's books.
 
 All run in one real Airflow, behind the proxy of `stack.chaos`; their clients are led to the emulator, and nothing else
 about them is changed (`bench/chaos_preload`). Each cell is one run: jobs billed, and jobs that nobody waits for.
@@ -16,8 +16,8 @@ from typing import Any
 from stack.chaos import document
 from stack.chaos.effects import QUESTION
 from stack.chaos.night import Case, Outcome, Scene, a_night
+from stack.chaos.process_kills import kill_task, kill_task_and_supervisor
 from stack.chaos.proxy import Plan
-from stack.chaos.victims import kill_task, kill_task_and_supervisor
 
 #: Operator → the first part of its DAGs' names.
 _OPERATORS = {
@@ -34,7 +34,7 @@ _PENDING_S = 300.0
 
 
 @dataclass(frozen=True)
-class _Blow:
+class _Disturbance:
     """What happens to all operators alike.
 
     :param apart: in an act of its own, because it also hurts the runs beside it.
@@ -69,31 +69,31 @@ _HELD: tuple[dict[str, Any], ...] = ({"do": "hold", "state": "JOB_STATE_PENDING"
 
 
 def _killing_triggerer(scene: Scene) -> Plan:
-    gathering = scene.night.gathering("triggerer", len(_OPERATORS), lambda: scene.night.kill("triggerer"))
-    return Plan(after=QUESTION, strike=gathering.strike)
+    barrier = scene.night.barrier("triggerer", len(_OPERATORS), lambda: scene.night.kill("triggerer"))
+    return Plan(after=QUESTION, strike=barrier.strike)
 
 
-_BLOWS = (
-    _Blow("nothing"),
-    _Blow("answer to the create call lost", faults=({"do": "drop", "on": "create", "when": "after"},)),
-    _Blow("one question answered with 503", faults=({"do": "http", "on": "get", "status": 503},)),
-    _Blow("task and supervisor killed after the create call", lambda _: Plan(_CREATED, strike=kill_task_and_supervisor),
-          modes=("sync",)),
-    _Blow("task killed while it waits", lambda _: Plan(QUESTION), modes=("sync",)),
-    _Blow("run cleared after its success", meanwhile=_clear),
-    _Blow("run cleared while it waits", meanwhile=_clear_waiting, faults=_HELD),
-    _Blow("marked failed while it waits", meanwhile=_mark_failed, faults=_HELD),
+_DISTURBANCES = (
+    _Disturbance("nothing"),
+    _Disturbance("answer to the create call lost", faults=({"do": "drop", "on": "create", "when": "after"},)),
+    _Disturbance("one question answered with 503", faults=({"do": "http", "on": "get", "status": 503},)),
+    _Disturbance("task and supervisor killed after the create call",
+                 lambda _: Plan(_CREATED, strike=kill_task_and_supervisor), modes=("sync",)),
+    _Disturbance("task killed while it waits", lambda _: Plan(QUESTION), modes=("sync",)),
+    _Disturbance("run cleared after its success", meanwhile=_clear),
+    _Disturbance("run cleared while it waits", meanwhile=_clear_waiting, faults=_HELD),
+    _Disturbance("marked failed while it waits", meanwhile=_mark_failed, faults=_HELD),
     # Whoever sends the create call: a task, or the triggerer with all that waits in it.
-    _Blow("its process killed after the create call", lambda _: Plan(_CREATED, strike=kill_task), apart=True),
-    _Blow("triggerer killed while it waits", _killing_triggerer, modes=("deferrable",), apart=True),
+    _Disturbance("its process killed after the create call", lambda _: Plan(_CREATED, strike=kill_task), apart=True),
+    _Disturbance("triggerer killed while it waits", _killing_triggerer, modes=("deferrable",), apart=True),
 )  # fmt: skip
 
 
 def measure() -> tuple[list[str], list[list[object]]]:
-    """Return the jobs billed and left running, for each blow and mode, by operator."""
+    """Return the jobs billed and left running, for each disturbance and mode, by operator."""
     found: dict[tuple[str, str], dict[str, Outcome]] = {}
     paths = (str(_HERE / "chaos_preload"), os.environ.get("PYTHONPATH", ""))
-    lines = [(blow, mode, name, case) for blow, mode, name, case in _cases()]
+    lines = [(disturbance, mode, name, case) for disturbance, mode, name, case in _cases()]
     with (
         tempfile.TemporaryDirectory() as folder,
         a_night(Path(folder), _HERE / "chaos_dags", {"PYTHONPATH": os.pathsep.join(paths)}) as night,
@@ -101,11 +101,13 @@ def measure() -> tuple[list[str], list[list[object]]]:
         night.line = _request
         night.behave([case for *_, case in lines], pending_s=_PENDING_S)
         acts = [[line for line in lines if not line[0].apart]]
-        acts += [[line for line in lines if line[0] is blow] for blow in _BLOWS if blow.apart]
+        acts += [
+            [line for line in lines if line[0] is disturbance] for disturbance in _DISTURBANCES if disturbance.apart
+        ]
         for act in acts:
             outcomes = night.run([case for *_, case in act])
-            for (blow, mode, name, _), outcome in zip(act, outcomes, strict=True):
-                found.setdefault((blow.what, mode), {})[name] = outcome
+            for (disturbance, mode, name, _), outcome in zip(act, outcomes, strict=True):
+                found.setdefault((disturbance.what, mode), {})[name] = outcome
     headers = ["jobs billed, of these left running", "mode", *_OPERATORS]
     rows = [[what, mode, *(_cell(by[name]) for name in _OPERATORS)] for (what, mode), by in found.items()]
     if os.environ.get("CHAOS_DOC"):
@@ -113,14 +115,14 @@ def measure() -> tuple[list[str], list[list[object]]]:
     return headers, rows  # type: ignore[return-value]  # texts are objects
 
 
-def _cases() -> list[tuple[_Blow, str, str, Case]]:
+def _cases() -> list[tuple[_Disturbance, str, str, Case]]:
     return [
         (
-            blow, mode, operator,
-            Case(f"{name}_{mode}_{number:02d}", f"{name}_{mode}", blow.plan, None, blow.meanwhile, blow.faults),
+            each, mode, operator,
+            Case(f"{name}_{mode}_{number:02d}", f"{name}_{mode}", each.plan, None, each.meanwhile, each.faults),
         )
-        for number, blow in enumerate(_BLOWS)
-        for mode in blow.modes
+        for number, each in enumerate(_DISTURBANCES)
+        for mode in each.modes
         for operator, name in _OPERATORS.items()
     ]  # fmt: skip
 

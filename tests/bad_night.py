@@ -1,6 +1,6 @@
-"""What goes wrong in a bad night? Every misfortune of a row that the emulator knows, with what must come of it.
+"""What goes wrong in a bad night? Every disturbance of a row that the emulator knows, with what must come of it.
 
-A `Night` gives each misfortune its own slice of the keys and says, from the misfortunes alone, which rows each repair
+A `Night` gives each disturbance its own slice of the keys and says, from the disturbances alone, which rows each repair
 round has to send and which end as dead letters. Seven rows of a hundred fail; two more have an odd but good answer.
 """
 
@@ -22,7 +22,7 @@ SEED = 22
 _ROUND_0, _ROUNDS_0_AND_1 = {"avb-round": "0"}, {"avb-round": "[01]"}
 
 
-class Misfortune(msgspec.Struct, frozen=True):
+class Disturbance(msgspec.Struct, frozen=True):
     """One way in which a row can go wrong.
 
     :param fault: what the emulator's scenario says, but for the slice.
@@ -60,29 +60,32 @@ _PASSING: tuple[dict[str, Any], ...] = (
     {"do": "finish", "reason": "OTHER", "partial": True},
     {"do": "truncated"},
 )
-_FAILING: tuple[Misfortune, ...] = (
-    *(Misfortune(fault | {"labels": _ROUND_0}, (0, 1)) for fault in _PASSING),
-    Misfortune({"do": "truncated", "below_tokens": 2 * MAX_OUTPUT_TOKENS}, (0, 1)),
-    Misfortune({"do": "truncated", "below_tokens": 2 * MAX_OUTPUT_TOKENS, "thinking": True}, (0, 1)),
-    Misfortune({"do": "truncated", "below_tokens": 4 * MAX_OUTPUT_TOKENS}, (0, 1, 2)),
-    Misfortune({"do": "truncated", "below_tokens": 4 * MAX_OUTPUT_TOKENS, "thinking": True}, (0, 1, 2)),
-    Misfortune(_error(503) | {"labels": _ROUNDS_0_AND_1}, (0, 1, 2)),
-    Misfortune({"do": "missing", "labels": _ROUNDS_0_AND_1}, (0, 1, 2)),
-    Misfortune({"do": "empty", "labels": _ROUNDS_0_AND_1}, (0, 1, 2)),
-    Misfortune({"do": "invalid_json", "labels": _ROUNDS_0_AND_1}, (0, 1, 2)),
+_FAILING: tuple[Disturbance, ...] = (
+    *(Disturbance(fault | {"labels": _ROUND_0}, (0, 1)) for fault in _PASSING),
+    Disturbance({"do": "truncated", "below_tokens": 2 * MAX_OUTPUT_TOKENS}, (0, 1)),
+    Disturbance({"do": "truncated", "below_tokens": 2 * MAX_OUTPUT_TOKENS, "thinking": True}, (0, 1)),
+    Disturbance({"do": "truncated", "below_tokens": 4 * MAX_OUTPUT_TOKENS}, (0, 1, 2)),
+    Disturbance({"do": "truncated", "below_tokens": 4 * MAX_OUTPUT_TOKENS, "thinking": True}, (0, 1, 2)),
+    Disturbance(_error(503) | {"labels": _ROUNDS_0_AND_1}, (0, 1, 2)),
+    Disturbance({"do": "missing", "labels": _ROUNDS_0_AND_1}, (0, 1, 2)),
+    Disturbance({"do": "empty", "labels": _ROUNDS_0_AND_1}, (0, 1, 2)),
+    Disturbance({"do": "invalid_json", "labels": _ROUNDS_0_AND_1}, (0, 1, 2)),
     # Nobody answers these, and asking again is no use.
-    Misfortune({"do": "blocked"}, end=("blocked", "SAFETY")),
-    Misfortune({"do": "blocked", "reason": "JAILBREAK", "message": "No."}, end=("blocked", "JAILBREAK")),
-    *(Misfortune(_finish(reason), end=("blocked", reason)) for reason in ("SAFETY", "RECITATION", "BLOCKLIST", "SPII")),
-    Misfortune(_finish("SAFETY") | {"partial": True}, end=("blocked", "SAFETY")),
-    Misfortune(_error(400), end=("failed", "INVALID_ARGUMENT")),
-    Misfortune(_error(403), end=("failed", "PERMISSION_DENIED")),
+    Disturbance({"do": "blocked"}, end=("blocked", "SAFETY")),
+    Disturbance({"do": "blocked", "reason": "JAILBREAK", "message": "No."}, end=("blocked", "JAILBREAK")),
+    *(
+        Disturbance(_finish(reason), end=("blocked", reason))
+        for reason in ("SAFETY", "RECITATION", "BLOCKLIST", "SPII")
+    ),
+    Disturbance(_finish("SAFETY") | {"partial": True}, end=("blocked", "SAFETY")),
+    Disturbance(_error(400), end=("failed", "INVALID_ARGUMENT")),
+    Disturbance(_error(403), end=("failed", "PERMISSION_DENIED")),
     # Worth asking again, and never answered.
-    Misfortune(_error(500), (0, 1, 2), ("failed", "INTERNAL")),
-    Misfortune({"do": "missing"}, (0, 1, 2), ("missing", "JOB_STATE_SUCCEEDED")),
+    Disturbance(_error(500), (0, 1, 2), ("failed", "INTERNAL")),
+    Disturbance({"do": "missing"}, (0, 1, 2), ("missing", "JOB_STATE_SUCCEEDED")),
 )  # fmt: skip
-_ODD: tuple[Misfortune, ...] = tuple(
-    Misfortune(fault)
+_ODD: tuple[Disturbance, ...] = tuple(
+    Disturbance(fault)
     for fault in (
         {"do": "duplicated"},
         {"do": "thoughts_first"},
@@ -101,19 +104,19 @@ _ODD: tuple[Misfortune, ...] = tuple(
 class Night:
     """Who is struck by what among `keys`.
 
-    :param labels: labels of the jobs concerned, beside those of a misfortune.
+    :param labels: labels of the jobs concerned, beside those of a disturbance.
     """
 
     def __init__(self, keys: Iterable[str], **labels: str) -> None:
         self.keys = frozenset(keys)
-        misfortunes = [
+        disturbances = [
             (one, {**one.fault, **where, "labels": one.fault.get("labels", {}) | labels})
             for one, where in zip((*_FAILING, *_ODD), _slices(), strict=True)
         ]
-        self._struck = dict(_strikes(self.keys, misfortunes))
+        self._struck = dict(_strikes(self.keys, disturbances))
         struck = list(self._struck.values())
         #: For a scenario: those that strike a key, each in its slice.
-        self.faults = [fault for one, fault in misfortunes if one in struck]
+        self.faults = [fault for one, fault in disturbances if one in struck]
 
     @property
     def failing(self) -> frozenset[str]:
@@ -132,17 +135,17 @@ class Night:
         return frozenset(key for key, one in self._struck.items() if number in one.rounds)
 
     def struck_by(self, do: str, **members: Any) -> frozenset[str]:
-        """The keys that a misfortune of this name and these members strikes."""
+        """The keys that a disturbance of this name and these members strikes."""
         wanted = {"do": do, **members}.items()
         return frozenset(key for key, one in self._struck.items() if wanted <= one.fault.items())
 
 
 def _strikes(
-    keys: Iterable[str], misfortunes: list[tuple[Misfortune, dict[str, Any]]]
-) -> Iterator[tuple[str, Misfortune]]:
+    keys: Iterable[str], disturbances: list[tuple[Disturbance, dict[str, Any]]]
+) -> Iterator[tuple[str, Disturbance]]:
     """Yield who is struck by what: the first in the script that chooses a row strikes it, as in the emulator."""
-    read: list[tuple[Misfortune, RowFault]] = [
-        (one, msgspec.convert(fault, fault_type())) for one, fault in misfortunes
+    read: list[tuple[Disturbance, RowFault]] = [
+        (one, msgspec.convert(fault, fault_type())) for one, fault in disturbances
     ]
     for key in keys:
         struck = next((one for one, fault in read if fault.chooses(key, 0)), None)

@@ -256,28 +256,28 @@ class Died(BaseException):
     """The process was killed; the text says after which effect."""
 
 
-class Mortal:
-    """Wraps a port and dies right after the n-th effect of all wrapped ports together.
+class DyingPort:
+    """A port that dies right after the n-th effect of all wrapped ports together.
 
     :param effects: the methods that change something.
     """
 
-    def __init__(self, lives: Lives, port: Any, effects: frozenset[str]) -> None:
-        self._lives, self._port, self._effects = lives, port, effects
+    def __init__(self, effect_limit: EffectLimit, port: Any, effects: frozenset[str]) -> None:
+        self._effect_limit, self._port, self._effects = effect_limit, port, effects
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._port, name)
         if name == "at":
-            return lambda location: Mortal(self._lives, method(location), self._effects)
+            return lambda location: DyingPort(self._effect_limit, method(location), self._effects)
         if name in {"open_write", "open_replace"}:
             return lambda *args: self._closing(method, *args)
         return self._dying(method) if name in self._effects else method
 
     def _dying(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._lives.check()
+            self._effect_limit.check()
             result = method(*args, **kwargs)
-            self._lives.spend(method.__name__)
+            self._effect_limit.spend(method.__name__)
             return result
 
         return call
@@ -286,14 +286,14 @@ class Mortal:
     def _closing(self, method: Callable[..., Any], *args: Any) -> Iterator[Any]:
         with method(*args) as stream:
             yield stream
-            self._lives.check()
-        self._lives.spend(method.__name__)
+            self._effect_limit.check()
+        self._effect_limit.spend(method.__name__)
 
 
-class Lives:
+class EffectLimit:
     """How many effects happen before the process dies; a dead process does nothing more.
 
-    :param count: effects until death; None lives for ever.
+    :param count: effects until death; None for no death.
     """
 
     def __init__(self, count: int | None) -> None:
@@ -312,12 +312,12 @@ class Lives:
 
     def store(self, port: Any) -> Any:
         """Wrap an object store."""
-        return Mortal(self, port, frozenset({"write_new", "delete"}))
+        return DyingPort(self, port, frozenset({"write_new", "delete"}))
 
     def service(self, port: Any) -> Any:
         """Wrap a job service."""
-        return Mortal(self, port, frozenset({"create", "cancel"}))
+        return DyingPort(self, port, frozenset({"create", "cancel"}))
 
     def warehouse(self, port: Any) -> Any:
         """Wrap a warehouse."""
-        return Mortal(self, port, frozenset({"create_table", "load", "execute", "drop"}))
+        return DyingPort(self, port, frozenset({"create_table", "load", "execute", "drop"}))

@@ -74,7 +74,7 @@ def _hear_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-class Desk:
+class SpecFolder:
     """A folder with a spec and its rows, and the command."""
 
     def __init__(self, folder, bucket, env, capsys):
@@ -126,7 +126,7 @@ def desk(tmp_path, bucket, storage_url, service, monkeypatch, capsys):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    return Desk(tmp_path, bucket, env, capsys)
+    return SpecFolder(tmp_path, bucket, env, capsys)
 
 
 def of(service, desk):

@@ -65,7 +65,7 @@ def _make_bucket(url: str) -> None:
 
 def _table(soak: Soak, found: Verdict) -> list[list[object]]:
     median, most = median_and_most(found.run_seconds)
-    met = soak.weather.met
+    met = soak.random_faults.met
     share = {kind: sum(n for name, n in met.items() if name.startswith(kind)) for kind in ("job", "row")}
     calls = sum(met.values()) - sum(share.values())
     minutes = soak.seconds / 60

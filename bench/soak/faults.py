@@ -1,7 +1,7 @@
 """What goes wrong in a soak? About five of a hundred calls, jobs and rows, each in another way.
 
-The emulator consumes a script in order. A `Weather` writes a new one for each short while, so that faults lie at random
-places among the calls, and counts what was met of the old one.
+The emulator consumes a script in order. `RandomFaults` writes a new one for each short while, so that faults lie at
+random places among the calls, and counts what was met of the old one.
 
 Invariant: what was in the scenario before stays in it, behind ours.
 """
@@ -74,7 +74,7 @@ def row_faults() -> list[Json]:
     return [fault | place for fault, place in zip(kinds, places, strict=True)]
 
 
-class Weather:
+class RandomFaults:
     """Faults for one emulator, a while at a time.
 
     :param url: of the emulator.

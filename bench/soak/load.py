@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import requests
 from requests import RequestException
 
-from bench.soak.faults import Weather
+from bench.soak.faults import RandomFaults
 from bench.soak.memory import Memory
 from bench.soak.tokens import TokenServer
 from stack.client import AirflowError
@@ -35,7 +35,7 @@ DAGS = tuple(dict.fromkeys(ORDER))
 JOBS, ROWS_OF_A_JOB = 25, 8
 JOBS_A_MINUTE = 50
 #: Seconds between two scripts of faults, two looks at failed runs, two looks at memory.
-_WEATHER_S, _HELP_S, _SAMPLE_S = 20.0, 30.0, 30.0
+_FAULTS_S, _HELP_S, _SAMPLE_S = 20.0, 30.0, 30.0
 #: Times a run is begun: a busy Airflow may answer with an error.
 _TRIES = 3
 #: Seconds for what still runs when the last run has begun: a create whose outcome is unknown, repairs, retries.
@@ -83,11 +83,11 @@ class Soak:
         self.memory = Memory(self.stack.airflow.servers)
         with TokenServer() as tokens:
             self._install(tokens)
-            self.weather = Weather(self.stack.env["VERTEX_BATCH_EMULATOR_HOST"])
+            self.random_faults = RandomFaults(self.stack.env["VERTEX_BATCH_EMULATOR_HOST"])
             try:
                 self._go()
             finally:
-                self.weather.clear()
+                self.random_faults.clear()
             began = time.monotonic()
             self._drain()
             self.drained_s = time.monotonic() - began
@@ -112,7 +112,7 @@ class Soak:
         """Do what is due until the time is over."""
         order, numbers = itertools.cycle(ORDER), itertools.count()
         plan: list[tuple[float, float | None, Callable[[], None]]] = [
-            (0.0, _WEATHER_S, self.weather.change),
+            (0.0, _FAULTS_S, self.random_faults.change),
             (0.5, 60.0 * JOBS / JOBS_A_MINUTE, lambda: self._begin(next(order), f"soak-{next(numbers):05}")),
             (_SAMPLE_S, _SAMPLE_S, self.memory.sample),
             (_HELP_S, _HELP_S, self._help),

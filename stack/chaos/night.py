@@ -243,8 +243,8 @@ class Scene:
         return "deleted" if self.is_deleted else self.until_ended()
 
 
-class Gathering:
-    """Several cases that wait for each other, so that one blow strikes all of them at the same point.
+class CaseBarrier:
+    """Several cases that wait for each other, so that one kill strikes all of them at the same point.
 
     :param action: what is done once, when the last has come.
     """
@@ -301,7 +301,7 @@ class Night:
         self._states: dict[tuple[str, str], str] = {}
         self._looked_at = 0.0
         self._servers = threading.Lock()
-        self._gatherings: dict[str, Gathering] = {}
+        self._barriers: dict[str, CaseBarrier] = {}
         self._over = threading.Event()
         self._second: Server | None = None
 
@@ -357,10 +357,10 @@ class Night:
         for process in watchdog.family(self.stack.servers["airflow triggerer"].pid or 0):
             process.resume()
 
-    def gathering(self, name: str, parties: int, action: Callable[[], None]) -> Gathering:
+    def barrier(self, name: str, parties: int, action: Callable[[], None]) -> CaseBarrier:
         """Return the one gathering of this name."""
         with self._servers:
-            return self._gatherings.setdefault(name, Gathering(parties, action))
+            return self._barriers.setdefault(name, CaseBarrier(parties, action))
 
     def behave(self, cases: Sequence[Case], *, pending_s: float = PENDING_S) -> None:
         """Tell the service what happens to whom: once, since it forgets what it was told before.

@@ -30,7 +30,7 @@ from yarl import URL
 
 from stack.chaos.effects import QUESTION, Call
 from stack.chaos.forwarding import MAX_BYTES, Answer, passed_on
-from stack.chaos.victims import Strike, holder, kill_task
+from stack.chaos.process_kills import Strike, holder, kill_task
 from stack.process import free_port
 from stack.servers import HOST
 
@@ -66,7 +66,7 @@ class Record:
     :param effects: titles in their order; a repeated one is numbered.
     :param jobs: the service's names for its jobs, and when they were created (monotonic seconds).
     :param struck: after which effects somebody was struck.
-    :param victim: the process that was struck last.
+    :param killed_pid: the process that was struck last.
     :param errors: why a strike failed.
     """
 
@@ -74,7 +74,7 @@ class Record:
     effects: list[str] = field(default_factory=list)
     jobs: dict[str, float] = field(default_factory=dict)
     struck: list[str] = field(default_factory=list)
-    victim: int = 0
+    killed_pid: int = 0
     errors: list[str] = field(default_factory=list)
 
     def note(self, title: str) -> str:
@@ -226,7 +226,7 @@ class _Upstream:
 
     def _struck(self, ends: Sequence[Any], record: Record) -> bool:
         process = holder(*ends)
-        record.victim = process.pid
+        record.killed_pid = process.pid
         drops = record.plan.strike(process)
         if record.plan.then is not None:
             record.plan.then()

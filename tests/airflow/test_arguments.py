@@ -17,7 +17,7 @@ from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.requests.values import NoTextError, stable_text
 from airflow_vertex_batch.decorators import vertex_batch_task
 from tests.airflow.test_edge import OPERATORS, _ours
-from tests.airflow.test_wiring import Finds
+from tests.airflow.test_wiring import FoundOutputs
 from tests.airflow.waiting import a_context, an_operator
 from tests.emulator.worlds import World
 
@@ -43,7 +43,7 @@ def prepared(arguments, gives, **dag):
         up = Up(task_id="up")
         batch = an_operator(avb.VertexBatchPrepareOperator, world, "", **arguments(up, made))
     context = a_context("batch") | {"ds_nodash": "20261122"}
-    context["ti"], context["dag_run"].conf = Finds("batch", up=gives), {"tone": "kind"}
+    context["ti"], context["dag_run"].conf = FoundOutputs("batch", up=gives), {"tone": "kind"}
     batch.render_template_fields(context)
     manifest = batch.execute(context)
     lines = [line for shard in manifest["shards"] for line in world.store.objects[shard["uri"]].splitlines()]

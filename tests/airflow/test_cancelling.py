@@ -293,7 +293,7 @@ class TestInAWorker:
         assert cancel_from_worker(NAMES[:8], lambda _name: Slow(), lambda *_: None, AGES) == {}
 
     def test_what_may_pass_is_repeated_at_once(self):
-        class Stumbling:
+        class FailsThenCancels:
             def cancel(self, _name, *, once):
                 assert once
                 if (met := answers.pop(0)) is not None:
@@ -301,7 +301,9 @@ class TestInAWorker:
                 return True
 
         answers, told = [DOWN, LOST, None], []
-        left = cancel_from_worker(NAMES[:1], lambda _name: Stumbling(), lambda _text, name: told.append(name), AGES)
+        left = cancel_from_worker(
+            NAMES[:1], lambda _name: FailsThenCancels(), lambda _text, name: told.append(name), AGES
+        )
         assert (left, told, answers) == ({}, NAMES[:1], [])
 
     def test_what_does_not_end_is_named_before_airflow_kills_the_process(self):
@@ -312,7 +314,7 @@ class TestInAWorker:
                 raise DOWN
 
         # That it comes back before the call does is what is tested.
-        release, log = threading.Event(), Saying()
+        release, log = threading.Event(), RecordingLog()
         end_jobs_here(NAMES[:2], lambda: True, lambda _name: Silent(), log, seconds=1.0)
         assert not release.is_set()
         release.set()
@@ -323,14 +325,14 @@ class TestInAWorker:
         def may():
             raise RuntimeError("with a secret")
 
-        log = Saying()
+        log = RecordingLog()
         end_jobs_here(NAMES[:1], may, lambda _name: None, log, event="execution_timeout is over")
         [said] = log.errors
         assert said.startswith("execution_timeout is over, and 1 of its jobs may still run")
         assert "(Airflow could not be asked about the task: RuntimeError)" in said
 
 
-class Saying:
+class RecordingLog:
     """The log of a task."""
 
     def __init__(self):

@@ -28,7 +28,7 @@ ALL = os.environ.get("CHAOS") == "all"
 pytestmark = pytest.mark.airflow
 KILLED_IN = (*(MODES if ALL else ("deferrable",)), TO_TABLE)
 ACTS = (1, 2, 3) if ALL else (1,)
-#: So many kills in each way, and so many other misfortunes, are tried for every change: all of them take a quarter
+#: So many kills in each way, and so many other disturbances, are tried for every change: all of them take a quarter
 #: of an hour of both cores.
 KILLS, OTHERS, SEED = 4, 12, 10
 
@@ -45,7 +45,7 @@ class Result:
         """The measured part of its line in the table."""
         one, jobs = self.outcome, len(self.outcome.jobs)
         cancelled = f" ({one.cancelled} cancelled)" if one.cancelled else ""
-        wanted = len(KEYS) * max(self.line.misfortune.parts, 1)
+        wanted = len(KEYS) * max(self.line.disturbance.parts, 1)
         surplus = sum(one.landed.values()) - len(one.landed)
         rows = f"{len(one.landed)} of {wanted}" + (", each once" if one.landed and not surplus else "")
         return f"{jobs - one.repairs} + {one.repairs}{cancelled}", rows, str(one.running)
@@ -55,7 +55,7 @@ class Result:
         one = self.outcome
         jobs = [(job["displayName"], job["state"], job["createTime"]) for job in one.jobs]
         return (
-            f"{self.line.case.name}: {self.line.misfortune.what} after {self.line.misfortune.after}\n"
+            f"{self.line.case.name}: {self.line.disturbance.what} after {self.line.disturbance.after}\n"
             f"run {one.ended}; {self.cells}; struck {one.record.struck} {one.record.errors}\n"
             f"effects {one.record.effects}\njobs {jobs}\nlanded {dict(one.landed)}\ndead {dict(one.dead)}"
         )
@@ -68,7 +68,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
         others = list(scenarios()) if ALL else chosen_scenarios()
         night.behave([line.case for line in others])
         with ThreadPoolExecutor(1) as pool:
-            beside = pool.submit(_run, night, [line for line in others if not line.misfortune.act])
+            beside = pool.submit(_run, night, [line for line in others if not line.disturbance.act])
             quiet = _run(night, list(quiet_runs()))
             effects = {result.line.mode: result.outcome.record.effects for result in quiet}
             killed = _run(
@@ -76,7 +76,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
             )
             found = [*quiet, *killed, *beside.result()]
         for act in ACTS:
-            found += _run(night, [line for line in others if line.misfortune.act == act])
+            found += _run(night, [line for line in others if line.disturbance.act == act])
         return found
 
 
@@ -88,7 +88,7 @@ def chosen(lines: Sequence[Line], count: int) -> Sequence[Line]:
 def chosen_scenarios() -> list[Line]:
     """What a change must pass: what kills after every effect, and some of all others."""
     measured = [line for line in scenarios() if is_for_every_change(line) and is_measured(line)]
-    often = [line for line in measured if line.misfortune.after == EVERY]
+    often = [line for line in measured if line.disturbance.after == EVERY]
     return [*often, *chosen([line for line in measured if line not in often], OTHERS)]
 
 
@@ -98,16 +98,16 @@ _LOGGED = ("whose log", "landed")
 
 def is_for_every_change(line: Line) -> bool:
     """Whether a case is among those that a change must pass: ten minutes of killing are too many for each."""
-    if line.misfortune.act:
-        return line.misfortune.act in ACTS
-    modes = line.misfortune.modes
+    if line.disturbance.act:
+        return line.disturbance.act in ACTS
+    modes = line.disturbance.modes
     return line.mode == ("deferrable" if "deferrable" in modes else modes[0])
 
 
 def is_measured(line: Line) -> bool:
     """Whether the page knows a case. One that is new is left to `make chaos`, which measures it in all its modes."""
     known = {(what, after) for what, after, *_ in document.read(PAGE, "chaos")}
-    return (line.misfortune.what, line.misfortune.after) in known
+    return (line.disturbance.what, line.disturbance.after) in known
 
 
 def _run(night: Night, lines: Sequence[Line]) -> list[Result]:
@@ -145,16 +145,16 @@ class TestEveryCase:
         assert all_but(results, holds) == []
 
     def test_the_task_that_died_again_and_again_died_after_every_effect(self, results, effects):
-        [often] = [result.outcome.record for result in results if result.line.misfortune.after == EVERY]
+        [often] = [result.outcome.record for result in results if result.line.disturbance.after == EVERY]
         # It is struck once for each title; the proxy numbers an effect that comes again, and lets it pass.
         assert {title for title in effects["sync"] if "(again" not in title} <= set(often.struck)
 
     def test_the_run_ended_as_it_should(self, results):
-        assert all_but(results, lambda result: result.outcome.ended == result.line.misfortune.ends) == []
+        assert all_but(results, lambda result: result.outcome.ended == result.line.disturbance.ends) == []
 
     def test_one_job_was_billed_and_one_for_the_bad_row(self, results):
         def holds(result):
-            one, wanted = result.outcome, result.line.misfortune
+            one, wanted = result.outcome, result.line.disturbance
             return (len(one.jobs) - one.repairs, one.repairs, one.cancelled) == (
                 wanted.jobs,
                 wanted.repairs,
@@ -165,7 +165,7 @@ class TestEveryCase:
 
     def test_each_row_landed_once(self, results):
         def holds(result):
-            parts = result.line.misfortune.parts
+            parts = result.line.disturbance.parts
             keys = sorted(name.rpartition(" ")[2] for name in result.outcome.landed.elements())
             return keys == sorted(KEYS * parts) and set(result.outcome.landed.values()) <= {1}
 
@@ -194,6 +194,6 @@ def table(results: Sequence[Result]) -> dict[tuple[str, ...], list[str]]:
     """The lines of the table, each with the modes in which it was so."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for result in results:
-        one = result.line.misfortune
+        one = result.line.disturbance
         lines.setdefault((one.what, one.after, *result.cells), []).append(result.line.mode)
     return lines

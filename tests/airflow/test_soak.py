@@ -35,7 +35,7 @@ class TestTwoMinutes:
 
     @pytest.mark.parametrize("kinds", [("create", "list", "get"), ("job",), ("row",)], ids=["calls", "jobs", "rows"])
     def test_faults_of_calls_jobs_and_rows_were_met(self, soak, kinds):
-        assert [name for name in soak.weather.met if name.startswith(kinds)]
+        assert [name for name in soak.random_faults.met if name.startswith(kinds)]
 
     def test_nothing_is_lost_repeated_paid_twice_or_left_running(self, verdict):
         assert verdict.problems == []

@@ -38,7 +38,7 @@ WIRED = [
 ]
 
 
-class Finds(Instance):
+class FoundOutputs(Instance):
     """A task instance whose run has these outputs, and no others."""
 
     def __init__(self, task_id, **outputs):
@@ -60,7 +60,7 @@ def rendered(kind, name, value, outputs=None, *, hook_of=(None, ""), **arguments
         task = an_operator(kind, *hook_of, task_id="after", **arguments, **{name: value(before)})
         before >> task
     context = a_context("after")
-    context["ti"] = Finds("after", **outputs or {})
+    context["ti"] = FoundOutputs("after", **outputs or {})
     task.render_template_fields(context)
     return task, context
 

@@ -55,7 +55,7 @@ def a_context(task_id: str = "batch") -> dict[str, Any]:
     return {"ti": Instance(task_id), "dag_run": run, "params": {}}
 
 
-class Passing(VertexClient):
+class TimePasses(VertexClient):
     """A client before each of whose calls time passes: a worker that blocks has nobody else to move the clock."""
 
     def __init__(self, world: SlowWorld, *arguments: Any) -> None:
@@ -151,7 +151,7 @@ class Hook:
         return LocalCloud(self._world)
 
     def jobs(self, of: JobName | None = None) -> VertexClient:
-        return Passing(self._world, AnonymousCredentials(), "demo", of.location if of else self.location, self._url)
+        return TimePasses(self._world, AnonymousCredentials(), "demo", of.location if of else self.location, self._url)
 
 
 def an_operator(kind: type, world: SlowWorld, url: str, **arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from airflow_vertex_batch.core.purchase.submit import ensure_job
 from airflow_vertex_batch.core.upkeep.sweep import Sweeper
 from airflow_vertex_batch.core.upkeep.sweep_decision import Owner, SweepPolicy
 from tests.builders import a_line, a_response, a_spec, an_identity, an_order, an_output, jsonl
-from tests.fakes import Clock, Jobs, Lives, MemoryStore, MemoryWarehouse
+from tests.fakes import Clock, EffectLimit, Jobs, MemoryStore, MemoryWarehouse
 
 POLICY = SweepPolicy()
 #: The name of this Airflow.
@@ -40,9 +40,9 @@ class World:
             labels=owner_labels(identity),
             model="publishers/google/models/gemini-2.5-flash",
         )
-        lives = Lives(options.pop("lives", None))
-        log = BatchLog(lives.store(self.store), identity, "1:task", installation=bought_by).of_job(Part())
-        order = an_order(log, lives.service(self.jobs), spec=spec, content=content, **options)
+        effect_limit = EffectLimit(options.pop("effect_limit", None))
+        log = BatchLog(effect_limit.store(self.store), identity, "1:task", installation=bought_by).of_job(Part())
+        order = an_order(log, effect_limit.service(self.jobs), spec=spec, content=content, **options)
         return ensure_job(order, sleep=self.clock.sleep)
 
     def end(self, name, rows=3, state=JobState.SUCCEEDED):

@@ -13,7 +13,7 @@ from airflow_vertex_batch.core.money.estimate import Budget
 from airflow_vertex_batch.core.progress import Ask, Done, Skip, Wait
 from airflow_vertex_batch.core.purchase.decide import OnClear
 from tests.core.worlds import Task, World, answers, fails, some_rows
-from tests.fakes import Died, Lives
+from tests.fakes import Died, EffectLimit
 
 
 class TestRounds:
@@ -279,9 +279,9 @@ class TestClearing:
         task = Task(world, some_rows(3), on_clear="new")
         task.to_the_end()
         task.clear()
-        lives = Lives(effects)
+        effect_limit = EffectLimit(effects)
         with contextlib.suppress(Died):
-            task.attempt(lives.store(world.store), lives.service(world.jobs))
+            task.attempt(effect_limit.store(world.store), effect_limit.service(world.jobs))
         assert task.land(task.to_the_end()).statuses == {"succeeded": 3}
         assert len(world.jobs.paid) == 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_vertex_batch.core.answers.repair import RepairPolicy
 from airflow_vertex_batch.core.progress import Wait
 from tests.core.worlds import Task, World, answers, fails, some_rows
-from tests.fakes import Died, Lives
+from tests.fakes import Died, EffectLimit
 
 
 class TestResume:
@@ -38,9 +38,9 @@ class TestDeath:
     def test_one_job_a_round_and_each_row_once(self):
         count, script = 1, {"a0": [fails(), answers()], "a1": [None, fails(), answers()]}
         while True:
-            world, lives = World(script), Lives(count)
+            world, effect_limit = World(script), EffectLimit(count)
             task = Task(world, some_rows(4), rounds=2)
-            died = self._to_the_end(task, lives)
+            died = self._to_the_end(task, effect_limit)
             report = task.land(task.to_the_end())
             assert report.statuses == {"succeeded": 4}
             assert [sorted(keys) for keys in world.batches] == [["a0", "a1", "a2", "a3"], ["a0", "a1"], ["a1"]]
@@ -52,9 +52,9 @@ class TestDeath:
         assert count > 15
 
     @staticmethod
-    def _to_the_end(task, lives):
+    def _to_the_end(task, effect_limit):
         """Go on until death; say whether it came."""
-        store, service = lives.store(task.world.store), lives.service(task.world.jobs)
+        store, service = effect_limit.store(task.world.store), effect_limit.service(task.world.jobs)
         try:
             step = task.attempt(store, service)
             while isinstance(step, Wait):

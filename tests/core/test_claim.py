@@ -23,7 +23,7 @@ from airflow_vertex_batch.core.purchase.removed_parts import cancel_removed_part
 from airflow_vertex_batch.core.purchase.submit import ensure_job
 from tests.builders import LOG, NIGHT, a_job, a_log, a_spec, an_identity, an_order
 from tests.core.submitting import World
-from tests.fakes import Died, Jobs, Lives, MemoryStore
+from tests.fakes import Died, EffectLimit, Jobs, MemoryStore
 
 
 def _entry(kind, fingerprint="f", by="here", **members):
@@ -117,9 +117,9 @@ class TestWhatNoLogNames:
 
     def test_a_crash_between_the_create_and_its_record_leaves_it_explained(self, world):
         """The intent is there: the next attempt for other input may cancel what came of it."""
-        lives = Lives(3)
+        effect_limit = EffectLimit(3)
         with pytest.raises(Died, match="after effect 3: create"):
-            world.attempt(store=lives.store(world.store), service=lives.service(world.service))
+            world.attempt(store=effect_limit.store(world.store), service=effect_limit.service(world.service))
         world.clock.sleep(100)
         new = world.attempt("c2", token="b")
         assert [job.name for job in world.service.running] == [new.job.name]
@@ -186,9 +186,11 @@ class TestTwoAirflows:
         assert theirs.labels[INSTALLATION_LABEL] == "there"
 
     def test_labels_that_were_lost_before_the_record_are_those_of_who_meant_it(self, world):
-        lives = Lives(3)
+        effect_limit = EffectLimit(3)
         with pytest.raises(Died, match="after effect 3: create"):
-            world.attempt(store=lives.store(world.store), service=lives.service(world.service), installation="there")
+            world.attempt(
+                store=effect_limit.store(world.store), service=effect_limit.service(world.service), installation="there"
+            )
         world.service.change(world.service.paid[0].name, labels={})
         assert world.attempt(token="b", installation="here").job.labels[INSTALLATION_LABEL] == "there"
         assert len(world.service.paid) == 1

@@ -19,7 +19,7 @@ from airflow_vertex_batch.core.landing.sink import land, rejected_rows
 from airflow_vertex_batch.core.landing.table import TableSink, is_abandoned, merge_sql
 from airflow_vertex_batch.core.money.prices import Price, PriceTable
 from tests.builders import a_response, a_row, jsonl
-from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
+from tests.fakes import Died, EffectLimit, MemoryStore, MemoryWarehouse
 
 FOLDER = Uri.parse("gs://out/answers")
 PLAN = LandPlan(batch_id="nightly/2026-11-22/export", partition_date="2026-11-22", run_id="scheduled__2026-11-22")
@@ -219,9 +219,9 @@ class TestTable:
     @pytest.mark.parametrize("effects", range(1, 10))
     def test_dying_after_any_effect_is_completed_by_landing_again(self, store, warehouse, effects):
         """Staged file, three tables, load, two merges, drop, delete: nine effects."""
-        lives = Lives(effects)
+        effect_limit = EffectLimit(effects)
         with pytest.raises(Died, match=rf"after effect {effects}\b"):
-            self._land(lives.store(store), lives.warehouse(warehouse))
+            self._land(effect_limit.store(store), effect_limit.warehouse(warehouse))
         warehouse.executed.clear()
         self._land(store, warehouse)
         assert len(warehouse.executed) == 2

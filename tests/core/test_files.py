@@ -24,7 +24,7 @@ from airflow_vertex_batch.core.landing.sink import land
 from tests.builders import a_response, a_row
 from tests.core.test_export import BAD, COLUMNS, GOOD, PLAN, PRICES, ROWS
 from tests.each_case import each_case
-from tests.fakes import Died, Lives, MemoryStore
+from tests.fakes import Died, EffectLimit, MemoryStore
 
 FOLDER = Uri.parse("gs://out/tickets")
 
@@ -334,17 +334,17 @@ class TestTwoAtOnce:
 
 class TestDying:
     @FORMATS
-    @pytest.mark.parametrize("lives", range(1, 4))
-    def test_landing_again_completes_what_a_death_left(self, store, lives, file_format):
+    @pytest.mark.parametrize("effect_limit", range(1, 4))
+    def test_landing_again_completes_what_a_death_left(self, store, effect_limit, file_format):
         before = [a_row("a"), a_row("b", RowStatus.FAILED), a_row("stays")]
         _land(store, before, file_format=file_format)
         wanted = MemoryStore()
         wanted.objects = dict(store.objects)
         _land(wanted, MINE, file_format=file_format)
-        mortal = Lives(lives)
+        mortal = EffectLimit(effect_limit)
         try:
             _land(mortal.store(store), MINE, file_format=file_format)
         except Died:
-            assert lives < 3
+            assert effect_limit < 3
         _land(store, MINE, file_format=file_format)
         assert store.objects == wanted.objects

@@ -7,7 +7,7 @@ import pytest
 from airflow_vertex_batch.core.purchase.submit import ensure_job
 from tests.builders import a_log, an_order
 from tests.core.submitting import World
-from tests.fakes import Died, Lives
+from tests.fakes import Died, EffectLimit
 
 
 @pytest.fixture
@@ -19,9 +19,9 @@ class TestLostLabels:
     """The service lost a job's labels, and its creator died before it could write the name down."""
 
     def dies_after_the_create_call(self, world, **lost):
-        lives = Lives(3)
+        effect_limit = EffectLimit(3)
         with pytest.raises(Died, match="after effect 3: create"):
-            world.attempt(store=lives.store(world.store), service=lives.service(world.service))
+            world.attempt(store=effect_limit.store(world.store), service=effect_limit.service(world.service))
         [job] = world.service.paid
         world.service.change(job.name, **{"labels": {}} | lost)
         return job

@@ -27,7 +27,7 @@ from airflow_vertex_batch.core.purchase.place import AllLocationsService, Place
 from airflow_vertex_batch.core.purchase.submit import Order, job_fingerprint
 from tests.builders import LOG, NIGHT, a_job, a_log, a_spec, an_identity
 from tests.core.worlds import Task, World, fails, some_rows
-from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
+from tests.fakes import Clock, Died, EffectLimit, Jobs, MemoryStore
 
 EUROPE, LITE = Place(location="europe-west4"), Place(model="gemini-2.5-flash-lite")
 HOME, THERE = "f-home", "f-there"
@@ -321,10 +321,10 @@ class TestDeath:
     def test_each_shard_is_moved_once_and_each_row_lands_once(self):
         count = 1
         while True:
-            world, lives = World(), Lives(count)
+            world, effect_limit = World(), EffectLimit(count)
             task = Task(world, some_rows(4), elsewhere=[EUROPE], plan={"max_requests": 2})
-            lived = self._to_the_end(task, lives) is not None
-            done = self._to_the_end(task, Lives(None))
+            lived = self._to_the_end(task, effect_limit) is not None
+            done = self._to_the_end(task, EffectLimit(None))
             assert task.land(done).statuses == {"succeeded": 4}
             assert sorted(map(sorted, world.batches)) == [["a0", "a1"], ["a2", "a3"]]
             assert [job.job_name.location for job in world.jobs.paid].count("europe-west4") == 2
@@ -335,9 +335,9 @@ class TestDeath:
         assert count > 14
 
     @staticmethod
-    def _to_the_end(task, lives):
+    def _to_the_end(task, effect_limit):
         """Go on until the end, or until death, which is None; jobs in Europe run, those at home queue for too long."""
-        store, service = lives.store(task.world.store), lives.service(task.world.jobs)
+        store, service = effect_limit.store(task.world.store), effect_limit.service(task.world.jobs)
         try:
             step = task.attempt(store, service)
             while isinstance(step, Wait):

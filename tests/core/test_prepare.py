@@ -16,7 +16,7 @@ from airflow_vertex_batch.core.requests.lint import Linter
 from airflow_vertex_batch.core.requests.prepare import prepare, read_manifest
 from airflow_vertex_batch.core.requests.request import MAX_BYTES, MAX_REQUESTS, Correlation, RequestTemplate
 from tests.builders import a_line, a_request, seed
-from tests.fakes import Died, Lives, MemoryStore
+from tests.fakes import Died, EffectLimit, MemoryStore
 
 from .preparing import DEAD_LETTER, FOLDER, a_plan, placed, prepared, read_jsonl, ready_made, requests_of, texts
 
@@ -151,7 +151,7 @@ class TestPreparedBefore:
         """Two shards of two files each, a dead-letter file and the manifest: die after each, then run again."""
         rows = [*texts(4), {"id": 5, "text": ""}]
         plan = a_plan(on_rejected_row=DEAD_LETTER, columns=("mood",), max_requests=2)
-        mortal = Lives(effects).store(store)
+        mortal = EffectLimit(effects).store(store)
         if effects < 7:
             with pytest.raises(Died, match=rf"after effect {effects}\b"):
                 prepare(placed(rows), plan, mortal, FOLDER, "one")

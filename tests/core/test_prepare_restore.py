@@ -16,7 +16,7 @@ ROWS = [*texts(4), {"id": 9, "text": "", "mood": 0}, {"id": 10, "text": "text 0"
 PLAN = {"columns": ("mood",), "on_rejected_row": DEAD_LETTER, "deduplicate": True, "max_requests": 2}
 
 
-class Unclear(MemoryStore):
+class LostWriteAnswer(MemoryStore):
     """Loses the answer to the write of a manifest.
 
     :param fate: "lost": it is written, and the answer does not come; "repeated": the client sends it again and is
@@ -60,7 +60,7 @@ def _check_whole(manifest, store):
 class TestALostAnswer:
     @pytest.mark.parametrize("fate", ["lost", "blind", "refused"])
     def test_the_next_attempt_has_a_whole_set(self, fate):
-        store = Unclear(fate)
+        store = LostWriteAnswer(fate)
         with pytest.raises(ServiceError, match="Cloud Storage"):
             _attempt(store)
         manifest = _attempt(store, "two")
@@ -68,7 +68,7 @@ class TestALostAnswer:
         assert _attempt(store, "three") == manifest
 
     def test_an_attempt_that_finds_its_own_manifest_keeps_its_files(self):
-        store = Unclear("repeated")
+        store = LostWriteAnswer("repeated")
         manifest = _attempt(store)
         _check_whole(manifest, store)
         assert _attempt(store, "two") == manifest
@@ -82,7 +82,7 @@ class TestALostAnswer:
 
     def test_a_set_of_columns_of_its_own_keeps_the_request_files_of_another(self):
         """A manifest may name files of two attempts; a lost answer takes neither."""
-        store = Unclear("")
+        store = LostWriteAnswer("")
         earlier = prepared(texts(4), store, max_requests=2)
         store.fate = "lost"
         with pytest.raises(ServiceError, match="did not answer"):
@@ -93,7 +93,7 @@ class TestALostAnswer:
 
     @pytest.mark.parametrize("fate", ["lost", "blind", "repeated"])
     def test_a_repair_set_is_as_safe(self, fate):
-        store, plan = Unclear(fate), PreparePlan(template=None)
+        store, plan = LostWriteAnswer(fate), PreparePlan(template=None)
         for token in ("one", "two"):
             try:
                 made = write_set([("a", b'{"contents":[]}')], plan, store, FOLDER, token, round=1)

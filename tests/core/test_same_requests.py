@@ -25,7 +25,7 @@ from airflow_vertex_batch.core.requests.sources import Requests, Rows
 from tests.builders import a_line, a_request, a_spec, an_identity, jsonl
 from tests.core.preparing import prepared, read_jsonl
 from tests.core.worlds import FOLDER, PLAN, Task, World, answers, fails, some_rows
-from tests.fakes import Died, Lives, MemoryStore, MemoryWarehouse
+from tests.fakes import Died, EffectLimit, MemoryStore, MemoryWarehouse
 
 #: A plan under which rows without a text are dead letters, and another column travels beside.
 PREPARED = {"columns": ("mood",), "on_rejected_row": OnRejectedRow.DEAD_LETTER}
@@ -161,13 +161,13 @@ class TestOneTask:
     def test_dying_after_any_effect_of_the_changed_attempt(self):
         count, died = 1, True
         while died:
-            world, lives = World(), Lives(count)
+            world, effect_limit = World(), EffectLimit(count)
             task = Task(world, _rows(5, texts=4), plan=PREPARED | {"max_requests": 3, "deduplicate": True})
             task.attempt()
             task.rows = _rows(5, "new", texts=4)[::-1]
             died = False
             try:
-                task.attempt(lives.store(world.store), lives.service(world.jobs))
+                task.attempt(effect_limit.store(world.store), effect_limit.service(world.jobs))
             except Died:
                 died = True
             assert task.land(task.to_the_end()).statuses == {"succeeded": 5}

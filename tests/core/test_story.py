@@ -22,7 +22,7 @@ from airflow_vertex_batch.core.purchase.place import Place
 from airflow_vertex_batch.core.upkeep.story import story
 from tests.builders import STAGING, an_identity
 from tests.core.worlds import Task, World, fails, some_rows
-from tests.fakes import Died, Lives
+from tests.fakes import Died, EffectLimit
 
 PAGE = Path(__file__).parents[2] / "docs/story.md"
 BEGIN, END = "<!-- story: begin (tests/core/test_story.py) -->\n```text\n", "```\n<!-- story: end -->"
@@ -49,9 +49,9 @@ def night() -> tuple[Task, list[str]]:
     assert isinstance(step, Ask)
     later(0.5)
     task.answer(step, approved=True)
-    lives = Lives(2)
+    effect_limit = EffectLimit(2)
     with pytest.raises(Died, match="after effect 2: create"):
-        task.resume(lives.store(world.store), lives.service(world.jobs))
+        task.resume(effect_limit.store(world.store), effect_limit.service(world.jobs))
     later(0.1)
     task.tries = 2
     step = task.attempt()

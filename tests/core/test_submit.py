@@ -21,7 +21,7 @@ from airflow_vertex_batch.core.purchase.ownership import (
 from airflow_vertex_batch.core.purchase.submit import ensure_job, job_fingerprint
 from tests.builders import a_log, a_spec, an_identity, an_order
 from tests.core.submitting import FOLDER, World
-from tests.fakes import Died, Jobs, Lives, MemoryStore
+from tests.fakes import Died, EffectLimit, Jobs, MemoryStore
 
 QUOTA = ServiceError("Vertex AI answered HTTP 429", status=429, reason="RESOURCE_EXHAUSTED")
 
@@ -81,9 +81,9 @@ class TestDyingAfterEveryEffect:
 
     @pytest.mark.parametrize("effects", [1, 2, 3, 4])
     def test_there_is_one_job(self, world, effects):
-        lives = Lives(effects)
+        effect_limit = EffectLimit(effects)
         with pytest.raises(Died, match=rf"after effect {effects}\b"):
-            world.attempt(store=lives.store(world.store), service=lives.service(world.service))
+            world.attempt(store=effect_limit.store(world.store), service=effect_limit.service(world.service))
         again = world.attempt(token="b")
         assert len(world.service.paid) == 1
         assert world.service.paid[0].name == again.job.name
@@ -93,9 +93,13 @@ class TestDyingAfterEveryEffect:
     @pytest.mark.parametrize("second", [1, 2, 3])
     def test_there_is_one_job_also_when_the_retry_dies(self, world, first, second):
         for number, effects in enumerate((first, second)):
-            lives = Lives(effects)
+            effect_limit = EffectLimit(effects)
             try:
-                world.attempt(store=lives.store(world.store), service=lives.service(world.service), token=str(number))
+                world.attempt(
+                    store=effect_limit.store(world.store),
+                    service=effect_limit.service(world.service),
+                    token=str(number),
+                )
             except Died:
                 continue
         world.attempt(token="last")
@@ -105,9 +109,11 @@ class TestDyingAfterEveryEffect:
     def test_changing_the_input_leaves_one_running(self, world, effects):
         """Intent, cancel, create, submission. Two were paid for, as documented; the old one no longer runs."""
         old = world.attempt().job
-        lives = Lives(effects)
+        effect_limit = EffectLimit(effects)
         with pytest.raises(Died, match=rf"after effect {effects}\b"):
-            world.attempt("c2", store=lives.store(world.store), service=lives.service(world.service), token="b")
+            world.attempt(
+                "c2", store=effect_limit.store(world.store), service=effect_limit.service(world.service), token="b"
+            )
         new = world.attempt("c2", token="c")
         assert [job.name for job in world.service.running] == [new.job.name]
         assert len(world.service.paid) == 2
@@ -116,25 +122,25 @@ class TestDyingAfterEveryEffect:
     @pytest.mark.parametrize("effects", [1, 2, 3])
     def test_replacing_a_failed_job_buys_one(self, world, effects):
         world.service.change(world.attempt().job.name, state="JOB_STATE_FAILED")
-        lives = Lives(effects)
+        effect_limit = EffectLimit(effects)
         with pytest.raises(Died, match=rf"after effect {effects}\b"):
-            world.attempt(store=lives.store(world.store), service=lives.service(world.service), token="b")
+            world.attempt(store=effect_limit.store(world.store), service=effect_limit.service(world.service), token="b")
         world.attempt(token="c")
         assert len(world.service.paid) == 2
 
     def test_an_intent_without_a_job_is_waited_out_then_sent(self, world):
         """The dead attempt's request may still be on its way, so the next one looks for a while before it pays."""
         with pytest.raises(Died, match="after effect 2: write_new"):
-            world.attempt(store=Lives(2).store(world.store))
+            world.attempt(store=EffectLimit(2).store(world.store))
         world.attempt(token="b")
         assert sum(world.clock.slept) == pytest.approx(SETTLE_SECONDS)
         assert max(world.clock.slept) <= 5
         assert world.log == [Intent, Intent, Submission]
 
     def test_a_job_whose_record_was_lost_is_adopted_at_once(self, world):
-        lives = Lives(3)
+        effect_limit = EffectLimit(3)
         with pytest.raises(Died, match="after effect 3: create"):
-            world.attempt(store=lives.store(world.store), service=lives.service(world.service))
+            world.attempt(store=effect_limit.store(world.store), service=effect_limit.service(world.service))
         assert not world.attempt(token="b").created
         assert world.clock.slept == []
 
@@ -354,7 +360,7 @@ class TestTwoWriters:
     def test_the_second_waits_for_the_first_s_job(self, world):
         """It finds the intent, and while it waits the job appears."""
         with pytest.raises(Died, match="after effect 2: write_new"):
-            world.attempt(store=Lives(2).store(world.store), token="first")
+            world.attempt(store=EffectLimit(2).store(world.store), token="first")
 
         def meanwhile(seconds):
             world.clock.sleep(seconds)

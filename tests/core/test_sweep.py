@@ -12,7 +12,7 @@ from airflow_vertex_batch.core.purchase.ownership import FINGERPRINT_LABEL, IDEN
 from airflow_vertex_batch.core.upkeep.sweep_decision import Owner
 from airflow_vertex_batch.core.upkeep.sweep_report import SweepReport
 from tests.core.sweeping import HARVEST, INPUT, World
-from tests.fakes import Died, Lives
+from tests.fakes import Died, EffectLimit
 
 A_PERSON_WHY = "no log names it: only a person may cancel it, in the console"
 OWNED_WHY = "it is its task's own: the next attempt attaches to it"
@@ -87,7 +87,7 @@ class TestSweeping:
 
     def test_a_job_whose_task_died_before_it_wrote_it_down_is_adopted_and_then_attached_to(self, world):
         with pytest.raises(Died, match="after effect 3: create"):
-            world.buy(lives=3)
+            world.buy(effect_limit=3)
         world.later()
         assert [finding.done for finding in world.sweep()] == ["adopted"]
         assert [finding.why for finding in world.sweep()] == [OWNED_WHY]
@@ -97,7 +97,7 @@ class TestSweeping:
     def test_an_adopted_job_is_still_the_one_that_a_clear_asked_for(self, world):
         terms = {"generation": "3", "renew": True}
         with pytest.raises(Died, match="after effect 3: create"):
-            world.buy(lives=3, **terms)
+            world.buy(effect_limit=3, **terms)
         world.later()
         assert [finding.done for finding in world.sweep()] == ["adopted"]
         bought = world.buy(**terms)
@@ -105,7 +105,7 @@ class TestSweeping:
 
     def test_two_jobs_of_one_intent_are_one_adoption_and_one_cancel(self, world):
         with pytest.raises(Died, match="after effect 3: create"):
-            world.buy(lives=3)
+            world.buy(effect_limit=3)
         first = world.jobs.paid[0]
         second = world.jobs.put(
             labels=first.labels, displayName=first.display_name, createTime=world.clock().isoformat(),
@@ -202,11 +202,11 @@ class TestSweeping:
         running = world.buy("running").job
         world.owners["running"] = Owner.DELETED
         with pytest.raises(Died, match="after effect 3: create"):
-            world.buy("meant", lives=3)
+            world.buy("meant", effect_limit=3)
         world.later()
-        lives = Lives(died_after)
+        effect_limit = EffectLimit(died_after)
         with pytest.raises(Died, match=rf"after effect {died_after}\b"):
-            world.sweep(service=lives.service(world.jobs), store=lives.store(world.store))
+            world.sweep(service=effect_limit.service(world.jobs), store=effect_limit.store(world.store))
         world.sweep()
         assert {finding.action for finding in world.sweep()} == {"keep"}
         assert [job.labels["airflow-task"] for job in world.jobs.running] == ["meant"]
@@ -262,7 +262,7 @@ class TestFencing:
 
     def test_a_task_that_writes_its_log_at_the_same_instant_is_not_written_over(self, world):
         with pytest.raises(Died, match="after effect 3: create"):
-            world.buy(lives=3)
+            world.buy(effect_limit=3)
         world.later()
         asked = []
 

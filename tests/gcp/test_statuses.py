@@ -196,19 +196,19 @@ class TestBuying:
             assert "create" not in client.sent
 
     def test_the_service_s_wish_is_honoured(self):
-        class Wishing(CreatingOnly):
+        class AsksForTime(CreatingOnly):
             def _send_once(self, call: Any) -> dict[str, Any]:
                 if call.what == "create" and self.passed < self.lasts:
                     self.sent.append("create")
                     return read_answer(call, 429, "", {"Retry-After": "50"})
                 return super()._send_once(call)
 
-        client = Wishing(429, OUTAGE_SECONDS)
+        client = AsksForTime(429, OUTAGE_SECONDS)
         assert _bought(client).created
         assert client.clock.slept[:3] == [50, 50, 50]
 
 
-class Unwilling:
+class FailsFirst:
     """Answers the first questions with an error, then with a job."""
 
     def __init__(self, error: ServiceError, times: int, job: Any) -> None:
@@ -227,7 +227,7 @@ class Unwilling:
 def _waited(status: int, times: int, job: Any, **policy: Any) -> Any:
     clock, error = Clock(), ServiceError(f"HTTP {status}", status=status)
     flow = watch(NAME, WaitPolicy(poll_interval=60, timeout=7200, **policy), clock.seconds)
-    [outcome] = drive((flow, Unwilling(error, times, job)), sleep=clock.sleep, clock=clock.seconds)
+    [outcome] = drive((flow, FailsFirst(error, times, job)), sleep=clock.sleep, clock=clock.seconds)
     return outcome, sum(clock.slept)
 
 

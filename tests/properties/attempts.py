@@ -42,7 +42,7 @@ from airflow_vertex_batch.core.waiting.watch import (
     watch,
 )
 from tests.builders import a_spec, an_identity
-from tests.fakes import Died, Lives, MemoryWarehouse
+from tests.fakes import Died, EffectLimit, MemoryWarehouse
 from tests.properties.nights import LANDED, Night
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class Worker:
         night.attempts += 1
         self.night, self.end, self.tokens = night, end or Death(), count()
         self.number = night.attempts
-        self.lives, self.calls, self.naps, self.waits = Lives(self.end.effects), 0, 0, 0
+        self.effect_limit, self.calls, self.naps, self.waits = EffectLimit(self.end.effects), 0, 0, 0
         self.client: Any = night.client(self.turn, self.sleep)
-        self.store = self.lives.store(_InTurn(night.store, self.turn))
-        self.service = self.lives.service(self.client)
+        self.store = self.effect_limit.store(_InTurn(night.store, self.turn))
+        self.service = self.effect_limit.service(self.client)
         self.waits_for: tuple[JobName, ...] = ()
         #: Hands over to the other workers; None when there are none.
         self.hand_over: Callable[[], None] | None = None
@@ -309,7 +309,7 @@ def play(workers: Sequence[Worker], turns: Iterable[int]) -> None:
 
     alive, order = list(workers), chain(turns, cycle(range(len(workers))))
     # No threads: they would hand over by locks, which take four hundred times as long on a moved clock.
-    lives = {id(worker): greenlet.greenlet(life) for worker in workers}
+    greenlets = {id(worker): greenlet.greenlet(life) for worker in workers}
     for worker in workers:
         worker.hand_over = stage.switch
     while alive:
@@ -319,7 +319,7 @@ def play(workers: Sequence[Worker], turns: Iterable[int]) -> None:
             workers[0].night.pass_time(min((worker.wakes_at - now).total_seconds() for worker in alive))
             continue
         chosen = ready[next(order) % len(ready)]
-        lives[id(chosen)].switch(*(() if lives[id(chosen)] else (chosen,)))
+        greenlets[id(chosen)].switch(*(() if greenlets[id(chosen)] else (chosen,)))
         alive = [worker for worker in alive if worker.hand_over is not None]
     for worker in workers:
         if worker.error is not None:

@@ -27,13 +27,13 @@ def test_ten_thousand_nights_in_small():
 # Mistakes that must not go unnoticed ----------------------------------------------------------------------------------
 
 
-class Impatient(Night):
+class DoesNotWait(Night):
     """Nobody waits for a create call that may still be under way."""
 
     settle_seconds = 0.0
 
 
-class Resending(Client):
+class SendsAgain(Client):
     """A create call without a clear answer is sent again."""
 
     def create(self, spec: JobSpec) -> BatchJob:
@@ -43,14 +43,14 @@ class Resending(Client):
             return super().create(spec)
 
 
-class LabelBlind(Client):
+class IgnoresLabels(Client):
     """The service is never asked whose jobs it has."""
 
     def list(self, labels: Mapping[str, str]) -> Iterator[BatchJob]:
         return iter(())
 
 
-class Overwriting(MemoryStore):
+class OverwritesLog(MemoryStore):
     """Two writers may both have a number of the log."""
 
     def write_new(self, uri: Uri, data: bytes) -> bool:
@@ -60,14 +60,14 @@ class Overwriting(MemoryStore):
         return super().write_new(uri, data)
 
 
-class Forgetful(MemoryStore):
+class WritesNoLog(MemoryStore):
     """The log is not written."""
 
     def write_new(self, uri: Uri, data: bytes) -> bool:
         return is_log(str(uri)) or super().write_new(uri, data)
 
 
-class Keeping(Client):
+class CancelsNothing(Client):
     """What was replaced is not cancelled."""
 
     def cancel(self, name: Any) -> bool:
@@ -88,12 +88,12 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("night", "complaint"),
         [
-            (Impatient, "paid twice|two at once"),
-            (_asking(Resending), "paid twice"),
-            (_asking(LabelBlind), "paid twice|two at once"),
-            (_asking(Keeping), "two at once"),
-            (_keeping(Overwriting), "paid twice|two at once"),
-            (_keeping(Forgetful), "never landed"),
+            (DoesNotWait, "paid twice|two at once"),
+            (_asking(SendsAgain), "paid twice"),
+            (_asking(IgnoresLabels), "paid twice|two at once"),
+            (_asking(CancelsNothing), "two at once"),
+            (_keeping(OverwritesLog), "paid twice|two at once"),
+            (_keeping(WritesNoLog), "never landed"),
         ],
         ids=lambda value: value.__name__ if isinstance(value, type) else "",
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from airflow_vertex_batch.core.domain.errors import ServiceError
 from airflow_vertex_batch.core.purchase.submit import ensure_job
 from tests.builders import a_log, an_order
-from tests.fakes import Clock, Died, Jobs, Lives, MemoryStore
+from tests.fakes import Clock, Died, EffectLimit, Jobs, MemoryStore
 
 QUOTA = ServiceError("Vertex AI answered HTTP 429", status=429, reason="RESOURCE_EXHAUSTED")
 #: After how many effects an attempt dies (None: it lives), and what the service answers to its create calls.
@@ -22,12 +22,12 @@ def test_one_paid_job(attempts, fates, lags, unanswered):
     service = Jobs(clock, creates=list(fates), list_lags=lags)
 
     def attempt(number: int, effects: int | None) -> str:
-        lives = Lives(effects)
-        log = a_log(lives.store(store), str(number), clock)
+        effect_limit = EffectLimit(effects)
+        log = a_log(effect_limit.store(store), str(number), clock)
         if number in unanswered:
             service.list_errors = [ServiceError("Vertex AI did not answer", status=503)]
         try:
-            return ensure_job(an_order(log, lives.service(service)), sleep=clock.sleep).job.name
+            return ensure_job(an_order(log, effect_limit.service(service)), sleep=clock.sleep).job.name
         except (Died, ServiceError):
             return ""
 

@@ -1,4 +1,4 @@
-"""What may happen to a batch? Every misfortune of the chaos table as data: add one to `SCENARIOS`, and it is run.
+"""What may happen to a batch? Every disturbance of the chaos table as data: add one to `SCENARIOS`, and it is run.
 
 The kills after each single effect are not listed: `kills` makes one case for each effect that a quiet run was seen to
 have, so that a new effect is tried as soon as there is one.
@@ -13,10 +13,15 @@ from typing import Any
 
 from stack.chaos.effects import QUESTION
 from stack.chaos.night import Case, Scene
+from stack.chaos.process_kills import kill_supervisor, kill_task_and_supervisor, stop_task_and_supervisor, waken
 from stack.chaos.proxy import Plan
 from stack.chaos.second_airflow import REFUSED, WAITS
-from stack.chaos.victims import kill_supervisor, kill_task_and_supervisor, stop_task_and_supervisor, waken
-from tests.airflow.chaos.rivals import by_command, by_operator, second_airflow_runs, swept_after_its_run_was_deleted
+from tests.airflow.chaos.other_airflows import (
+    by_command,
+    by_operator,
+    second_airflow_runs,
+    swept_after_its_run_was_deleted,
+)
 
 #: Mode → DAG.
 MODES = {"sync": "chaos_sync", "deferrable": "chaos_deferrable", "start-from-trigger": "chaos_from_trigger"}
@@ -30,7 +35,7 @@ _DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Misfortune:
+class Disturbance:
     """One line of the table, in one mode or several.
 
     :param what: what happens, for a reader.
@@ -72,9 +77,9 @@ class Misfortune:
 
 @dataclass(frozen=True)
 class Line:
-    """A misfortune in one mode, and the case that tries it."""
+    """A disturbance in one mode, and the case that tries it."""
 
-    misfortune: Misfortune
+    disturbance: Disturbance
     mode: str
     case: Case
 
@@ -155,7 +160,7 @@ def mark_failed(scene: Scene) -> None:
 def waken_after_the_job(scene: Scene) -> None:
     """Let the stopped attempt go on once its successor has created the job."""
     scene.until("the successor's job", lambda: scene.record.jobs)
-    waken(scene.record.victim)
+    waken(scene.record.killed_pid)
 
 
 def in_a_dataset(scene: Scene) -> None:
@@ -181,24 +186,24 @@ def backfill_again(scene: Scene) -> None:
 # What hurts everybody ------------------------------------------------------------------------------------------------
 
 
-def hurting(after: str, blow: Callable[[Scene], Callable[[], None]], modes: Sequence[str]) -> Callable[[Scene], Plan]:
-    """Return a plan for all modes together: when the last has come so far, one blow strikes."""
+def hurting(after: str, kill: Callable[[Scene], Callable[[], None]], modes: Sequence[str]) -> Callable[[Scene], Plan]:
+    """Return a plan for all modes together: when the last has come so far, one kill strikes."""
 
     def plan(scene: Scene) -> Plan:
-        gathering = scene.night.gathering(f"{after} {scene.case.name[:3]}", len(modes), blow(scene))
-        return Plan(after=after, strike=gathering.strike)
+        barrier = scene.night.barrier(f"{after} {scene.case.name[:3]}", len(modes), kill(scene))
+        return Plan(after=after, strike=barrier.strike)
 
     return plan
 
 
 def killing(server: str) -> Callable[[Scene], Callable[[], None]]:
-    """Return the blow that kills a server of Airflow with everything it has started."""
+    """Return the kill that kills a server of Airflow with everything it has started."""
     return lambda scene: lambda: scene.night.kill(server)
 
 
 def stalling(scene: Scene) -> Plan:
     """Stop the triggerer when it asks for the last of the jobs that wait in it."""
-    stop = scene.night.gathering("stall", len(WAITING), scene.night.stall_triggerer)
+    stop = scene.night.barrier("stall", len(WAITING), scene.night.stall_triggerer)
     return Plan(after=QUESTION, strike=stop.pass_on)
 
 
@@ -206,7 +211,7 @@ def wake_after_takeover(scene: Scene) -> None:
     """Wake the stopped triggerer once another one has taken its triggers over."""
     before = scene.until("a trigger", lambda: _triggerers(scene) if scene.record.struck else None)
     scene.until("another triggerer", lambda: _triggerers(scene) - before)
-    scene.night.gathering("wake", len(WAITING), scene.night.wake_triggerer).wait()
+    scene.night.barrier("wake", len(WAITING), scene.night.wake_triggerer).wait()
     scene.release()
 
 
@@ -219,38 +224,38 @@ def _triggerers(scene: Scene) -> set[int]:
 WAITING = ("deferrable", "start-from-trigger")
 #: What needs a group of tasks, and what needs a task that makes its own way beside its successor.
 _GROUP, _BESIDE = ("start-from-trigger",), ("sync", "start-from-trigger")
-SCENARIOS: tuple[Misfortune, ...] = (
-    Misfortune("task and its supervisor killed", CREATED, struck(CREATED, strike=kill_task_and_supervisor)),
-    Misfortune("task and its supervisor killed", ANSWERS, struck(ANSWERS, strike=kill_task_and_supervisor)),
-    Misfortune("task killed", QUESTION, struck(QUESTION), modes=("sync",)),
-    Misfortune("task killed again and again", EVERY, lambda _: Plan(each=True), modes=("sync",)),
-    Misfortune(
+SCENARIOS: tuple[Disturbance, ...] = (
+    Disturbance("task and its supervisor killed", CREATED, struck(CREATED, strike=kill_task_and_supervisor)),
+    Disturbance("task and its supervisor killed", ANSWERS, struck(ANSWERS, strike=kill_task_and_supervisor)),
+    Disturbance("task killed", QUESTION, struck(QUESTION), modes=("sync",)),
+    Disturbance("task killed again and again", EVERY, lambda _: Plan(each=True), modes=("sync",)),
+    Disturbance(
         "two at once: supervisor killed, its task works on", INTENT, struck(INTENT, strike=kill_supervisor),
         modes=_BESIDE,
     ),
-    Misfortune(
+    Disturbance(
         "two at once: task stopped, wakes when its successor has a job", INTENT,
         struck(INTENT, strike=stop_task_and_supervisor), meanwhile=waken_after_the_job, modes=_BESIDE,
     ),
-    Misfortune("task killed, its create call arrives 10 s later", INTENT, lambda _: Plan(create_late_s=10.0)),
-    Misfortune("task killed, the list of jobs lags 20 s", CREATED, struck(CREATED, hides_s=20.0)),
-    Misfortune("task killed, its log lost", CREATED, losing_log(CREATED)),
-    Misfortune("task killed, its log lost", RECORDED, losing_log(RECORDED)),
-    Misfortune("task killed, the job's labels lost", CREATED, struck(CREATED, strips_labels=True)),
-    Misfortune("task killed, the job's labels lost", RECORDED, struck(RECORDED, strips_labels=True)),
-    Misfortune("run cleared", SUCCESS, meanwhile=clear_the_run),
-    Misfortune("create task cleared", SUCCESS, meanwhile=clearing("batch.create", downstream=False), modes=_GROUP),
-    Misfortune("repair task cleared", SUCCESS, meanwhile=clearing("batch.repair"), modes=_GROUP),
-    Misfortune(
+    Disturbance("task killed, its create call arrives 10 s later", INTENT, lambda _: Plan(create_late_s=10.0)),
+    Disturbance("task killed, the list of jobs lags 20 s", CREATED, struck(CREATED, hides_s=20.0)),
+    Disturbance("task killed, its log lost", CREATED, losing_log(CREATED)),
+    Disturbance("task killed, its log lost", RECORDED, losing_log(RECORDED)),
+    Disturbance("task killed, the job's labels lost", CREATED, struck(CREATED, strips_labels=True)),
+    Disturbance("task killed, the job's labels lost", RECORDED, struck(RECORDED, strips_labels=True)),
+    Disturbance("run cleared", SUCCESS, meanwhile=clear_the_run),
+    Disturbance("create task cleared", SUCCESS, meanwhile=clearing("batch.create", downstream=False), modes=_GROUP),
+    Disturbance("repair task cleared", SUCCESS, meanwhile=clearing("batch.repair"), modes=_GROUP),
+    Disturbance(
         "one of two mapped tasks cleared", SUCCESS, meanwhile=clearing(["batch", 1]), modes=("deferrable",),
         dag_id="chaos_mapped", jobs=2, repairs=2, parts=2,
     ),
-    Misfortune(
+    Disturbance(
         "day reprocessed by a backfill", SUCCESS, begins=backfill, meanwhile=backfill_again, modes=("deferrable",),
         dag_id="chaos_daily",
     ),
     *(
-        Misfortune(f"run cleared ({meaning})", SUCCESS, meanwhile=clear_the_run, modes=modes, dag_id=dag_id, **jobs)
+        Disturbance(f"run cleared ({meaning})", SUCCESS, meanwhile=clear_the_run, modes=modes, dag_id=dag_id, **jobs)
         for meaning, dag_id, modes, jobs in (
             ("on_clear='repair', the bad row is still there", "chaos_repair", ("deferrable",), {}),
             ("on_clear='repair', the bad row is still there", "chaos_repair_group", _GROUP, {}),
@@ -258,32 +263,32 @@ SCENARIOS: tuple[Misfortune, ...] = (
             ("on_clear='new'", "chaos_new_group", _GROUP, {"jobs": 2, "repairs": 2}),
         )
     ),
-    Misfortune(
+    Disturbance(
         "create task cleared with what follows (on_clear='new')", SUCCESS, meanwhile=clearing("batch.create"),
         modes=_GROUP, dag_id="chaos_new_group", jobs=2, repairs=2,
     ),
-    Misfortune(
+    Disturbance(
         "one of two mapped tasks cleared (on_clear='new')", SUCCESS, meanwhile=clearing(["batch", 1]),
         modes=("deferrable",), dag_id="chaos_new_mapped", jobs=3, repairs=3, parts=2,
     ),
-    Misfortune(
+    Disturbance(
         "day reprocessed by a backfill (on_clear='new')", SUCCESS, begins=backfill, meanwhile=backfill_again,
         modes=("deferrable",), dag_id="chaos_new_daily", jobs=2, repairs=2,
     ),
-    Misfortune(
+    Disturbance(
         "run cleared (on_clear='new')", QUESTION, meanwhile=clear_while_waiting, faults=HELD,
         modes=("deferrable",), dag_id="chaos_new", jobs=2, cancelled=1,
     ),
-    Misfortune("run cleared", QUESTION, meanwhile=clear_and_let_go, faults=HELD),
-    Misfortune(
+    Disturbance("run cleared", QUESTION, meanwhile=clear_and_let_go, faults=HELD),
+    Disturbance(
         "input edited, run cleared", QUESTION, meanwhile=edit_and_clear, faults=HELD, jobs=2, cancelled=1
     ),
-    Misfortune(
+    Disturbance(
         "marked failed", QUESTION, meanwhile=mark_failed, faults=HELD,
         repairs=0, cancelled=1, parts=0, ends="failed",
     ),
     *(
-        Misfortune(
+        Disturbance(
             f"{what}, the run cleared, {rule}{into}", SUCCESS, meanwhile=happens, modes=_GROUP, ends="failed",
             dag_id=f"{dag_id}{place}", begins=begins,
         )
@@ -293,64 +298,64 @@ SCENARIOS: tuple[Misfortune, ...] = (
         )
         for into, place, begins in (("", "", None), (", replace_partition", "_to_table", in_a_dataset))
     ),
-    Misfortune(
+    Disturbance(
         "another Airflow runs it, own staging folder, other input", QUESTION, modes=("deferrable",), faults=HELD,
         meanwhile=second_airflow_runs(shared=False, same_input=False, ends=WAITS, says="Created"), jobs=2,
     ),
-    Misfortune(
+    Disturbance(
         "another Airflow runs it, shared staging folder, same input", QUESTION, modes=("deferrable",), faults=HELD,
         meanwhile=second_airflow_runs(shared=True, same_input=True, ends=WAITS, says="they share a staging folder"),
     ),
-    Misfortune(
+    Disturbance(
         "another Airflow runs it, shared staging folder, other input", QUESTION, modes=("deferrable",),
         faults=HELD, meanwhile=second_airflow_runs(shared=True, same_input=False, ends=REFUSED, says="bought it"),
     ),
     *(
-        Misfortune(
+        Disturbance(
             f"run marked failed and deleted, swept by the {which}", QUESTION, modes=("deferrable",), faults=HELD,
             meanwhile=swept_after_its_run_was_deleted(sweep), dag_id="chaos_kept",
             repairs=0, cancelled=1, parts=0, ends="deleted",
         )
         for which, sweep in (("operator", by_operator), ("command", by_command))
     ),
-    Misfortune(
+    Disturbance(
         "marked failed, the cancel meets HTTP 503 twice", QUESTION, meanwhile=mark_failed,
         faults=(*HELD, {"do": "http", "on": "cancel", "status": 503, "times": 2}),
         repairs=0, cancelled=1, parts=0, ends="failed",
     ),
-    Misfortune(
+    Disturbance(
         "marked failed, the connection for the cancel takes 6 s", QUESTION, meanwhile=mark_failed, faults=HELD,
         modes=("deferrable",), dag_id="chaos_slow_connection", repairs=0, cancelled=1, parts=0, ends="failed",
     ),
-    Misfortune(
+    Disturbance(
         "scheduler killed with all its tasks", CREATED, hurting(CREATED, killing("scheduler"), tuple(MODES)), act=1
     ),
-    Misfortune(
+    Disturbance(
         "triggerer killed", QUESTION, hurting(QUESTION, killing("triggerer"), WAITING), modes=WAITING, act=1
     ),
-    Misfortune(
+    Disturbance(
         "scheduler killed, its tasks work on", CREATED,
         lambda scene: Plan(
             after=CREATED,
-            strike=scene.night.gathering("crash", len(MODES), lambda: scene.night.crash("scheduler")).pass_on,
+            strike=scene.night.barrier("crash", len(MODES), lambda: scene.night.crash("scheduler")).pass_on,
         ),
         act=2,
     ),
-    Misfortune(
+    Disturbance(
         "marked failed, triggerer killed", CANCELLED, hurting(CANCELLED, killing("triggerer"), WAITING),
         meanwhile=mark_failed, faults=HELD, modes=WAITING,
         repairs=0, cancelled=1, parts=0, ends="failed", act=2,
     ),
-    Misfortune(
+    Disturbance(
         "triggerer stopped, wakes when another has its triggers", QUESTION, stalling,
         meanwhile=wake_after_takeover, faults=HELD, modes=WAITING, act=3,
     ),
 )  # fmt: skip
 
 
-def scenarios(misfortunes: Iterable[Misfortune] = SCENARIOS) -> Iterator[Line]:
-    """Yield every misfortune in each of its modes."""
-    for number, one in enumerate(misfortunes, start=1):
+def scenarios(disturbances: Iterable[Disturbance] = SCENARIOS) -> Iterator[Line]:
+    """Yield every disturbance in each of its modes."""
+    for number, one in enumerate(disturbances, start=1):
         for mode in one.modes:
             yield Line(one, mode, one.case(f"{'sdef'[one.act]}{number:02d}", mode))
 
@@ -358,7 +363,7 @@ def scenarios(misfortunes: Iterable[Misfortune] = SCENARIOS) -> Iterator[Line]:
 def quiet_runs() -> Iterator[Line]:
     """Yield a run in each mode to which nothing happens."""
     for mode in (*MODES, TO_TABLE):
-        yield Line(one := Misfortune("nothing", "—"), mode, one.case("quiet", mode))
+        yield Line(one := Disturbance("nothing", "—"), mode, one.case("quiet", mode))
 
 
 def kills(mode: str, effects: Sequence[str]) -> Iterator[Line]:
@@ -366,5 +371,5 @@ def kills(mode: str, effects: Sequence[str]) -> Iterator[Line]:
     for number, effect in enumerate(effects, start=1):
         if mode == TO_TABLE and not effect.startswith("export"):
             continue
-        one = Misfortune("task killed", effect, struck(effect))
+        one = Disturbance("task killed", effect, struck(effect))
         yield Line(one, mode, one.case(f"k{number:02d}", mode))
