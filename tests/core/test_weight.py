@@ -12,10 +12,10 @@ from tests.builders import a_request
 
 
 def _weigh(*requests) -> Weight:
-    scale = WeightCounter()
+    counter = WeightCounter()
     for request in requests:
-        scale.add_request(json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode())
-    return scale.weight
+        counter.add_request(json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode())
+    return counter.weight
 
 
 class TestTexts:
@@ -25,9 +25,9 @@ class TestTexts:
         ids=["none", "ASCII", "some others", "most others"],
     )
     def test_characters_count_by_their_alphabet(self, texts, ascii_chars, other_chars):
-        scale = WeightCounter()
-        scale.add_texts(texts)
-        assert (scale.weight.ascii_chars, scale.weight.other_chars) == (ascii_chars, other_chars)
+        counter = WeightCounter()
+        counter.add_texts(texts)
+        assert (counter.weight.ascii_chars, counter.weight.other_chars) == (ascii_chars, other_chars)
 
     @pytest.mark.parametrize("text", ["plain", "Grüße é", "привет 😀 日本", "\U0010ffff\u0080\u07ff\uffff"])
     def test_a_request_counts_by_its_characters_though_it_comes_as_bytes(self, text):
@@ -90,8 +90,8 @@ class TestConstant:
             "generationConfig": {"maxOutputTokens": 5, "responseSchema": {"type": "STRING", "description": "d" * 30}},
             "safetySettings": [{"category": "x" * 1_000, "threshold": "y"}],
         }
-        once, scale = constant_weight(members), WeightCounter()
-        scale.add_same(once, 3)
+        once, counter = constant_weight(members), WeightCounter()
+        counter.add_same(once, 3)
         assert (once.other_chars, once.max_output_tokens) == (10, 5)
         assert 30 < once.ascii_chars < 150
-        assert (scale.weight.ascii_chars, scale.weight.max_output_tokens) == (3 * once.ascii_chars, 15)
+        assert (counter.weight.ascii_chars, counter.weight.max_output_tokens) == (3 * once.ascii_chars, 15)

@@ -109,7 +109,7 @@ class Landing:
             yield from rows
             return
         with DiskMultimap() as others:
-            for line in self._side_lines(self._manifest.duplicates_uri):
+            for line in self._unsent_lines(self._manifest.duplicates_uri):
                 others.put(line["same_as"], encode(line))
             for row in rows:
                 yield row
@@ -126,7 +126,7 @@ class Landing:
         if self._manifest is None or not self._manifest.known_count:
             return
         with DiskMultimap() as asked:
-            for line in self._side_lines(self._manifest.known_uri):
+            for line in self._unsent_lines(self._manifest.known_uri):
                 asked.put(line["request_digest"], encode(line))
             for answer in destination.answers(self._store, self._warehouse).rows():
                 for data in asked.take(answer.request_digest):
@@ -144,7 +144,7 @@ class Landing:
                     attempts=0,
                 )
 
-    def _side_lines(self, uri: str) -> Iterator[dict[str, Any]]:
+    def _unsent_lines(self, uri: str) -> Iterator[dict[str, Any]]:
         with self._store.open_read(Uri.parse(uri)) as stream:
             yield from map(decode, stream)
 

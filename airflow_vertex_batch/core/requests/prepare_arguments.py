@@ -245,18 +245,22 @@ class PrepareArguments(msgspec.Struct, frozen=True, kw_only=True):
         on_null = {"on_null": None if self.on_null == "reject" else self.on_null}
         if source == "requests":
             why, todo = "What `requests` names is sent as it is", "Put it into the request lines, or prepare rows"
-            refuse(self._of(*_OF_A_REQUEST, "prompt_variables") | on_null, why=why, todo=todo)
+            refuse(self._given_of(*_OF_A_REQUEST, "prompt_variables") | on_null, why=why, todo=todo)
         if not self.prompt and source != "rows":
-            refuse(self._of("prompt_variables") | on_null, why="It has no prompt", todo="Set prompt='…'")
+            refuse(self._given_of("prompt_variables") | on_null, why="It has no prompt", todo="Set prompt='…'")
         if source != "sql":
-            refuse(self._of("sql_parameters", "sql_conn_id"), why="It asks no query", todo="Give sql, or leave it out")
+            refuse(
+                self._given_of("sql_parameters", "sql_conn_id"),
+                why="It asks no query",
+                todo="Give sql, or leave it out",
+            )
         if source != "files":
-            refuse(self._of("files_format"), why="It reads no files", todo="Give files, or leave it out")
+            refuse(self._given_of("files_format"), why="It reads no files", todo="Give files, or leave it out")
         if self.on_rejected_row == "fail":
             share = {"max_rejected_ratio": self.max_rejected_ratio != 1}
             refuse(share, why="Each rejected row fails the task", todo="Set on_rejected_row='dead_letter'")
 
-    def _of(self, *names: str) -> dict[str, Any]:
+    def _given_of(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}
 
 

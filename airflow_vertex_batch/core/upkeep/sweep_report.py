@@ -105,12 +105,12 @@ def _spent(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse
 
 
 def _estimated(money: Money, job: BatchJob, store: ObjectStore, warehouse: Warehouse, prices: PriceTable) -> Money:
-    scale, count = WeightCounter(), 0
+    counter, count = WeightCounter(), 0
     for _, request, *_ in input_requests(store, warehouse, job.input_uris):
-        scale.add_request(bytes(request))
+        counter.add_request(bytes(request))
         count += 1
     whole = Manifest(
-        uri="", fingerprint="", row_count=count, request_count=count, shards=(), model=job.model, weight=scale.weight
+        uri="", fingerprint="", row_count=count, request_count=count, shards=(), model=job.model, weight=counter.weight
     )
     usd = estimate_cost(whole, job.model, prices, job.created_at or datetime.now(UTC)).cost_usd
     if not count or usd is None:

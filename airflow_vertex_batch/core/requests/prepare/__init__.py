@@ -215,7 +215,7 @@ def _publish(
     unsent = {"rejected": router.rejected, "duplicate": router.duplicates, "known": router.known}
     for name, file in unsent.items():
         uri_name = "duplicates_uri" if name == "duplicate" else f"{name}_uri"
-        members |= {f"{name}_count": file.count, uri_name: _write_unsent(file, writer, store)}
+        members |= {f"{name}_count": file.count, uri_name: _store_unsent(file, writer, store)}
     address = folder / "manifests" / f"{_manifest_name(router, writer, plan, members)}.json"
     manifest = Manifest(
         uri=str(address), fingerprint=writer.fingerprint, row_count=router.row_count,
@@ -243,7 +243,7 @@ def _found(made: Manifest, writer: ShardWriter, store: ObjectStore) -> Manifest:
     return found
 
 
-def _write_unsent(file: UnsentRows, writer: ShardWriter, store: ObjectStore) -> str:
+def _store_unsent(file: UnsentRows, writer: ShardWriter, store: ObjectStore) -> str:
     if not file.count:
         return ""
     uri = writer.new_file(file.name)

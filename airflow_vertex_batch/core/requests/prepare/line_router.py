@@ -136,9 +136,9 @@ class LineRouter:
         here, left, later = set(), [], []
         for index, digest in enumerate(lines.digests):
             if digest in answered:
-                self._set_unsent(self.known, lines, index, "request_digest", digest)
+                self._write_unsent(self.known, lines, index, "request_digest", digest)
             elif digest in sent:
-                self._set_unsent(self.duplicates, lines, index, "same_as", sent[digest])
+                self._write_unsent(self.duplicates, lines, index, "same_as", sent[digest])
                 self._writer.count_duplicates(lines.pick([index]))
             elif digest in here:
                 later.append(index)
@@ -148,7 +148,7 @@ class LineRouter:
                     here.add(digest)
         return (lines, Lines()) if len(left) == len(lines.keys) else (lines.pick(left), lines.pick(later))
 
-    def _set_unsent(self, file: UnsentRows, lines: Lines, index: int, name: str, value: str) -> None:
+    def _write_unsent(self, file: UnsentRows, lines: Lines, index: int, name: str, value: str) -> None:
         columns = lines.columns[index] if lines.columns else b"{}"
         doc = {"key": lines.keys[index], name: value, "columns": msgspec.Raw(columns)}
         file.write(doc, encode((lines.keys[index], lines.digests[index])) + columns)

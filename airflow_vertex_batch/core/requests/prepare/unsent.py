@@ -25,7 +25,7 @@ _MAX_REJECTED = 1_000
 
 
 class UnsentRows:
-    """Lines of one file that is written at the end, if there are any."""
+    """Rows of one kind that are not sent: the lines of a file that is written at the end, if there are any."""
 
     def __init__(self, name: str) -> None:
         self.name, self.count, self.digest = name, 0, 0

@@ -96,9 +96,9 @@ def constant_weight(members: dict[str, Any]) -> Weight:
     config = members.get("generationConfig") or members.get("generation_config") or {}
     read = [members[name] for name in _READ if name in members]
     read += [config[name] for name in _SCHEMAS if name in config]
-    weight_counter = WeightCounter()
-    weight_counter.add_texts([encode(value).decode() for value in read])
-    return msgspec.structs.replace(weight_counter.weight, max_output_tokens=_most_tokens(encode(config)))
+    counter = WeightCounter()
+    counter.add_texts([encode(value).decode() for value in read])
+    return msgspec.structs.replace(counter.weight, max_output_tokens=_most_tokens(encode(config)))
 
 
 def _most_tokens(config: bytes) -> int:
