@@ -19,7 +19,7 @@ _pollers: dict[tuple[int, Hashable], SharedPoller] = {}
 
 
 class View:
-    """The shared poller as one waiter sees it: the service that `core.waiting.watch.adrive` asks."""
+    """The shared poller as one waiter sees it: the service that `core.waiting.drive.adrive` asks."""
 
     def __init__(self, poller: SharedPoller, interval: float) -> None:
         self._poller, self._interval = poller, interval
