@@ -231,7 +231,7 @@ class TestTheGroup:
             avb.vertex_batch(
                 "g", model="gemini-4-argon", rows=["x"], generation_config=settings, destination="gs://b/o"
             )
-        plan = dag.task_dict["g.prepare"]._preparing().plan()
+        plan = dag.task_dict["g.prepare"]._prepare_arguments().plan()
         with pytest.raises(InputError, match=r"thinkingBudget.*\[model-refuses\]"):
             check_template(plan.template, model=plan.model)
 

@@ -216,24 +216,24 @@ def _verdict(response: Response, form: Form, check: Callable[[Any], str] | None)
 
 
 def _judged(candidate: Candidate, form: Form, check: Callable[[Any], str] | None) -> dict[str, Any]:
-    said = _said(candidate)
-    finish, text = candidate.finish_reason or "", _text(said)
+    parts = _answer_parts(candidate)
+    finish, text = candidate.finish_reason or "", _text(parts)
     made = {"finish_reason": finish, "text": text}
     status, repairable = FINISH_REASONS.get(finish or "STOP", (RowStatus.FAILED, True))
     if status is not RowStatus.SUCCEEDED:
         reason = candidate.finish_message or f"The model stopped with {finish}"
         return {**made, "status": status, "code": finish, "reason": reason, "repairable": repairable}
-    if not said:
+    if not parts:
         return {**made, **_failed("EMPTY_ANSWER", "The model stopped without saying anything")}
-    return {**made, **_judged_form(said, text, form, check)}
+    return {**made, **_judged_form(parts, text, form, check)}
 
 
 def _judged_form(
-    said: list[dict[str, Any]], text: str | None, form: Form, check: Callable[[Any], str] | None
+    parts: list[dict[str, Any]], text: str | None, form: Form, check: Callable[[Any], str] | None
 ) -> dict[str, Any]:
     """Return the members of a row with an answer: does the answer have the form that was asked for?"""
     if form.media:
-        if any(_is_medium(part, form.media) for part in said):
+        if any(_is_medium(part, form.media) for part in parts):
             return {"status": RowStatus.SUCCEEDED}
         reason = f"The request asked for {' or '.join(_MEDIA[name] for name in form.media)}, and the answer has none"
         return _invalid(f"NO_{form.media[0]}", reason)
@@ -242,7 +242,7 @@ def _judged_form(
     if text is not None:
         return judged_json(text, check)
     # A request with functions and a schema gets a function call or JSON.
-    if any(part.get("functionCall") for part in said):
+    if any(part.get("functionCall") for part in parts):
         return {"status": RowStatus.SUCCEEDED}
     return _invalid("NOT_JSON", "JSON was asked for and the answer has no text")
 
@@ -295,18 +295,18 @@ def _is_cut(text: str, error: Exception) -> bool:
     return at is not None and int(at[1]) >= len(text.encode())
 
 
-def _said(candidate: Candidate) -> list[dict[str, Any]]:
+def _answer_parts(candidate: Candidate) -> list[dict[str, Any]]:
     """Return the parts that say something, without thoughts."""
     parts = candidate.content.listed if candidate.content is not None else ()
-    return [part for part in parts if part.get("thought") not in _YES and _says(part)]
+    return [part for part in parts if part.get("thought") not in _YES and _is_answer_part(part)]
 
 
-def _says(part: dict[str, Any]) -> bool:
+def _is_answer_part(part: dict[str, Any]) -> bool:
     return any(value not in _NOTHING for name, value in part.items() if name not in _DESCRIPTIONS)
 
 
-def _text(said: list[dict[str, Any]]) -> str | None:
-    return "".join(part["text"] for part in said if isinstance(part.get("text"), str)) or None
+def _text(parts: list[dict[str, Any]]) -> str | None:
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str)) or None
 
 
 def _is_medium(part: dict[str, Any], media: tuple[str, ...]) -> bool:

@@ -116,14 +116,14 @@ def _sentence(entry: Entry, before: Sequence[Entry]) -> str:
 
 def _prepared(entry: Prepared, _before: Sequence[Entry]) -> str:
     rejected = f", {entry.rejected:,} rejected" if entry.rejected else ""
-    return f"Prepared {_of(entry.requests, 'request')} from {_of(entry.rows, 'row')}{rejected}: {entry.base}."
+    return f"Prepared {_plural(entry.requests, 'request')} from {_plural(entry.rows, 'row')}{rejected}: {entry.base}."
 
 
 def _begun(entry: Begun, before: Sequence[Entry]) -> str:
     last = next((each for each in reversed(before) if isinstance(each, Begun)), None)
-    requests, rounds = _of(entry.rows, "request"), "no repair round"
+    requests, rounds = _plural(entry.rows, "request"), "no repair round"
     if entry.rounds:
-        rounds = f"up to {_of(entry.rounds, 'repair round')}"
+        rounds = f"up to {_plural(entry.rounds, 'repair round')}"
     if last is None:
         return f"Began with {requests} and {rounds}: {entry.base}."
     how = "A person cleared the task" if last.generation != entry.generation else "The requests are others now"
@@ -162,7 +162,7 @@ def _moved(entry: Moved, _before: Sequence[Entry]) -> str:
 def _repair(entry: Repair, before: Sequence[Entry]) -> str:
     number = 1 + sum(isinstance(each, Repair) and each.base == entry.base for each in before)
     goes = "goes" if entry.rows == 1 else "go"
-    return f"Repair round {number}: {_of(entry.rows, 'row')} without a good answer {goes} again."
+    return f"Repair round {number}: {_plural(entry.rows, 'row')} without a good answer {goes} again."
 
 
 def _asked(entry: Asked, _before: Sequence[Entry]) -> str:
@@ -176,7 +176,7 @@ def _answered(entry: Answered, _before: Sequence[Entry]) -> str:
 
 def _ended(entry: Ended, _before: Sequence[Entry]) -> str:
     return " ".join(
-        f"Job {_short(end.job_name)} ended as {_state(end.state)}: {_of(end.answered, 'row')} answered, "
+        f"Job {_short(end.job_name)} ended as {_state(end.state)}: {_plural(end.answered, 'row')} answered, "
         f"{end.failed:,} failed."
         for end in entry.jobs
     )
@@ -204,7 +204,7 @@ def _what(entry: JobEntry) -> str:
     return f"{file} of repair round {entry.round}" if entry.round else file
 
 
-def _of(count: int, what: str) -> str:
+def _plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 

@@ -106,16 +106,16 @@ def typed(value: object) -> str:
     """Return one spelling for a number or truth value, for all ways to write it; an empty text for anything else."""
     if isinstance(value, bool):
         return str(value).lower()
-    return _spelt(repr(value)) if isinstance(value, int | float) else ""
+    return _one_spelling(repr(value)) if isinstance(value, int | float) else ""
 
 
 def _as_typed(key: str) -> str:
     """Return the same spelling for the text of a key."""
     lowered = key.lower()
-    return lowered if lowered in {"true", "false"} else _spelt(key)
+    return lowered if lowered in {"true", "false"} else _one_spelling(key)
 
 
-def _spelt(text: str) -> str:
+def _one_spelling(text: str) -> str:
     # Not with a float: two long numbers must not become equal.
     return str(_EXACT.create_decimal(text).normalize(_EXACT)) if _NUMBER.fullmatch(text) else ""
 
