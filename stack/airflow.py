@@ -33,6 +33,9 @@ START_TIMEOUT_S = 900.0
 #: Seconds for a clean end. The triggerer waits for its triggers, which may wait for a job of days.
 STOP_GRACE_S = 4.0
 
+#: The folder of a module that Airflow imports in each process: it loads what tasks need before they are forked.
+PRELOAD = Path(__file__).parent / "preload"
+
 #: Where we differ from Airflow's defaults, which suit a big machine and a patient user.
 SETTINGS: dict[str, str] = {
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -117,6 +120,7 @@ class Airflow:
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.home / "bundles"),
             "NO_PROXY": no_proxy(),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join((str(PRELOAD), os.environ.get("PYTHONPATH", ""))),
             **self.env,
         }
 
