@@ -42,7 +42,7 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, SchemaO
 
     def policy(self, hook: VertexBatchHook) -> Policy:
         """Return the author's settings for the batch."""
-        from airflow_vertex_batch.core.requests.schema import answer_checker
+        from airflow_vertex_batch.core.requests.answer_check import answer_checker
 
         schema = self.checked_schema()
         return msgspec.structs.replace(

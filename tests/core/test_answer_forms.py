@@ -9,7 +9,7 @@ import pytest
 from airflow_vertex_batch.core.answers.classify import Form, asked_form, classify
 from airflow_vertex_batch.core.domain.jsonl import encode, read_echo, read_output
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
-from airflow_vertex_batch.core.requests.schema import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import answer_checker
 from tests.builders import a_request, a_response, an_output
 
 CODE = {"executableCode": {"code": "print(6 * 7)", "language": "PYTHON"}}

@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.core.requests.schema import answer_checker, json_schema, response_schema
+from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.schema import json_schema, response_schema
 
 
 class Mood(Enum):

@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_vertex_batch.core.requests.answer_check import answer_checker
 from airflow_vertex_batch.core.requests.lint import fix_line
-from airflow_vertex_batch.core.requests.schema import answer_checker, json_schema
+from airflow_vertex_batch.core.requests.schema import json_schema
 from tests.core.lint_corpus import BAD
 from tests.core.lint_corpus_good import GOOD, WARNED
 from tests.core.lint_corpus_lines import schema

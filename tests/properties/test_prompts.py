@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined
 
 from airflow_vertex_batch.core.domain.errors import InputError
+from airflow_vertex_batch.core.requests.answer_check import answer_checker
 from airflow_vertex_batch.core.requests.prompt import PromptError, compile_prompt
 from airflow_vertex_batch.core.requests.request import RequestBuilder, RequestTemplate
-from airflow_vertex_batch.core.requests.schema import answer_checker, json_schema, response_schema
+from airflow_vertex_batch.core.requests.schema import json_schema, response_schema
 from airflow_vertex_batch.core.requests.values import is_missing, stable_text
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.landing.sink import land, rejected_rows
 from airflow_vertex_batch.core.money.estimate import estimate_cost
 from airflow_vertex_batch.core.money.prices import PriceTable
 from airflow_vertex_batch.core.purchase.entries import Landed
-from airflow_vertex_batch.core.requests.schema import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import answer_checker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

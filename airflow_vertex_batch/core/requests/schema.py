@@ -1,9 +1,8 @@
-"""What must an answer look like? One JSON Schema, in the service's spelling when it is sent, and as a check when
-answers come back.
+"""What must an answer look like? One JSON Schema, in the service's spelling when it is sent.
 
 `response_schema` turns a JSON Schema or a Pydantic class into the ``responseSchema`` of the API. The API's importer
 refuses ``$`` names and empty objects. So references are inlined, and everything that the API cannot express is refused,
-with its name. `answer_checker` says why an answer does not fit.
+with its name. `core.requests.answer_check` checks the answers that come back.
 """
 
 from __future__ import annotations
@@ -210,19 +209,3 @@ def _union(name: str, value: Any, convert: Callable[[Any, str], dict[str, Any]],
     if name == "allOf":
         raise InputError(f"{path}.allOf cannot be said in responseSchema", todo="Merge its members into one schema")
     return {"anyOf": [convert(item, f"{name}[{i}]") for i, item in enumerate(plain)], **null}
-
-
-def answer_checker(schema: dict[str, Any]) -> Callable[[Any], str]:
-    """Return a function that says why an answer does not fit the schema, or an empty text when it does.
-
-    The reason names the place and the rule, never the value.
-    """
-    from jsonschema.validators import validator_for
-
-    validator = validator_for(schema)(schema)
-
-    def problem(answer: Any) -> str:
-        error = next(validator.iter_errors(answer), None)
-        return f"{error.json_path} breaks {error.validator!r} of the response schema" if error else ""
-
-    return problem

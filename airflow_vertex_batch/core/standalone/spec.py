@@ -35,8 +35,8 @@ from airflow_vertex_batch.core.money.prices import PriceTable
 from airflow_vertex_batch.core.progress import Policy
 from airflow_vertex_batch.core.purchase.decide import OnChangedInput, OnClear, Terms
 from airflow_vertex_batch.core.purchase.place import Place, check_moves, read_places
+from airflow_vertex_batch.core.requests.answer_check import answer_checker
 from airflow_vertex_batch.core.requests.prepare_arguments import PrepareArguments
-from airflow_vertex_batch.core.requests.schema import answer_checker
 from airflow_vertex_batch.core.waiting.queue import QueuePolicy
 from airflow_vertex_batch.core.waiting.watch import OnTimeout, WaitPolicy
 

@@ -18,8 +18,8 @@ from airflow_vertex_batch.core.domain.jsonl import OutputLine, encode
 from airflow_vertex_batch.core.domain.row import RowStatus
 from airflow_vertex_batch.core.money.estimate import dollars
 from airflow_vertex_batch.core.money.prices import PriceTable, billing_day
+from airflow_vertex_batch.core.requests.answer_check import answer_checker
 from airflow_vertex_batch.core.requests.request import RequestBuilder, RowProblem
-from airflow_vertex_batch.core.requests.schema import answer_checker
 from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     CheckResult,
     Cloud,
