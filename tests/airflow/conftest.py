@@ -16,7 +16,12 @@ import requests
 from airflow_vertex_batch.edge import cancelling, responsible
 from stack import demo
 from stack.laptop import PROJECT, Stack
-from tests.airflow.waiting import serve, warnings  # noqa: F401 - fixtures of the tests that need no Airflow
+from tests.airflow.waiting import (  # noqa: F401 - fixtures of the tests that need no Airflow
+    serve,
+    settles_at_once,
+    supervised,
+    warnings,
+)
 from tests.conftest import REAL_AIRFLOW
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -37,11 +37,9 @@ class Supervisor:
 
 
 @pytest.fixture
-def supervisor(monkeypatch) -> Supervisor:
-    from airflow.sdk.execution_time import task_runner
-
+def supervisor(supervised) -> Supervisor:
     made = Supervisor()
-    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", made, raising=False)
+    supervised(made)
     return made
 
 

@@ -81,9 +81,9 @@ def world() -> World:
 
 
 @pytest.fixture
-def asked(monkeypatch, world) -> list:
+def asked(supervised, world) -> list:
     """What a task asks of a person, in place of the process that would pass it on to the API server."""
-    from airflow.sdk.execution_time import comms, task_runner
+    from airflow.sdk.execution_time import comms
 
     sent: list = []
 
@@ -92,7 +92,7 @@ def asked(monkeypatch, world) -> list:
             return comms.XComResult(key=msg.key, value=world.pushed.get(msg.key))
         return sent.append(msg)
 
-    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(send=send), raising=False)
+    supervised(SimpleNamespace(send=send))
     return sent
 
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from airflow.sdk.execution_time.context import set_current_context
 from airflow.triggers.base import BaseTrigger
 
-from airflow_vertex_batch import triggers
 from airflow_vertex_batch.core.domain.address import JobName
 from airflow_vertex_batch.core.domain.errors import JobError, LogError
 from airflow_vertex_batch.edge import compat
@@ -53,11 +53,10 @@ def instance() -> SimpleNamespace:
 
 
 @pytest.fixture
-def world(monkeypatch):
+def world(monkeypatch, settles_at_once):
     """An emulator with one job that was created an hour ago, over HTTP."""
     connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
-    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0.01)
     world = SlowWorld(hours=1)
     with listening(world) as url:
         monkeypatch.setenv("VERTEX_BATCH_EMULATOR_HOST", url)
@@ -70,13 +69,12 @@ def world(monkeypatch):
 
 
 @pytest.fixture
-def airflow(monkeypatch):
+def airflow(supervised):
     """What Airflow says about the task."""
-    from airflow.sdk.execution_time import task_runner
 
     def says(state: str, owner: str | None) -> Supervisor:
         supervisor = Supervisor(state, owner)
-        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+        supervised(supervisor)
         return supervisor
 
     return says
@@ -369,29 +367,29 @@ class TestAKilledWorker:
         [("failed", MINE, True), ("failed", ANOTHER, False), ("running", MINE, False), ("restarting", MINE, False)],
         ids=["marked failed", "another attempt's", "a worker that stops", "cleared"],
     )
-    def test_it_cancels_what_is_still_its_own(self, world, airflow, monkeypatch, state, owner, cancels):
+    def test_it_cancels_what_is_still_its_own(self, world, airflow, state, owner, cancels):
         airflow(state, owner)
-        monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
         sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False)
-        with sensor.responsible_for_jobs({"ti": instance()}, sensor.hook(), sensor._names()):
+        context = {"ti": instance()}
+        with set_current_context(context), sensor.responsible_for_jobs(context, sensor.hook(), sensor._names()):
             sensor.on_kill()
         assert cancelled(world) is cancels
 
-    def test_a_job_s_trouble_is_no_other_s(self, two_more, airflow, monkeypatch, capsys):
+    def test_a_job_s_trouble_is_no_other_s(self, two_more, airflow, capsys):
         airflow("failed", MINE)
-        monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
         sensor = VertexBatchJobSensor(task_id="wait", jobs=two_more, deferrable=False)
-        with sensor.responsible_for_jobs({"ti": instance()}, sensor.hook(), sensor._names()):
+        context = {"ti": instance()}
+        with set_current_context(context), sensor.responsible_for_jobs(context, sensor.hook(), sensor._names()):
             sensor.on_kill()
         assert f"1 of its jobs may still run, and bill: {two_more[0]} (HTTP 403" in capsys.readouterr().out
 
-    def test_it_connects_with_what_the_wait_has_used(self, world, airflow, monkeypatch):
+    def test_it_connects_with_what_the_wait_has_used(self, world, airflow):
         """A token takes seconds, and a kill has five."""
         airflow("failed", MINE)
-        monkeypatch.setattr("airflow.sdk.get_current_context", lambda: {"ti": instance()})
         sensor = VertexBatchJobSensor(task_id="wait", jobs=[world.job], deferrable=False)
         hook, sensor.hook = sensor.hook(), pytest.fail
-        with sensor.responsible_for_jobs({"ti": instance()}, hook, sensor._names()):
+        context = {"ti": instance()}
+        with set_current_context(context), sensor.responsible_for_jobs(context, hook, sensor._names()):
             sensor.on_kill()
         assert cancelled(world)
 

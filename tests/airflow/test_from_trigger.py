@@ -203,12 +203,11 @@ class TestTheTrigger:
     """It runs here as in a triggerer, against the emulator over HTTP."""
 
     @pytest.fixture(autouse=True)
-    def connection(self, monkeypatch):
+    def connection(self, monkeypatch, settles_at_once):
         monkeypatch.setenv(
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT",
             json.dumps({"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}),
         )
-        monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0.01)
 
     async def event(self, trigger):
         """Run a trigger to its one event."""

@@ -145,10 +145,8 @@ class TestADeletedRun:
     """The job is its task's own, and this Airflow has no such run."""
 
     @pytest.fixture
-    def own(self, orphan, monkeypatch):
-        from airflow.sdk.execution_time import task_runner
-
-        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", _Supervisor({}), raising=False)
+    def own(self, orphan, supervised):
+        supervised(_Supervisor({}))
         log = BatchLog(orphan.world.store, orphan.identity, "1:task", installation=HERE).of_job(Part())
         log.entries()
         log.append(log.submission("f", orphan.job["name"]))
@@ -177,22 +175,18 @@ class TestTheStateOfARun:
         assert run_state("nightly", "scheduled__2026-11-22") is None
 
     @pytest.mark.parametrize("state", ["queued", "running", "success", "failed"])
-    def test_is_told_by_the_supervisor(self, monkeypatch, state):
-        from airflow.sdk.execution_time import task_runner
-
-        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", _Supervisor({"one": state}), raising=False)
+    def test_is_told_by_the_supervisor(self, supervised, state):
+        supervised(_Supervisor({"one": state}))
         assert run_state("nightly", "one") == state
 
-    def test_is_deleted_where_there_is_no_such_run(self, monkeypatch):
-        from airflow.sdk.execution_time import task_runner
-
-        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", _Supervisor({}), raising=False)
+    def test_is_deleted_where_there_is_no_such_run(self, supervised):
+        supervised(_Supervisor({}))
         assert run_state("nightly", "one") == "deleted"
 
-    def test_is_not_known_where_the_answer_is_an_error(self, monkeypatch):
+    def test_is_not_known_where_the_answer_is_an_error(self, supervised):
         """The run was deleted between the two questions, or the server is in trouble: absent is not unreadable."""
         from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
-        from airflow.sdk.execution_time import comms, task_runner
+        from airflow.sdk.execution_time import comms
 
         class Failing(_Supervisor):
             def send(self, msg):
@@ -200,5 +194,5 @@ class TestTheStateOfARun:
                     return super().send(msg)
                 raise AirflowRuntimeError(comms.ErrorResponse(error=ErrorType.API_SERVER_ERROR))
 
-        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Failing({"one": "running"}), raising=False)
+        supervised(Failing({"one": "running"}))
         assert run_state("nightly", "one") is None

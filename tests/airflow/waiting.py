@@ -256,13 +256,26 @@ def known_arguments(kind: type) -> set[str]:
 
 
 @pytest.fixture
-def serve(monkeypatch):
+def settles_at_once(monkeypatch):
+    """A trigger that was cancelled need not wait until Airflow has written down why."""
+    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def supervised(monkeypatch):
+    """Return what puts a supervisor in place, as Airflow does when it begins a task."""
+    from airflow.sdk.execution_time import task_runner
+
+    return lambda comms: monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+
+
+@pytest.fixture
+def serve(monkeypatch, settles_at_once):
     """Return what serves a world to operators and triggers, until the test is over."""
     monkeypatch.setenv(
         "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT",
         json.dumps({"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}),
     )
-    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0.01)
     servers = []
 
     def start(world):
