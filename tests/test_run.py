@@ -293,6 +293,12 @@ class TestAgain:
         desk.run("--run-id", "b")
         assert [job["billedRows"] for job in of(service, desk)] == [3, 3]
 
+    def test_advice_that_was_written_for_tasks_says_what_it_means_here(self, desk):
+        desk.rows(0)
+        said = desk.run(status=2).err
+        assert "then clear this task" in said
+        assert "the same command again is a retry, and with --again it is a clear" in said
+
     def test_story_tells_it(self, desk, service):
         desk.run()
         out, _ = desk.main("story", "run", "run", "moods", "--staging", f"{desk.address}/staging")

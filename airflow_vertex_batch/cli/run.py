@@ -10,6 +10,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -34,6 +35,8 @@ _WINS = {
     "--staging": "staging_uri", "--destination": "destination", "--day": "partition_date", "--dag-id": "dag_id",
     "--run-id": "run_id", "--project": "project_id",
 }  # fmt: skip
+#: Words of an advice that was written for tasks.
+_WORDS_OF_AIRFLOW = re.compile(r"\b(clear(ed|s)?|retry|attempts?|tasks?)\b", re.IGNORECASE)
 _STILL_RUNNING = 3
 _INTERRUPTED = 130
 
@@ -131,7 +134,7 @@ def _run_batch(options: argparse.Namespace, batch: Standalone, person: _Person) 
 
 def _without_airflow(error: VertexBatchError) -> VertexBatchError:
     """Let an error say what to do here: there is no task that could be cleared, or tried again."""
-    from airflow_vertex_batch.core.domain.errors import JobError, LogError, LostOutputError, ResultError
+    from airflow_vertex_batch.core.domain.errors import JobError, LostOutputError, ResultError
 
     if isinstance(error, ResultError) and not isinstance(error, LostOutputError):
         error.todo = "Look at the dead letters; --again buys what ended jobs did not answer. Or change the limit"
@@ -141,8 +144,9 @@ def _without_airflow(error: VertexBatchError) -> VertexBatchError:
             if error.retryable
             else "Run it with --again: it lands what was answered, and sends only the rest"
         )
-    elif isinstance(error, LogError) and error.todo:
-        error.todo = f"{error.todo}; here that is the same command again"
+    elif _WORDS_OF_AIRFLOW.search(error.todo):
+        again = "Here this command is the task: the same command again is a retry, and with --again it is a clear"
+        error.supplement(todo=again)
     return error
 
 
