@@ -29,6 +29,8 @@ class MemoryStore:
 
     def __init__(self, **objects: bytes) -> None:
         self.objects: dict[str, bytes] = dict(objects)
+        #: Names of the objects that were read as streams, in order.
+        self.opened: list[str] = []
         self._written = 0
         self._versions: dict[str, int] = {}
         #: Its own clock, which no worker reads but here.
@@ -52,6 +54,7 @@ class MemoryStore:
             raise InputError(f"{uri} does not exist")
         if version and version != self.version(uri):
             raise replaced(uri)
+        self.opened.append(str(uri))
         yield io.BytesIO(self.objects[str(uri)])
 
     @contextlib.contextmanager

@@ -42,13 +42,13 @@ class RoundsOperator(BuyingOperator, WaitingOperator, RepairingOperator, SchemaO
 
     def policy(self, hook: VertexBatchHook) -> Policy:
         """Return the author's settings for the batch."""
-        from airflow_vertex_batch.core.requests.answer_check import answer_checker
+        from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 
         schema = self.checked_schema()
         return msgspec.structs.replace(
             super().policy(hook),
             repair=self.repair_policy(),
-            check=answer_checker(schema) if schema else None,
+            check=AnswerCheck(schema) if schema else None,
             on_lost_output=self.lost_output(),
             queue=self.queue_policy(),
             elsewhere=self.places(),

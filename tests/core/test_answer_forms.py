@@ -9,7 +9,7 @@ import pytest
 from airflow_vertex_batch.core.answers.classify import Form, asked_form, classify
 from airflow_vertex_batch.core.domain.jsonl import encode, read_echo, read_output
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
-from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from tests.builders import a_request, a_response, an_output
 
 CODE = {"executableCode": {"code": "print(6 * 7)", "language": "PYTHON"}}
@@ -135,7 +135,7 @@ class TestTheFormAskedFor:
         assert (row.status, row.code, row.repairable) == (RowStatus.INVALID_OUTPUT, "NOT_JSON", True)
 
     def test_in_json_fits_the_schema(self):
-        check = answer_checker({"type": "object", "required": ["a"]})
+        check = AnswerCheck({"type": "object", "required": ["a"]})
         assert _row({"text": "{}"}, config=AS_JSON[2], check=check).code == "SCHEMA"
 
     @pytest.mark.parametrize("parts", [[CODE, RESULT], [PNG], [UNKNOWN]], ids=["code", "an image", "unknown"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from airflow_vertex_batch.core.answers.classify import FINISH_REASONS, PERMANENT_ERRORS, classify, row_error
 from airflow_vertex_batch.core.domain.jsonl import encode, read_output
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus, Usage
-from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from tests.builders import a_failed_output, a_request, a_response, an_output, seed
 
 
@@ -295,9 +295,7 @@ JSON_REQUEST = a_request(generationConfig={"responseMimeType": "application/json
 
 
 class TestJson:
-    CHECK = staticmethod(
-        answer_checker({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
-    )
+    CHECK = staticmethod(AnswerCheck({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}))
 
     @pytest.mark.parametrize(
         "text",

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from airflow_vertex_batch.core.requests.schema import json_schema, response_schema
 
 
@@ -222,13 +222,13 @@ class TestAnswerChecker:
         ids=["fits", "nulls fit", "enum", "too few", "missing", "another type"],
     )
     def test_a_problem_names_place_and_rule_never_the_value(self, schema, answer, problem):
-        assert answer_checker(json_schema(schema))(answer) == problem
+        assert AnswerCheck(json_schema(schema))(answer) == problem
 
     def test_the_api_s_counts_may_be_texts(self):
-        check = answer_checker(json_schema({"type": "ARRAY", "minItems": "2", "items": {"type": "STRING"}}))
+        check = AnswerCheck(json_schema({"type": "ARRAY", "minItems": "2", "items": {"type": "STRING"}}))
         assert check(["a"]) == "$ breaks 'minItems' of the response schema"
         assert check(["a", "b"]) == ""
 
     def test_a_nullable_enum_takes_null(self):
-        check = answer_checker(json_schema({"type": "STRING", "nullable": True, "enum": ["a"]}))
+        check = AnswerCheck(json_schema({"type": "STRING", "nullable": True, "enum": ["a"]}))
         assert (check(None), check("a")) == ("", "")

@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
+import msgspec
+
 from airflow_vertex_batch.core.answers.repair import RepairPolicy
 from airflow_vertex_batch.core.batch import Batch
 from airflow_vertex_batch.core.domain.address import Uri
@@ -116,7 +118,8 @@ class Task:
         self.rounds = options.pop("rounds", 0)
         self.on_clear = OnClear(options.pop("on_clear", "attach"))
         self.identity, self.installation = options.pop("identity", an_identity()), options.pop("installation", "")
-        options["repair"] = options.pop("policy", RepairPolicy())
+        # Large batches decide from less than small ones do: here, each does as a large one.
+        options["repair"] = msgspec.structs.replace(options.pop("policy", RepairPolicy()), reread_rows=0)
         options["elsewhere"] = tuple(options.pop("elsewhere", ()))
         self.policy = Policy(**options)
         self.generation, self.upstream, self.attempts = 1, "", 0

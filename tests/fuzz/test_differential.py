@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from airflow_vertex_batch.core.requests.lint import fix_line
 from airflow_vertex_batch.core.requests.schema import json_schema
 from tests.core.lint_corpus import BAD
@@ -148,7 +148,7 @@ class TestTheCures:
         given = referring_schema(random.Random(seed))
         fixed = json.loads(fix_line(schema(given))[0])["request"]["generationConfig"]["responseSchema"]
         assert "$" not in json.dumps(fixed)
-        before, after = answer_checker(json_schema(given)), answer_checker(json_schema(fixed))
+        before, after = AnswerCheck(json_schema(given)), AnswerCheck(json_schema(fixed))
         for answer in [*answers, {"a": answers[0], "b": answers[1]}, {"a": {"a": answers[2], "b": answers[3]}}]:
             assert bool(before(answer)) == bool(after(answer))
 

@@ -183,7 +183,7 @@ class Worker:
             on_clear=night.conditions.on_clear,
             alone=alone,
         )
-        policy = Policy(repair=RepairPolicy(resume=night.conditions.resume))
+        policy = Policy(repair=RepairPolicy(resume=night.conditions.resume, reread_rows=0))
         return Batch(
             buyer=buyer, warehouse=MemoryWarehouse(), folder=folder, policy=policy, start=start, clock=self.seconds,
             **parts,

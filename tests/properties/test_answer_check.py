@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jsonschema.validators import validator_for
 
 from airflow_vertex_batch.core.domain.jsonl import decode
-from airflow_vertex_batch.core.requests.answer_check import answer_checker, is_certain
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck, is_certain
 
 NAMES = st.sampled_from(["a", "b", "é", "type", "nullable", "$ref"])
 #: Numbers at the ends of what 64 bits and doubles hold, where libraries differ.
@@ -71,7 +71,7 @@ def test_it_says_what_jsonschema_says(schema, definition, dialect, answers):
     """The same reason for every answer, and the same answers without one."""
     meant = {name: value for name, value in definition.items() if name != "$ref"}
     whole = {**schema, **dialect, "$defs": {"d": meant}}
-    check, judge = answer_checker(whole), validator_for(whole)(whole)
+    check, judge = AnswerCheck(whole), validator_for(whole)(whole)
     for answer in answers:
         error = next(judge.iter_errors(answer), None)
         wanted = f"{error.json_path} breaks {error.validator!r} of the response schema" if error else ""
@@ -98,6 +98,6 @@ def test_only_what_both_understand_alike_is_compiled(schema, certain):
 
 def test_an_answer_that_the_compiled_check_cannot_take_is_checked_all_the_same():
     """A list in a list, five hundred times."""
-    check = answer_checker({"$defs": {"l": {"type": "array", "items": {"$ref": "#/$defs/l"}}}, "$ref": "#/$defs/l"})
+    check = AnswerCheck({"$defs": {"l": {"type": "array", "items": {"$ref": "#/$defs/l"}}}, "$ref": "#/$defs/l"})
     assert check(decode("[" * 90 + "]" * 90)) == ""
     assert check(decode("[" * 90 + "1" + "]" * 90)).startswith("$[0][0]")

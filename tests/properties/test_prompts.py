@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined
 
 from airflow_vertex_batch.core.domain.errors import InputError
-from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from airflow_vertex_batch.core.requests.prompt import PromptError, compile_prompt
 from airflow_vertex_batch.core.requests.request import RequestBuilder, RequestTemplate
 from airflow_vertex_batch.core.requests.schema import json_schema, response_schema
@@ -168,4 +168,4 @@ SCHEMAS = st.recursive(
 def test_the_api_s_spelling_checks_the_same_answers(schema, answer):
     """There and back: what the service is asked for is what answers are checked against."""
     there_and_back = json_schema(response_schema(json_schema(schema)))
-    assert bool(answer_checker(there_and_back)(answer)) is bool(answer_checker(json_schema(schema))(answer))
+    assert bool(AnswerCheck(there_and_back)(answer)) is bool(AnswerCheck(json_schema(schema))(answer))

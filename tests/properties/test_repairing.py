@@ -7,11 +7,13 @@ from collections import Counter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_vertex_batch.core.answers.repair import ACTIONS, Action, RepairPolicy
+from airflow_vertex_batch.core.answers.repair import ACTIONS, Action, RepairPolicy, select
+from airflow_vertex_batch.core.answers.rounds import Rounds
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.domain.row import RowStatus
 from tests.builders import a_row
-from tests.core.worlds import Task, World, answers, fails, some_rows
+from tests.core.worlds import FOLDER, Task, World, answers, fails, some_rows
+from tests.fakes import MemoryWarehouse
 
 #: What may come of a row in one round, and whether asking again is right.
 FATES = {
@@ -89,6 +91,44 @@ def test_the_same_rounds_give_the_same_set_and_landing_twice_is_landing_once(nig
     assert task.land(done) == first
     assert world.store.objects == before
     assert len(world.jobs.paid) == len(world.batches)
+
+
+@settings(deadline=None)
+@given(nights())
+def test_a_decision_from_the_last_round_is_the_decision_from_all_of_them(night):
+    script, answered, end, rounds = night
+    world, _, done = _play(script, answered, end, rounds)
+    for count in range(2, len(done.rounds) + 1):
+        from_the_last = _selection(world, done.rounds[:count])
+        kept = {name: data for name, data in world.store.objects.items() if "/sent-rows/" in name}
+        for name in kept:
+            del world.store.objects[name]
+        assert _selection(world, done.rounds[:count]) == from_the_last
+        world.store.objects.update(kept)
+
+
+def test_a_later_decision_does_not_read_the_first_output():
+    """A night of a million rows is not read again to send ten of them."""
+    script = {"a0": ["unavailable", "unavailable", "good"], "a1": ["unavailable", "good"], "a2": ["good"]}
+    world, _, done = _play(script, 3, JobState.SUCCEEDED, 2)
+    world.store.opened.clear()
+    assert _selection(world, done.rounds[:2]).manifest.request_count == 1
+    outputs = [asked.jobs[0].output_uri for asked in done.rounds]
+    assert [any(name.startswith(f"{uri}/") for name in world.store.opened) for uri in outputs] == [False, True, False]
+
+
+def test_a_small_batch_leaves_no_file_for_it():
+    """An object more in each batch is too much where thousands of batches run."""
+    world, _, done = _play({"a0": ["unavailable", "unavailable", "good"]}, 1, JobState.SUCCEEDED, 2)
+    for name in [name for name in world.store.objects if "/sent-rows/" in name]:
+        del world.store.objects[name]
+    assert _selection(world, done.rounds[:1], reread_rows=1).manifest.request_count == 1
+    assert not [name for name in world.store.objects if "/sent-rows/" in name]
+
+
+def _selection(world, rounds, reread_rows=0):
+    so_far = Rounds(rounds, world.store, MemoryWarehouse())
+    return select(so_far, RepairPolicy(reread_rows=reread_rows), world.store, FOLDER, "t")
 
 
 def _fates(script, world, key):

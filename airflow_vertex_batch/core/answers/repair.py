@@ -8,15 +8,18 @@ set and does not make another.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from enum import Flag, StrEnum, auto
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from xxhash import xxh3_128_hexdigest
 
 from airflow_vertex_batch.core.answers.classify import UNREPAIRABLE_CODES
 from airflow_vertex_batch.core.answers.collect import result_files
 from airflow_vertex_batch.core.answers.report import Totals
 from airflow_vertex_batch.core.answers.rounds import badly_ended
+from airflow_vertex_batch.core.answers.sent_rows import SentRows, Terms, stripped
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import InputError
@@ -24,12 +27,12 @@ from airflow_vertex_batch.core.domain.jsonl import decode, encode
 from airflow_vertex_batch.core.domain.lines import read_lines
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
 from airflow_vertex_batch.core.domain.unrendered import refuse_idle
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from airflow_vertex_batch.core.requests.prepare import PreparePlan, write_set
 from airflow_vertex_batch.core.requests.request import MAX_REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from decimal import Decimal
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow_vertex_batch.core.answers.rounds import Round, Rounds
     from airflow_vertex_batch.core.domain.manifest import Manifest
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 #: The largest number of answer tokens of current Gemini models
 #: (https://cloud.google.com/vertex-ai/generative-ai/docs/models/gemini/2-5-flash, 2026-11-22).
 MAX_OUTPUT_TOKENS = 65_536
+
+#: Reading the answers of so many rows takes about as long as writing one object and reading it.
+REREAD_ROWS = 10_000
 
 
 class Action(StrEnum):
@@ -75,12 +81,15 @@ class RepairPolicy(msgspec.Struct, frozen=True, kw_only=True):
         (https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/capabilities/batch-inference/resume-job,
         2026-11-22); rows without a line, or with a bad answer, are sent as requests in a later round.
     :param max_requests: the largest number of requests in one job.
+    :param reread_rows: a batch of at most so many rows is read again for each decision. For a larger one, a file says
+        what was known of the rows that are sent again (`core.answers.sent_rows`).
     """
 
     actions: dict[RowStatus, Action] = {}
     max_output_tokens: int = MAX_OUTPUT_TOKENS
     resume: bool = False
     max_requests: int = MAX_REQUESTS
+    reread_rows: int = REREAD_ROWS
 
     @classmethod
     def of(cls, actions: Mapping[str, str] | None, **members: Any) -> RepairPolicy:
@@ -176,12 +185,12 @@ def select(
     first, number = rounds.rounds[0].manifest, len(rounds.rounds)
     if first is None:
         raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
-    totals = Totals(prices, now=rounds.ended_at)
-    with DiskMultimap() as wanted, DiskMultimap() as missed, DiskMultimap() as resumable:
-        for row in rounds.rows():
-            totals.add(row)
+    history = _History(rounds, policy, store, prices)
+    with DiskMultimap() as wanted, DiskMultimap() as missed, DiskMultimap() as resumable, DiskMultimap() as kept:
+        for row in history.rows():
             if (action := policy.action(row)) is not Action.GIVE_UP:
                 wanted.put(row.key, action.encode())
+                kept.put(row.key, stripped(row))
                 if wants & Wants.UNANSWERED and row.code.startswith("JOB_STATE_"):
                     missed.put(row.key, action.encode())
                 if policy.resume and _has_failed_line(row):
@@ -191,7 +200,7 @@ def select(
         is_hopeful = number == 1 or bool(cured) or bool(wants & Wants.AGAIN) or bool(badly_ended(rounds.rounds[-1:]))
         chosen = wanted if wants & Wants.CURABLE and is_hopeful else missed
         if not chosen.count:
-            return Selection(None, count, cured if number > 1 else 0, totals.cost)
+            return Selection(None, count, cured if number > 1 else 0, history.cost)
         resumes = chosen is wanted and resumable.count
         output = _output_to_resume(rounds.rounds[-1], store) if resumes else ""
         made = write_set(
@@ -204,8 +213,51 @@ def select(
             token,
             round=number,
         )
+        if made.request_count == count and not output and first.request_count > policy.reread_rows:
+            # Every wanted row goes again: the next decision need not look at the others.
+            SentRows.write(made, (row for _, row in kept.items()), history.terms, store)
     manifest = with_resume(made, output) if made.request_count else None
-    return Selection(manifest, count, cured if number > 1 else 0, totals.cost)
+    return Selection(manifest, count, cured if number > 1 else 0, history.cost)
+
+
+class _History:
+    """The rows of all rounds so far, and their cost. They are read from the outputs; or, if the last round sent every
+    wanted row again, from its output and from what was written down before (`core.answers.sent_rows`).
+    """
+
+    def __init__(self, rounds: Rounds, policy: RepairPolicy, store: ObjectStore, prices: PriceTable | None) -> None:
+        self._rounds, self._policy = rounds, policy
+        self._now, self._before = (Totals(prices, now=rounds.ended_at) for _ in range(2))
+        *earlier, last = rounds.rounds
+        self._sent = SentRows.of(last.manifest, self._conditions(earlier), store) if earlier else None
+
+    def rows(self) -> Iterator[ResultRow]:
+        """Yield the best answer to each request that may have one more try; in the first round, to each."""
+        if self._sent is None:
+            for row in self._rounds.rows():
+                self._now.add(row)
+                yield row
+            return
+        for before, row in self._sent.merged(self._rounds.last_answers()):
+            self._before.add(before)
+            self._now.add(row)
+            yield row
+
+    @property
+    def cost(self) -> Decimal:
+        """The cost of all rounds, after `rows` has been read to the end."""
+        spent = self._sent.terms.cost_usd - self._before.cost if self._sent is not None else Decimal(0)
+        return spent + self._now.cost
+
+    @property
+    def terms(self) -> Terms:
+        """What the next decision must know beside the rows that are sent."""
+        return Terms(conditions=self._conditions(self._rounds.rounds), cost_usd=self.cost)
+
+    def _conditions(self, rounds: Sequence[Round]) -> str:
+        check, names = self._rounds.check, [job.name for asked in rounds for job in asked.jobs]
+        judged_by = check.digest if isinstance(check, AnswerCheck) else str(check is not None)
+        return xxh3_128_hexdigest(encode([self._policy, judged_by, names]))
 
 
 def _has_failed_line(row: ResultRow) -> bool:
@@ -239,6 +291,8 @@ def _lines(
     """Yield the wanted requests, as they were sent last, with the change that their action needs."""
     for asked in reversed(rounds):
         for shard in asked.manifest.shards if asked.manifest is not None else ():
+            if not wanted.count:
+                return
             with store.open_read(Uri.parse(shard.uri)) as stream:
                 for _, raw in read_lines(stream):
                     line = _decode_line(raw)

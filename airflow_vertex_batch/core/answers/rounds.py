@@ -65,7 +65,7 @@ class Rounds:
         *,
         on_lost_output: OnLostOutput = OnLostOutput.FAIL,
     ) -> None:
-        self.rounds = tuple(rounds)
+        self.rounds, self.check = tuple(rounds), check
         self._store = store
         self._collectors = [Collector(store, warehouse, check, on_lost_output=on_lost_output) for _ in self.rounds]
         #: Number of good answers by the round that they came from; complete when `rows` has been read to the end.
@@ -106,6 +106,11 @@ class Rounds:
                     last.put(key, str(number).encode())
             for number in range(len(self.rounds)):
                 yield from self._counted(self._settled(number, last, earlier), number)
+
+    def last_answers(self) -> Iterator[ResultRow]:
+        """Yield the answers of the last round alone."""
+        number = len(self.rounds) - 1
+        return self._counted(self._answers(number), number)
 
     def _settled(self, number: int, last: DiskMultimap, earlier: DiskMultimap) -> Iterator[ResultRow]:
         """Yield the rows of one round that were not sent again; put the others aside."""

@@ -26,6 +26,8 @@ class DiskMultimap:
             self._db = stack.enter_context(temporary_database(_NEED, cache_kb=8192))
             self._db.execute("CREATE TABLE multimap (key TEXT, number INTEGER, value BLOB, PRIMARY KEY (key, number))")
             self._waiting: list[tuple[str, int, bytes]] = []
+            self._number = 0
+            #: The number of values that are here.
             self.count = 0
             self._stack = stack.pop_all()
         return self
@@ -36,7 +38,8 @@ class DiskMultimap:
     def put(self, key: str, value: bytes = b"") -> None:
         """Add a value to a key's."""
         self.count += 1
-        self._waiting.append((key, self.count, value))
+        self._number += 1
+        self._waiting.append((key, self._number, value))
         if len(self._waiting) >= _BUFFERED:
             self._write()
 
@@ -59,6 +62,7 @@ class DiskMultimap:
         found = self.all(key)
         if found:
             self._db.execute("DELETE FROM multimap WHERE key = ?", (key,))
+            self.count -= len(found)
         return found
 
     def items(self) -> Iterator[tuple[str, bytes]]:

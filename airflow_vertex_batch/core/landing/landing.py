@@ -20,7 +20,7 @@ from airflow_vertex_batch.core.landing.sink import land, rejected_rows
 from airflow_vertex_batch.core.money.estimate import estimate_cost
 from airflow_vertex_batch.core.money.prices import PriceTable
 from airflow_vertex_batch.core.purchase.entries import Landed
-from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -54,7 +54,7 @@ class Landing:
         self._store, self._warehouse, self._plan, self._prices = store, warehouse, plan, prices
         self._manifest = rounds[0].manifest
         schema = schema or (self._manifest.response_schema if self._manifest else None)
-        check = answer_checker(schema) if schema else None
+        check = AnswerCheck(schema) if schema else None
         self._rounds = Rounds(rounds, store, warehouse, check, on_lost_output=on_lost_output)
 
     def land(self, destination: Destination) -> Report:

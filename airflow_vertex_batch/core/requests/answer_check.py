@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from xxhash import xxh3_128_hexdigest
+
+from airflow_vertex_batch.core.domain.jsonl import encode
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -36,22 +40,25 @@ _REFERENCES = ("#/$defs/", "#/definitions/")
 _DIALECTS = frozenset({"https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"})
 
 
-def answer_checker(schema: dict[str, Any]) -> Callable[[Any], str]:
-    """Return a function that says why an answer does not fit the schema, or an empty text when it does.
+class AnswerCheck:
+    """Says why an answer does not fit a schema, or an empty text when it does.
 
     The reason names the place and the rule, never the value.
     """
-    from jsonschema.validators import validator_for
 
-    judge, is_good = validator_for(schema)(schema), _compiled(schema)
+    def __init__(self, schema: dict[str, Any]) -> None:
+        from jsonschema.validators import validator_for
 
-    def problem(answer: Any) -> str:
-        if is_good(answer):
+        self._judge, self._is_good = validator_for(schema)(schema), _compiled(schema)
+        #: The same for the same schema.
+        self.digest = xxh3_128_hexdigest(encode(schema))
+
+    def __call__(self, answer: Any) -> str:
+        """Return the reason."""
+        if self._is_good(answer):
             return ""
-        error = next(judge.iter_errors(answer), None)
+        error = next(self._judge.iter_errors(answer), None)
         return f"{error.json_path} breaks {error.validator!r} of the response schema" if error else ""
-
-    return problem
 
 
 def _compiled(schema: dict[str, Any]) -> Callable[[Any], bool]:

@@ -35,7 +35,7 @@ from airflow_vertex_batch.core.money.prices import PriceTable
 from airflow_vertex_batch.core.progress import Policy
 from airflow_vertex_batch.core.purchase.decide import OnChangedInput, OnClear, Terms
 from airflow_vertex_batch.core.purchase.place import Place, check_moves, read_places
-from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from airflow_vertex_batch.core.requests.prepare_arguments import PrepareArguments
 from airflow_vertex_batch.core.waiting.queue import QueuePolicy
 from airflow_vertex_batch.core.waiting.watch import OnTimeout, WaitPolicy
@@ -221,7 +221,7 @@ class Spec(PrepareArguments, frozen=True, kw_only=True):
         schema = self.schema()
         return Policy(
             repair=self.repair(),
-            check=answer_checker(schema) if schema else None,
+            check=AnswerCheck(schema) if schema else None,
             budget=self.budget(),
             prices=prices,
             on_empty=OnEmpty(self.on_empty),

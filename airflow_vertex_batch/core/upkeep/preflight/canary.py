@@ -18,7 +18,7 @@ from airflow_vertex_batch.core.domain.jsonl import OutputLine, encode
 from airflow_vertex_batch.core.domain.row import RowStatus
 from airflow_vertex_batch.core.money.estimate import dollars
 from airflow_vertex_batch.core.money.prices import PriceTable, billing_day
-from airflow_vertex_batch.core.requests.answer_check import answer_checker
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from airflow_vertex_batch.core.requests.request import RequestBuilder, RowProblem
 from airflow_vertex_batch.core.upkeep.preflight.definitions import (
     CheckResult,
@@ -66,7 +66,7 @@ def _online_path(plan: Plan) -> str:
 def _judged(plan: Plan, asked: Canary, request: bytes, response: dict[str, Any]) -> CheckResult:
     schema = asked.template.response_schema
     line = OutputLine(request=msgspec.Raw(request), response=msgspec.Raw(encode(response)))
-    row = classify(line, "canary", check=answer_checker(schema) if schema is not None else None)
+    row = classify(line, "canary", check=AnswerCheck(schema) if schema is not None else None)
     cost = _cost(row, plan)
     if row.status.is_good:
         fits = " and fits the schema" if schema is not None else ""
