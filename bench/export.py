@@ -5,8 +5,9 @@ usage metadata, and no order. They are made before and lie in memory; time is th
 rounds in which the ways take turns. The columns:
 
 - json.loads: every output line, each dropped at once;
-- classify and join: output bytes to `ResultRow`, JSON answers decoded, each dropped at once; the job's keys and digests
-  are known before and not counted;
+- with jsonschema: the same, and where a schema was asked for every answer is decoded and checked: what people write;
+- classify and join: output bytes to `ResultRow`, JSON answers decoded and checked against the response schema, each
+  dropped at once; the job's keys and digests are known before and not counted;
 - with the input: the same from the bytes of both files, so the keys and the digests of all requests are read as well:
   bytes that `json.loads` has not read;
 - landed: all of that, and every row written as a line of JSON to a file.
@@ -26,6 +27,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
+from jsonschema.validators import validator_for
 
 from airflow_vertex_batch.core.answers.collect import Batch, Collector
 from airflow_vertex_batch.core.domain.address import Uri
@@ -35,6 +37,8 @@ from airflow_vertex_batch.core.domain.ports import LocalStore, ObjectInfo
 from airflow_vertex_batch.core.landing.files import FileSink
 from airflow_vertex_batch.core.landing.record import LandPlan
 from airflow_vertex_batch.core.landing.sink import land
+from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
+from airflow_vertex_batch.core.requests.schema import json_schema
 from bench import peak_megabytes
 
 if TYPE_CHECKING:
@@ -232,7 +236,7 @@ def export_rows() -> tuple[list[str], list[list[object]]]:
         "instruction and schema, short prompts": _Case("word. " * 8, wants_json=True),
         "neither, short prompts": _Case("word. " * 8, wants_json=False),
     }
-    headers = ["export, 1 KB answers", "line", "json.loads", "only decoded"]
+    headers = ["export, 1 KB answers", "line", "json.loads", "with jsonschema", "only decoded"]
     headers += ["classify and join", "with the input", "landed"]
     return headers, [[name, *case.measure()] for name, case in cases.items()]
 
@@ -306,12 +310,14 @@ class _Case:
 
     def __init__(self, prompt: str, *, wants_json: bool) -> None:
         self._prompt, self._wants_json = prompt, wants_json
+        self._schema = json_schema(_SCHEMA) if wants_json else None
+        self._check = AnswerCheck(self._schema) if self._schema else None
 
     def measure(self) -> list[str]:
         """Return the length of a line, the rows a second of `json.loads`, and by how much each way is faster."""
         self._store = _MadeStore(_ROWS, self._prompt, wants_json=self._wants_json)
         self._lines = self._store.output_lines()
-        ways: list[Callable[[], float]] = [self._loads, self._decoded, self._classify_and_join]
+        ways: list[Callable[[], float]] = [self._loads, self._checked, self._decoded, self._classify_and_join]
         ways += [self._with_input, self._landed]
         rounds = [[way() for way in ways] for _ in range(_ROUNDS)]
         loads, *ours = (min(seconds) for seconds in zip(*rounds, strict=True))
@@ -329,6 +335,16 @@ class _Case:
             json.loads(line)
         return time.process_time() - began
 
+    def _checked(self) -> float:
+        """What people write who check their answers: each line, its answer, and jsonschema."""
+        judge = validator_for(self._schema)(self._schema) if self._schema else None
+        began = time.process_time()
+        for line in self._lines:
+            text = json.loads(line)["response"]["candidates"][0]["content"]["parts"][0]["text"]
+            if judge is not None:
+                assert judge.is_valid(json.loads(text))
+        return time.process_time() - began
+
     def _decoded(self) -> float:
         """Decode the line, the response and a JSON answer by the fastest decoder, and nothing else: what is left."""
         line_of, response_of = msgspec.json.Decoder(_Line).decode, msgspec.json.Decoder(_Response).decode
@@ -342,15 +358,15 @@ class _Case:
         return time.process_time() - began
 
     def _classify_and_join(self) -> float:
-        collector = _Knowing(self._store, None)  # type: ignore[arg-type] # no table is read
+        collector = _Knowing(self._store, None, self._check)  # type: ignore[arg-type] # no table is read
         collector.know(_JOB)
         return _drained(collector)
 
     def _with_input(self) -> float:
-        return _drained(Collector(self._store, None))  # type: ignore[arg-type] # no table is read
+        return _drained(Collector(self._store, None, self._check))  # type: ignore[arg-type] # no table is read
 
     def _landed(self) -> float:
-        collector = Collector(self._store, None)  # type: ignore[arg-type] # no table is read
+        collector = Collector(self._store, None, self._check)  # type: ignore[arg-type] # no table is read
         with tempfile.TemporaryDirectory() as folder:
             sink = FileSink(LocalStore(), Uri.parse(folder), _PLAN)
             began = time.process_time()
