@@ -35,7 +35,8 @@ from airflow_vertex_batch.emulator.tools import Tools
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-from airflow_vertex_batch.emulator.job import Job
+
+    from airflow_vertex_batch.emulator.job import Job
 
 log = logging.getLogger(__name__)
 #: Longer than anybody waits.
