@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.gcp.storage import GcsStore
 
 PROJECT = "demo"
-#: The files of `tests/airflow` that drive a real Airflow, which one process of tests starts. A file that does, and is
-#: not named here, is refused.
+#: The files of `tests/airflow` that drive a real Airflow, which one process of tests starts; `chaos` has its own.
+#: A file that does, and is not named here, is refused.
 REAL_AIRFLOW = frozenset(
     f"tests/airflow/test_{name}.py"
     for name in (
@@ -92,17 +92,27 @@ sys.addaudithook(_loopback_only)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share out the tests where they run side by side (`-n 2`): the real Airflow is driven by one process, and begun at
-    once, for that takes longest; the other takes file by file.
+    """Share out the tests where they run side by side (`-n 3`). Each real Airflow is driven by one process, and both
+    begin at once: they take longest, and mostly wait. The third process takes file by file.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByServers(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "airflow" if file in REAL_AIRFLOW else file
+            return _airflow_of(nodeid) or nodeid.partition("::")[0]
 
     return ByServers(config, log)
+
+
+def _airflow_of(nodeid: str) -> str:
+    """Return which real Airflow a test needs; an empty text for none."""
+    file = nodeid.partition("::")[0]
+    return ("chaos" if "chaos" in file else "airflow") if file in REAL_AIRFLOW else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest."""
+    items.sort(key=lambda item: ("chaos", "airflow", "").index(_airflow_of(item.nodeid)))
 
 
 @pytest.fixture

@@ -137,6 +137,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory):
         "VERTEX_BATCH_POLL_INTERVAL": "2",
         "AIRFLOW__VERTEX_BATCH__STAGING_URI": f"gs://{demo.BUCKET}/vertex-batch",
         "AIRFLOW__VERTEX_BATCH__LOCATION": "us-central1",
+        # Tasks mostly wait for the servers.
+        "AIRFLOW__CORE__PARALLELISM": "8",
     }
     with Stack(state, dags=dags, speed=SPEED, env=env) as running, pytest.MonkeyPatch.context() as patch:
         for name, value in running.env.items():

@@ -23,7 +23,7 @@ def day(stack):
     client.wait_for_dag(HOURLY)
     # A DAG without a start date and `catchup` begins no run of its own while it is paused; a backfill begins all.
     begin = datetime.combine(day, time(), UTC)
-    backfill = client.backfill(HOURLY, begin, begin + timedelta(hours=HOURS - 1), max_active_runs=8)
+    backfill = client.backfill(HOURLY, begin, begin + timedelta(hours=HOURS - 1), max_active_runs=HOURS)
     client.unpause(HOURLY)
     client.wait_for_backfill(backfill)
     runs = [run for run in client.runs(HOURLY) if run["run_type"] == "backfill"]
