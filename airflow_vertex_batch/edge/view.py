@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from airflow_vertex_batch.core.domain.job import BatchJob
 from airflow_vertex_batch.core.waiting import cadence
+from airflow_vertex_batch.edge.poller import SharedPoller, durations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
     from airflow_vertex_batch.core.domain.address import JobName
     from airflow_vertex_batch.gcp.vertex import AsyncVertexClient
-from airflow_vertex_batch.edge.poller import SharedPoller, durations
 
 _pollers: dict[tuple[int, Hashable], SharedPoller] = {}
 

@@ -24,6 +24,7 @@ from airflow_vertex_batch.emulator.output import FolderOutput, Output, TableOutp
 from airflow_vertex_batch.emulator.resource import table_of
 from airflow_vertex_batch.emulator.rows import RowMaker
 from airflow_vertex_batch.emulator.spool import Answers, Requests, shuffled
+from airflow_vertex_batch.emulator.tools import Tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.ports import Warehouse
     from airflow_vertex_batch.emulator.billing import Account
     from airflow_vertex_batch.emulator.job import Job
-from airflow_vertex_batch.emulator.tools import Tools
 
 #: Lines imported in one piece of work.
 _IMPORT_LINES = 2_000

@@ -26,6 +26,7 @@ from airflow_vertex_batch.emulator.faults import Hold, JobFault
 from airflow_vertex_batch.emulator.filters import parse_filter
 from airflow_vertex_batch.emulator.job import Job
 from airflow_vertex_batch.emulator.jobs import Machine
+from airflow_vertex_batch.emulator.listing import age_of, book_entry, page_token, read_page_size, read_page_token
 from airflow_vertex_batch.emulator.models import DeterministicModel, Model
 from airflow_vertex_batch.emulator.online import Online
 from airflow_vertex_batch.emulator.plan import full_name
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     from airflow_vertex_batch.core.domain.address import Uri
     from airflow_vertex_batch.core.domain.ports import ObjectStore, Warehouse
-from airflow_vertex_batch.emulator.listing import age_of, book_entry, page_token, read_page_size, read_page_token
 
 #: Longest sleep of the driver while a job is running: how stale a row count may be.
 _RUNNING_PAUSE_S, _IDLE_PAUSE_S = 0.1, 1.0

@@ -30,6 +30,7 @@ from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import ChangedError, ResultError
 from airflow_vertex_batch.core.domain.jsonl import encode
 from airflow_vertex_batch.core.domain.temporary import temporary_file
+from airflow_vertex_batch.core.landing.formats import FORMATS, Format, brief_of, line_of
 from airflow_vertex_batch.core.landing.record import ANSWERS, DEAD_LETTERS, LandedRow
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.domain.address import Uri
     from airflow_vertex_batch.core.domain.ports import ObjectStore
     from airflow_vertex_batch.core.landing.record import LandPlan
-from airflow_vertex_batch.core.landing.formats import FORMATS, Format, brief_of, line_of
 
 #: How often the files are read and merged before a landing gives up. If several landings run at the same moment, each
 #: time one of them succeeds.

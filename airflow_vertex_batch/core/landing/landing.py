@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.answers.collect import OnLostOutput
+from airflow_vertex_batch.core.answers.rounds import Round, Rounds, badly_ended
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import JobError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.core.answers.report import Report
     from airflow_vertex_batch.core.domain.ports import ObjectStore, Warehouse
     from airflow_vertex_batch.core.landing.destination import Destination
-from airflow_vertex_batch.core.answers.rounds import Round, Rounds, badly_ended
 
 log = logging.getLogger(__name__)
 

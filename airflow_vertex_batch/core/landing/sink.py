@@ -13,6 +13,7 @@ from airflow_vertex_batch.core.answers.report import Report, Totals
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.errors import ResultError
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.landing.record import LandedRow, LandPlan, landed_row
 from airflow_vertex_batch.core.money.prices import PriceTable
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_vertex_batch.core.domain.ports import ObjectStore
-from airflow_vertex_batch.core.landing.record import LandedRow, LandPlan, landed_row
 
 
 class Sink(Protocol):

@@ -17,13 +17,13 @@ from uuid import uuid4
 
 from airflow_vertex_batch.core.domain.address import TableId, Uri
 from airflow_vertex_batch.core.domain.jsonl import encode
+from airflow_vertex_batch.core.landing.record import COLUMNS, SCHEMA, LandedRow, LandPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from airflow_vertex_batch.core.domain.ports import ObjectStore, Warehouse
-from airflow_vertex_batch.core.landing.record import COLUMNS, SCHEMA, LandedRow, LandPlan
 
 #: Seconds until BigQuery removes a staging table that a crash left behind.
 _STAGING_LIFE_SECONDS = 24 * 3600

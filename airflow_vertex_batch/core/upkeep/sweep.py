@@ -37,15 +37,6 @@ from airflow_vertex_batch.core.purchase.ownership import (
     INSTALLATION_LABEL,
     part_of,
 )
-from airflow_vertex_batch.core.upkeep.sweep_report import Finding, money_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
-
-    from airflow_vertex_batch.core.answers.report import Report
-    from airflow_vertex_batch.core.domain.ports import JobService, ObjectStore, Warehouse
-    from airflow_vertex_batch.core.money.prices import PriceTable
 from airflow_vertex_batch.core.upkeep.sweep_decision import (
     Adopt,
     Cancel,
@@ -60,6 +51,15 @@ from airflow_vertex_batch.core.upkeep.sweep_decision import (
     ended_before,
     settled_by_itself,
 )
+from airflow_vertex_batch.core.upkeep.sweep_report import Finding, money_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from airflow_vertex_batch.core.answers.report import Report
+    from airflow_vertex_batch.core.domain.ports import JobService, ObjectStore, Warehouse
+    from airflow_vertex_batch.core.money.prices import PriceTable
 
 #: Written last into the folder of a harvested job: the report of its landing.
 _RECEIPT = "report.json"
