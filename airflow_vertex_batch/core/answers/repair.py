@@ -26,6 +26,7 @@ from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.jsonl import decode, encode
 from airflow_vertex_batch.core.domain.lines import read_lines
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.domain.row_progress import RowProgress
 from airflow_vertex_batch.core.domain.unrendered import refuse_idle
 from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from airflow_vertex_batch.core.requests.prepare import PreparePlan, write_set
@@ -186,8 +187,10 @@ def select(
     if first is None:
         raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
     history = _History(rounds, policy, store, prices)
+    progress = RowProgress("Read", history.row_count)
     with DiskMultimap() as wanted, DiskMultimap() as missed, DiskMultimap() as resumable, DiskMultimap() as kept:
         for row in history.rows():
+            progress.add()
             if (action := policy.action(row)) is not Action.GIVE_UP:
                 wanted.put(row.key, action.encode())
                 kept.put(row.key, stripped(row))
@@ -230,6 +233,12 @@ class _History:
         self._now, self._before = (Totals(prices, now=rounds.ended_at) for _ in range(2))
         *earlier, last = rounds.rounds
         self._sent = SentRows.of(last.manifest, self._conditions(earlier), store) if earlier else None
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are to be read."""
+        asked = self._rounds.rounds[0 if self._sent is None else -1].manifest
+        return asked.request_count if asked is not None else 0
 
     def rows(self) -> Iterator[ResultRow]:
         """Yield the best answer to each request that may have one more try; in the first round, to each."""

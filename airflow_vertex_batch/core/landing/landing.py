@@ -68,7 +68,8 @@ class Landing:
         )
         report = land(
             rows, sink, self._plan,
-            expected=self._expected, prices=self._prices, model=self._model, now=self._rounds.ended_at,
+            expected=self._expected, row_count=manifest.row_count if manifest else 0,
+            prices=self._prices, model=self._model, now=self._rounds.ended_at,
             key_mismatch_text=self._rounds.key_mismatch_text,
         )  # fmt: skip
         rounds = self._rounds.rounds

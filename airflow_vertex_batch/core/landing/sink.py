@@ -13,6 +13,7 @@ from airflow_vertex_batch.core.answers.report import Report, Totals
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.errors import ResultError
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
+from airflow_vertex_batch.core.domain.row_progress import RowProgress
 from airflow_vertex_batch.core.landing.record import LandedRow, LandPlan, landed_row
 from airflow_vertex_batch.core.money.prices import PriceTable
 
@@ -41,6 +42,7 @@ def land(
     plan: LandPlan,
     *,
     expected: Callable[[], int],
+    row_count: int = 0,
     prices: PriceTable | None = None,
     model: str = "",
     now: datetime | None = None,
@@ -50,14 +52,16 @@ def land(
 
     :param model: the model that was asked, for the price of rows that do not name one.
     :param now: as in `Totals`.
+    :param row_count: how many rows there will be, for the lines in the log; 0 where nobody knows.
     :param expected: returns how many rows there must be, after all have been read.
     :param key_mismatch_text: returns which rows are missing or surplus (`Collector.key_mismatch_text`). It is called
         only if the totals differ.
     :raises ResultError: when there are more or fewer rows than expected. Then nothing has landed.
     """
-    totals = Totals(prices, model, now)
+    totals, progress = Totals(prices, model, now), RowProgress("Landed", row_count)
     with sink:
         for row in rows:
+            progress.add()
             good, record = row.status.is_good, landed_row(row, plan, totals.add(row))
             # A long row must not be in memory in both forms while it is written.
             del row

@@ -25,6 +25,7 @@ from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.errors import InputError
 from airflow_vertex_batch.core.domain.jsonl import decode, encode, request_line
 from airflow_vertex_batch.core.domain.manifest import Manifest
+from airflow_vertex_batch.core.domain.row_progress import RowProgress
 from airflow_vertex_batch.core.requests.lint import Finding, Linter, fix_line
 from airflow_vertex_batch.core.requests.prepare.earlier_set import request_keys, with_earlier_files
 from airflow_vertex_batch.core.requests.prepare.line_router import CHUNK_BYTES, FIRST_CHUNK_ROWS, LineRouter
@@ -79,7 +80,7 @@ def prepare(
     with _open(maker, plan, store, folder / f"requests-{token}", has_columns=_has_columns(plan)) as (router, writer):
         if known is not None:
             router.skip(known())
-        _feed(rows, router.add)
+        _feed(rows, router.add, RowProgress("Prepared"))
         writer.finish_shard()
         if is_cured:
             router.fixed_count = writer.request_count
@@ -100,16 +101,18 @@ def write_set(
     )
     maker = ReadyMaker(plan.correlation)
     with _open(maker, plan, store, folder / f"requests-{token}", has_columns=False) as (router, writer):
-        _feed(lines, router.add_made)
+        _feed(lines, router.add_made, RowProgress("Written again"))
         writer.finish_shard()
         return _publish(router, writer, plan, store, folder, **members)
 
 
-def _feed(stream: Iterable[T], add: Callable[[list[T]], int]) -> None:
+def _feed(stream: Iterable[T], add: Callable[[list[T]], int], progress: RowProgress) -> None:
     """Hand on a stream in chunks of the size that is asked for."""
     items, size = iter(stream), FIRST_CHUNK_ROWS
     while chunk := _chunk(items, size):
+        count = len(chunk)
         size = add(chunk)
+        progress.add(count)
         # So that this chunk takes no memory while the next one is made.
         del chunk
 
