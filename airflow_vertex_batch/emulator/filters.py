@@ -31,8 +31,20 @@ from airflow_vertex_batch.emulator.wire import ApiError, invalid
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Takes a job's resource document.
+#: Takes the members of a job's resource document that a filter may name: its body, ``state`` and ``createTime``.
 Predicate = Callable[[dict[str, Any]], bool]
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """A filter that was read.
+
+    :param matches: whether a job is selected.
+    :param labels: labels that every selected job has, as far as the filter shows that at once.
+    """
+
+    matches: Predicate
+    labels: tuple[tuple[str, str], ...] = ()
+
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -54,18 +66,18 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def parse_filter(text: str) -> Predicate:
+def parse_filter(text: str) -> Filter:
     """Compile a filter; an empty one selects every job.
 
     :raises ApiError: 400, when the text is no filter.
     """
     if not text.strip():
-        return lambda _: True
+        return Filter(lambda _: True)
     parser = _Parser(text)
     predicate = parser.conjunction()
     if parser.peek() != ("end", ""):
         raise parser.error(f"unexpected {parser.peek()[1]!r}")
-    return predicate
+    return Filter(predicate, tuple(parser.required))
 
 
 class _Parser:
@@ -73,6 +85,10 @@ class _Parser:
         self._text = text
         self._tokens = [*self._scan(text), ("end", "")]
         self._index = 0
+        #: The label that the last restriction asks for, if it was one.
+        self._asked: tuple[str, str] | None = None
+        #: Labels that all of the outermost conjunction's terms ask for.
+        self.required: list[tuple[str, str]] = []
 
     def peek(self) -> tuple[str, str]:
         return self._tokens[self._index]
@@ -81,20 +97,24 @@ class _Parser:
         return invalid(f"Invalid filter {self._text!r}: {why}.", field="filter")
 
     def conjunction(self) -> Predicate:
-        terms = [self._disjunction()]
+        terms, required = [self._disjunction()], [self._asked]
         while self._word("AND"):
             terms.append(self._disjunction())
+            required.append(self._asked)
+        self.required, self._asked = [label for label in required if label is not None], None
         return lambda job: all(term(job) for term in terms)
 
     def _disjunction(self) -> Predicate:
         terms = [self._term()]
         while self._word("OR"):
             terms.append(self._term())
+            self._asked = None
         return lambda job: any(term(job) for term in terms)
 
     def _term(self) -> Predicate:
         if self._word("NOT") or self._minus():
             inner = self._term()
+            self._asked = None
             return lambda job: not inner(job)
         if self.peek() == ("paren", "("):
             self._next()
@@ -119,6 +139,7 @@ class _Parser:
         return self._compile(field, sign, value)
 
     def _compile(self, field: str, sign: str, value: str) -> Predicate:
+        self._asked = None
         if field.startswith("labels."):
             return self._label(field.removeprefix("labels."), sign, value)
         name = re.sub(r"(?<=[a-z])([A-Z])", lambda match: "_" + match[1].lower(), field)
@@ -164,6 +185,7 @@ class _Parser:
             return lambda job: key in job.get("labels", {})
         if sign != "=":
             raise self.error(f"labels support = and :*, not {sign}{value}")
+        self._asked = (key, value)
         return lambda job: job.get("labels", {}).get(key) == value
 
     def _equality(self, name: str, sign: str) -> Callable[[Any, Any], bool]:

@@ -242,6 +242,11 @@ def table_of(uri: str, stamp: str) -> TableId:
     return TableId(*parts, *defaults[len(parts) :])
 
 
+def searchable(job: Job) -> dict[str, Any]:
+    """Return the members of a job's resource that a filter may name."""
+    return {**job.body, "state": job.state, "createTime": rfc3339(job.created_at)}
+
+
 def resource_of(job: Job, switches: Switches) -> dict[str, Any]:
     """Return a job as the API shows it."""
     times = {

@@ -26,11 +26,18 @@ from airflow_vertex_batch.emulator.faults import Hold, JobFault
 from airflow_vertex_batch.emulator.filters import parse_filter
 from airflow_vertex_batch.emulator.job import Job
 from airflow_vertex_batch.emulator.jobs import Machine
-from airflow_vertex_batch.emulator.listing import age_of, book_entry, page_token, read_page_size, read_page_token
+from airflow_vertex_batch.emulator.listing import (
+    JobIndex,
+    age_of,
+    book_entry,
+    page_token,
+    read_page_size,
+    read_page_token,
+)
 from airflow_vertex_batch.emulator.models import DeterministicModel, Model
 from airflow_vertex_batch.emulator.online import Online
 from airflow_vertex_batch.emulator.plan import full_name
-from airflow_vertex_batch.emulator.resource import accept, masked, resource_of
+from airflow_vertex_batch.emulator.resource import accept, masked, resource_of, searchable
 from airflow_vertex_batch.emulator.scenario import Scenario, Script
 from airflow_vertex_batch.emulator.spool import bills
 from airflow_vertex_batch.emulator.tools import Tools
@@ -93,6 +100,7 @@ class Emulator:
         self._driver: threading.Thread | None = None
         self._machine = self._new_machine()
         self._jobs: dict[str, Job] = self._load()
+        self._index = JobIndex(self._jobs.values())
         self._machine.adopt(self._jobs.values())
         self._operations: dict[str, datetime] = {}
         self._calls: Counter[str] = Counter()
@@ -138,6 +146,7 @@ class Emulator:
         with self._lock:
             self._machine.begin(job)
             self._jobs[job.id] = job
+            self._index.add(job)
             self._wake.set()
             return resource_of(job, self.script.scenario.switches)
 
@@ -153,24 +162,21 @@ class Emulator:
         :param hidden_s: jobs younger than this are left out, as by an index that lags.
         :raises ApiError: 400 on a bad filter, size or token.
         """
-        matches = parse_filter(query.get("filter", ""))
+        wanted = parse_filter(query.get("filter", ""))
         size, after = read_page_size(query.get("pageSize", "")), read_page_token(query.get("pageToken", ""))
         newest = self.clock.now() - timedelta(seconds=hidden_s)
-        found: list[tuple[tuple[str, str], dict[str, Any]]] = []
+        found: list[Job] = []
         with self._lock:
-            jobs = [
-                job for job in self._jobs.values() if (job.project, job.location) == (project_number(project), location)
-            ]
-            for job in sorted(jobs, key=age_of, reverse=True):
-                if job.is_deleted or (after and age_of(job) >= after) or (hidden_s and job.created_at > newest):
+            for job in self._index.newest_first(wanted.labels, after):
+                if job.is_deleted or (job.project, job.location) != (project_number(project), location):
                     continue
-                document = resource_of(job, self.script.scenario.switches)
-                if matches(document):
-                    found.append((age_of(job), document))
+                if not (hidden_s and job.created_at > newest) and wanted.matches(searchable(job)):
+                    found.append(job)
                 if len(found) > size:
                     break
-        page = {"batchPredictionJobs": [masked(document, query.get("readMask", "")) for _, document in found[:size]]}
-        return page | ({"nextPageToken": page_token(found[size - 1][0])} if len(found) > size else {})
+            documents = [resource_of(job, self.script.scenario.switches) for job in found[:size]]
+        page = {"batchPredictionJobs": [masked(document, query.get("readMask", "")) for document in documents]}
+        return page | ({"nextPageToken": page_token(age_of(found[size - 1]))} if len(found) > size else {})
 
     def cancel(self, project: str, location: str, job_id: str) -> dict[str, Any]:
         """Start to cancel a job. :raises ApiError: 400 FAILED_PRECONDITION when it is over or being cancelled."""
@@ -308,6 +314,7 @@ class Emulator:
         with self._stepping, self._lock:
             self._machine.close()
             self._jobs.clear()
+            self._index = JobIndex()
             self._operations.clear()
             self._calls.clear()
             self._replies.clear()

@@ -73,7 +73,7 @@ class Client:
 
     async def pages(self, query):
         self.gets_before_lists.add(self.gets)
-        matches = parse_filter(query)
+        matches = parse_filter(query).matches
         found = [
             name
             for name, state in self.states.items()

@@ -64,10 +64,10 @@ class TestAFilterSelects:
         ],
     )
     def test_exactly_the_jobs_it_names(self, text, expected):
-        assert parse_filter(text)(JOB) is expected
+        assert parse_filter(text).matches(JOB) is expected
 
     def test_a_job_without_labels_by_their_absence(self):
-        assert parse_filter("NOT labels.team:*")({"displayName": "x"})
+        assert parse_filter("NOT labels.team:*").matches({"displayName": "x"})
 
 
 class TestABadFilterIsRefused:
@@ -106,4 +106,23 @@ class TestABadFilterIsRefused:
 
 def test_many_stars_cost_no_time():
     """A pattern that tries every way to share out the name would take years."""
-    assert not parse_filter(f'display_name:"{"1*" * 30}x"')({"displayName": "1" * 200})
+    assert not parse_filter(f'display_name:"{"1*" * 30}x"').matches({"displayName": "1" * 200})
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("labels.a=b", (("a", "b"),)),
+        ("labels.a=b AND state=JOB_STATE_FAILED AND labels.c=d", (("a", "b"), ("c", "d"))),
+        ("labels.a=b OR labels.c=d", ()),
+        ("NOT labels.a=b", ()),
+        ("-labels.a=b AND labels.c=d", (("c", "d"),)),
+        ("labels.a:*", ()),
+        ("(labels.a=b OR state=JOB_STATE_FAILED) AND labels.c=d", (("c", "d"),)),
+        ("labels.a=b AND (labels.c=d OR labels.e=f)", (("a", "b"),)),
+        ("", ()),
+    ],
+)
+def test_labels_that_every_job_has_are_told(text, labels):
+    """The list looks only at the jobs that have one of them."""
+    assert parse_filter(text).labels == labels
