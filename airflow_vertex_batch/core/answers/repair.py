@@ -8,9 +8,10 @@ set and does not make another.
 
 from __future__ import annotations
 
+import contextlib
 from decimal import Decimal
 from enum import Flag, StrEnum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 from xxhash import xxh3_128_hexdigest
@@ -188,26 +189,20 @@ def select(
         raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
     history = _History(rounds, policy, store, prices)
     progress = RowProgress("Read", history.row_count)
-    with DiskMultimap() as wanted, DiskMultimap() as missed, DiskMultimap() as resumable, DiskMultimap() as kept:
+    with _Worthwhile(policy, wants) as rows:
         for row in history.rows():
             progress.add()
-            if (action := policy.action(row)) is not Action.GIVE_UP:
-                wanted.put(row.key, action.encode())
-                kept.put(row.key, stripped(row))
-                if wants & Wants.UNANSWERED and row.code.startswith("JOB_STATE_"):
-                    missed.put(row.key, action.encode())
-                if policy.resume and _has_failed_line(row):
-                    resumable.put(row.key, Action.AS_IS.encode())
-        cured, count = rounds.cured[-1], wanted.count
+            rows.add(row)
+        cured, count = rounds.cured[-1] if number > 1 else 0, rows.wanted.count
         # If the job of a round ended badly, the round does not show that its rows cannot be cured.
         is_hopeful = number == 1 or bool(cured) or bool(wants & Wants.AGAIN) or bool(badly_ended(rounds.rounds[-1:]))
-        chosen = wanted if wants & Wants.CURABLE and is_hopeful else missed
+        chosen = rows.wanted if wants & Wants.CURABLE and is_hopeful else rows.missed
         if not chosen.count:
-            return Selection(None, count, cured if number > 1 else 0, history.cost)
-        resumes = chosen is wanted and resumable.count
+            return Selection(None, count, cured, history.cost)
+        resumes = chosen is rows.wanted and rows.resumable.count
         output = _output_to_resume(rounds.rounds[-1], store) if resumes else ""
         made = write_set(
-            _lines(rounds.rounds, resumable if output else chosen, policy, store),
+            _lines(rounds.rounds, rows.resumable if output else chosen, policy, store),
             PreparePlan(
                 template=None, max_requests=policy.max_requests, model=first.model, schema=first.response_schema
             ),
@@ -218,9 +213,40 @@ def select(
         )
         if made.request_count == count and not output and first.request_count > policy.reread_rows:
             # Every wanted row goes again: the next decision need not look at the others.
-            SentRows.write(made, (row for _, row in kept.items()), history.terms, store)
+            SentRows.write(made, rows.before(), history.terms, store)
     manifest = with_resume(made, output) if made.request_count else None
-    return Selection(manifest, count, cured if number > 1 else 0, history.cost)
+    return Selection(manifest, count, cured, history.cost)
+
+
+class _Worthwhile(contextlib.ExitStack):
+    """The rows for which another try may help, each with its action: all of them, those that no job reached, and those
+    that the service itself can complete.
+    """
+
+    def __init__(self, policy: RepairPolicy, wants: Wants) -> None:
+        super().__init__()
+        self._policy, self._wants = policy, wants
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.wanted, self.missed, self.resumable, self._before = (self.enter_context(DiskMultimap()) for _ in range(4))
+        return self
+
+    def add(self, row: ResultRow) -> None:
+        """Look at the best answer to a request."""
+        action = self._policy.action(row)
+        if action is Action.GIVE_UP:
+            return
+        self.wanted.put(row.key, action.encode())
+        self._before.put(row.key, stripped(row))
+        if self._wants & Wants.UNANSWERED and row.code.startswith("JOB_STATE_"):
+            self.missed.put(row.key, action.encode())
+        if self._policy.resume and _has_failed_line(row):
+            self.resumable.put(row.key, Action.AS_IS.encode())
+
+    def before(self) -> Iterator[bytes]:
+        """Yield what a later decision needs of each wanted row."""
+        return (row for _, row in self._before.items())
 
 
 class _History:
