@@ -6,8 +6,8 @@ BIN := .venv/bin
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py
 CODE := airflow_vertex_batch dags stack tests tools
 UV := .local/uv/bin/uv
-# Two processes of tests drive a real Airflow each, and mostly wait. T="-n 0": one after the other, as for a debugger.
-SIDE_BY_SIDE := -n 3 --no-loadscope-reorder
+# Three processes of tests drive a real Airflow each, and mostly wait. T="-n 0": one after the other, as for a debugger.
+SIDE_BY_SIDE := -n 4 --no-loadscope-reorder
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 .DEFAULT_GOAL := help

@@ -24,22 +24,17 @@ if TYPE_CHECKING:
     from airflow_vertex_batch.gcp.storage import GcsStore
 
 PROJECT = "demo"
-#: The files of `tests/airflow` that drive a real Airflow, which one process of tests starts; `chaos` has its own.
-#: A file that does, and is not named here, is refused.
-REAL_AIRFLOW = frozenset(
-    f"tests/airflow/test_{name}.py"
-    for name in (
-        "another_terminal",
-        "budget",
-        "canaries",
-        "chaos",
-        "ended_by_airflow",
-        "hourly",
-        "repair",
-        "runs",
-        "soak",
-    )
-)
+#: The files of `tests/airflow` that drive a real Airflow, and which one: each is started by one process of tests. They
+#: mostly wait, so three of them together need little longer than one. A file that is not named here is refused.
+REAL_AIRFLOW = {
+    f"tests/airflow/test_{name}.py": which
+    for which, names in {
+        "chaos": ("chaos",),
+        "airflow 1": ("repair", "runs"),
+        "airflow 2": ("another_terminal", "budget", "canaries", "ended_by_airflow", "hourly", "soak"),
+    }.items()
+    for name in names
+}
 
 # A slow machine is no fault in the code: what is slow is measured by `make bench`, not by a deadline per example.
 # A suite that draws other values each time fails for somebody who changed nothing: `thorough`, `make stateful` and
@@ -92,27 +87,23 @@ sys.addaudithook(_loopback_only)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share out the tests where they run side by side (`-n 3`). Each real Airflow is driven by one process, and both
-    begin at once: they take longest, and mostly wait. The third process takes file by file.
+    """Share out the tests where they run side by side (`-n 4`): each real Airflow is driven by one process, and all of
+    them begin at once, for they take longest. The fourth process takes file by file.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByServers(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _airflow_of(nodeid) or nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return REAL_AIRFLOW.get(file, file)
 
     return ByServers(config, log)
 
 
-def _airflow_of(nodeid: str) -> str:
-    """Return which real Airflow a test needs; an empty text for none."""
-    file = nodeid.partition("::")[0]
-    return ("chaos" if "chaos" in file else "airflow") if file in REAL_AIRFLOW else ""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest."""
-    items.sort(key=lambda item: ("chaos", "airflow", "").index(_airflow_of(item.nodeid)))
+    order = [*dict.fromkeys(REAL_AIRFLOW.values()), ""]
+    items.sort(key=lambda item: order.index(REAL_AIRFLOW.get(item.nodeid.partition("::")[0], "")))
 
 
 @pytest.fixture
