@@ -80,3 +80,9 @@ def test_a_line_counts_how_its_runs_ended():
     assert table(results) == [
         ["503, but done", "Cloud Storage: changes", "6", "2", "1", "1", "2", "≤ 300 s"],
     ]
+
+
+def test_a_call_that_one_of_two_quiet_runs_repeats_is_the_machine_s():
+    calls = [Position(title, STORAGE, changes=True) for title in ("a", "b", "b (2)")]
+    run, repeating = (_result(positions=tuple(some)).outcome for some in (calls[:2], calls))
+    assert with_common_calls(run, repeating).positions == with_common_calls(repeating, run).positions == run.positions
