@@ -10,7 +10,7 @@ from stack.chaos.effects import Call
 from stack.faults.batch import Outcome
 from stack.faults.calls import BIGQUERY, STORAGE, VERTEX, Position, Titles
 from stack.faults.kinds import KINDS
-from stack.faults.suite import Case, Result, table
+from stack.faults.suite import Case, Result, table, with_common_calls
 
 OBJECTS = "/storage/v1/b/bucket/o"
 UPLOAD = "/upload/storage/v1/b/bucket/o?uploadType=multipart"
