@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.emulator.faults import End, Hold
+from airflow_vertex_batch.emulator.models import DeterministicModel
+from airflow_vertex_batch.emulator.run import _PIECE_SECONDS
 from airflow_vertex_batch.emulator.scenario import Limits, Pace, Scenario, Switches
 from tests.emulator.worlds import INPUT, PARENT, World, a_body, a_line
 
@@ -203,6 +207,19 @@ class TestTheServicesPatience:
         assert len(world.output(ended)) == 5
         assert ended["completionStats"] == {"successfulCount": "5", "incompleteCount": "5"}
         assert world.emulator.books()["billed"]["rows"] == 5
+
+    def test_is_not_over_because_this_machine_is_slower_than_the_speed_says(self):
+        """At a high speed, a day of the service is shorter than what a real model needs for the rows."""
+
+        class Slow(DeterministicModel):
+            def answer(self, request):
+                world.emulator.clock.sleep(3 * HOUR)
+                # So long that the driver looks at the job again after each row.
+                time.sleep(_PIECE_SECONDS)
+                return super().answer(request)
+
+        world = a_world(model=Slow())
+        assert world.ended(world.create())["completionStats"] == {"successfulCount": "10"}
 
 
 class TestACancel:
