@@ -139,6 +139,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory):
         "AIRFLOW__VERTEX_BATCH__LOCATION": "us-central1",
         # Tasks mostly wait for the servers.
         "AIRFLOW__CORE__PARALLELISM": "8",
+        # Nobody edits the DAG files.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     }
     with Stack(state, dags=dags, speed=SPEED, env=env) as running, pytest.MonkeyPatch.context() as patch:
         for name, value in running.env.items():
