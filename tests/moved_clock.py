@@ -39,7 +39,7 @@ def environment(by: timedelta) -> dict[str, str]:
         "LD_PRELOAD": _library(),
         "FAKETIME": f"{by.total_seconds():+.0f}",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        # A repair for the C library of 2016. With it, threads of Python that wait for each other take six times as long.
+        # A repair for the C library of 2016: with it, threads that wait for each other take six times as long.
         "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         # By their times, every DAG file would have changed since Airflow read it: it would read them all the time.
         "AIRFLOW__DAG_PROCESSOR__FILE_PARSING_SORT_MODE": "alphabetical",
