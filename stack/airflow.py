@@ -120,7 +120,7 @@ class Airflow:
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.home / "bundles"),
             "NO_PROXY": no_proxy(),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join((str(PRELOAD), os.environ.get("PYTHONPATH", ""))),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(PRELOAD), os.environ.get("PYTHONPATH")))),
             **self.env,
         }
 

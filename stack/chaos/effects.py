@@ -14,7 +14,6 @@ _OBJECTS: tuple[tuple[str, str, str], ...] = (
     (r"/log/", r'"kind":"([a-z]+)"', "{}"),
     (r"/owners/", r"()", "whose log"),
     (r"/manifests/", r"()", "manifest"),
-    (r"/sent-rows/", r"()", "sent rows"),
     (r"/([a-z]+(?:-[a-z]+)*)(?:-[0-9a-f]+)*\.[a-z]+$", r"()", "{}"),
 )
 #: What lands, and the file from which a table is loaded.

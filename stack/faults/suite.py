@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -117,12 +118,21 @@ class Night:
 
 
 def with_common_calls(one: Outcome, other: Outcome) -> Outcome:
-    """Return the result of a run with only those calls that another run of the same kind has, too."""
-    common = tuple(position for position in one.positions if position in other.positions)
+    """Return the result of a run without the calls that it repeated, and another run of the same kind did not.
+
+    :raises ValueError: when the runs differ in anything else: that call would never be tried.
+    """
+    titles = [{position.title for position in run.positions} for run in (one, other)]
+    differing = titles[0] ^ titles[1]
+    if strange := sorted(title for title in differing if not _REPEATED.search(title)):
+        raise ValueError(f"Only one of two runs without a fault has {', '.join(strange)}")
+    common = tuple(position for position in one.positions if position.title not in differing)
     worse = one if one.attempts != ("success",) or one.wrong else other
     return msgspec.structs.replace(worse, positions=common)
 
 
+#: The end of the title of a call that was made before.
+_REPEATED = re.compile(r" \(\d+\)$")
 #: A second piece of the rows, which only large ones have.
 _SECOND_PIECE = Position("prepare: read source (2)", STORAGE, changes=False, is_source=True, is_media=True)
 

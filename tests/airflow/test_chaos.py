@@ -191,6 +191,12 @@ class TestThePage:
             ]
             assert [line.disturbance.after for line in lines if not is_measured(line)] == []
 
+    def test_has_what_every_mode_repeats(self, effects):
+        """That is no call that a busy machine repeated."""
+        common = set.intersection(*map(set, effects.values()))
+        lines = kills("deferrable", sorted(title for title in common if "(again " in title))
+        assert [line.disturbance.after for line in lines if not is_measured(line)] == []
+
     def test_says_what_was_measured(self, results):
         """`make chaos` writes it, with all that is left out here."""
         measured = table(results)

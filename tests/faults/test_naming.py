@@ -86,3 +86,11 @@ def test_a_call_that_one_of_two_quiet_runs_repeats_is_the_machine_s():
     calls = [Position(title, STORAGE, changes=True) for title in ("a", "b", "b (2)")]
     run, repeating = (_result(positions=tuple(some)).outcome for some in (calls[:2], calls))
     assert with_common_calls(run, repeating).positions == with_common_calls(repeating, run).positions == run.positions
+
+
+def test_any_other_difference_between_quiet_runs_is_an_error():
+    """The call would leave the suite, and nobody would know."""
+    calls = [Position(title, STORAGE, changes=True) for title in ("a", "b")]
+    run, another = (_result(positions=tuple(some)).outcome for some in (calls[:1], calls))
+    with pytest.raises(ValueError, match="Only one of two runs without a fault has b"):
+        with_common_calls(run, another)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import pytest
@@ -87,10 +88,21 @@ def test_it_says_what_jsonschema_says(schema, definition, dialect, answers):
         ({"properties": {"a": {"type": "string", "pattern": "^a$"}}}, False),
         ({"type": "number", "multipleOf": 0.1}, False),
         ({"$ref": "https://example.com/schema"}, False),
+        ({"$defs": {"d": {"enum": [{"multipleOf": 0.1}]}}, "$ref": "#/$defs/d/enum/0"}, False),
         ({"unheard": 1}, False),
         ({"anyOf": {"type": "string"}}, False),
     ],
-    ids=["usual", "references", "a property's name", "pattern", "rounding", "elsewhere", "unknown", "no list"],
+    ids=[
+        "usual",
+        "references",
+        "a property's name",
+        "pattern",
+        "rounding",
+        "elsewhere",
+        "into data",
+        "unknown",
+        "no list",
+    ],
 )
 def test_only_what_both_understand_alike_is_compiled(schema, certain):
     assert is_certain(schema) is certain
@@ -101,3 +113,20 @@ def test_an_answer_that_the_compiled_check_cannot_take_is_checked_all_the_same()
     check = AnswerCheck({"$defs": {"l": {"type": "array", "items": {"$ref": "#/$defs/l"}}}, "$ref": "#/$defs/l"})
     assert check(decode("[" * 90 + "]" * 90)) == ""
     assert check(decode("[" * 90 + "1" + "]" * 90)).startswith("$[0][0]")
+
+
+class _Mood(enum.Enum):
+    GLAD = "glad"
+
+
+def test_a_schema_is_judged_as_it_is_sent():
+    """As JSON: a member of an enum is its value."""
+    check = AnswerCheck({"enum": [_Mood.GLAD]})
+    assert check("glad") == ""
+    assert check("sad") == "$ breaks 'enum' of the response schema"
+
+
+def test_a_schema_that_is_no_json_is_judged_all_the_same():
+    check = AnswerCheck({"type": "string", "default": object()})
+    assert (check("a"), check(1)) == ("", "$ breaks 'type' of the response schema")
+    assert check.digest != AnswerCheck({"type": "string", "default": object()}).digest

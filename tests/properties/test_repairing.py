@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_vertex_batch.core.answers.repair import ACTIONS, Action, RepairPolicy, select
 from airflow_vertex_batch.core.answers.rounds import Rounds
+from airflow_vertex_batch.core.domain.errors import LostOutputError
 from airflow_vertex_batch.core.domain.job import JobState
 from airflow_vertex_batch.core.domain.row import RowStatus
-from tests.builders import a_row
+from airflow_vertex_batch.core.money.prices import PriceTable
+from tests.builders import a_row, jsonl
 from tests.core.worlds import FOLDER, Task, World, answers, fails, some_rows
 from tests.fakes import MemoryWarehouse
 
@@ -117,6 +121,49 @@ def test_a_later_decision_does_not_read_the_first_output():
     assert [any(name.startswith(f"{uri}/") for name in world.store.opened) for uri in outputs] == [False, True, False]
 
 
+class TestWhatChangedSinceTheLastDecision:
+    """Then everything is read again."""
+
+    @pytest.fixture
+    def night(self):
+        """After two rounds, a0 has no good answer."""
+        script = {"a0": ["unavailable", "unavailable", "good"], "a1": ["unavailable", "good"], "a2": ["good"]}
+        world, _, done = _play(script, 3, JobState.SUCCEEDED, 2)
+        assert _selection(world, done.rounds[:2]).manifest.request_count == 1
+        return world, done.rounds[:2]
+
+    @staticmethod
+    def output_of(world, asked):
+        (name,) = [name for name in world.store.objects if name.startswith(f"{asked.jobs[0].output_uri}/")]
+        return name
+
+    def test_a_line_that_came_late_is_a_good_answer(self, night):
+        world, rounds = night
+        request = json.loads(world.store.objects[rounds[0].manifest.shards[0].uri].splitlines()[0])
+        late = {"key": "a0", "processed_time": "", "request": request["request"], **answers()}
+        world.store.objects[self.output_of(world, rounds[0])] += jsonl(late)
+        assert _selection(world, rounds).manifest is None
+
+    def test_an_output_that_was_lost_is_an_error_before_more_is_paid(self, night):
+        world, rounds = night
+        del world.store.objects[self.output_of(world, rounds[0])]
+        with pytest.raises(LostOutputError, match="output"):
+            _selection(world, rounds)
+
+    def test_other_prices_are_the_prices_of_all_rounds(self, night):
+        world, rounds = night
+        assert _selection(world, rounds).cost_usd > 0
+        assert _selection(world, rounds, prices=PriceTable(())).cost_usd == 0
+
+    @pytest.mark.parametrize("data", [b"", b"garbage", b"{}\n", b'{"conditions": 1}\n'])
+    def test_a_file_that_cannot_be_read_is_as_good_as_none(self, night, data):
+        world, rounds = night
+        wanted = _selection(world, rounds)
+        for name in [name for name in world.store.objects if "/sent-rows/" in name]:
+            world.store.objects[name] = data
+        assert _selection(world, rounds) == wanted
+
+
 def test_a_small_batch_leaves_no_file_for_it():
     """An object more in each batch is too much where thousands of batches run."""
     world, _, done = _play({"a0": ["unavailable", "unavailable", "good"]}, 1, JobState.SUCCEEDED, 2)
@@ -126,9 +173,9 @@ def test_a_small_batch_leaves_no_file_for_it():
     assert not [name for name in world.store.objects if "/sent-rows/" in name]
 
 
-def _selection(world, rounds, reread_rows=0):
+def _selection(world, rounds, reread_rows=0, **options):
     so_far = Rounds(rounds, world.store, MemoryWarehouse())
-    return select(so_far, RepairPolicy(reread_rows=reread_rows), world.store, FOLDER, "t")
+    return select(so_far, RepairPolicy(reread_rows=reread_rows), world.store, FOLDER, "t", **options)
 
 
 def _fates(script, world, key):

@@ -14,13 +14,11 @@ from enum import Flag, StrEnum, auto
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-from xxhash import xxh3_128_hexdigest
 
 from airflow_vertex_batch.core.answers.classify import UNREPAIRABLE_CODES
 from airflow_vertex_batch.core.answers.collect import result_files
-from airflow_vertex_batch.core.answers.report import Totals
 from airflow_vertex_batch.core.answers.rounds import badly_ended
-from airflow_vertex_batch.core.answers.sent_rows import SentRows, Terms, stripped
+from airflow_vertex_batch.core.answers.sent_rows import History, stripped
 from airflow_vertex_batch.core.domain.address import Uri
 from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import InputError
@@ -29,12 +27,11 @@ from airflow_vertex_batch.core.domain.lines import read_lines
 from airflow_vertex_batch.core.domain.row import ResultRow, RowStatus
 from airflow_vertex_batch.core.domain.row_progress import RowProgress
 from airflow_vertex_batch.core.domain.unrendered import refuse_idle
-from airflow_vertex_batch.core.requests.answer_check import AnswerCheck
 from airflow_vertex_batch.core.requests.prepare import PreparePlan, write_set
 from airflow_vertex_batch.core.requests.request import MAX_REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from airflow_vertex_batch.core.answers.rounds import Round, Rounds
     from airflow_vertex_batch.core.domain.manifest import Manifest
@@ -187,7 +184,7 @@ def select(
     first, number = rounds.rounds[0].manifest, len(rounds.rounds)
     if first is None:
         raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
-    history = _History(rounds, policy, store, prices)
+    history = History(rounds, encode(policy), store, prices, is_large=first.request_count > policy.reread_rows)
     progress = RowProgress("Read", history.row_count)
     with _Worthwhile(policy, wants) as rows:
         for row in history.rows():
@@ -211,9 +208,9 @@ def select(
             token,
             round=number,
         )
-        if made.request_count == count and not output and first.request_count > policy.reread_rows:
+        if made.request_count == count and not output:
             # Every wanted row goes again: the next decision need not look at the others.
-            SentRows.write(made, rows.before(), history.terms, store)
+            history.note(made, rows.before())
     manifest = with_resume(made, output) if made.request_count else None
     return Selection(manifest, count, cured, history.cost)
 
@@ -247,52 +244,6 @@ class _Worthwhile(contextlib.ExitStack):
     def before(self) -> Iterator[bytes]:
         """Yield what a later decision needs of each wanted row."""
         return (row for _, row in self._before.items())
-
-
-class _History:
-    """The rows of all rounds so far, and their cost. They are read from the outputs; or, if the last round sent every
-    wanted row again, from its output and from what was written down before (`core.answers.sent_rows`).
-    """
-
-    def __init__(self, rounds: Rounds, policy: RepairPolicy, store: ObjectStore, prices: PriceTable | None) -> None:
-        self._rounds, self._policy = rounds, policy
-        self._now, self._before = (Totals(prices, now=rounds.ended_at) for _ in range(2))
-        *earlier, last = rounds.rounds
-        self._sent = SentRows.of(last.manifest, self._conditions(earlier), store) if earlier else None
-
-    @property
-    def row_count(self) -> int:
-        """How many rows there are to be read."""
-        asked = self._rounds.rounds[0 if self._sent is None else -1].manifest
-        return asked.request_count if asked is not None else 0
-
-    def rows(self) -> Iterator[ResultRow]:
-        """Yield the best answer to each request that may have one more try; in the first round, to each."""
-        if self._sent is None:
-            for row in self._rounds.rows():
-                self._now.add(row)
-                yield row
-            return
-        for before, row in self._sent.merged(self._rounds.last_answers()):
-            self._before.add(before)
-            self._now.add(row)
-            yield row
-
-    @property
-    def cost(self) -> Decimal:
-        """The cost of all rounds, after `rows` has been read to the end."""
-        spent = self._sent.terms.cost_usd - self._before.cost if self._sent is not None else Decimal(0)
-        return spent + self._now.cost
-
-    @property
-    def terms(self) -> Terms:
-        """What the next decision must know beside the rows that are sent."""
-        return Terms(conditions=self._conditions(self._rounds.rounds), cost_usd=self.cost)
-
-    def _conditions(self, rounds: Sequence[Round]) -> str:
-        check, names = self._rounds.check, [job.name for asked in rounds for job in asked.jobs]
-        judged_by = check.digest if isinstance(check, AnswerCheck) else str(check is not None)
-        return xxh3_128_hexdigest(encode([self._policy, judged_by, names]))
 
 
 def _has_failed_line(row: ResultRow) -> bool:

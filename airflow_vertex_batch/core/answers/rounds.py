@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_vertex_batch.core.answers.collect import Batch, Collector, OnLostOutput
-from airflow_vertex_batch.core.domain.address import JobName, model_id
+from airflow_vertex_batch.core.domain.address import JobName, TableId, Uri, model_id
 from airflow_vertex_batch.core.domain.disk_multimap import DiskMultimap
 from airflow_vertex_batch.core.domain.errors import InputError, ServiceError
 from airflow_vertex_batch.core.domain.job import BatchJob, Phase
@@ -66,7 +66,7 @@ class Rounds:
         on_lost_output: OnLostOutput = OnLostOutput.FAIL,
     ) -> None:
         self.rounds, self.check = tuple(rounds), check
-        self._store = store
+        self._store, self._warehouse = store, warehouse
         self._collectors = [Collector(store, warehouse, check, on_lost_output=on_lost_output) for _ in self.rounds]
         #: Number of good answers by the round that they came from; complete when `rows` has been read to the end.
         self.cured = [0] * len(self.rounds)
@@ -87,9 +87,19 @@ class Rounds:
         """When the last job ended, or was created: rows that do not say when they were answered are priced by that day,
         whenever they land.
         """
-        jobs = (job for asked in self.rounds for job in asked.jobs)
-        known = (at for job in jobs if (at := job.ended_at or job.created_at) is not None)
-        return max(known, default=None)
+        return last_end(self.rounds)
+
+    def output_states(self, count: int) -> list[object]:
+        """Return what the outputs of the first rounds consist of. It changes when a line comes or goes, as it may after
+        a job was cancelled.
+        """
+        return [self._output_state(job.output_uri) for asked in self.rounds[:count] for job in asked.jobs]
+
+    def _output_state(self, output_uri: str) -> object:
+        if output_uri.startswith("bq://"):
+            return self._warehouse.count(TableId.parse(output_uri))
+        found = self._store.list(Uri.parse(output_uri) / "") if output_uri else ()
+        return [(str(info.uri), info.size_bytes, info.checksum) for info in found]
 
     def key_mismatch_text(self) -> str:
         """Return which keys are missing or surplus, for totals that do not add up."""
@@ -218,6 +228,13 @@ def _is_other_model(asked: Round, job: BatchJob) -> bool:
 def _bare(model: str) -> str:
     """Return a model's id without its version, because the service may add the version."""
     return model_id(model).partition("@")[0]
+
+
+def last_end(rounds: Iterable[Round]) -> datetime | None:
+    """Return when the last job of some rounds ended or, where that is not known, was created."""
+    jobs = (job for asked in rounds for job in asked.jobs)
+    known = (at for job in jobs if (at := job.ended_at or job.created_at) is not None)
+    return max(known, default=None)
 
 
 def read_jobs(jobs: Any, get: Callable[[JobName], BatchJob]) -> tuple[BatchJob, ...]:

@@ -16,8 +16,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two lines at least, also where tenths follow each other faster, and at most.
 QUIET_SECONDS, LONGEST_SECONDS = 10.0, 60.0
-#: How many rows pass between two looks at the clock.
-_LOOK_ROWS = 1_000
 _TENTHS = 10
 
 
@@ -33,16 +31,10 @@ class RowProgress:
         self._what, self._total, self._clock = what, total, clock
         self._began = self._said_at = clock()
         self._said_tenth = self.count = 0
-        self._next_look = _LOOK_ROWS
 
     def add(self, count: int = 1) -> None:
         """Count rows, and log how far the step is, if it is time to."""
         self.count += count
-        if self.count >= self._next_look:
-            self._next_look = self.count + _LOOK_ROWS
-            self._look()
-
-    def _look(self) -> None:
         now = self._clock()
         silent = now - self._said_at
         tenth = self.count * _TENTHS // self._total if self._total else 0

@@ -14,6 +14,7 @@ not sent costs nothing. Not included: what the service bills beside tokens, such
 from __future__ import annotations
 
 import functools
+import hashlib
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -159,6 +160,11 @@ class PriceTable:
             self._periods.setdefault(price.model, []).append(price.discounted(cached or CachedDiscount.REPLACES))
         #: Names as they were asked for: a batch names the same few models in every row.
         self._found: dict[str, list[Price]] = {}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The same for the same prices."""
+        return hashlib.sha256(msgspec.json.encode([self._prices, self.cached])).hexdigest()[:16]
 
     @classmethod
     @functools.cache

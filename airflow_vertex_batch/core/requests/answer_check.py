@@ -10,11 +10,13 @@ both mean the same (`is_certain`); a property test compares them.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from xxhash import xxh3_128_hexdigest
 
-from airflow_vertex_batch.core.domain.jsonl import encode
+from airflow_vertex_batch.core.domain.jsonl import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +38,8 @@ _DESCRIPTIONS = frozenset({
     "title", "description", "$comment", "default", "examples", "deprecated", "format", "nullable", "propertyOrdering",
     "discriminator",
 })  # fmt: skip
-_REFERENCES = ("#/$defs/", "#/definitions/")
+#: To a definition itself: a longer way may lead through data, such as a member of an enum.
+_REFERENCE = re.compile(r"#/(\$defs|definitions)/[^/]+")
 _DIALECTS = frozenset({"https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"})
 
 
@@ -49,9 +52,18 @@ class AnswerCheck:
     def __init__(self, schema: dict[str, Any]) -> None:
         from jsonschema.validators import validator_for
 
-        self._judge, self._is_good = validator_for(schema)(schema), _compiled(schema)
+        self._is_good: Callable[[Any], bool] = _never
+        try:
+            data = encode(schema)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            # It cannot be sent either; whoever only checks with it gets what jsonschema makes of it.
+            self._judge = validator_for(schema)(schema)
+            self.digest = uuid4().hex
+            return
+        plain = decode(data)
+        self._judge, self._is_good = validator_for(plain)(plain), _compiled(plain)
         #: The same for the same schema.
-        self.digest = xxh3_128_hexdigest(encode(schema))
+        self.digest = xxh3_128_hexdigest(data)
 
     def __call__(self, answer: Any) -> str:
         """Return the reason."""
@@ -66,12 +78,12 @@ def _compiled(schema: dict[str, Any]) -> Callable[[Any], bool]:
     import jsonschema_rs
 
     if schema.get("$schema", next(iter(_DIALECTS))) not in _DIALECTS or not is_certain(schema, is_root=True):
-        return lambda _answer: False
+        return _never
     try:
         is_valid = jsonschema_rs.validator_for(schema, validate_formats=False).is_valid
     except ValueError:
         # It is no schema. `jsonschema` reports that with the first answer that comes to the wrong member.
-        return lambda _answer: False
+        return _never
 
     def is_good(answer: Any) -> bool:
         try:
@@ -81,6 +93,10 @@ def _compiled(schema: dict[str, Any]) -> Callable[[Any], bool]:
             return False
 
     return is_good
+
+
+def _never(_answer: Any) -> bool:
+    return False
 
 
 def is_certain(node: Any, *, is_root: bool = False) -> bool:
@@ -98,5 +114,5 @@ def _is_certain_member(name: str, value: Any, is_root: bool) -> bool:  # noqa: F
     if name in _MAPS:
         return isinstance(value, dict) and all(map(is_certain, value.values()))
     if name == "$ref":
-        return isinstance(value, str) and value.startswith(_REFERENCES)
+        return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
     return name in _PLAIN or name in _DESCRIPTIONS or (name == "$schema" and is_root)
