@@ -22,6 +22,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
 
 _LIBRARY = "libfaketime.so.1"
 #: How far a process's clock may be from where it was told to be, to begin with: for its start.
@@ -63,6 +64,15 @@ def _library() -> str:
     return str(found.locate())
 
 
+def sweep(folder: Path = Path("/dev/shm")) -> None:
+    """Delete what libfaketime left of processes that were killed. A new process of another user with the same number
+    could not start.
+    """
+    for file in folder.glob("*faketime_s*_*"):
+        if not Path(f"/proc/{file.name.rpartition('_')[2]}").exists():
+            file.unlink(missing_ok=True)
+
+
 def command(*arguments: str) -> list[str]:
     """Return the command that runs pytest on a moved clock."""
     return [sys.executable, "-m", "pytest", "-p", "tests.kept_environment", *arguments]
@@ -87,6 +97,7 @@ def main(arguments: list[str]) -> int:
     if by is None:
         print("Say by how many days the clock is moved: make clock DAYS=+400, or DAYS=-40@23:40", file=sys.stderr)
         return 2
+    sweep()
     return subprocess.run(command(*arguments[1:]), env=environment(by), check=False).returncode
 
 

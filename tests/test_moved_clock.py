@@ -103,3 +103,19 @@ def test_the_clock_is_moved_by_days_or_to_a_time_of_day(days, then):
 def test_a_clock_that_is_not_said_in_days_is_refused(arguments, capsys):
     assert moved_clock.main(arguments) == 2
     assert "make clock DAYS=+400" in capsys.readouterr().err
+
+
+def test_what_killed_processes_left_is_deleted(tmp_path):
+    """The kernel gives their numbers to other processes, perhaps of another user."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    gone, here = int(done.stdout), os.getpid()
+    for name in ("sem.faketime_sem_{}", "faketime_shm_{}"):
+        for number in (gone, here):
+            (tmp_path / name.format(number)).touch()
+    (tmp_path / "another").touch()
+    moved_clock.sweep(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
+        ["another", f"faketime_shm_{here}", f"sem.faketime_sem_{here}"]
+    )
