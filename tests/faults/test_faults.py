@@ -62,6 +62,12 @@ def all_but(results, holds):
     return [str(result) for result in results if not holds(result)]
 
 
+def was_not_needed(result):
+    """Whether a question was not asked so often this time: how often depends on how fast the server is."""
+    is_question_again = not result.position.changes and result.case.at.endswith(")")
+    return is_question_again and not result.outcome.struck and result.outcome.attempts == ("success",)
+
+
 class TestAQuietRun:
     def test_ends_well_in_one_attempt(self, quiet):
         for outcome in quiet.values():
@@ -74,7 +80,9 @@ class TestAQuietRun:
 
 class TestEveryCase:
     def test_the_fault_happened_where_it_was_to_happen(self, results):
-        assert all_but(results, lambda result: result.outcome.struck == result.case.at) == []
+        met = [result for result in results if result.outcome.struck == result.case.at]
+        assert all_but(results, lambda result: result in met or was_not_needed(result)) == []
+        assert {result.case.kind for result in met} >= MEASURED
 
     def test_nothing_is_lost_doubled_bought_twice_or_left_hanging(self, results):
         assert all_but(results, lambda result: result.ended != "not well") == []
