@@ -117,15 +117,25 @@ class Night:
         return results
 
 
-def with_common_calls(one: Outcome, other: Outcome) -> Outcome:
-    """Return the result of a run without the calls that it repeated, and another run of the same kind did not.
+def is_a_look(position: Position) -> bool:
+    """Whether a call asks how far BigQuery is with a job: how often depends on how fast the server is."""
+    return position.service == BIGQUERY and not position.changes
 
-    :raises ValueError: when the runs differ in anything else: that call would never be tried.
+
+def with_common_calls(one: Outcome, other: Outcome) -> Outcome:
+    """Return the result of a run without the calls that another run of the same kind does not have.
+
+    :raises ValueError: when such a call is neither a repetition nor a look at a job: it would never be tried.
     """
     titles = [{position.title for position in run.positions} for run in (one, other)]
     differing = titles[0] ^ titles[1]
-    if strange := sorted(title for title in differing if not _REPEATED.search(title)):
-        raise ValueError(f"Only one of two runs without a fault has {', '.join(strange)}")
+    strange = {
+        position.title
+        for position in (*one.positions, *other.positions)
+        if position.title in differing and not _REPEATED.search(position.title) and not is_a_look(position)
+    }
+    if strange:
+        raise ValueError(f"Only one of two runs without a fault has {', '.join(sorted(strange))}")
     common = tuple(position for position in one.positions if position.title not in differing)
     worse = one if one.attempts != ("success",) or one.wrong else other
     return msgspec.structs.replace(worse, positions=common)

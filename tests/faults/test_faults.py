@@ -16,7 +16,7 @@ import pytest
 from stack.chaos import document
 from stack.faults.calls import BIGQUERY, STORAGE
 from stack.faults.kinds import KINDS
-from stack.faults.suite import HEADERS, Night, cases, table
+from stack.faults.suite import HEADERS, Night, cases, is_a_look, table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 #: ``all``, or names of kinds.
@@ -63,9 +63,8 @@ def all_but(results, holds):
 
 
 def was_not_needed(result):
-    """Whether a question was not asked so often this time: how often depends on how fast the server is."""
-    is_question_again = not result.position.changes and result.case.at.endswith(")")
-    return is_question_again and not result.outcome.struck and result.outcome.attempts == ("success",)
+    """Whether a look at a job was not needed this time."""
+    return is_a_look(result.position) and not result.outcome.struck and result.outcome.attempts == ("success",)
 
 
 class TestAQuietRun:

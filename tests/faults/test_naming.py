@@ -94,3 +94,9 @@ def test_any_other_difference_between_quiet_runs_is_an_error():
     run, another = (_result(positions=tuple(some)).outcome for some in (calls[:1], calls))
     with pytest.raises(ValueError, match="Only one of two runs without a fault has b"):
         with_common_calls(run, another)
+
+
+def test_a_look_at_a_job_may_be_in_one_of_them():
+    look = Position("export: look at job", BIGQUERY, changes=False)
+    run, looking = (_result(positions=some).outcome for some in ((), (look,)))
+    assert with_common_calls(run, looking).positions == with_common_calls(looking, run).positions == ()
