@@ -8,12 +8,13 @@ import sys
 
 from tabulate import tabulate
 
-from bench import chaos, deferred, export, imports, lines, poller, prepare, soak, storage
+from bench import chaos, check, deferred, export, imports, lines, poller, prepare, soak, storage
 
 _ALL = {
     "imports": imports.measure,
     "prepare": prepare.throughput,
     "export": export.export_rows,
+    "check": check.measure,
     "storage": storage.rates,
     "prepare-memory": prepare.memory,
     "export-memory": export.memory,

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 #: (https://cloud.google.com/vertex-ai/generative-ai/docs/models/gemini/2-5-flash, 2026-11-22).
 MAX_OUTPUT_TOKENS = 65_536
 
-#: Reading the answers of so many rows takes about as long as writing one object and reading it.
+#: Reading the answers of so many rows takes a fifth of a second (docs/benchmarks.md), about as long as writing one
+#: object and reading it.
 REREAD_ROWS = 10_000
 
 
@@ -186,7 +187,7 @@ def select(
         raise InputError("Rows can only be sent again from a manifest", todo="Pass what the prepare task returned")
     history = History(rounds, encode(policy), store, prices, is_large=first.request_count > policy.reread_rows)
     progress = RowProgress("Read", history.row_count)
-    with _Worthwhile(policy, wants) as rows:
+    with _Worthwhile(policy, wants, keeps=history.is_large) as rows:
         for row in history.rows():
             progress.add()
             rows.add(row)
@@ -208,7 +209,7 @@ def select(
             token,
             round=number,
         )
-        if made.request_count == count and not output:
+        if history.is_large and made.request_count == count and not output:
             # Every wanted row goes again: the next decision need not look at the others.
             history.note(made, rows.before())
     manifest = with_resume(made, output) if made.request_count else None
@@ -220,9 +221,9 @@ class _Worthwhile(contextlib.ExitStack):
     that the service itself can complete.
     """
 
-    def __init__(self, policy: RepairPolicy, wants: Wants) -> None:
+    def __init__(self, policy: RepairPolicy, wants: Wants, *, keeps: bool) -> None:
         super().__init__()
-        self._policy, self._wants = policy, wants
+        self._policy, self._wants, self._keeps = policy, wants, keeps
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -235,14 +236,15 @@ class _Worthwhile(contextlib.ExitStack):
         if action is Action.GIVE_UP:
             return
         self.wanted.put(row.key, action.encode())
-        self._before.put(row.key, stripped(row))
+        if self._keeps:
+            self._before.put(row.key, stripped(row))
         if self._wants & Wants.UNANSWERED and row.code.startswith("JOB_STATE_"):
             self.missed.put(row.key, action.encode())
         if self._policy.resume and _has_failed_line(row):
             self.resumable.put(row.key, Action.AS_IS.encode())
 
     def before(self) -> Iterator[bytes]:
-        """Yield what a later decision needs of each wanted row."""
+        """Yield what a later decision needs of each wanted row, if that is kept."""
         return (row for _, row in self._before.items())
 
 

@@ -50,6 +50,14 @@ class _Terms(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: Decimal
 
 
+class _File(msgspec.Struct, frozen=True):
+    """A file that can be used: one version of it, and its first line."""
+
+    uri: Uri
+    version: str
+    terms: _Terms
+
+
 class History:
     """The rows of all rounds so far, and their cost. They are read from the outputs; or, if the last round sent every
     wanted row again, from its output and from what was written down before.
@@ -61,7 +69,7 @@ class History:
     def __init__(
         self, rounds: Rounds, policy: bytes, store: ObjectStore, prices: PriceTable | None, *, is_large: bool
     ) -> None:
-        self._rounds, self._store, self._is_large = rounds, store, is_large
+        self._rounds, self._store, self.is_large = rounds, store, is_large
         prices = prices or PriceTable.shipped()
         *earlier, last = rounds.rounds
         # What an earlier attempt cost was added up when that attempt was the last.
@@ -84,7 +92,7 @@ class History:
                 self._now.add(row)
                 yield row
             return
-        for before, row in self._merged(*self._sent):
+        for before, row in self._merged(self._sent):
             self._before.add(before)
             self._now.add(row)
             yield row
@@ -92,7 +100,7 @@ class History:
     @property
     def cost(self) -> Decimal:
         """The cost of all rounds, after `rows` has been read to the end."""
-        spent = self._sent[2].cost_usd - self._before.cost if self._sent is not None else Decimal(0)
+        spent = self._sent.terms.cost_usd - self._before.cost if self._sent is not None else Decimal(0)
         return spent + self._now.cost
 
     def note(self, manifest: Manifest, rows: Iterable[bytes]) -> None:
@@ -100,8 +108,6 @@ class History:
 
         :param rows: what `stripped` returns.
         """
-        if not self._is_large:
-            return
         with self._store.open_write(_beside(manifest)) as stream:
             stream.write(encode(_Terms(conditions=self._conditions, cost_usd=self.cost)) + b"\n")
             for row in rows:
@@ -111,8 +117,8 @@ class History:
         names = [job.name for asked in self._rounds.rounds[:count] for job in asked.jobs]
         return xxh3_128_hexdigest(encode([version_of(_PACKAGE), self._given, names, self._rounds.output_states(count)]))
 
-    def _find(self, manifest: Manifest | None) -> tuple[Uri, str, _Terms] | None:
-        """Return the file of the last round and its version; None where it cannot be used."""
+    def _find(self, manifest: Manifest | None) -> _File | None:
+        """Return the file of the last round; None where it cannot be used."""
         if manifest is None or not manifest.round:
             return None
         uri = _beside(manifest)
@@ -125,12 +131,12 @@ class History:
         except (StopIteration, msgspec.DecodeError, InputError, ChangedError):
             return None
         is_same = terms.conditions == self._conditions_of(len(self._rounds.rounds) - 1)
-        return (uri, version, terms) if is_same else None
+        return _File(uri, version, terms) if is_same else None
 
-    def _merged(self, uri: Uri, version: str, _terms: _Terms) -> Iterator[tuple[ResultRow, ResultRow]]:
+    def _merged(self, file: _File) -> Iterator[tuple[ResultRow, ResultRow]]:
         """Yield each row as it was and as it is now."""
         with DiskMultimap() as before:
-            with self._store.open_read(uri, version) as stream:
+            with self._store.open_read(file.uri, file.version) as stream:
                 lines = read_lines(stream)
                 next(lines)
                 for _, line in lines:
